@@ -1,0 +1,1 @@
+"""Layer 3: connection management (identity, handshake, dial, listen, manager)."""
