@@ -36,7 +36,7 @@ test: build/.built $(VENV)/.stamp-test  ## unit, property, integration and examp
 lint: build/.built $(VENV)/.stamp-lint  ## ruff, mypy --strict, cython-lint
 	@$(VENV)/bin/ruff check $(LINTED)
 	@$(VENV)/bin/ruff format --check $(LINTED)
-	@$(VENV)/bin/cython-lint netchan
+	@PATH="$(VENV)/bin:$$PATH" cython-lint netchan
 	@$(VENV)/bin/mypy
 	@echo "lint: clean"
 

@@ -1,7 +1,7 @@
 """Compiled modules of netchan; all metadata is in pyproject.toml.
 
-Every ``netchan/_core/x.pyx`` and ``netchan/_engine/x.pyx`` becomes one extension module. Hand-written C beside it, named
-``k_x.c`` or ``k_x_<part>.c``, is compiled into the module ``x``.
+Every ``netchan/_core/x.pyx`` and ``netchan/_engine/x.pyx`` becomes one extension module. Hand-written C beside it,
+named ``k_x.c`` or ``k_x_<part>.c``, is compiled into the module ``x``.
 
 Switches (environment variables, see docs/howto/debug-build.md):
 
@@ -145,7 +145,7 @@ def cython_modules() -> list[Extension]:
     finally:
         sys.stderr = sys.__stderr__
     if catcher.hints:
-        raise SystemExit(f"netchan: {len(catcher.hints)} performance hint(s) from Cython; NETCHAN_WERROR=1 forbids them")
+        raise SystemExit(f"netchan: {len(catcher.hints)} performance hint(s) from Cython, and NETCHAN_WERROR=1 is set")
     note_profile("c")
     return modules
 
@@ -160,8 +160,9 @@ class BuildExt(build_ext):
             missing = [] if shutil.which(shlex.split(compiler)[0]) else [f"a C compiler ({compiler})"]
             missing += [] if header.exists() else [f"the headers of Python ({header})"]
             if missing:
+                need = " and ".join(missing)
                 raise SystemExit(
-                    f"netchan: building needs {' and '.join(missing)}; on Debian or Ubuntu: apt-get install gcc python3-dev"
+                    f"netchan: building needs {need}; on Debian or Ubuntu: apt-get install gcc python3-dev"
                 )
         kind = "inplace" if self.inplace else "lib"
         self.force = self.force or last_profile(kind) != PROFILE
