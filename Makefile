@@ -88,7 +88,7 @@ $(VENV)/.stamp-base: pyproject.toml setup.py
 	@echo "installing what netchan needs into $(VENV) ..."
 	@$(PY) -m pip install -q -U 'pip>=25.1'
 	@$(PY) -m pip install -q --group build
-	@NETCHAN_BUILD_EXT=0 $(PY) -m pip install -q --no-build-isolation -e .
+	@NETCHAN_BUILD_EXT=0 PYTHONWARNINGS=ignore $(PY) -m pip install -q --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.stamp-%: $(VENV)/.stamp-base
