@@ -27,7 +27,7 @@ cdef int pool_init(nc_pool* p, uint64_t max_bytes, uint64_t cache_bytes) noexcep
     memset(p, 0, sizeof(nc_pool))
     leaf.leaf_init(&p.lock)
     p.max_bytes = max_bytes
-    for cls in range(POOL_CLASSES):
+    for cls in range(<uint32_t>POOL_CLASSES):
         n = cache_bytes // _block_bytes(cls)
         p.cache_max[cls] = <uint32_t>n if n < <uint32_t>-1 else <uint32_t>-1
     return defs.NC_OK
@@ -76,7 +76,7 @@ cdef uint64_t pool_close(nc_pool* p) noexcept nogil:
     cdef uint32_t cls
     leaf.leaf_lock(&p.lock)
     p.closed = 1
-    for cls in range(POOL_CLASSES):
+    for cls in range(<uint32_t>POOL_CLASSES):
         used += p.st.used[cls]
     leaf.leaf_unlock(&p.lock)
     pool_trim(p)
