@@ -74,8 +74,9 @@ class Endpoint(Protocol):
     waiting for anything but a leaf lock. Order of events on one direction is the order of the calls.
 
     Wake-up rule: when a change makes progress possible the endpoint calls ``wake(n)`` on the queue concerned, n = number
-    of values (rx) or places (tx) that became available, ``wake_all()`` on every queue concerned when a direction is over.
-    It may be called too often (wake-ups are hints), never too rarely, and only after the change is visible to ``try_*``.
+    of values (rx) or places (tx) that became available, and ``wake_all()`` on each queue concerned when a direction is
+    over or the capacity changed. It may wake too often (wake-ups are hints), never too rarely, and only after the change
+    is visible to ``try_*``. The three queues may be given to the endpoint by whoever makes it.
     ``can_send``/``can_recv`` must never be False when the matching ``try_*`` would not come back empty-handed.
 
     Attributes:
@@ -91,8 +92,8 @@ class Endpoint(Protocol):
         ack_waiters: callers waiting for progress of "received" or "taken"; always woken with ``wake_all()``.
         close_timeout: seconds that ``aclose`` waits at most (``Config.close_timeout``).
         prepare: None, or a function run once per value by the sending call itself, before anything waits: checks and
-            encodes, returns what ``try_send``/``offer`` want (the value itself where that is enough). Raises CodecError,
-            MessageTooLarge.
+            encodes, returns what ``try_send``/``offer`` want (the value itself where that is enough). Raises
+            CodecError, MessageTooLarge.
     """
 
     name: str
@@ -166,6 +167,7 @@ class Endpoint(Protocol):
             source: a prepared value; with ``many`` an iterator whose next item is fetched only in the step in which a
                 receiver takes it, so that what is withdrawn was never taken from the iterator.
             waiter: its ``wake()`` is called at least once after the offer is settled.
+            many: the source is an iterator.
 
         Returns:
             The offer, or None where the capacity is not 0: wait in ``tx_waiters`` then.
@@ -248,11 +250,10 @@ class Endpoint(Protocol):
         """Last receiving handle collected: like ``stop_recv``; same rules as ``drop_send``."""
 
     def left_by_exception(self) -> None:
-        """An ``async with`` was left by an exception: like ``close_send``, but over there the end behind the values is
-        ChannelAborted(LEFT_BY_EXCEPTION); then ``stop_recv`` (not on a one-queue channel)."""
+        """An ``async with`` was left by an exception: ``close_unclean``, then ``stop_recv`` (not on a one-queue channel)."""
 
     def close_unclean(self) -> None:
-        """The sending part of ``left_by_exception`` alone, for a ``Sender`` half. Nothing if already over."""
+        """Like ``close_send``, but the end behind the values is ChannelAborted(LEFT_BY_EXCEPTION) over there."""
 
     def pending(self) -> int:
         """Values here, not yet taken."""

@@ -3,7 +3,7 @@
 Layer 5; netchan/sync/fronts.py is made from this file by tools/async_to_sync.py. A handle adds three things to an
 endpoint (base.py): waiting (waits.py), the count of handles that decides when the last one is gone, and ``async with``.
 
-Ready calls complete without suspending; ``BUDGET`` makes every 129th, or one after 0.5 ms, yield to the loop first.
+Ready calls complete without suspending; ``THREAD.budget`` makes every 129th, or one after 0.5 ms, yield to the loop.
 Handles may be used from any task, loop and thread. Finalisers mark and warn, and do nothing that could wait.
 Spec: docs/spec/channel-end.md.
 """
@@ -24,7 +24,11 @@ from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast, overload
 
 from netchan.channel.base import LEVELS, ChannelStats, Endpoint, Level
 from netchan.channel.local import channel_endpoint, pipe_endpoints
-from netchan.channel.waits import check_min, wait_reached, wait_recv, wait_recv_min, wait_send, wait_send_many  # async-only
+
+# async-only: begin
+from netchan.channel.waits import check_min, wait_reached, wait_recv, wait_recv_min, wait_send, wait_send_many
+
+# async-only: end
 from netchan.errors import (
     CODE_BASE,
     REASON_MAX_BYTES,
@@ -36,8 +40,9 @@ from netchan.errors import (
     channel_closed,
 )
 from netchan.markers import EMPTY
+
 # async-only: begin
-from netchan.net.wait import BUDGET, READY_CALLS_MAX, READY_SECONDS_MAX, AsyncWaiter, pause
+from netchan.net.wait import READY_CALLS_MAX, READY_SECONDS_MAX, THREAD, AsyncWaiter, pause
 
 # async-only: end
 # sync-only: from netchan.net.wait import ThreadWaiter
@@ -144,7 +149,7 @@ class _Handle:
 
 
 class Sender(_Handle, Generic[S_contra]):
-    """The sending half of a channel. Made by ``Channel.split`` and ``clone``; the last one closed ends the direction."""
+    """The sending half of a channel, made by ``Channel.split`` and ``clone``; the last close ends the direction."""
 
     __slots__ = ()
     _sends = True
@@ -170,7 +175,7 @@ class Sender(_Handle, Generic[S_contra]):
         return self._send(value if prepare is None else prepare(value))
 
     async def _send(self, prepared: Any) -> None:
-        budget = BUDGET
+        budget = THREAD.budget
         budget.calls = calls = budget.calls + 1
         if calls == 1:
             budget.since = monotonic()
@@ -416,7 +421,7 @@ class Receiver(_Handle, Generic[R_co]):
         Cancelled: nothing was taken, the place in the queue passes on.
         """
         # async-only: begin
-        budget = BUDGET
+        budget = THREAD.budget
         budget.calls = calls = budget.calls + 1
         if calls == 1:
             budget.since = monotonic()
@@ -426,7 +431,7 @@ class Receiver(_Handle, Generic[R_co]):
         if not self._rxq.order:
             value = self._try_recv()
             if value is not EMPTY:
-                return cast("R_co", value)
+                return value  # type: ignore[no-any-return]
         return cast("R_co", await wait_recv(self._ep, self._try_recv, new_waiter(self._ep)))
 
     def recv_nowait(self) -> R_co:
@@ -438,7 +443,7 @@ class Receiver(_Handle, Generic[R_co]):
         if not self._rxq.reserved() or self._ep.recv_over:
             value = self._try_recv()
             if value is not EMPTY:
-                return cast("R_co", value)
+                return value  # type: ignore[no-any-return]
         raise WouldBlock(f"{self!r} has no value now; use recv(), or try again later")
 
     # async-only: begin
@@ -455,7 +460,7 @@ class Receiver(_Handle, Generic[R_co]):
     # sync-only: def recv_many(
     # sync-only:     self, max: int = BATCH_DEFAULT, /, *, min: int = 1, timeout: float | None = None
     # sync-only: ) -> list[R_co]:
-    # sync-only:     """Take up to ``max`` values in one step, waiting until there are ``min`` or what is left before the end.
+    # sync-only:     """Take up to ``max`` values in one step, waiting for ``min`` or what is left before the end.
     # sync-only:
     # sync-only:     Never an empty list. TimeoutError: nothing was taken. Otherwise raises as ``recv``.
     # sync-only:     """
@@ -492,7 +497,7 @@ class Receiver(_Handle, Generic[R_co]):
 
     # async-only: end
     # sync-only: def recv_into(self: Receiver[bytes], buffer: Any, /, *, timeout: float | None = None) -> int:
-    # sync-only:     """Copy the bytes at the head into ``buffer`` (writable, contiguous) and take them; returns their number.
+    # sync-only:     """Copy the bytes at the head into ``buffer`` (writable, contiguous); returns their number.
     # sync-only:
     # sync-only:     MessageTooLarge (.needed): too small, the value stays at the head. Otherwise raises as ``recv``.
     # sync-only:     """
@@ -518,7 +523,7 @@ class Receiver(_Handle, Generic[R_co]):
 
     async def __anext__(self) -> R_co:
         # async-only: begin
-        budget = BUDGET
+        budget = THREAD.budget
         budget.calls = calls = budget.calls + 1
         if calls == 1:
             budget.since = monotonic()
@@ -529,7 +534,7 @@ class Receiver(_Handle, Generic[R_co]):
             if not self._rxq.order:
                 value = self._try_recv()
                 if value is not EMPTY:
-                    return cast("R_co", value)
+                    return value  # type: ignore[no-any-return]
             return cast("R_co", await wait_recv(self._ep, self._try_recv, forever(self._ep)))
         except ChannelEnded:
             raise StopAsyncIteration from None
@@ -542,7 +547,7 @@ class Receiver(_Handle, Generic[R_co]):
         return self._ep.recv_over
 
     def stop(self) -> None:
-        """Take no more: what is here is discarded and counted, the other side's sends raise ChannelClosed. Idempotent."""
+        """Take no more: what is here is dropped and counted, the other side's sends raise ChannelClosed. Idempotent."""
         self._ep.stop_recv()
 
     async def aclose(self) -> None:  # + timeout
@@ -664,7 +669,7 @@ forever = new_waiter
 
 async def _ready() -> None:
     """Count one call against the budget; yields to the loop when it is used up."""
-    budget = BUDGET
+    budget = THREAD.budget
     budget.calls = calls = budget.calls + 1
     if calls == 1:
         budget.since = monotonic()

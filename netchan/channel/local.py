@@ -8,6 +8,8 @@ Threads: every change happens under the flow's lock, which is a leaf: no user co
 iterators advanced outside), wake-ups follow after it. Spec: docs/spec/channel-end.md.
 """
 
+# ruff: noqa: D102 - the contract of these methods is written once, at what they implement
+
 from __future__ import annotations
 
 from collections import OrderedDict, deque
@@ -331,7 +333,7 @@ class LocalEndpoint:
         if flow.aborted is not None:
             self._raise_aborted(flow)
         if flow.end:
-            raise channel_closed(self.name, self.peer_id, "it was closed for sending", "open or make a new channel to send more")
+            raise channel_closed(self.name, self.peer_id, "it was closed for sending", "make a new channel to send more")
         if flow.stopped:
             raise channel_closed(self.name, self.peer_id, "the receiving side takes no more", "stop sending")
 
@@ -486,7 +488,7 @@ class LocalEndpoint:
         if flow.aborted is not None:
             self._raise_aborted(flow)
         if flow.stopped:
-            raise channel_closed(self.name, self.peer_id, "this side stopped receiving", "open or make a new channel to go on")
+            raise channel_closed(self.name, self.peer_id, "this side stopped receiving", "make a new channel to go on")
         if flow.end != _CLEAN:
             raise channel_aborted(self.name, self.peer_id, code=flow.end, reason="", by_us=flow.ended_by is self)
         raise channel_ended(self.name, self.peer_id)
@@ -510,7 +512,7 @@ class LocalEndpoint:
             return True
         if flow.stopped:
             raise channel_closed(
-                self.name, self.peer_id, "the receiving side takes no more and dropped what was accepted", "stop sending"
+                self.name, self.peer_id, "the receiving side stopped and dropped what was accepted", "stop sending"
             )
         return False
 

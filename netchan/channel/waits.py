@@ -1,7 +1,7 @@
 """The waits behind the fronts: join a queue, try, sleep, try again; each cancellable, none loses or doubles a value.
 
-Layer 5; netchan/sync/waits.py is made from this file by tools/async_to_sync.py. An operation happens in one step of the
-caller itself (``try_*``) or has not happened; only a capacity-0 send can happen while its caller is being cancelled, and
+Layer 5; netchan/sync/waits.py is made from this file by tools/async_to_sync.py. An operation happens in one step of
+the caller itself (``try_*``) or has not happened; only a capacity-0 send can happen while its caller is cancelled, and
 then the waiter says what becomes of the cancellation (net/wait.py). Spec: docs/spec/channel-end.md.
 """
 
@@ -33,7 +33,7 @@ async def wait_recv(endpoint: Endpoint, attempt: Callable[[], Any], waiter: Asyn
 
 
 def check_min(endpoint: Endpoint, least: int) -> None:
-    """Raise ConfigError if ``recv_many(min=least)`` can never be served: a rendezvous hands over one value at a time."""
+    """Raise ConfigError if ``recv_many(min=least)`` cannot be served: a rendezvous hands over one value at a time."""
     if least > 1 and endpoint.capacity == 0:
         raise ConfigError("recv_many(min=...) above 1 cannot work on a capacity-0 channel; use min=1 or a capacity")
 
@@ -128,8 +128,9 @@ async def wait_send_many(
                 break
             if accepted:
                 # async-only: begin
-                wait.BUDGET.calls += accepted
-                if wait.BUDGET.calls > READY_CALLS_MAX:
+                budget = wait.THREAD.budget
+                budget.calls += accepted
+                if budget.calls > READY_CALLS_MAX:
                     await wait.pause()
                 # async-only: end
                 continue

@@ -13,6 +13,8 @@ and never waits for the lock. Another async library means another waiter and pau
 Spec: docs/spec/channel-end.md.
 """
 
+# ruff: noqa: D102 - overriding methods keep the contract of Waiter
+
 from __future__ import annotations
 
 import asyncio
@@ -82,6 +84,10 @@ class Waiter:
         if not self.woken:
             self.woken = True
             self._notify()
+
+    def asleep(self) -> bool:
+        """True when no wake-up is pending; another thread may change that at any time."""
+        return not self.woken
 
     def rearm(self) -> None:
         """Take the pending wake-up away, before looking again at what was waited for."""
@@ -208,11 +214,11 @@ class AsyncWaiter(Waiter):
             asyncio.CancelledError: the task was cancelled; the wake-up, if any, stays pending.
             TimeoutError: the deadline passed first.
         """
-        budget = BUDGET
-        while not self.woken:
+        budget = THREAD.budget
+        while self.asleep():
             future: asyncio.Future[None] = self._loop.create_future()
             self._future = future
-            if self.woken:  # another thread was between our two looks: it saw no future to set
+            if not self.asleep():  # another thread was between our two looks: it saw no future to set
                 self._future = None
                 break
             timer = None
@@ -225,7 +231,7 @@ class AsyncWaiter(Waiter):
                 if timer is not None:
                     timer.cancel()
                 budget.calls = 0
-            if not self.woken and self.deadline is not None and monotonic() >= self.deadline:
+            if self.deadline is not None and self.asleep() and monotonic() >= self.deadline:
                 raise TimeoutError("the time given for this call passed")
 
     def gone(self) -> bool:
@@ -259,18 +265,31 @@ def _set(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-class _Budget(threading.local):
+class Budget:
     """Ready calls of the running task since this thread's loop last got control from inside netchan.
 
     One count per thread is enough for "per task": between two calls of one task that did not suspend no other task of
     the thread ran. A task that suspended elsewhere starts with what is left, so it yields too early, never too late.
+
+    Attributes:
+        calls: ready calls so far.
+        since: ``time.monotonic()`` of the first of them.
     """
 
-    calls: int = 0
-    since: float = 0.0
+    __slots__ = ("calls", "since")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.since = 0.0
 
 
-BUDGET: Final = _Budget()
+class _PerThread(threading.local):
+    def __init__(self) -> None:
+        self.budget = Budget()
+
+
+THREAD: Final = _PerThread()
+"""``THREAD.budget`` is the running thread's."""
 _owed: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
 
 
@@ -285,7 +304,7 @@ async def pause() -> None:
     Raises:
         asyncio.CancelledError: one is pending or owed; the call that pauses has done nothing yet.
     """
-    budget = BUDGET
+    budget = THREAD.budget
     if _owed:
         task = asyncio.current_task()
         if task is not None and task in _owed:
@@ -305,7 +324,7 @@ def _owe(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
     both only while the task is still being cancelled, so that a ``timeout()`` block that ended leaves nothing behind.
     """
     _owed.add(task)
-    BUDGET.calls = READY_CALLS_MAX  # sends the next call of this task, which runs before any other's, into pause()
+    THREAD.budget.calls = READY_CALLS_MAX  # sends this task's next call, which runs before any other's, into pause()
     loop.call_soon(_collect_debt, task)
 
 
@@ -330,7 +349,9 @@ class ThreadWaiter(Waiter):
     __slots__ = ("_sleep", "driver")
 
     def __init__(self, driver: Driver | None = None, timeout: float | None = None) -> None:
-        """Args:
+        """Start the clock.
+
+        Args:
             driver: of the endpoint.
             timeout: seconds from now, 0 = look once; None = no limit.
 
@@ -351,14 +372,14 @@ class ThreadWaiter(Waiter):
             TimeoutError: the deadline passed first.
             KeyboardInterrupt: at once on POSIX, where a signal interrupts the wait for a lock.
         """
-        while not self.woken:
+        while self.asleep():
             if self.driver is not None:
                 self.driver.drive(self, self.deadline)
             elif self.deadline is None:
                 self._sleep.acquire()
             else:
                 self._sleep.acquire(timeout=min(max(0.0, self.deadline - monotonic()), threading.TIMEOUT_MAX))
-            if not self.woken and self.deadline is not None and monotonic() >= self.deadline:
+            if self.deadline is not None and self.asleep() and monotonic() >= self.deadline:
                 raise TimeoutError("the time given for this call passed")
 
     def excuse(self, error: BaseException) -> bool:

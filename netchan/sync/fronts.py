@@ -4,7 +4,7 @@
 Layer 5; netchan/sync/fronts.py is made from this file by tools/async_to_sync.py. A handle adds three things to an
 endpoint (base.py): waiting (waits.py), the count of handles that decides when the last one is gone, and ``with``.
 
-Ready calls complete without suspending; ``BUDGET`` makes every 129th, or one after 0.5 ms, yield to the loop first.
+Ready calls complete without suspending; ``THREAD.budget`` makes every 129th, or one after 0.5 ms, yield to the loop.
 Handles may be used from any task, loop and thread. Finalisers mark and warn, and do nothing that could wait.
 Spec: docs/spec/channel-end.md.
 """
@@ -14,14 +14,16 @@ from __future__ import annotations
 import sys
 import warnings
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import (
+    Iterable,
+)
 from operator import length_hint
 from types import TracebackType
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast, overload
 
 from netchan.channel.base import LEVELS, ChannelStats, Endpoint, Level
 from netchan.channel.local import channel_endpoint, pipe_endpoints
-from netchan.sync.waits import check_min, wait_reached, wait_recv, wait_recv_min, wait_send, wait_send_many
+
 from netchan.errors import (
     CODE_BASE,
     REASON_MAX_BYTES,
@@ -33,7 +35,9 @@ from netchan.errors import (
     channel_closed,
 )
 from netchan.markers import EMPTY
+
 from netchan.net.wait import ThreadWaiter
+from netchan.sync.waits import check_min, wait_reached, wait_recv, wait_recv_min, wait_send, wait_send_many
 
 T = TypeVar("T")
 S_contra = TypeVar("S_contra", contravariant=True)
@@ -136,7 +140,7 @@ class _Handle:
 
 
 class Sender(_Handle, Generic[S_contra]):
-    """The sending half of a channel. Made by ``Channel.split`` and ``clone``; the last one closed ends the direction."""
+    """The sending half of a channel, made by ``Channel.split`` and ``clone``; the last close ends the direction."""
 
     __slots__ = ()
     _sends = True
@@ -159,7 +163,7 @@ class Sender(_Handle, Generic[S_contra]):
         if prepare is not None:
             value = prepare(value)
         if self._txq.order or not self._try_send(value):
-            wait_send(self._ep, self._attempt, value, ThreadWaiter(self._ep.driver, timeout))
+            wait_send(self._ep, self._check, value, ThreadWaiter(self._ep.driver, timeout))
 
     def send_nowait(self, value: S_contra, /) -> None:
         """Send one value if there is room now.
@@ -188,7 +192,7 @@ class Sender(_Handle, Generic[S_contra]):
         waiter = new_waiter(ep, timeout)
         position = 0 if self._txq.order else self._try_send(prepared)
         if not position:
-            position = wait_send(ep, self._attempt, prepared, waiter)
+            position = wait_send(ep, self._check, prepared, waiter)
         if not ep.reached("taken", position):
             wait_reached(ep, "taken", position, waiter)
 
@@ -291,9 +295,6 @@ class Sender(_Handle, Generic[S_contra]):
         else:
             self._close(clean=False)
 
-    def _attempt(self, prepared: Any) -> int:
-        return self._try_send(prepared)
-
     def _check(self) -> None:
         if self._shut:
             self._refuse(None)
@@ -324,7 +325,7 @@ class Receiver(_Handle, Generic[R_co]):
         if not self._rxq.order:
             value = self._try_recv()
             if value is not EMPTY:
-                return cast("R_co", value)
+                return value  # type: ignore[no-any-return]
         return cast("R_co", wait_recv(self._ep, self._try_recv, new_waiter(self._ep, timeout)))
 
     def recv_nowait(self) -> R_co:
@@ -336,13 +337,13 @@ class Receiver(_Handle, Generic[R_co]):
         if not self._rxq.reserved() or self._ep.recv_over:
             value = self._try_recv()
             if value is not EMPTY:
-                return cast("R_co", value)
+                return value  # type: ignore[no-any-return]
         raise WouldBlock(f"{self!r} has no value now; use recv(), or try again later")
 
     def recv_many(
         self, max: int = BATCH_DEFAULT, /, *, min: int = 1, timeout: float | None = None
     ) -> list[R_co]:
-        """Take up to ``max`` values in one step, waiting until there are ``min`` or what is left before the end.
+        """Take up to ``max`` values in one step, waiting for ``min`` or what is left before the end.
 
         Never an empty list. TimeoutError: nothing was taken. Otherwise raises as ``recv``.
         """
@@ -360,7 +361,7 @@ class Receiver(_Handle, Generic[R_co]):
         return cast("list[R_co]", got)
 
     def recv_into(self: Receiver[bytes], buffer: Any, /, *, timeout: float | None = None) -> int:
-        """Copy the bytes at the head into ``buffer`` (writable, contiguous) and take them; returns their number.
+        """Copy the bytes at the head into ``buffer`` (writable, contiguous); returns their number.
 
         MessageTooLarge (.needed): too small, the value stays at the head. Otherwise raises as ``recv``.
         """
@@ -382,7 +383,7 @@ class Receiver(_Handle, Generic[R_co]):
             if not self._rxq.order:
                 value = self._try_recv()
                 if value is not EMPTY:
-                    return cast("R_co", value)
+                    return value  # type: ignore[no-any-return]
             return cast("R_co", wait_recv(self._ep, self._try_recv, forever(self._ep)))
         except ChannelEnded:
             raise StopIteration from None
@@ -395,7 +396,7 @@ class Receiver(_Handle, Generic[R_co]):
         return self._ep.recv_over
 
     def stop(self) -> None:
-        """Take no more: what is here is discarded and counted, the other side's sends raise ChannelClosed. Idempotent."""
+        """Take no more: what is here is dropped and counted, the other side's sends raise ChannelClosed. Idempotent."""
         self._ep.stop_recv()
 
     def aclose(self, *, timeout: float | None = None) -> None:

@@ -1,8 +1,8 @@
 # Made from netchan/channel/waits.py by tools/async_to_sync.py: edit that file, then run the tool.
 """The waits behind the fronts: join a queue, try, sleep, try again; each with a timeout, none loses or doubles a value.
 
-Layer 5; netchan/sync/waits.py is made from this file by tools/async_to_sync.py. An operation happens in one step of the
-caller itself (``try_*``) or has not happened; only a capacity-0 send can happen while its caller is being cancelled, and
+Layer 5; netchan/sync/waits.py is made from this file by tools/async_to_sync.py. An operation happens in one step of
+the caller itself (``try_*``) or has not happened; only a capacity-0 send can happen while its caller is cancelled, and
 then the waiter says what becomes of the cancellation (net/wait.py). Spec: docs/spec/channel-end.md.
 """
 
@@ -33,7 +33,7 @@ def wait_recv(endpoint: Endpoint, attempt: Callable[[], Any], waiter: ThreadWait
 
 
 def check_min(endpoint: Endpoint, least: int) -> None:
-    """Raise ConfigError if ``recv_many(min=least)`` can never be served: a rendezvous hands over one value at a time."""
+    """Raise ConfigError if ``recv_many(min=least)`` cannot be served: a rendezvous hands over one value at a time."""
     if least > 1 and endpoint.capacity == 0:
         raise ConfigError("recv_many(min=...) above 1 cannot work on a capacity-0 channel; use min=1 or a capacity")
 
@@ -60,22 +60,20 @@ def wait_recv_min(endpoint: Endpoint, limit: int, least: int, waiter: ThreadWait
         queue.leave(waiter, endpoint.can_recv)
 
 
-def wait_send(endpoint: Endpoint, attempt: Callable[[Any], int], prepared: Any, waiter: ThreadWaiter) -> int:
-    """Send in order of arrival with ``attempt`` (the handle's ``try_send``); returns the value's position."""
+def wait_send(endpoint: Endpoint, check: Callable[[], object], prepared: Any, waiter: ThreadWaiter) -> int:
+    """Send in order of arrival; returns the value's position. ``check`` raises when the handle was closed."""
     queue = endpoint.tx_waiters
     queue.join(waiter)
     try:
         while True:
+            check()
             if endpoint.capacity == 0:
-                position = attempt(prepared)  # raises if the handle or the direction is over
-                if position:
-                    return position
                 offer = endpoint.offer(prepared, waiter)
                 if offer is not None:
-                    _settle(offer, lambda: attempt(prepared), waiter)
+                    _settle(offer, check, waiter)
                     return offer.number
             if queue.may_try(waiter):
-                position = attempt(prepared)
+                position = endpoint.try_send(prepared)
                 if position:
                     return position
             waiter.park()
@@ -102,7 +100,11 @@ def _settle(offer: Offer, check: Callable[[], object], waiter: ThreadWaiter) -> 
 
 
 def wait_send_many(
-    endpoint: Endpoint, check: Callable[[], object], values: Iterator[Any], left: int | None, new: Callable[[], ThreadWaiter]
+    endpoint: Endpoint,
+    check: Callable[[], object],
+    values: Iterator[Any],
+    left: int | None,
+    new: Callable[[], ThreadWaiter],
 ) -> int:
     """Send all of ``values`` in order of arrival with other senders, batch by batch.
 
