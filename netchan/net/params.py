@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from enum import IntEnum
 from typing import NamedTuple
 
 MAX_PAYLOAD = 3_072
@@ -25,6 +26,31 @@ CAPS, REQUIRED, PARAMS, KNOWN_SEQ, PADDING = 0x0C, 0x0E, 0x10, 0x12, 0x14
 KNOWN_ITEMS = frozenset({RECORD, MEMBERSHIP, LIVE_SIG, VERSIONS, CIPHERS, CAPS, REQUIRED, PARAMS, KNOWN_SEQ, PADDING})
 _GREASE_FIRST, _GREASE_LAST = 0x4000, 0x7FFE
 Rng = Callable[[int], bytes]
+
+
+class Refusal(IntEnum):
+    """Why a handshake ends without a session; the numbers of §8."""
+
+    PROTOCOL = 0x40
+    VERSION = 0x41
+    SUITE = 0x42
+    CRYPTO = 0x43
+    RECORD = 0x44
+    EXPIRED = 0x45
+    UNTRUSTED = 0x46
+    SELF = 0x47
+    WRONG_ID = 0x48
+    LIVE = 0x49
+    CAPABILITY = 0x4A
+    PARAMETER = 0x4B
+    BUSY = 0x4C
+    TIMEOUT = 0x4D
+    CLOSING = 0x4E
+
+    @classmethod
+    def read(cls, code: int) -> Refusal:
+        """The refusal of a code from the wire; an unknown one counts as PROTOCOL."""
+        return cls(code) if code in cls._value2member_map_ else cls.PROTOCOL
 
 
 class ParamError(Exception):
