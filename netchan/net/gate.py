@@ -95,10 +95,6 @@ class GateKeys:
         self.to_initiator = derive(secret, label, context + _TO_INITIATOR)
         self.psk0 = SecureBytes(32) if psk is None else derive(secret, b"netchan psk0 v1", psk)
 
-    def key_for(self, kind: int) -> SecureBytes:
-        """The key under which a message of this type is made by its usual sender."""
-        return self.to_responder if kind in (HELLO, FINISH) else self.to_initiator
-
     def wipe(self) -> None:
         """Overwrite all keys."""
         self.to_responder.wipe()

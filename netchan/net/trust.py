@@ -18,7 +18,14 @@ from pathlib import Path
 from netchan.errors import ConfigError
 from netchan.net.identity import Identity, format_node_id, parse_node_id
 from netchan.net.params import Refusal
-from netchan.net.record import Membership, NodeRecord, RecordError, RecordExpiredError, build_membership, verify_membership
+from netchan.net.record import (
+    Membership,
+    NodeRecord,
+    RecordError,
+    RecordExpiredError,
+    build_membership,
+    verify_membership,
+)
 
 MAX_KNOWN_NODES = 65_536
 MAX_KNOWN_LINE = 512
@@ -116,6 +123,7 @@ class KnownNodes:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._nodes: dict[str, tuple[str, int]] = {}
+        self._lines = 0
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -124,8 +132,9 @@ class KnownNodes:
             info = os.fstat(file.fileno())
             if not stat.S_ISREG(info.st_mode) or info.st_mode & 0o077:
                 raise ConfigError(f"known-nodes file {str(self.path)!r} is open to group or others; run: chmod 600 {str(self.path)!r}")
-            for number, line in enumerate(file, 1):
-                self._read_line(number, line)
+            while line := file.readline(MAX_KNOWN_LINE + 1):
+                self._lines += 1
+                self._read_line(self._lines, line)
 
     def _read_line(self, number: int, line: bytes) -> None:
         if number > MAX_KNOWN_NODES or len(line) > MAX_KNOWN_LINE:
@@ -150,7 +159,7 @@ class KnownNodes:
         if address in self._nodes:
             return
         line = f"{address} {node_id}\n".encode()
-        if len(self._nodes) >= MAX_KNOWN_NODES or len(line) > MAX_KNOWN_LINE or len(address.split()) != 1:
+        if self._lines >= MAX_KNOWN_NODES or len(line) > MAX_KNOWN_LINE or len(address.split()) != 1:
             raise ConfigError(f"{address[:80]!r} does not fit into the known-nodes file {str(self.path)!r}")
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -160,7 +169,8 @@ class KnownNodes:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        self._nodes[address] = (node_id, len(self._nodes) + 1)
+        self._lines += 1
+        self._nodes[address] = (node_id, self._lines)
 
 
 Trust = str | Collection[str] | CA | CARoot | Callable[[str], object]
@@ -239,7 +249,7 @@ class Policy:
 def _ask(ask: Callable[[str], object], node_id: str) -> Decision:
     try:
         answer = ask(node_id)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the spec says: raising refuses, whatever is raised
         return Decision(False, reason=f"trust callable raised {type(error).__name__}")
     if inspect.isawaitable(answer):
         return Decision(False, reason="", pending=answer)
