@@ -621,6 +621,8 @@ class Initiator(_Machine):
             payload = noise.read_message(body)
         except NoiseError as error:
             return self._refuse(Refusal.CRYPTO, str(error))
+        if self._buffer:
+            return self._refuse(Refusal.PROTOCOL, "the other side sent before its turn")
         try:
             peer = self._check_peer(payload, noise, self._record, wall_s)
         except _Refused as refused:
