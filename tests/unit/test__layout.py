@@ -150,6 +150,7 @@ PLANTED = [
     ),
     (layout.check_exports, "netchan/net/__init__.py", '"""x"""\n__all__ = ["Oops"]\n', "offered by"),
     (layout.check_spec_citations, "netchan/errors.py", '"""See wire §3.2."""\n', "wire has no §3.2"),
+    (layout.check_spec_citations, "docs/spec/life.md", "# Life\nSee `wire.md` §8.\n", "wire has no §8"),
     (layout.check_spec_citations, "netchan/errors.py", '"""See docs/spec/wire.md §4."""\n', "wire has no §4"),
     (layout.check_spec_citations, "netchan/errors.py", '"""See spec §7."""\n', "no page of the spec has §7"),
     (layout.check_spec_citations, "tests/unit/test_a.py", '"""See docs/spec/gone.md."""\n', "gone.md does not exist"),
