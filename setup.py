@@ -164,7 +164,7 @@ class BuildExt(build_ext):
                 raise SystemExit(
                     f"netchan: building needs {need}; on Debian or Ubuntu: apt-get install gcc python3-dev"
                 )
-        kind = "inplace" if self.inplace else "lib"
+        kind = "inplace" if INPLACE else "lib"
         self.force = self.force or last_profile(kind) != PROFILE
         super().build_extensions()
         note_profile(kind)
@@ -173,5 +173,6 @@ class BuildExt(build_ext):
 setup(
     ext_modules=cython_modules() if BUILD_EXT else [],
     cmdclass={"build_ext": BuildExt},
-    options={"build_ext": {"parallel": JOBS}},
+    # Built in place or for a wheel: apart, so that neither _selftest nor another profile slips into a wheel.
+    options={"build_ext": {"parallel": JOBS}, "build": {"build_base": "build/inplace" if INPLACE else "build"}},
 )
