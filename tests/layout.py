@@ -29,7 +29,7 @@ RANKS = {
 }
 TESTING = "testing"  # imports everything below cli; nothing of the package imports it
 RUNGS = "abcdefg"
-TEST_ONLY = "_selftest"
+TEST_ONLY = ("_selftest", "_fuzz")  # begin the names of compiled modules that are built for tests only
 
 TOP_FILES = {"README.md", "LICENSE", "CHANGELOG.md", "Makefile", "pyproject.toml", "setup.py", "MANIFEST.in"}
 TOP_FOLDERS = {"netchan", "tests", "bench", "docs", "tools", "examples"}
@@ -156,7 +156,11 @@ def targets(root: Path, imported: Import) -> list[str]:
     if not imported.names or not folder.is_dir():
         return [imported.module]
     ends = (".py", ".pyx", ".pxd", "")
-    inner = [name for name in imported.names if name == TEST_ONLY or any((folder / (name + e)).exists() for e in ends)]
+    inner = [
+        name
+        for name in imported.names
+        if name.startswith(TEST_ONLY) or any((folder / (name + e)).exists() for e in ends)
+    ]
     return [f"{imported.module}.{name}" for name in inner] or [imported.module]
 
 
@@ -182,7 +186,7 @@ def check_layers(root: Path) -> list[str]:
                 if names[0] != "netchan" or len(names) < 2 or names[1] == mine or mine == "__init__":
                     continue
                 other = names[1]
-                if TEST_ONLY in names:
+                if any(name.startswith(TEST_ONLY) for name in names):
                     bad.append(f"{at}: imports the test-only module {target}")
                 if other == TESTING:
                     bad.append(f"{at}: imports the test tools ({target})")
@@ -198,7 +202,9 @@ def check_rungs(root: Path) -> list[str]:
     """Inside _core every file states its rung, and cimports strictly lower ones only."""
     core = root / "netchan" / "_core"
     sources = [
-        path for path in files(root, ".pyx", ".pxd", under="netchan/_core") if path.stem not in ("__init__", TEST_ONLY)
+        path
+        for path in files(root, ".pyx", ".pxd", under="netchan/_core")
+        if not path.stem.startswith(("__init__", *TEST_ONLY))
     ]
     rung: dict[str, str] = {}
     bad = []
@@ -215,7 +221,7 @@ def check_rungs(root: Path) -> list[str]:
                 if not target.startswith("netchan._core.") or name == path.stem:
                     continue
                 at = where(root, path, imported.line)
-                if name == TEST_ONLY:
+                if name.startswith(TEST_ONLY):
                     bad.append(f"{at}: imports the test-only module")
                 elif path.stem in rung and rung.get(name, "z") >= rung[path.stem]:
                     bad.append(f"{at}: rung {rung[path.stem]} imports {name} of rung {rung.get(name, '?')}")
@@ -237,7 +243,7 @@ def check_core_is_sans_io(root: Path) -> list[str]:
     """Nothing in _core names a socket, a clock, a source of randomness or the creation of a thread."""
     bad = []
     for path in files(root, ".py", ".pyx", ".pxd", ".c", ".h", under="netchan/_core"):
-        if path.stem == TEST_ONLY:
+        if path.stem.startswith(TEST_ONLY):
             continue
         text = path.read_text()
         code = (
