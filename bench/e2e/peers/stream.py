@@ -20,7 +20,11 @@ from bench.e2e.peers.framing import APART_BYTES, LENGTH, join, lacking, pack, sp
 
 HOST = "127.0.0.1"
 BACKLOG = 1024
+LIMIT_BYTES = 16 << 20  # asyncio: a reader pauses at twice this; pausing within a message costs more than memory
+
+
 READ_BYTES = 256 << 10
+RECORD_BYTES = 16384  # a TLS read never gives more
 BUFFER_BYTES = 64 << 10
 PENDING_BYTES = 1 << 20  # asyncio: bytes that may wait in a transport before drain() waits
 
@@ -28,10 +32,13 @@ PENDING_BYTES = 1 << 20  # asyncio: bytes that may wait in a transport before dr
 class SocketLink(Link):
     """One blocking socket."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    read_bytes = RECORD_BYTES
+
+    def __init__(self, sock: socket.socket, size: int) -> None:
         self._sock = sock
         self._read = sock.makefile("rb", BUFFER_BYTES).read
         self._rest = b""
+        self._single = size >= APART_BYTES
 
     def send(self, value: bytes) -> None:
         if len(value) < APART_BYTES:
@@ -50,11 +57,13 @@ class SocketLink(Link):
         self._sock.sendall(join(values))
 
     def recv_batch(self) -> Sequence[object]:
+        if self._single:
+            return [self.recv()]
         buffer = self._rest
         if need := lacking(buffer):
             parts = [buffer]
             while need > 0:
-                part = self._sock.recv(READ_BYTES)
+                part = self._sock.recv(self.read_bytes)
                 if not part:
                     raise EOFError("the other side left")
                 parts.append(part)
@@ -68,7 +77,9 @@ class SocketLink(Link):
 
 
 class PlainSocketLink(SocketLink):
-    """Without TLS one system call can gather length and message."""
+    """Without TLS one system call can gather length and message, and a read can take more than a record."""
+
+    read_bytes = READ_BYTES
 
     def send(self, value: bytes) -> None:
         if len(value) < APART_BYTES:
@@ -83,7 +94,7 @@ class SocketSide:
     """Blocking listener or dialler, with or without TLS."""
 
     def __init__(self, spec: Spec, encrypted: bool) -> None:
-        self._folder = spec.folder
+        self._folder, self._size = spec.folder, spec.size
         self._encrypted = encrypted
         self._server: ssl.SSLContext | None = None
         self._client = certificate.client_context(spec.folder) if encrypted else None
@@ -100,17 +111,17 @@ class SocketSide:
         sock, _ = self._listener.accept()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._server is None:
-            return PlainSocketLink(sock)
-        return SocketLink(self._server.wrap_socket(sock, server_side=True))
+            return PlainSocketLink(sock, self._size)
+        return SocketLink(self._server.wrap_socket(sock, server_side=True), self._size)
 
     def dial(self, address: str) -> Link:
         sock = socket.create_connection((HOST, int(address)))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._client is None:
-            return PlainSocketLink(sock)
+            return PlainSocketLink(sock, self._size)
         secure = self._client.wrap_socket(sock, server_hostname=HOST)
         certificate.check_suite(secure.cipher())
-        return SocketLink(secure)
+        return SocketLink(secure, self._size)
 
     def stop(self) -> None:
         if self._listener is not None:
@@ -120,8 +131,9 @@ class SocketSide:
 class StreamLink(AsyncLink):
     """One pair of asyncio streams."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, size: int) -> None:
         self._reader, self._writer = reader, writer
+        self._single = size >= APART_BYTES
         self._rest = b""
         writer.transport.set_write_buffer_limits(high=PENDING_BYTES)
 
@@ -143,6 +155,8 @@ class StreamLink(AsyncLink):
         await self._writer.drain()
 
     async def recv_batch(self) -> Sequence[object]:
+        if self._single:
+            return [await self.recv()]
         buffer = self._rest
         if need := lacking(buffer):
             parts = [buffer]
@@ -169,7 +183,7 @@ class StreamSide:
     """asyncio or uvloop listener or dialler, with or without TLS."""
 
     def __init__(self, spec: Spec, encrypted: bool) -> None:
-        self._folder = spec.folder
+        self._folder, self._size = spec.folder, spec.size
         self._encrypted = encrypted
         self._client = certificate.client_context(spec.folder) if encrypted else None
         self._came: asyncio.Queue[StreamLink] = asyncio.Queue(BACKLOG)
@@ -179,9 +193,9 @@ class StreamSide:
         context = certificate.server_context(self._folder) if self._encrypted else None
 
         async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await self._came.put(StreamLink(reader, writer))
+            await self._came.put(StreamLink(reader, writer, self._size))
 
-        self._server = await asyncio.start_server(take, HOST, 0, ssl=context, backlog=BACKLOG, limit=PENDING_BYTES)
+        self._server = await asyncio.start_server(take, HOST, 0, ssl=context, backlog=BACKLOG, limit=LIMIT_BYTES)
         return str(self._server.sockets[0].getsockname()[1])
 
     async def accept(self) -> AsyncLink:
@@ -190,11 +204,11 @@ class StreamSide:
     async def dial(self, address: str) -> AsyncLink:
         name = HOST if self._encrypted else None
         reader, writer = await asyncio.open_connection(
-            HOST, int(address), ssl=self._client, server_hostname=name, limit=PENDING_BYTES
+            HOST, int(address), ssl=self._client, server_hostname=name, limit=LIMIT_BYTES
         )
         if self._encrypted:
             certificate.check_suite(writer.get_extra_info("cipher"))
-        return StreamLink(reader, writer)
+        return StreamLink(reader, writer, self._size)
 
     async def stop(self) -> None:
         if self._server is not None:
@@ -220,7 +234,7 @@ class StreamPeer:
         return workload in ("w1", "w2", "w4", "w5")
 
     def prepare(self, folder: Path) -> None:
-        if self.encrypted and not (folder / "cert.pem").exists():
+        if self.encrypted:
             certificate.write(folder)
 
     def side(self, spec: Spec) -> Side:
