@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from bench.e2e import peers, report
-from bench.e2e.contract import BATCH, FRONTS, ONE
+from bench.e2e.contract import BATCH, FRONTS, ONE, UVLOOP
 from bench.e2e.runner import Bench, Row, Run, RunFailed
 
 SIZES = (64, 1024, 65536, 1 << 20)
@@ -22,6 +22,15 @@ CELLS = (
     ("w5", 64, ONE),
     ("w5c", 64, ONE),
 )
+QUICK = {
+    "rounds": 1,
+    "seconds": 0.2,
+    "sizes": [64, 65536],
+    "peers": ["netchan", "tls", "zmq-curve"],
+    "fronts": ["blocking", "asyncio"],
+}
+FULL = {"rounds": 3, "seconds": 1.0}
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -34,11 +43,14 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--styles", type=comma, help="of one,batch")
     parser.add_argument("--sizes", type=lambda text: [int(word) for word in text.split(",")], help="bytes, for w1")
     parser.add_argument("--rows", action="append", metavar="GLOB", help="workload/size/style/front/peer; repeatable")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each row (default 3)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of a run (default 1)")
+    parser.add_argument("--rounds", type=int, help="runs of each row (default 3)")
+    parser.add_argument("--seconds", type=float, help="length of a run (default 1)")
+    parser.add_argument("--quick", action="store_true", help="a minute: few rows, one short round; indicative only")
     parser.add_argument("--pin", choices=("free", "one", "split"), default="free", help="CPUs of the two processes")
     parser.add_argument("--list", action="store_true", help="print the rows and leave")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the result as JSON")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", nargs="?", const=RESULTS, help="write JSON (default name in bench/results)"
+    )
     parser.add_argument("--show", type=Path, metavar="FILE", help="print a stored result instead of measuring")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="compare with a stored result of this machine")
     chosen = parser.parse_args(argv)
@@ -51,6 +63,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     ):
         if unknown := [word for word in getattr(chosen, name) or () if word not in known]:
             parser.error(f"--{name}: {unknown} is not among {list(known)}")
+    for name, value in (QUICK if chosen.quick else FULL).items():
+        if getattr(chosen, name) is None:
+            setattr(chosen, name, value)
     if chosen.rounds < 1 or not 0 < chosen.seconds <= 30:
         parser.error("--rounds is at least 1, --seconds above 0 and at most 30")
     return chosen
@@ -71,6 +86,7 @@ def usable(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 def choose(chosen: argparse.Namespace, names: Sequence[str]) -> list[list[Row]]:
     """Return the rows that were asked for, grouped by cell."""
     groups = []
+    fronts = [front for front in chosen.fronts or FRONTS if front != UVLOOP or peers.installed("uvloop") is None]
     for workload, size, style in CELLS:
         if workload not in (chosen.workloads or [workload]) or style not in (chosen.styles or [style]):
             continue
@@ -79,7 +95,7 @@ def choose(chosen: argparse.Namespace, names: Sequence[str]) -> list[list[Row]]:
         group = [
             Row(workload, size, style, front, name)
             for name in names
-            for front in chosen.fronts or FRONTS
+            for front in fronts
             if peers.find(name).offers(front, workload, style, size)
         ]
         if chosen.rows:
@@ -109,7 +125,9 @@ def measure(groups: list[list[Row]], chosen: argparse.Namespace, skipped: dict[s
                         print(f"round {number + 1}  {row.id:<40} FAILED: {failure}", file=sys.stderr, flush=True)
                         continue
                     runs[row].append(run)
-                    print(f"round {number + 1}  {row.id:<40} {run.value:>14,.1f} {row.unit}", file=sys.stderr, flush=True)
+                    print(
+                        f"round {number + 1}  {row.id:<40} {run.value:>14,.1f} {row.unit}", file=sys.stderr, flush=True
+                    )
     options = {"rounds": chosen.rounds, "seconds": chosen.seconds, "pin": chosen.pin}
     rows = [report.row_result(row, runs[row], failures[row]) for row in runs]
     return report.result(rows, options, skipped)
@@ -133,7 +151,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         found = measure(groups, chosen, skipped)
         if chosen.out:
-            chosen.out.write_text(json.dumps(found, indent=1) + "\n")
+            path = RESULTS / report.file_name(found) if chosen.out == RESULTS else chosen.out
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(found, indent=1) + "\n")
     print(report.table(found))
     if chosen.compare:
         text, allowed = report.compare(found, report.load(chosen.compare))

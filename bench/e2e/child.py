@@ -1,8 +1,8 @@
 """One of the two measured processes: obeys the runner's commands and reports times, counts and CPU seconds.
 
-Commands and answers are JSON lines on an inherited socket. The flow is written once, as a coroutine: on a blocking front
-it never suspends and is driven by one ``send(None)``, on asyncio and uvloop it runs in the loop. Nothing is read or
-written on the command socket while the clock runs. A failure is answered as ``{"error": ...}`` and ends the process.
+Commands and answers are JSON lines on an inherited socket. The flow is written once, as a coroutine: on a blocking
+front it never suspends and is driven by one ``send(None)``, on asyncio and uvloop it runs in the loop. Nothing is read
+or written on the command socket while the clock runs. A failure is answered as ``{"error": ...}`` and ends the process.
 """
 
 from __future__ import annotations
@@ -153,10 +153,8 @@ class Worker:
 
     async def idle(self, seconds: float) -> dict[str, Any]:
         """Let the process come to rest, then measure what it holds."""
-        if self.spec.front == BLOCKING:
-            time.sleep(seconds)
-        else:
-            await asyncio.sleep(seconds)
+        rest = time.sleep if self.spec.front == BLOCKING else asyncio.sleep
+        await settle(rest(seconds))
         return {"rss": resident_bytes()}
 
     async def open_idle(self, n: int, first: bool) -> dict[str, Any]:

@@ -163,9 +163,11 @@ class NetchanPeer:
             made = {"netchan": metadata.version("netchan")}
         except metadata.PackageNotFoundError:
             made = {"netchan": "from the source tree"}
-        if self.missing() is None:
-            made["provider"] = str(import_module("netchan").crypto_provider())
-        return made
+        try:
+            provider: Any = import_module("netchan._core.provider").load()
+        except ImportError:
+            return made  # not built
+        return made | {"provider": f"{provider.name} ({provider.version})"}
 
     def offers(self, front: str, workload: str, style: str, size: int) -> bool:
         return front == BLOCKING if workload == "w5c" else True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -60,6 +61,12 @@ def load(path: Path) -> Result:
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         raise ValueError(f"{path}: not a result file of schema {SCHEMA}")
     return found
+
+
+def file_name(found: Result) -> str:
+    """Return ``<date>-<machine>.json``, the machine as its processor and their number."""
+    words = re.sub(r"[^a-z0-9]+", "-", found["machine"]["cpu"].lower()).strip("-")
+    return f"{found['when'][:10]}-{words}-x{found['machine']['cpus']}.json"
 
 
 def machine_line(found: Result) -> str:
@@ -142,7 +149,10 @@ def table(found: Result) -> str:
 def compare(now: Result, base: Result) -> tuple[str, bool]:
     """Return the rows that both have, side by side, and whether the two may be compared at all."""
     if not machine.same_machine(now["machine"], base["machine"]):
-        return f"not compared: other machine or software\n  now  {machine_line(now)}\n  base {machine_line(base)}", False
+        return (
+            f"not compared: other machine or software\n  now  {machine_line(now)}\n  base {machine_line(base)}",
+            False,
+        )
     if now["options"]["pin"] != base["options"]["pin"]:
         return "not compared: pinned differently", False
     before = {row["id"]: row for row in base["rows"] if "median" in row}

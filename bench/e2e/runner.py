@@ -93,7 +93,7 @@ class Child:
     def __init__(self, row: Row, folder: Path, cpus: list[int]) -> None:
         self._sock, theirs = socket.socketpair()
         order = asdict(row) | {"folder": str(folder), "cpus": cpus}
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  owned, closed by end()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.e2e.child", str(theirs.fileno()), json.dumps(order)],
             cwd=_ROOT,
@@ -168,14 +168,13 @@ def answers(*children: Child, within_s: float = ANSWER_S) -> list[dict[str, Any]
     until = time.monotonic() + within_s
     with selectors.DefaultSelector() as selector:
         for child in children:
-            selector.register(child, selectors.EVENT_READ)
+            selector.register(child, selectors.EVENT_READ, child)
         while len(got) < len(children):
             ready = [child for child in children if child not in got and child.holds_answer]
             if not ready:
-                events = selector.select(max(0.0, until - time.monotonic()))
-                if not events:
+                ready = [key.data for key, _ in selector.select(max(0.0, until - time.monotonic()))]
+                if not ready:
                     raise RunFailed(f"no answer within {within_s:.0f} s")
-                ready = [child for key, _ in events if isinstance(child := key.fileobj, Child)]
             for child in ready:
                 answer = child.poll()
                 if answer is not None:

@@ -35,7 +35,15 @@ def write(folder: Path) -> None:
 
     authority, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     no_uses = dict.fromkeys(
-        "content_commitment key_encipherment data_encipherment key_agreement encipher_only decipher_only".split(), False
+        (
+            "content_commitment",
+            "key_encipherment",
+            "data_encipherment",
+            "key_agreement",
+            "encipher_only",
+            "decipher_only",
+        ),
+        False,
     )
     signs = x509.KeyUsage(digital_signature=True, key_cert_sign=True, crl_sign=True, **no_uses)
     own_id = x509.SubjectKeyIdentifier.from_public_key(authority.public_key())
@@ -57,9 +65,7 @@ def write(folder: Path) -> None:
     pem = serialization.Encoding.PEM
     (folder / CA).write_bytes(root.public_bytes(pem))
     (folder / CERT).write_bytes(leaf.public_bytes(pem))
-    (folder / KEY).write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    (folder / KEY).write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
 
 
 def server_context(folder: Path) -> ssl.SSLContext:

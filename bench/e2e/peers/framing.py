@@ -14,7 +14,7 @@ APART_BYTES = 16384  # from here on one more write costs less than copying the m
 
 def join(values: list[bytes]) -> bytes:
     """Return all values, each behind its length, as one buffer."""
-    parts = []
+    parts: list[bytes] = []
     add = parts.append
     for value in values:
         add(pack(len(value)))

@@ -51,7 +51,8 @@ class SocketLink(Link):
         head = self._read(4)
         if len(head) < 4:
             raise EOFError("the other side left")
-        return self._read(LENGTH.unpack(head)[0])
+        value: bytes = self._read(LENGTH.unpack(head)[0])
+        return value
 
     def send_batch(self, values: list[bytes]) -> None:
         self._sock.sendall(join(values))

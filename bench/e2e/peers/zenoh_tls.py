@@ -1,7 +1,7 @@
 """Peer ``zenoh-tls``: eclipse-zenoh over a TLS link, publisher to subscriber, blocking.
 
-Shared memory is off (it would be another carrier), discovery is off, publishers block when queues are full (they drop by
-default). Only W1 one at a time and W2: zenoh packs small messages itself and has no call for many.
+Shared memory is off (it would be another carrier), discovery is off, publishers block when queues are full (they drop
+by default). Only W1 one at a time and W2: zenoh packs small messages itself and has no call for many.
 """
 
 from __future__ import annotations

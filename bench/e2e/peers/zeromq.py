@@ -2,8 +2,8 @@
 
 W1 is PUSH/PULL, W2 PAIR, W4 and W5 DEALER sessions into one ROUTER. High-water marks hold some 64 MiB and block, as
 these patterns do; messages from 64 KiB on go without copies. A batch is 64 messages joined behind their lengths in one
-ZeroMQ message, because the library has no call for many. CURVE is ChaCha-family (XSalsa20-Poly1305), not AES, and accepts
-any client key; both favour these rows.
+ZeroMQ message, because the library has no call for many. CURVE seals with XSalsa20-Poly1305, not AES, and without an
+authenticator accepts any client key, which favours these rows.
 """
 
 from __future__ import annotations
