@@ -17,8 +17,8 @@ from bench.e2e import peers, report
 OURS_COLOUR, PEER_COLOUR = "#c2410c", "#64748b"
 PANELS = (
     # workload, size, style, title, unit on the axis, divisor of the median, format
-    ("w1", 64, "one", "one way, 64 B, one call a message", "million messages / s (more is better)", 1e6, "{:.2f}"),
-    ("w1", 64, "batch", "one way, 64 B, batch calls", "million messages / s (more is better)", 1e6, "{:.2f}"),
+    ("w1", 64, "one", "one way, 64 B, one call a message", "million messages / s (more is better)", 1e6, "{:.3g}"),
+    ("w1", 64, "batch", "one way, 64 B, batch calls", "million messages / s (more is better)", 1e6, "{:.3g}"),
     ("w2", 64, "one", "round trip, 64 B, median", "µs (less is better)", 1.0, "{:.1f}"),
 )
 
