@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -105,31 +105,40 @@ def choose(chosen: argparse.Namespace, names: Sequence[str]) -> list[list[Row]]:
     return groups
 
 
+def in_turn(groups: list[list[Row]], rounds: int) -> Iterator[tuple[int, Row]]:
+    """Yield (round, row): in a round every cell's rows one after the other, beginning with another one each round."""
+    for number in range(rounds):
+        for group in groups:
+            turn = number % len(group)
+            for row in group[turn:] + group[:turn]:
+                yield number + 1, row
+
+
 def measure(groups: list[list[Row]], chosen: argparse.Namespace, skipped: dict[str, str]) -> report.Result:
-    """Run all rows, in each round every cell's rows one after the other, beginning with another one each round."""
+    """Run all rows; Ctrl-C ends early with what was measured so far."""
     runs: dict[Row, list[Run]] = {row: [] for group in groups for row in group}
     failures: dict[Row, list[str]] = {row: [] for row in runs}
+    options = {"rounds": chosen.rounds, "seconds": chosen.seconds, "pin": chosen.pin}
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         folder = Path(temporary)
         for name in {row.peer for row in runs}:
             peers.find(name).prepare(folder)
-        for number in range(chosen.rounds):
-            for group in groups:
-                turn = number % len(group)
-                for row in group[turn:] + group[:turn]:
-                    try:
-                        with Bench(row, folder, chosen.pin) as bench:
-                            run = bench.measure(chosen.seconds)
-                    except RunFailed as failure:
-                        failures[row].append(str(failure))
-                        print(f"round {number + 1}  {row.id:<40} FAILED: {failure}", file=sys.stderr, flush=True)
-                        continue
-                    runs[row].append(run)
-                    print(
-                        f"round {number + 1}  {row.id:<40} {run.value:>14,.1f} {row.unit}", file=sys.stderr, flush=True
-                    )
-    options = {"rounds": chosen.rounds, "seconds": chosen.seconds, "pin": chosen.pin}
-    rows = [report.row_result(row, runs[row], failures[row]) for row in runs]
+        try:
+            for number, row in in_turn(groups, chosen.rounds):
+                words = f"round {number}  {row.id:<40}"
+                try:
+                    with Bench(row, folder, chosen.pin) as bench:
+                        run = bench.measure(chosen.seconds)
+                except RunFailed as failure:
+                    failures[row].append(str(failure))
+                    print(f"{words} FAILED: {failure}", file=sys.stderr, flush=True)
+                    continue
+                runs[row].append(run)
+                print(f"{words} {run.value:>14,.1f} {row.unit}", file=sys.stderr, flush=True)
+        except KeyboardInterrupt:
+            options["stopped"] = True
+            print("stopped early", file=sys.stderr)
+    rows = [report.row_result(row, runs[row], failures[row]) for row in runs if runs[row] or failures[row]]
     return report.result(rows, options, skipped)
 
 
