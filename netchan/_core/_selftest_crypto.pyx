@@ -1,6 +1,6 @@
 """Opens the record-layer cryptography to pytest; test-only, never in wheels.
 
-Layer: beside _core; nothing imports it but tests. Each class is a thin handle around one C struct.
+Layer: _core, rung g: above all that it opens; nothing imports it but tests. Each class is a thin handle around one C struct.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
@@ -33,8 +34,7 @@ class TestFinding:
     def test_ssl_library_is_the_one_ssl_itself_uses(self) -> None:
         found = provider.load("ssl")
         assert found.version == ssl.OPENSSL_VERSION
-        with open("/proc/self/maps") as maps:
-            assert any(os.path.realpath(found.path) in line for line in maps)
+        assert os.path.realpath(found.path) in Path("/proc/self/maps").read_text()
 
     def test_load_twice_returns_the_same_object(self) -> None:
         assert provider.load("ssl") is provider.load("ssl")
@@ -56,8 +56,8 @@ class TestFinding:
 
 
 def _libc() -> str:
-    with open("/proc/self/maps") as maps:
-        return next(line.split()[-1] for line in maps if "/libc.so" in line or "/libc-" in line)
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return next(line.split()[-1] for line in lines if "/libc.so" in line or "/libc-" in line)
 
 
 class TestOverride:
@@ -76,7 +76,8 @@ class TestOverride:
         assert run(code, NETCHAN_CRYPTO="system").stdout.strip() == "system"
         assert run(code).stdout.strip() == "ssl"
         refused = run(code, NETCHAN_CRYPTO="/no/such/lib")
-        assert refused.returncode == 1 and "ProviderError" in refused.stderr
+        assert refused.returncode == 1
+        assert "ProviderError" in refused.stderr
 
     @pytest.mark.skipif(not any(p.name == "nacl" for p in PROVIDERS), reason="PyNaCl is not installed")
     def test_variable_nacl_selects_libsodium(self) -> None:
@@ -98,30 +99,33 @@ class TestOverride:
 
 
 class TestProof:
-    def test_a_wrong_libcrypto_is_refused_by_version_and_by_known_answer(self, tmp_path: object) -> None:
+    def test_a_wrong_libcrypto_is_refused_by_version_and_by_known_answer(self, tmp_path: Path) -> None:
         """A library with the right names but wrong behaviour is never offered."""
-        source = tmp_path / "fake.c"  # type: ignore[operator]
+        source = tmp_path / "fake.c"
         good = (
             "EVP_CIPHER_CTX_free EVP_EncryptInit_ex EVP_EncryptUpdate EVP_EncryptFinal_ex EVP_DecryptInit_ex "
             "EVP_DecryptUpdate EVP_DecryptFinal_ex EVP_CIPHER_CTX_ctrl EVP_MD_CTX_free EVP_DigestInit_ex "
             "EVP_DigestUpdate EVP_DigestFinal_ex ERR_clear_error ERR_peek_last_error ERR_set_mark ERR_pop_to_mark "
             "OPENSSL_cleanse"
-        ).split()
-        body = "".join(f"int {name}(void) {{ return 1; }}\n" for name in good)
+        )
+        body = "".join(f"int {name}(void) {{ return 1; }}\n" for name in good.split(" "))
         body += "static char room[64]; void *EVP_CIPHER_CTX_new(void) { return room; }\n"
         body += "void *EVP_MD_CTX_new(void) { return room; } const char *OpenSSL_version(int k) { return room; }\n"
         body += "void *EVP_sha256(void) { return room; } void *EVP_aes_256_gcm(void) { return room; }\n"
-        for version, text in (("0x20000000UL", r"reason -2"), ("0x50000000UL", r"reason -2"),
-                              ("0x30000130UL", r"fails known answer")):
+        for version, text in (
+            ("0x20000000UL", r"reason -2"),
+            ("0x50000000UL", r"reason -2"),
+            ("0x30000130UL", r"fails known answer"),
+        ):
             source.write_text(body + f"unsigned long OpenSSL_version_num(void) {{ return {version}; }}\n")
-            target = tmp_path / f"fake{version}.so"  # type: ignore[operator]
+            target = tmp_path / f"fake{version}.so"
             subprocess.run(["cc", "-shared", "-fPIC", "-o", str(target), str(source)], check=True)
             with pytest.raises(provider.ProviderError, match=text):
                 provider.load(str(target))
 
-    def test_libcrypto_without_chacha_offers_aes_only(self, tmp_path: object) -> None:
+    def test_libcrypto_without_chacha_offers_aes_only(self, tmp_path: Path) -> None:
         """A FIPS configuration has no ChaCha20: the other cipher stays usable and the error queue stays empty."""
-        conf = tmp_path / "openssl.cnf"  # type: ignore[operator]
+        conf = tmp_path / "openssl.cnf"
         conf.write_text(
             "openssl_conf = a\n[a]\nalg_section = b\nproviders = c\n[b]\ndefault_properties = fips=no_such_value\n"
             "[c]\ndefault = d\n[d]\nactivate = 1\n"
@@ -173,7 +177,7 @@ class TestErrorQueue:
 
         asyncio.run(main())
 
-    def test_probe_in_a_fresh_process_leaves_the_queue_of_tls_empty(self, tmp_path: object) -> None:
+    def test_probe_in_a_fresh_process_leaves_the_queue_of_tls_empty(self) -> None:
         code = """
             import ssl
             left, right = ssl.MemoryBIO(), ssl.MemoryBIO()
