@@ -407,6 +407,25 @@ cdef class Keys:
                 "opened": self.k.st.opened, "failed": self.k.st.failed, "refused": self.k.refused,
                 "updates": self.k.updates, "mono": self.k.mono != NULL, "mono_violations": self.k.mono_violations}
 
+    def time(self, Keys peer, size_t size, int rounds, clock_ns):
+        """Nanoseconds per record of ``size`` bytes: sealed here on path 0, opened by ``peer``; 5 bytes of header."""
+        cdef uint8_t *buf = <uint8_t *>calloc(1, size + 16)
+        cdef uint8_t head[5]
+        cdef int good = 0
+        cdef uint64_t first = self.k.paths[0].send_next
+        cdef uint64_t i
+        memset(head, 1, sizeof(head))
+        start = clock_ns()
+        with nogil:
+            for i in range(first, first + <uint64_t>rounds):
+                keys_seal(self.k, self.store.c, 0, i, 16, head, 5, buf, size, 0)
+                good += keys_open(peer.k, peer.store.c, 0, i, keys_epoch_byte(self.k), 16, head, 5, buf, size + 16, 0, 0)
+        end = clock_ns()
+        free(buf)
+        if good != rounds:
+            raise ValueError("a tag did not hold")
+        return (end - start) / rounds
+
 
 cdef class Mono:
     """The check of the debug build by itself."""

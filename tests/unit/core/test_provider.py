@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import ssl
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from netchan._core import _selftest_crypto as selftest
 from netchan._core import provider
 
 PROVIDERS = provider.available()
+SHIM = ("-D_GNU_SOURCE", "-shared", "-fPIC", "-Wl,--no-as-needed")
+needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler to make a library with")
 PAIRS = [pytest.param(p, c, id=f"{p.name}-{c}") for p in PROVIDERS for c in p.ciphers]
 
 
@@ -99,6 +102,7 @@ class TestOverride:
 
 
 class TestProof:
+    @needs_cc
     def test_a_wrong_libcrypto_is_refused_by_version_and_by_known_answer(self, tmp_path: Path) -> None:
         """A library with the right names but wrong behaviour is never offered."""
         source = tmp_path / "fake.c"
@@ -123,24 +127,59 @@ class TestProof:
             with pytest.raises(provider.ProviderError, match=text):
                 provider.load(str(target))
 
-    def test_libcrypto_without_chacha_offers_aes_only(self, tmp_path: Path) -> None:
-        """A FIPS configuration has no ChaCha20: the other cipher stays usable and the error queue stays empty."""
-        conf = tmp_path / "openssl.cnf"
-        conf.write_text(
-            "openssl_conf = a\n[a]\nalg_section = b\nproviders = c\n[b]\ndefault_properties = fips=no_such_value\n"
-            "[c]\ndefault = d\n[d]\nactivate = 1\n"
-        )
+    @needs_cc
+    def test_libcrypto_without_chacha_offers_aes_only_and_leaves_no_error(self, tmp_path: Path) -> None:
+        """As a FIPS configuration: the fetch of ChaCha20 fails and queues an error, which must not reach TLS."""
+        real = provider.load("ssl").path
+        source = tmp_path / "shim.c"
+        source.write_text("""
+            #include <dlfcn.h>
+            #include <string.h>
+            void *EVP_CIPHER_CTX_new(void) { return ((void *(*)(void))dlsym(RTLD_NEXT, "EVP_CIPHER_CTX_new"))(); }
+            void *EVP_CIPHER_fetch(void *c, const char *name, const char *props)
+            {
+                void *(*f)(void *, const char *, const char *) = dlsym(RTLD_NEXT, "EVP_CIPHER_fetch");
+                return f(c, strncmp(name, "ChaCha", 6) == 0 ? "no-such-cipher" : name, props);
+            }
+        """)
+        target = tmp_path / "shim.so"
+        subprocess.run(["cc", *SHIM, "-o", target, source, real], check=True)
         code = """
+            import ssl, sys
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            tls = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
             from netchan._core import provider
+            print(provider.load().ciphers)
             try:
-                found = provider.load("ssl")
-                print(found.ciphers)
-            except provider.ProviderError as error:
-                print("refused" , "reason -3" in str(error))
+                tls.do_handshake()
+            except ssl.SSLWantReadError:
+                print("clean")
         """
-        done = run(code, OPENSSL_CONF=str(conf))
-        assert done.returncode == 0, done.stderr
-        assert "refused True" in done.stdout or "chacha" not in done.stdout
+        done = run(code, NETCHAN_CRYPTO=str(target))
+        assert done.stdout.split("\n")[:2] == ["('aes-256-gcm',)", "clean"], done.stderr
+
+    @needs_cc
+    def test_libcrypto_whose_tag_check_queues_errors_is_refused(self, tmp_path: Path) -> None:
+        """The hot path does not clear the queue after a failed tag, so such a library cannot be used."""
+        real = provider.load("ssl").path
+        source = tmp_path / "noisy.c"
+        source.write_text("""
+            #include <dlfcn.h>
+            void *EVP_CIPHER_CTX_new(void) { return ((void *(*)(void))dlsym(RTLD_NEXT, "EVP_CIPHER_CTX_new"))(); }
+            int EVP_DecryptFinal_ex(void *c, unsigned char *out, int *n)
+            {
+                int ok = ((int (*)(void *, unsigned char *, int *))dlsym(RTLD_NEXT, "EVP_DecryptFinal_ex"))(c, out, n);
+                if (ok != 1)
+                    ((void *(*)(void *, const char *, const char *))dlsym(RTLD_NEXT, "EVP_CIPHER_fetch"))(0, "none", 0);
+                return ok;
+            }
+        """)
+        target = tmp_path / "noisy.so"
+        subprocess.run(["cc", *SHIM, "-o", target, source, real], check=True)
+        with pytest.raises(provider.ProviderError, match="fails known answer 99"):
+            provider.load(str(target))
 
     def test_speed_reports_three_sizes_in_gigabytes_per_second(self) -> None:
         for p in PROVIDERS:
