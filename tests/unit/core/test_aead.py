@@ -1,6 +1,7 @@
 """netchan._core.aead and ctxcache: records in place, nonces, counters, contexts (docs/spec/keys.md §4, §6)."""
 
 import random
+import time
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -222,3 +223,12 @@ class TestContextCache:
         for capacity in (0, -1, 65537):
             with pytest.raises(ValueError):
                 selftest.Cache(self.P, self.CIPHER, capacity, 1)
+
+
+class TestCost:
+    @both
+    def test_cost_of_a_record_is_printed_and_bounded(self, p: provider.Provider, cipher: str) -> None:
+        """Shown by ``pytest -s``; the bound only catches a context that is rebuilt for each record."""
+        cost = {size: selftest.Context(p, cipher).time(size, 2000, time.perf_counter_ns) for size in (64, 1024, 16384)}
+        print(f"{p.name} {cipher}: " + ", ".join(f"{n} B {a:.0f} + {b:.0f} ns" for n, (a, b) in cost.items()))
+        assert sum(cost[64]) < 50_000
