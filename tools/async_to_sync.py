@@ -68,7 +68,7 @@ def convert(source: str, origin: str) -> str:
     text = _rename(text)
     text = text.replace("from netchan.channel.waits import", "from netchan.sync.waits import")
     head, brk, rest = text.partition('"""\n')
-    note = f"# Made from {origin} by tools/async_to_sync.py: edit that file, then run the tool.\n"
+    note = f"# Made from {origin} by tools/async_to_sync.py: edit that file, then run the tool.\n# ruff: noqa: I001, RUF100 - the order is that of the source\n"
     return note + re.sub(r"\n{3,}(?=    )", "\n\n", re.sub(r"\n{4,}", "\n\n\n", head + brk + rest))
 
 

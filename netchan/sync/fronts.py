@@ -1,4 +1,5 @@
 # Made from netchan/channel/fronts.py by tools/async_to_sync.py: edit that file, then run the tool.
+# ruff: noqa: I001, RUF100 - the order is that of the source
 """What users hold: ``Sender``, ``Receiver``, ``Channel``, and the two channels in process.
 
 Layer 5; netchan/sync/fronts.py is made from this file by tools/async_to_sync.py. A handle adds three things to an
