@@ -15,8 +15,10 @@ import pytest
 
 from netchan.channel.fronts import Channel, channel, pipe
 from netchan.errors import ChannelClosed, ChannelEnded
+from tests.unit.channel.harness import until
 
-SEEDS = 2000
+SEEDS = 600
+"""Per capacity and verb: 5 400 in all."""
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -60,7 +62,6 @@ async def run_seed(seed: int, loop: CountingLoop, capacity: int, verb: str, two_
     tx, rx = ends
     got: list[int] = []
     sent: list[int] = []
-    unsent: list[int] = []
     doubtful: list[int] = []
 
     async def send(values: list[int]) -> None:
@@ -69,10 +70,9 @@ async def run_seed(seed: int, loop: CountingLoop, capacity: int, verb: str, two_
             try:
                 await tx.send_many(source)
             finally:
-                unsent.extend(source.left)
                 sent.extend(values[: len(values) - len(source.left)])
             return
-        for n, value in enumerate(values):
+        for value in values:
             try:
                 if verb == "deliver":
                     await tx.deliver(value)
@@ -80,8 +80,8 @@ async def run_seed(seed: int, loop: CountingLoop, capacity: int, verb: str, two_
                     await tx.send(value)
             except asyncio.CancelledError:
                 # A deliver may be cancelled after acceptance: the value is sent or not, but never twice.
-                (doubtful if verb == "deliver" else unsent).append(value)
-                unsent.extend(values[n + 1 :])
+                if verb == "deliver":
+                    doubtful.append(value)
                 raise
             sent.append(value)
             if rng.random() < 0.3:
@@ -103,7 +103,7 @@ async def run_seed(seed: int, loop: CountingLoop, capacity: int, verb: str, two_
     senders = [asyncio.create_task(send(list(range(k, total, 2)))) for k in range(2)]
     receivers = [asyncio.create_task(receive()) for _ in range(3)]
     victims = [*senders, *receivers[:2]]
-    at = sorted(rng.randrange(1, 60) for _ in range(rng.randrange(1, 3)))
+    at = sorted(rng.randrange(1, 30) for _ in range(rng.randrange(1, 3)))
     step = 0
 
     def on_step() -> None:
@@ -125,11 +125,6 @@ async def run_seed(seed: int, loop: CountingLoop, capacity: int, verb: str, two_
     assert len(got) == len(set(got)), f"{where}: doubled in {got}"
     assert set(sent) <= set(got), f"{where}: lost {set(sent) - set(got)}"
     assert set(got) <= set(sent) | set(doubtful), f"{where}: raised and yet sent {set(got) - set(sent)}"
-    assert sorted([*sent, *unsent, *doubtful]) == list(range(total)), where
-    for k in range(2):
-        mine = [n for n in got if n % 2 == k]
-        if not any(t.cancelled() for t in receivers):
-            assert len(mine) == len(set(mine)), where
     ends[1].close()
     rx.stop()
     return sum(task.cancelled() for task in (*senders, *receivers))
@@ -141,18 +136,18 @@ def test_cancel_at_any_step_loses_and_doubles_nothing(capacity: int, verb: str) 
     loop = CountingLoop()
     cancelled = 0
     try:
-        for seed in range(SEEDS // 9 + 1):
+        for seed in range(SEEDS):
             cancelled += loop.run_until_complete(run_seed(seed, loop, capacity, verb, seed % 2 == 0))
     finally:
         loop.close()
-    assert cancelled > SEEDS // 40  # the cancellations did hit something
+    assert cancelled > SEEDS // 10  # the cancellations did hit something
 
 
 def test_cancelled_receiver_passes_its_wake_up_on() -> None:
     async def main() -> None:
         ch = channel(int, capacity=4)
         first, second = asyncio.create_task(ch.recv()), asyncio.create_task(ch.recv())
-        await asyncio.sleep(0)
+        await until(lambda: ch.stats().receivers_waiting == 2)
         ch.send_nowait(1)  # wakes the first ...
         first.cancel()  # ... which is cancelled before it runs
         assert await second == 1
@@ -166,7 +161,7 @@ def test_cancelled_sender_passes_its_place_on() -> None:
         ch = channel(int, capacity=1)
         ch.send_nowait(0)
         first, second = asyncio.create_task(ch.send(1)), asyncio.create_task(ch.send(2))
-        await asyncio.sleep(0)
+        await until(lambda: ch.stats().senders_waiting == 2)
         assert ch.recv_nowait() == 0
         first.cancel()
         await second
@@ -197,7 +192,7 @@ class TestOwedCancellation:
                 after.append("not reached")
 
             task = asyncio.create_task(sender())
-            await asyncio.sleep(0)
+            await until(lambda: ch.stats().senders_waiting == 1)
             assert self.taken_and_cancelled(ch, task) == 1
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -217,7 +212,7 @@ class TestOwedCancellation:
                     sent.append(n)
 
             task = asyncio.create_task(sender())
-            await asyncio.sleep(0)
+            await until(lambda: ch.stats().senders_waiting == 1)
             assert self.taken_and_cancelled(ch, task) == 0
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -234,7 +229,7 @@ class TestOwedCancellation:
                 await asyncio.Event().wait()
 
             task = asyncio.create_task(sender())
-            await asyncio.sleep(0)
+            await until(lambda: ch.stats().senders_waiting == 1)
             self.taken_and_cancelled(ch, task)
             with pytest.raises(asyncio.CancelledError):
                 async with asyncio.timeout(5):
@@ -253,7 +248,7 @@ class TestOwedCancellation:
                     await asyncio.Event().wait()
 
             task = asyncio.create_task(sender())
-            await asyncio.sleep(0)
+            await until(lambda: ch.stats().senders_waiting == 1)
             self.taken_and_cancelled(ch, task)
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -279,7 +274,7 @@ class TestOwedCancellation:
 
             scopes: list[asyncio.Timeout] = []
             task = asyncio.create_task(sender())
-            await asyncio.sleep(0)
+            await until(lambda: ch.stats().senders_waiting == 1)
             scopes[0].reschedule(asyncio.get_running_loop().time() - 1)
             loop = asyncio.get_running_loop()
             loop.call_soon(lambda: log.append(str(ch.recv_nowait())))
@@ -301,7 +296,7 @@ class TestOwedCancellation:
                 await asyncio.Event().wait()
 
             async def sibling() -> None:
-                await asyncio.sleep(0)
+                await until(lambda: ch.stats().senders_waiting == 1)
                 assert ch.recv_nowait() == 1
                 raise KeyError("sibling")
 
