@@ -1,4 +1,4 @@
-"""Opens the lowest rungs of the core to the tests: cursor, ranges. Test-only, never in a wheel.
+"""Opens the lowest rungs of the core to the tests: cursor, ranges, timer, replay. Test-only, never in a wheel.
 
 Layer: beside _core. Nothing of the package may import it. Functions return what the C function returned
 (return codes as numbers), so that the tests see codes, not exceptions.
@@ -9,7 +9,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from netchan._core cimport cursor, defs, ranges
+from netchan._core cimport cursor, defs, ranges, replay, timer
 
 RC = {
     "OK": defs.NC_OK, "EAGAIN": defs.NC_EAGAIN, "ETRUNC": defs.NC_ETRUNC, "EFRAME": defs.NC_EFRAME,
@@ -20,6 +20,12 @@ VARINT_MAX = cursor.VARINT_MAX
 VARINT_SIZE_MAX = cursor.VARINT_SIZE_MAX
 RANGES_END = ranges.RANGES_END
 RANGES_MAX = ranges.RANGES_MAX
+TIMER_NEVER = timer.TIMER_NEVER
+TIMER_IDS = timer.TIMER_IDS
+THEAP_MAX = timer.THEAP_MAX
+REPLAY_BITS = replay.REPLAY_BITS
+REPLAY_BITS_MAX = replay.REPLAY_BITS_MAX
+REPLAY_LAST = replay.REPLAY_LAST
 
 
 cdef inline int64_t _now_ns() noexcept nogil:
@@ -262,3 +268,146 @@ def bench_ranges(long rounds):
         t1 = _now_ns()
     ranges.ranges_free(&r)
     return (t1 - t0) / <double>rounds
+
+
+# --- timer ------------------------------------------------------------------------------------------------------
+
+cdef class Timers:
+    """One session's deadlines."""
+
+    cdef timer.nc_timers t
+
+    def __cinit__(self):
+        timer.timer_init(&self.t)
+
+    def set(self, uint32_t id, int64_t at_ns):
+        return timer.timer_set(&self.t, id, at_ns)
+
+    def clear(self, uint32_t id):
+        return timer.timer_clear(&self.t, id)
+
+    def at(self, uint32_t id):
+        return timer.timer_at(&self.t, id)
+
+    def next(self):
+        return timer.timer_next(&self.t)
+
+    def pop_due(self, int64_t now_ns):
+        return timer.timer_pop_due(&self.t, now_ns)
+
+
+cdef class Theap:
+    """One engine's deadlines by session index."""
+
+    cdef timer.nc_theap h
+    cdef readonly int init_rc
+
+    def __cinit__(self, uint32_t cap):
+        memset(&self.h, 0, sizeof(self.h))
+        self.init_rc = timer.theap_init(&self.h, cap)
+
+    def __dealloc__(self):
+        timer.theap_free(&self.h)
+
+    def __len__(self):
+        return self.h.n
+
+    def reserve(self, uint32_t cap):
+        return timer.theap_reserve(&self.h, cap)
+
+    def set(self, uint32_t idx, int64_t at_ns):
+        return timer.theap_set(&self.h, idx, at_ns)
+
+    def clear(self, uint32_t idx):
+        return timer.theap_clear(&self.h, idx)
+
+    def at(self, uint32_t idx):
+        return timer.theap_at(&self.h, idx)
+
+    def next(self):
+        return timer.theap_next(&self.h)
+
+    def pop_due(self, int64_t now_ns):
+        return timer.theap_pop_due(&self.h, now_ns)
+
+
+def bench_timer(long rounds):
+    """Nanoseconds per (set of one slot) and per (move of one of 1000 heap entries)."""
+    cdef timer.nc_timers t
+    cdef timer.nc_theap h
+    cdef long i
+    cdef int64_t t0
+    cdef int64_t t1
+    cdef int64_t t2
+    timer.timer_init(&t)
+    if timer.theap_init(&h, 1000) < 0:
+        raise MemoryError
+    with nogil:
+        t0 = _now_ns()
+        for i in range(rounds):
+            timer.timer_set(&t, <uint32_t>(i & 7), i * 7919 % 1000003)
+        t1 = _now_ns()
+        for i in range(rounds):
+            timer.theap_set(&h, <uint32_t>(i % 1000), i * 7919 % 1000003)
+        t2 = _now_ns()
+    timer.theap_free(&h)
+    return (t1 - t0) / <double>rounds, (t2 - t1) / <double>rounds
+
+
+# --- replay -----------------------------------------------------------------------------------------------------
+
+cdef class Replay:
+    """One anti-replay window."""
+
+    cdef replay.nc_replay w
+    cdef readonly int init_rc
+
+    def __cinit__(self, uint32_t n_bits=replay.REPLAY_BITS):
+        memset(&self.w, 0, sizeof(self.w))
+        self.init_rc = replay.replay_init(&self.w, n_bits)
+
+    def __dealloc__(self):
+        replay.replay_free(&self.w)
+
+    def check(self, uint64_t n):
+        return replay.replay_check(&self.w, n)
+
+    def commit(self, uint64_t n):
+        return replay.replay_commit(&self.w, n)
+
+    def grow(self, uint32_t n_bits):
+        return replay.replay_grow(&self.w, n_bits)
+
+    def free(self):
+        replay.replay_free(&self.w)
+
+    @property
+    def next(self):
+        return self.w.next
+
+    @property
+    def n_bits(self):
+        return self.w.n_bits
+
+    @property
+    def counters(self):
+        return self.w.n_too_old, self.w.n_seen, self.w.n_last
+
+
+def bench_replay(long rounds):
+    """Nanoseconds per check and commit of numbers in order."""
+    cdef replay.nc_replay w
+    cdef long i
+    cdef long no = 0
+    cdef int64_t t0
+    cdef int64_t t1
+    if replay.replay_init(&w, replay.REPLAY_BITS) < 0:
+        raise MemoryError
+    with nogil:
+        t0 = _now_ns()
+        for i in range(rounds):
+            if not replay.replay_check(&w, <uint64_t>i) or replay.replay_commit(&w, <uint64_t>i) < 0:
+                no += 1
+        t1 = _now_ns()
+    replay.replay_free(&w)
+    return (t1 - t0) / <double>rounds, no
