@@ -45,7 +45,6 @@ SCHEMA_MAX_BYTES: Final = 1 << 20
 Encoded: TypeAlias = bytes | bytearray | memoryview
 
 
-
 class Codec:
     """How one type travels.
 

@@ -117,7 +117,8 @@ class PipeMachine(RuleBasedStateMachine):
         except TimeoutError:
             assert want is WouldBlock
         except (ChannelAborted, ChannelClosed, ChannelEnded) as error:
-            assert type(error) is want
+            kind = type(error)
+            assert kind is want
         else:
             assert want is None
             assert got == [way.values.popleft() for _ in range(min(most, len(way.values)))]

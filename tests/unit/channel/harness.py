@@ -81,7 +81,5 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-FRONTS = [
-    Front(maker, module) for maker in ("channel", "pipe") for module in (async_fronts, sync_fronts)
-]
+FRONTS = [Front(maker, module) for maker in ("channel", "pipe") for module in (async_fronts, sync_fronts)]
 FRONT_IDS = [f"{f.maker}-{'blocking' if f.blocking else 'asyncio'}" for f in FRONTS]
