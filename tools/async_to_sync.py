@@ -68,7 +68,10 @@ def convert(source: str, origin: str) -> str:
     text = _rename(text)
     text = text.replace("from netchan.channel.waits import", "from netchan.sync.waits import")
     head, brk, rest = text.partition('"""\n')
-    note = f"# Made from {origin} by tools/async_to_sync.py: edit that file, then run the tool.\n"
+    note = (
+        f"# Made from {origin} by tools/async_to_sync.py: edit that file, then run the tool.\n"
+        "# ruff: noqa: I001, RUF100 - the order is that of the source\n"
+    )
     return note + re.sub(r"\n{3,}(?=    )", "\n\n", re.sub(r"\n{4,}", "\n\n\n", head + brk + rest))
 
 
@@ -93,7 +96,7 @@ def _select(lines: list[str], origin: str) -> list[str]:
         stripped = line.lstrip()
         if stripped.startswith("# sync-only:"):
             indent = line[: len(line) - len(stripped)]
-            body = stripped.removeprefix("# sync-only:").removeprefix(" ").rstrip("\n")
+            body = stripped.removeprefix("# sync-only:").removeprefix(" ").rstrip("\n").removesuffix("  # noqa: E501")
             out.append(f"{indent}{body}\n" if body else "\n")
             continue
         if re.match(r"\s*(async )?def ", line):

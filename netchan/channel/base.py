@@ -7,7 +7,7 @@ whoever wants to wait queues up in one of its three wait queues and tries again 
 nothing). The fronts (fronts.py, and netchan.sync made from it) add waiting, handles and the with-statement; local.py is
 the endpoint in process, the engine's bridge the one over a session. Both pass one suite (tests/unit/channel).
 
-Spec: docs/spec/channel-end.md; states in table.py.
+Spec: docs/spec/channel-end.md; its state table is ``STATES`` below.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ class Endpoint(Protocol):
     Thread rule: every method may be called from any thread at any time, also from a finaliser, and returns without
     waiting for anything but a leaf lock. Order of events on one direction is the order of the calls.
 
-    Wake-up rule: when a change makes progress possible the endpoint calls ``wake(n)`` on the queue concerned, n = number
-    of values (rx) or places (tx) that became available, and ``wake_all()`` on each queue concerned when a direction is
-    over or the capacity changed. It may wake too often (wake-ups are hints), never too rarely, and only after the change
-    is visible to ``try_*``. The three queues may be given to the endpoint by whoever makes it.
+    Wake-up rule: when a change makes progress possible the endpoint calls ``wake(n)`` on the queue concerned (n values
+    or places became available); ``wake_all()`` on each queue concerned when a direction is over or the
+    capacity changed. It may wake too often (wake-ups are hints), never too rarely, and only after the change is visible
+    to ``try_*``. The three queues may be given to the endpoint by whoever makes it.
     ``can_send``/``can_recv`` must never be False when the matching ``try_*`` would not come back empty-handed.
 
     Attributes:
@@ -250,7 +250,7 @@ class Endpoint(Protocol):
         """Last receiving handle collected: like ``stop_recv``; same rules as ``drop_send``."""
 
     def left_by_exception(self) -> None:
-        """An ``async with`` was left by an exception: ``close_unclean``, then ``stop_recv`` (not on a one-queue channel)."""
+        """An ``async with`` was left by an exception: ``close_unclean``, and ``stop_recv`` unless one queue."""
 
     def close_unclean(self) -> None:
         """Like ``close_send``, but the end behind the values is ChannelAborted(LEFT_BY_EXCEPTION) over there."""
@@ -282,3 +282,41 @@ class Handles:
         self.receiving: set[int] = set()
         self.counted: set[int] = set()
         self.unclean = False
+
+
+VERBS: Final = ("send", "recv", "close", "stop", "abort", "clone")
+"""Columns of ``STATES``."""
+
+STATES: Final[dict[str, tuple[str, str, str, str, str, str]]] = {
+    "open": ("accepts, waits", "value, waits", "-> we closed", "-> we stopped", "-> aborted", "handle"),
+    "we closed": ("ChannelClosed", "value, waits", "nothing", "-> closed", "-> aborted", "handle"),
+    "we stopped": ("accepts, waits", "ChannelClosed", "-> closed", "nothing", "-> aborted", "handle"),
+    "they closed": ("accepts, waits", "value, ChannelEnded", "-> ended", "-> we stopped", "-> aborted", "handle"),
+    "they stopped": ("ChannelClosed", "value, waits", "nothing", "-> closed", "-> aborted", "handle"),
+    "they left by exception": (
+        "ChannelClosed",
+        "value, ChannelAborted",
+        "nothing",
+        "-> closed",
+        "-> aborted",
+        "handle",
+    ),
+    "ended": ("ChannelClosed", "value, ChannelEnded", "nothing", "-> closed", "-> aborted", "handle"),
+    "closed": ("ChannelClosed", "ChannelClosed", "nothing", "nothing", "-> aborted", "handle"),
+    "aborted": ("ChannelAborted", "ChannelAborted", "nothing", "nothing", "nothing", "handle"),
+    "session suspended": ("accepts, waits", "value, waits", "-> we closed", "-> we stopped", "-> aborted", "handle"),
+    "session lost": ("SessionLost", "value, SessionLost", "nothing", "nothing", "nothing", "handle"),
+}
+"""What each verb does at one end of a duplex channel, by state.
+
+"accepts, waits": accepts while there is room, else waits. "value, X": values that are here first, then X.
+"-> state": the end is in that state afterwards. "handle": another handle in the same state (a closed ``Sender`` raises
+ChannelClosed).
+"""
+
+
+def states_markdown() -> str:
+    """``STATES`` as the table of docs/spec/channel-end.md."""
+    lines = ["| state | " + " | ".join(VERBS) + " |", "|---" * (len(VERBS) + 1) + "|"]
+    lines += [f"| {state} | {' | '.join(cells)} |" for state, cells in STATES.items()]
+    return "\n".join(lines) + "\n"

@@ -45,7 +45,6 @@ SCHEMA_MAX_BYTES: Final = 1 << 20
 Encoded: TypeAlias = bytes | bytearray | memoryview
 
 
-
 class Codec:
     """How one type travels.
 
@@ -219,10 +218,14 @@ def _schema(form: Any) -> Any:
     """What two sides compare: the structure of the type, without titles and descriptions."""
     import msgspec
 
-    def bare(node: Any) -> Any:
-        if isinstance(node, dict):
-            return {k: bare(v) for k, v in node.items() if k not in ("description", "examples")}
-        return [bare(v) for v in node] if isinstance(node, list) else node
+    def bare(node: Any, named: bool = False) -> Any:
+        if isinstance(node, dict):  # the keys below "properties" and "$defs" are names that the type gave
+            return {
+                key: bare(inner, not named and key in ("properties", "$defs"))
+                for key, inner in node.items()
+                if named or key not in ("description", "examples")
+            }
+        return [bare(inner) for inner in node] if isinstance(node, list) else node
 
     return bare(msgspec.json.schema(form))
 

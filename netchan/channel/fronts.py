@@ -457,9 +457,7 @@ class Receiver(_Handle, Generic[R_co]):
         return self._recv_many(*_check_batch(self._ep, max, min))
 
     # async-only: end
-    # sync-only: def recv_many(
-    # sync-only:     self, max: int = BATCH_DEFAULT, /, *, min: int = 1, timeout: float | None = None
-    # sync-only: ) -> list[R_co]:
+    # sync-only: def recv_many(self, max: int = BATCH_DEFAULT, /, *, min: int = 1, timeout: float | None = None) -> list[R_co]:  # noqa: E501
     # sync-only:     """Take up to ``max`` values in one step, waiting for ``min`` or what is left before the end.
     # sync-only:
     # sync-only:     Never an empty list. TimeoutError: nothing was taken. Otherwise raises as ``recv``.
@@ -678,6 +676,7 @@ async def _ready() -> None:
 
 
 # async-only: end
+# sync-only:
 # sync-only: def new_waiter(endpoint: Endpoint, timeout: float | None) -> ThreadWaiter:
 # sync-only:     """A waiter for this thread."""
 # sync-only:     return ThreadWaiter(endpoint.driver, timeout)

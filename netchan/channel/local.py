@@ -333,7 +333,7 @@ class LocalEndpoint:
         if flow.aborted is not None:
             self._raise_aborted(flow)
         if flow.end:
-            raise channel_closed(self.name, self.peer_id, "it was closed for sending", "make a new channel to send more")
+            raise channel_closed(self.name, self.peer_id, "it is closed for sending", "make a new channel")
         if flow.stopped:
             raise channel_closed(self.name, self.peer_id, "the receiving side takes no more", "stop sending")
 

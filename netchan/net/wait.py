@@ -329,6 +329,7 @@ def _owe(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _collect_debt(task: asyncio.Task[Any]) -> None:
+    THREAD.budget.calls = 0  # the loop has turned
     if task in _owed:
         _owed.discard(task)
         if task.cancelling() > 0 and not task.done():

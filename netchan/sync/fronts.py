@@ -1,4 +1,5 @@
 # Made from netchan/channel/fronts.py by tools/async_to_sync.py: edit that file, then run the tool.
+# ruff: noqa: I001, RUF100 - the order is that of the source
 """What users hold: ``Sender``, ``Receiver``, ``Channel``, and the two channels in process.
 
 Layer 5; netchan/sync/fronts.py is made from this file by tools/async_to_sync.py. A handle adds three things to an
@@ -340,9 +341,7 @@ class Receiver(_Handle, Generic[R_co]):
                 return value  # type: ignore[no-any-return]
         raise WouldBlock(f"{self!r} has no value now; use recv(), or try again later")
 
-    def recv_many(
-        self, max: int = BATCH_DEFAULT, /, *, min: int = 1, timeout: float | None = None
-    ) -> list[R_co]:
+    def recv_many(self, max: int = BATCH_DEFAULT, /, *, min: int = 1, timeout: float | None = None) -> list[R_co]:
         """Take up to ``max`` values in one step, waiting for ``min`` or what is left before the end.
 
         Never an empty list. TimeoutError: nothing was taken. Otherwise raises as ``recv``.
@@ -504,6 +503,7 @@ def pipe(type: Any = Any, *, capacity: int = 0) -> tuple[Channel[Any], Channel[A
 
 
 # --- shared by the methods above -------------------------------------------------------------------------------------
+
 
 def new_waiter(endpoint: Endpoint, timeout: float | None) -> ThreadWaiter:
     """A waiter for this thread."""

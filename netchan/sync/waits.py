@@ -1,4 +1,5 @@
 # Made from netchan/channel/waits.py by tools/async_to_sync.py: edit that file, then run the tool.
+# ruff: noqa: I001, RUF100 - the order is that of the source
 """The waits behind the fronts: join a queue, try, sleep, try again; each with a timeout, none loses or doubles a value.
 
 Layer 5; netchan/sync/waits.py is made from this file by tools/async_to_sync.py. An operation happens in one step of

@@ -1,0 +1,487 @@
+"""What every pair of (Sender, Receiver) does, on both fronts (docs/spec/channel-end.md)."""
+
+# ruff: noqa: N805, PT031 - the decorator adds self; the drop is two statements
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import itertools
+import warnings
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+from netchan.errors import (
+    ChannelAborted,
+    ChannelClosed,
+    ChannelEnded,
+    Code,
+    CodecError,
+    ConfigError,
+    MessageTooLarge,
+    WouldBlock,
+)
+from tests.unit.channel.harness import FRONT_IDS, FRONTS, Front, until
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture(params=FRONTS, ids=FRONT_IDS)
+def front(request: pytest.FixtureRequest) -> Iterator[Front]:
+    yield request.param
+    request.param.end_all()
+
+
+def program(body: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Make a test method of a coroutine function without ``self``."""
+
+    def run(_self: object, **arguments: Any) -> None:
+        asyncio.run(body(**arguments))
+
+    run.__name__, run.__doc__ = body.__name__, body.__doc__
+    me = inspect.Parameter("_self", inspect.Parameter.POSITIONAL_ONLY)
+    run.__signature__ = inspect.Signature([me, *inspect.signature(body).parameters.values()])  # type: ignore[attr-defined]
+    return run
+
+
+CAPACITIES = pytest.mark.parametrize("capacity", [0, 1, 64])
+
+
+class TestSection2Acceptance:
+    @CAPACITIES
+    @program
+    async def test_values_sent_arrive_in_order_and_end(front: Front, capacity: int) -> None:
+        ends = front.make(capacity)
+        job = asyncio.create_task(front.drain(ends.rx))
+        for n in range(100):
+            await front.do(ends.tx, "send", n)
+        ends.tx.close()
+        assert await job == list(range(100))
+
+    @pytest.mark.parametrize("capacity", [1, 2, 64])
+    @program
+    async def test_send_nowait_accepts_exactly_capacity(front: Front, capacity: int) -> None:
+        ends = front.make(capacity)
+        for n in range(capacity):
+            ends.tx.send_nowait(n)
+        with pytest.raises(WouldBlock, match="no room"):
+            ends.tx.send_nowait(-1)
+        assert ends.rx.pending == capacity == ends.tx.capacity
+        blocked = front.start(ends.tx, "send", capacity)
+        await until(lambda: ends.tx.stats().senders_waiting == 1)
+        assert not blocked.done()
+        assert ends.rx.recv_nowait() == 0
+        await blocked
+        assert [ends.rx.recv_nowait() for _ in range(capacity)] == list(range(1, capacity + 1))
+
+    @program
+    async def test_rendezvous_send_returns_only_when_taken(front: Front) -> None:
+        ends = front.make(0)
+        with pytest.raises(WouldBlock):
+            ends.tx.send_nowait(1)
+        sending = front.start(ends.tx, "send", "v")
+        await until(lambda: ends.tx.stats().senders_waiting == 1)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not sending.done()
+        assert ends.rx.pending == 0
+        assert ends.rx.recv_nowait() == "v"
+        await sending
+        with pytest.raises(WouldBlock):
+            ends.rx.recv_nowait()
+
+    @CAPACITIES
+    @program
+    async def test_none_and_empty_values_are_values(front: Front, capacity: int) -> None:
+        ends = front.make(capacity)
+        odd = [None, 0, False, "", b"", [], Ellipsis]
+        job = asyncio.create_task(front.drain(ends.rx))
+        assert await front.do(ends.tx, "send_many", odd) == len(odd)
+        ends.tx.close()
+        assert await job == odd
+
+    @program
+    async def test_values_in_process_pass_by_reference(front: Front) -> None:
+        ends = front.make(1)
+        value = object()
+        ends.tx.send_nowait(value)
+        assert ends.rx.recv_nowait() is value
+
+    @CAPACITIES
+    @program
+    async def test_deliver_returns_when_its_value_was_taken(front: Front, capacity: int) -> None:
+        ends = front.make(capacity)
+        job = front.start(ends.tx, "deliver", "d")
+        await until(lambda: ends.tx.stats().senders_waiting == 1 or ends.rx.pending == 1)
+        if capacity > 1:
+            ends.tx.send_nowait("later")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not job.done()
+        assert ends.rx.recv_nowait() == "d"
+        await job  # "later" is still there: only its own value counts
+        assert ends.rx.pending == (1 if capacity > 1 else 0)
+
+    @program
+    async def test_flush_taken_waits_for_all_and_received_does_not(front: Front) -> None:
+        ends = front.make(4)
+        for n in range(3):
+            ends.tx.send_nowait(n)
+        await front.do(ends.tx, "flush")
+        job = front.start(ends.tx, "flush", "taken")
+        for n in range(3):
+            await asyncio.sleep(0)
+            assert not job.done()
+            assert ends.rx.recv_nowait() == n
+        await job
+        with pytest.raises(ConfigError, match="level"):
+            ends.tx.flush("gone")
+
+    @pytest.mark.parametrize("capacity", [1, 3, 64])
+    @program
+    async def test_send_many_takes_an_item_only_when_there_is_room(front: Front, capacity: int) -> None:
+        ends = front.make(capacity)
+        items = iter([*range(capacity + 5)])
+        generator = (n for n in items)
+        job = front.start(ends.tx, "send_many", generator)
+        await until(lambda: ends.tx.stats().senders_waiting == 1)
+        ends.rx.stop()
+        with pytest.raises(ChannelClosed):
+            await job
+        assert list(items) == list(range(capacity, capacity + 5))
+
+    @program
+    async def test_send_many_of_a_list_that_fits_does_not_wait(front: Front) -> None:
+        ends = front.make(3)
+        assert await front.do(ends.tx, "send_many", [1, 2, 3]) == 3
+        assert await front.do(ends.tx, "send_many", []) == 0
+        assert await front.do(ends.rx, "recv_many") == [1, 2, 3]
+        assert await front.do(ends.tx, "send_many", iter((4, 5, 6))) == 3
+        with pytest.raises(TypeError):
+            ends.tx.send_many(3)
+
+    @CAPACITIES
+    @program
+    async def test_send_many_passes_on_the_iterators_error(front: Front, capacity: int) -> None:
+        ends = front.make(capacity)
+
+        def items() -> Any:
+            yield 1
+            raise KeyError("mine")
+
+        job = front.start(ends.tx, "send_many", items())
+        assert await front.do(ends.rx, "recv") == 1
+        receiver = front.start(ends.rx, "recv")
+        with pytest.raises(KeyError, match="mine"):
+            await job
+        await front.do(ends.tx, "send", 2)
+        assert await receiver == 2
+
+    @program
+    async def test_recv_many_waits_for_min_and_gives_the_rest_at_the_end(front: Front) -> None:
+        ends = front.make(2)
+        job = front.start(ends.rx, "recv_many", 10, min=4)
+        await until(lambda: ends.rx.stats().receivers_waiting == 1)
+        for n in range(3):
+            await front.do(ends.tx, "send", n)  # one more than the capacity
+        await asyncio.sleep(0)
+        assert not job.done()
+        await front.do(ends.tx, "send", 3)
+        assert await job == [0, 1, 2, 3]
+        for n in range(2):
+            ends.tx.send_nowait(n)
+        with pytest.raises(WouldBlock):
+            ends.tx.send_nowait(9)  # the capacity holds again
+        job = front.start(ends.rx, "recv_many", 10, min=4)
+        await until(lambda: ends.rx.stats().receivers_waiting == 1)
+        ends.tx.close()
+        assert await job == [0, 1]
+        with pytest.raises(ChannelEnded):
+            await front.do(ends.rx, "recv_many")
+
+    @program
+    async def test_recv_many_refuses_numbers_that_cannot_be_met(front: Front) -> None:
+        for args, options in (((0,), {}), ((5,), {"min": 6}), ((True,), {}), ((5,), {"min": 0})):
+            with pytest.raises(ConfigError):
+                front.make(4).rx.recv_many(*args, **options)
+        with pytest.raises(ConfigError, match="capacity-0"):
+            front.make(0).rx.recv_many(5, min=2)
+
+    @CAPACITIES
+    @program
+    async def test_recv_many_at_any_capacity_gives_one_or_more(front: Front, capacity: int) -> None:
+        ends = front.make(capacity)
+        job = front.start(ends.tx, "send_many", range(200))
+        got: list[int] = []
+        while len(got) < 200:
+            batch = await front.do(ends.rx, "recv_many", 7)
+            assert 1 <= len(batch) <= 7
+            got += batch
+        assert await job == 200
+        assert got == list(range(200))
+
+    @program
+    async def test_recv_into_copies_and_keeps_what_does_not_fit(front: Front) -> None:
+        for capacity in (0, 2):
+            ends = front.make(capacity)
+            job = front.start(ends.tx, "send", b"12345")
+            small, large = bytearray(4), bytearray(8)
+            with pytest.raises(MessageTooLarge) as caught:
+                await front.do(ends.rx, "recv_into", small)
+            assert (caught.value.needed, caught.value.limit) == (5, 4)
+            assert await front.do(ends.rx, "recv_into", large) == 5
+            assert large == b"12345\0\0\0"
+            await job
+            job = front.start(ends.tx, "send", "text")
+            with pytest.raises(CodecError, match="str"):
+                await front.do(ends.rx, "recv_into", large)
+            assert await front.do(ends.rx, "recv") == "text"
+            await job
+        with pytest.raises(TypeError, match="writable"):
+            ends.rx.recv_into(b"readonly")
+
+
+class TestSection3Waiting:
+    @CAPACITIES
+    @program
+    async def test_receivers_are_served_first_come_first(front: Front, capacity: int) -> None:
+        ends = front.make(capacity)
+        jobs = []
+        for n in range(4):
+            jobs.append(front.start(ends.rx, "recv"))
+            await until(lambda n=n: ends.rx.stats().receivers_waiting == n + 1)  # type: ignore[misc]
+        for n, job in enumerate(jobs):
+            await front.do(ends.tx, "send", n)
+            assert await job == n
+
+    @CAPACITIES
+    @program
+    async def test_senders_are_served_first_come_first(front: Front, capacity: int) -> None:
+        ends = front.make(capacity)
+        for _ in range(capacity):
+            ends.tx.send_nowait("fill")
+        jobs = []
+        for n in range(4):
+            jobs.append(front.start(ends.tx, "send", n))
+            await until(lambda n=n: ends.tx.stats().senders_waiting == n + 1)  # type: ignore[misc]
+        for _ in range(capacity):
+            assert await front.do(ends.rx, "recv") == "fill"
+        assert [await front.do(ends.rx, "recv") for _ in range(4)] == [0, 1, 2, 3]
+        await asyncio.gather(*jobs)
+
+    @program
+    async def test_newcomer_does_not_overtake_a_waiting_receiver(front: Front) -> None:
+        ends = front.make(4)
+        waiting = front.start(ends.rx, "recv")
+        await until(lambda: ends.rx.stats().receivers_waiting == 1)
+        ends.tx.send_nowait("first")
+        if not front.blocking:  # a woken thread may have looked already
+            with pytest.raises(WouldBlock):
+                ends.rx.recv_nowait()
+        ends.tx.send_nowait("second")
+        newcomer = front.start(ends.rx, "recv")
+        assert await waiting == "first"
+        assert await newcomer == "second"
+
+    @CAPACITIES
+    @program
+    async def test_many_senders_and_receivers_lose_and_double_nothing(front: Front, capacity: int) -> None:
+        ends = front.make(capacity)
+        senders = [front.start(ends.tx, "send_many", range(k, 300, 3)) for k in range(3)]
+        receivers = [asyncio.create_task(front.drain(ends.rx)) for _ in range(2)]
+        assert sum(await asyncio.gather(*senders)) == 300
+        ends.tx.close()
+        got = await asyncio.gather(*receivers)
+        assert sorted(itertools.chain(*got)) == list(range(300))
+        for part in got:
+            for k in range(3):
+                mine = [n for n in part if n % 3 == k]
+                assert mine == sorted(mine)
+
+
+class TestSection1Ending:
+    @CAPACITIES
+    @program
+    async def test_close_wakes_blocked_senders_and_receivers_drain(front: Front, capacity: int) -> None:
+        ends = front.make(capacity)
+        for n in range(capacity):
+            ends.tx.send_nowait(n)
+        blocked = front.start(ends.tx, "send", "lost")
+        await until(lambda: ends.tx.stats().senders_waiting == 1)
+        ends.near.close()
+        ends.near.close()
+        with pytest.raises(ChannelClosed):
+            await blocked
+        with pytest.raises(ChannelClosed):
+            ends.tx.send_nowait(0)
+        assert ends.tx.closed
+        assert await front.drain(ends.rx) == list(range(capacity))
+        with pytest.raises(ChannelEnded):
+            ends.rx.recv_nowait()
+        with pytest.raises(ChannelEnded):
+            await front.do(ends.rx, "recv")
+        assert ends.rx.closed
+
+    @CAPACITIES
+    @program
+    async def test_close_wakes_blocked_receivers(front: Front, capacity: int) -> None:
+        ends = front.make(capacity)
+        jobs = [front.start(ends.rx, "recv") for _ in range(3)]
+        await until(lambda: ends.rx.stats().receivers_waiting == 3)
+        ends.tx.close()
+        for job in jobs:
+            with pytest.raises(ChannelEnded):
+                await job
+
+    @CAPACITIES
+    @program
+    async def test_stop_discards_counts_and_refuses_senders(front: Front, capacity: int) -> None:
+        ends = front.make(capacity)
+        for n in range(capacity):
+            ends.tx.send_nowait(n)
+        blocked = front.start(ends.tx, "send", 0)
+        await until(lambda: ends.tx.stats().senders_waiting == 1)
+        ends.rx.stop()
+        ends.rx.stop()
+        with pytest.raises(ChannelClosed):
+            await blocked
+        with pytest.raises(ChannelClosed):
+            ends.tx.send_nowait(0)
+        with pytest.raises(ChannelClosed):
+            ends.rx.recv_nowait()
+        assert ends.rx.stats().discarded == capacity
+
+    @CAPACITIES
+    @program
+    async def test_abort_reaches_everybody_with_code_and_reason(front: Front, capacity: int) -> None:
+        ends = front.make(capacity)
+        for n in range(capacity):
+            ends.tx.send_nowait(n)
+        sender = front.start(ends.tx, "send", 0)
+        await until(lambda: ends.tx.stats().senders_waiting == 1)
+        ends.tx.abort(7, "mind\x1b")
+        ends.rx.abort(8, "too late")
+        jobs = [sender, front.start(ends.rx, "recv"), front.start(ends.tx, "send", 1)]
+        for job in jobs:
+            with pytest.raises(ChannelAborted, match=r"code 7 \(mind\\x1b\)") as caught:
+                await job
+            assert (caught.value.code, caught.value.reason) == (7, "mind\x1b")
+        if front.maker == "pipe":
+            with pytest.raises(ChannelAborted) as caught:
+                ends.far.send_nowait(1)
+            assert not caught.value.by_us
+            with pytest.raises(ChannelAborted) as caught:
+                ends.near.recv_nowait()
+            assert caught.value.by_us
+        assert ends.rx.stats().discarded == capacity
+
+    @program
+    async def test_abort_refuses_codes_and_reasons_out_of_range(front: Front) -> None:
+        ends = front.make(1)
+        for bad in (-1, 1 << 30, True, "1"):
+            with pytest.raises(ConfigError, match="code"):
+                ends.tx.abort(bad)
+        with pytest.raises(ConfigError, match="256"):
+            ends.tx.abort(1, "é" * 129)
+        ends.tx.send_nowait(1)  # nothing happened
+        assert ends.rx.recv_nowait() == 1
+
+    @program
+    async def test_deliver_raises_when_the_receiver_stops(front: Front) -> None:
+        ends = front.make(2)
+        job = front.start(ends.tx, "deliver", 1)
+        await until(lambda: ends.rx.pending == 1)
+        ends.rx.stop()
+        with pytest.raises(ChannelClosed):
+            await job
+
+
+class TestSection5Handles:
+    @program
+    async def test_last_closed_sender_ends_the_direction(front: Front) -> None:
+        ends = front.make(4)
+        other = ends.tx.clone()
+        ends.tx.send_nowait(1)
+        ends.tx.close()
+        ends.tx.close()
+        with pytest.raises(ChannelClosed, match="this Sender was closed"):
+            ends.tx.send_nowait(2)
+        with pytest.raises(ChannelClosed):
+            await front.do(ends.tx, "send", 2)
+        with pytest.raises(ChannelClosed):
+            ends.tx.clone()
+        other.send_nowait(3)
+        assert not other.closed
+        other.close()
+        assert await front.drain(ends.rx) == [1, 3]
+
+    @pytest.mark.parametrize("capacity", [0, 1])
+    @program
+    async def test_close_of_one_clone_wakes_its_own_senders_only(front: Front, capacity: int) -> None:
+        ends = front.make(capacity)
+        if capacity:
+            ends.tx.send_nowait("fill")
+        other = ends.tx.clone()
+        mine, theirs = front.start(ends.tx, "send", "mine"), front.start(other, "send", "theirs")
+        await until(lambda: ends.tx.stats().senders_waiting == 2)
+        ends.tx.close()
+        with pytest.raises(ChannelClosed):
+            await mine
+        if capacity:
+            assert await front.do(ends.rx, "recv") == "fill"
+        assert await front.do(ends.rx, "recv") == "theirs"
+        await theirs
+        other.close()
+
+    @program
+    async def test_dropped_sender_is_never_a_clean_end(front: Front) -> None:
+        ends = front.make(4)
+        ends.tx.send_nowait(1)
+        ends.near = None
+        if front.maker == "channel":
+            ends.far = None
+        with pytest.warns(ResourceWarning, match="without close"):
+            ends.tx = None
+            gc.collect()
+        assert await front.do(ends.rx, "recv") == 1
+        with pytest.raises(ChannelAborted) as caught:
+            await front.do(ends.rx, "recv")
+        assert caught.value.code == Code.DROPPED
+
+    @program
+    async def test_dropped_receiver_stops_the_sender(front: Front) -> None:
+        ends = front.make(1)
+        ends.tx.send_nowait(1)
+        blocked = front.start(ends.tx, "send", 2)
+        await until(lambda: ends.tx.stats().senders_waiting == 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # a whole pipe end goes, and its sending direction too
+            ends.far = ends.rx = None
+            if front.maker == "channel":
+                ends.near = None
+            gc.collect()
+        with pytest.raises(ChannelClosed):
+            await blocked
+
+    @program
+    async def test_handles_compare_by_endpoint_and_do_not_pickle(front: Front) -> None:
+        ends = front.make(1)
+        again, _ = ends.near.split()
+        assert again == ends.tx
+        assert hash(again) == hash(ends.tx)
+        assert ends.tx != ends.rx
+        assert ends.tx != front.make(1).tx
+        with pytest.raises(TypeError, match="pickled"):
+            ends.tx.__reduce__()
+        again.close()
+
+    @program
+    async def test_names_of_later_issues_do_not_exist(front: Front) -> None:
+        ends = front.make(1)
+        for name in ("reserve", "send_op", "recv_op", "sync_view", "async_view", "ttl"):
+            assert not hasattr(ends.near, name)
+        for name in ("select", "merge", "after", "ticker"):
+            assert not hasattr(front.module, name)

@@ -1,0 +1,286 @@
+"""Queues of waiters, the budget of ready calls, loops that go away (docs/spec/channel-end.md §3)."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import threading
+import warnings
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from netchan.channel.fronts import channel, pipe
+from netchan.net.wait import READY_CALLS_MAX, THREAD, AsyncWaiter, Waiter, WaitQueue
+from tests.unit.channel.harness import until
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class Bell(Waiter):
+    """A waiter that counts its wake-ups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rung = 0
+        self.dead = False
+
+    def _notify(self) -> None:
+        self.rung += 1
+
+    def gone(self) -> bool:
+        return self.dead
+
+
+class TestWaitQueue:
+    def test_wake_goes_by_arrival_and_skips_the_woken(self) -> None:
+        queue, bells = WaitQueue(), [Bell() for _ in range(4)]
+        for bell in bells:
+            queue.join(bell)
+        queue.wake()
+        queue.wake(2)
+        assert [b.rung for b in bells] == [1, 1, 1, 0]
+        queue.wake_all()
+        assert [b.rung for b in bells] == [1, 1, 1, 1]
+
+    def test_leaver_passes_on_only_if_there_is_more(self) -> None:
+        queue, bells = WaitQueue(), [Bell() for _ in range(3)]
+        for bell in bells:
+            queue.join(bell)
+        queue.wake()
+        queue.leave(bells[0], lambda: False)
+        assert bells[1].rung == 0
+        queue.leave(bells[1], lambda: True)
+        assert bells[2].rung == 1
+        assert len(queue) == 1
+
+    def test_turn_belongs_to_the_head_or_the_woken(self) -> None:
+        queue, first, second = WaitQueue(), Bell(), Bell()
+        queue.join(first)
+        queue.join(second)
+        assert queue.may_try(first)
+        assert not queue.may_try(second)
+        assert not queue.reserved()
+        queue.wake()
+        assert queue.reserved()
+        queue.wake()
+        assert queue.may_try(second)
+        assert not queue.may_try(second)
+
+    def test_waiter_that_is_gone_does_not_block_the_rest(self) -> None:
+        queue, dead, alive = WaitQueue(), Bell(), Bell()
+        queue.join(dead)
+        queue.wake()
+        dead.dead = True
+        queue.join(alive)
+        assert queue.may_try(alive)
+        assert len(queue) == 1
+
+    def test_finaliser_never_waits_for_the_lock(self) -> None:
+        queue = WaitQueue()
+        queue.join(Bell())
+        held, done = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with queue._lock:
+                held.set()
+                done.wait(20)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait(20)
+        assert queue.wake(blocking=False) is False
+        done.set()
+        thread.join()
+        assert queue.wake(blocking=False) is True
+
+
+class TestBudget:
+    @pytest.mark.parametrize("verb", ["send", "recv", "iterate", "recv_many", "flush"])
+    def test_ready_calls_yield_after_the_budget_and_not_before(self, verb: str) -> None:
+        async def main() -> tuple[int, int]:
+            ch = channel(int, capacity=1000)
+            for n in range(500):
+                ch.send_nowait(n)
+            calls = {
+                "send": lambda: ch.send(1),
+                "recv": ch.recv,
+                "iterate": ch.__anext__,
+                "recv_many": lambda: ch.recv_many(1),
+                "flush": ch.flush,
+            }
+            turns: list[int] = []
+            done = 0
+
+            def turned() -> None:
+                turns.append(done)
+
+            await asyncio.sleep(0)
+            THREAD.budget.calls = 0
+            asyncio.get_running_loop().call_soon(turned)
+            for _ in range(READY_CALLS_MAX + 1):
+                await calls[verb]()
+                THREAD.budget.since += 10.0  # the clock does not run here
+                done += 1
+            ch.close()
+            ch.stop()
+            return turns[0], len(turns)
+
+        assert asyncio.run(main()) == (READY_CALLS_MAX, 1)
+
+    def test_ready_calls_yield_after_half_a_millisecond(self) -> None:
+        async def main() -> None:
+            ch = channel(int, capacity=10)
+            turned = []
+            THREAD.budget.calls = 0
+            await ch.send(1)
+            asyncio.get_running_loop().call_soon(lambda: turned.append(1))
+            THREAD.budget.since += 10.0
+            await ch.send(1)
+            assert not turned
+            THREAD.budget.since -= 20.0
+            await ch.send(1)
+            assert turned
+            ch.close()
+
+        asyncio.run(main())
+
+    def test_deadline_fires_in_a_loop_of_ready_calls(self) -> None:
+        async def main() -> None:
+            ch = channel(int, capacity=1)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.005):
+                    while True:
+                        await ch.send(1)
+                        await ch.recv()
+            assert ch.pending in (0, 1)
+            ch.close()
+
+        asyncio.run(main())
+
+    def test_send_many_into_a_large_channel_yields(self) -> None:
+        async def main() -> None:
+            ch = channel(int, capacity=100_000)
+            turned = []
+            asyncio.get_running_loop().call_soon(lambda: turned.append(ch.pending))
+            await ch.send_many(range(10_000))
+            assert turned[0] <= 2 * READY_CALLS_MAX
+            ch.close()
+
+        asyncio.run(main())
+
+
+class TestCoroutines:
+    def test_every_async_method_gives_a_coroutine_that_waits_for_its_first_step(self) -> None:
+        async def main() -> None:
+            a, b = pipe(bytes, capacity=4)
+            for make in (
+                lambda: a.send(b"x"),
+                lambda: a.send_many([b"y"]),
+                lambda: a.deliver(b"z"),
+                lambda: a.flush(),
+                lambda: b.recv(),
+                lambda: b.recv_many(2),
+                lambda: b.recv_into(bytearray(4)),
+                lambda: b.__anext__(),
+                lambda: a.aclose(),
+            ):
+                made = make()
+                assert isinstance(made, Coroutine)
+                assert inspect.iscoroutine(made)
+                assert b.pending == 0
+                made.close()
+            assert not a.closed
+            task = asyncio.create_task(a.send(b"x"))
+            assert await asyncio.wait_for(b.recv(), 5) == b"x"
+            await task
+            a.close()
+            assert await anext(b, None) is None
+            b.close()
+
+        asyncio.run(main())
+
+    def test_never_awaited_warns_with_the_public_name(self) -> None:
+        ch = channel(int, capacity=1)
+        for name in ("send", "recv", "deliver", "send_many", "flush", "recv_many"):
+            args: tuple[Any, ...] = {"send": (1,), "deliver": (1,), "send_many": ([],)}.get(name, ())
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                getattr(ch, name)(*args)
+                gc.collect()
+            assert [w.category for w in caught] == [RuntimeWarning]
+            assert f".{name}' was never awaited" in str(caught[0].message)
+        ch.close()
+
+
+class TestLoops:
+    def test_one_channel_serves_loops_and_threads_in_turn(self) -> None:
+        ch = channel(int, capacity=2)
+        got: list[int] = []
+
+        def other_loop() -> None:
+            async def run() -> None:
+                async for n in ch:
+                    got.append(n)
+
+            asyncio.run(run())
+
+        thread = threading.Thread(target=other_loop)
+        thread.start()
+
+        async def main() -> None:
+            for n in range(500):
+                await ch.send(n)
+            ch.close()
+
+        asyncio.run(main())
+        thread.join(20)
+        assert got == list(range(500))
+
+    def test_waiter_of_a_closed_loop_does_not_hold_up_others(self) -> None:
+        ch = channel(int, capacity=2)
+        loop = asyncio.new_event_loop()
+        lost = loop.create_task(ch.recv())
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+        async def main() -> int:
+            ch.send_nowait(1)
+            async with asyncio.timeout(5):
+                return await ch.recv()
+
+        assert asyncio.run(main()) == 1
+        ch.close()
+        lost._log_destroy_pending = False  # type: ignore[attr-defined]
+        lost.get_coro().close()
+
+    def test_park_keeps_to_its_deadline(self) -> None:
+        async def main() -> None:
+            waiter = AsyncWaiter()
+            waiter.at_most(0.002)
+            with pytest.raises(TimeoutError):
+                await waiter.park()
+            assert waiter.bounded
+
+        asyncio.run(main())
+
+    def test_newcomers_wait_behind_parked_receivers(self) -> None:
+        async def main() -> None:
+            ch = channel(int, capacity=4)
+            order: list[str] = []
+
+            async def take(name: str) -> None:
+                await ch.recv()
+                order.append(name)
+
+            tasks = [asyncio.create_task(take("first")), asyncio.create_task(take("second"))]
+            await until(lambda: ch.stats().receivers_waiting == 2)
+            await ch.send_many([1, 2, 3])
+            await take("newcomer")
+            await asyncio.gather(*tasks)
+            assert order == ["first", "second", "newcomer"]
+            ch.close()
+
+        asyncio.run(main())

@@ -1,0 +1,79 @@
+"""Settings: names, defaults and ranges (api: R55)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+
+from netchan.config import Config, Limits, check_capacity
+from netchan.errors import ConfigError
+
+
+class TestConfig:
+    def test_fields_and_defaults_are_those_users_rely_on(self) -> None:
+        values = dataclasses.asdict(Config())
+        values.pop("limits")
+        assert values == {
+            "lease": 300.0,
+            "dial_timeout": 10.0,
+            "handshake_timeout": 5.0,
+            "close_timeout": 5.0,
+            "heartbeat": 5.0,
+            "max_message": 64 << 20,
+            "max_channels": 65_536,
+            "backlog": 128,
+            "session_bytes": 8 << 20,
+            "node_bytes": 256 << 20,
+            "await_spin": True,
+        }
+
+    def test_config_is_frozen_hashable_and_by_keyword(self) -> None:
+        config = Config(lease=1)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            config.lease = 2  # type: ignore[misc]
+        assert hash(config) == hash(Config(lease=1))
+        with pytest.raises(TypeError):
+            Config(1)  # type: ignore[misc]
+        assert repr(config) == "Config(lease=1)"
+        assert repr(Config()) == "Config()"
+
+    @pytest.mark.parametrize("name", ["lease", "dial_timeout", "handshake_timeout", "close_timeout", "heartbeat"])
+    @pytest.mark.parametrize("value", [-1, math.nan, math.inf, "5", True, None])
+    def test_seconds_out_of_range_are_refused_by_name(self, name: str, value: Any) -> None:
+        with pytest.raises(ConfigError, match=name):
+            Config(**{name: value})
+
+    @pytest.mark.parametrize("name", ["max_message", "max_channels", "backlog", "session_bytes", "node_bytes"])
+    @pytest.mark.parametrize("value", [0, -1, 1.5, "5", True, None, 1 << 50])
+    def test_numbers_out_of_range_are_refused_by_name(self, name: str, value: Any) -> None:
+        with pytest.raises(ConfigError, match=name):
+            Config(**{name: value})
+
+    def test_contradictions_are_refused(self) -> None:
+        with pytest.raises(ConfigError, match="node_bytes"):
+            Config(session_bytes=1 << 20, node_bytes=1 << 19)
+        with pytest.raises(ConfigError, match="channel_bytes_max"):
+            Limits(channel_bytes=1 << 20, channel_bytes_max=1 << 19)
+        with pytest.raises(ConfigError, match="limits"):
+            Config(limits={})  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="await_spin"):
+            Config(await_spin=1)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("field", dataclasses.fields(Limits), ids=lambda f: f.name)
+    def test_every_limit_refuses_zero(self, field: Any) -> None:
+        with pytest.raises(ConfigError, match=field.name):
+            Limits(**{field.name: 0})
+
+
+class TestCapacity:
+    def test_capacity_is_an_int_from_zero(self) -> None:
+        assert [check_capacity(n) for n in (0, 1, 1 << 30)] == [0, 1, 1 << 30]
+        assert check_capacity(None, none_ok=True) is None
+
+    @pytest.mark.parametrize("value", [-1, (1 << 30) + 1, 1.0, "1", True, None])
+    def test_other_capacities_are_refused(self, value: Any) -> None:
+        with pytest.raises(ConfigError, match="capacity"):
+            check_capacity(value)
