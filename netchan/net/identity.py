@@ -253,7 +253,7 @@ def _write_file(path: Path, identity: Identity, passphrase: bytes | None) -> boo
         except FileExistsError:
             return False
     finally:
-        os.unlink(temporary)
+        temporary.unlink()
     folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(folder)

@@ -2,8 +2,9 @@
 
 Layer: net (L3), sans-IO; no clock, no socket. Randomness for private keys is an argument (`rng`); only the KEM's
 encapsulation draws its own, because its provider takes none.
-Flow: HandshakeState.write_message / read_message in turn -> finish() gives the chaining key, split() two cipher states.
-Ownership: a HandshakeState owns every secret given to or made by it and wipes them in wipe(); a failed read changes nothing.
+Flow: HandshakeState.write_message / read_message in turn -> finish() gives the chaining key, split() two ciphers.
+Ownership: a HandshakeState owns every secret given to or made by it and wipes them in wipe(); a failed read changes
+nothing.
 Not thread-safe. Spec: docs/spec/handshake.md §3; Noise Protocol Framework rev 34; Noise HFS draft rev 1.
 """
 
@@ -81,15 +82,18 @@ class MlKem768:
     """ML-KEM-768 (FIPS 203) from the `cryptography` package, 48 or newer."""
 
     def generate(self, rng: Rng) -> tuple[object, bytes]:
+        """A key pair from a seed of 64 bytes."""
         with SecureBytes(rng(KEM_SEED_LEN)) as seed:
             private = MLKEM768PrivateKey.from_seed_bytes(seed)
         return private, private.public_key().public_bytes_raw()
 
     def encapsulate(self, public: bytes) -> tuple[SecureBytes, bytes]:
+        """A secret and its ciphertext; the randomness is the provider's own."""
         shared, ciphertext = MLKEM768PublicKey.from_public_bytes(public).encapsulate()
         return SecureBytes(shared), ciphertext
 
     def decapsulate(self, private: object, ciphertext: bytes) -> SecureBytes:
+        """The secret of a ciphertext."""
         if not isinstance(private, MLKEM768PrivateKey):
             raise TypeError("not a key of this KEM")
         return SecureBytes(private.decapsulate(ciphertext))
@@ -126,7 +130,12 @@ class ProtocolName:
         self.psks = len(modifiers)
         for modifier in modifiers:
             place = modifier.removeprefix("psk")
-            if place == modifier or not place.isdecimal() or int(place) > len(self.messages) or modifiers.count(modifier) > 1:
+            if (
+                place == modifier
+                or not place.isdecimal()
+                or int(place) > len(self.messages)
+                or modifiers.count(modifier) > 1
+            ):
                 raise ValueError(f"unknown modifier {modifier!r}")
         for index in sorted((int(m[3:]) for m in modifiers), reverse=True):
             if index == 0:
@@ -225,7 +234,7 @@ class SymmetricState:
         key.wipe()
 
     def mix_hash(self, data: bytes) -> None:
-        """h = HASH(h || data)."""
+        """H = HASH(h || data)."""
         self.h = self._hash(self.h + data)
 
     def mix_key(self, ikm: bytes | bytearray) -> None:
@@ -260,7 +269,7 @@ class SymmetricState:
         return first, second
 
     def snapshot(self) -> tuple[SecureBytes, bytes, CipherState, int]:
-        """What restore() needs; the objects in it are replaced, never changed, by later steps (the counter is kept apart)."""
+        """What restore() needs; later steps replace its objects and never change them (the counter is kept apart)."""
         return self.ck, self.h, self.cipher, self.cipher.n
 
     def restore(self, saved: tuple[SecureBytes, bytes, CipherState, int]) -> None:
@@ -326,7 +335,9 @@ class HandshakeState:
             if pre:
                 key = self._s_public if (side == 0) == initiator else rs
                 if key is None or len(key) != DH_LEN:
-                    raise ValueError(f"pattern {self.name.pattern} needs the static key of the {('initiator', 'responder')[side]}")
+                    raise ValueError(
+                        f"pattern {self.name.pattern} needs the static key of the {('initiator', 'responder')[side]}"
+                    )
                 self._sym.mix_hash(key)
 
     @property
@@ -358,21 +369,21 @@ class HandshakeState:
         """
         tokens = self._take_turn(writing=True)
         sym, out = self._sym, []
-        for token in tokens:
-            if token == "e":
+        for step in tokens:
+            if step == "e":
                 with SecureBytes(self._rng(DH_LEN)) as raw:
                     self._e = X25519PrivateKey.from_private_bytes(raw)
                 public = self._e.public_key().public_bytes_raw()
                 self._mix_ephemeral(public)
                 out.append(public)
-            elif token == "s":
+            elif step == "s":
                 if self._s_public is None:
                     raise ValueError(f"pattern {self.name.pattern} needs a static key")
                 out.append(sym.encrypt_and_hash(self._s_public))
-            elif token == "e1":
+            elif step == "e1":
                 self._e1, public = self._kem.generate(self._rng)
                 out.append(sym.encrypt_and_hash(public))
-            elif token == "ekem1":
+            elif step == "ekem1":
                 if self._re1 is None:
                     raise NoiseOrderError("no KEM key of the peer")
                 try:
@@ -383,7 +394,7 @@ class HandshakeState:
                 sym.mix_key(shared)
                 shared.wipe()
             else:
-                self._mix_token(token)
+                self._mix_token(step)
         self.payload_hash = sym.h
         out.append(sym.encrypt_and_hash(payload if isinstance(payload, bytes) else payload(sym.h)))
         message = b"".join(out)
@@ -423,16 +434,16 @@ class HandshakeState:
             place += size
             return message[place - size : place]
 
-        for token in tokens:
+        for step in tokens:
             tag = TAG_LEN if sym.cipher.has_key else 0
-            if token == "e":
+            if step == "e":
                 self._re = take(DH_LEN)
                 self._mix_ephemeral(self._re)
-            elif token == "s":
+            elif step == "s":
                 self.rs = sym.decrypt_and_hash(take(DH_LEN + tag))
-            elif token == "e1":
+            elif step == "e1":
                 self._re1 = sym.decrypt_and_hash(take(KEM_PUBLIC_LEN + tag))
-            elif token == "ekem1":
+            elif step == "ekem1":
                 ciphertext = sym.decrypt_and_hash(take(KEM_CIPHERTEXT_LEN + tag))
                 try:
                     shared = self._kem.decapsulate(self._e1, ciphertext)
@@ -441,7 +452,7 @@ class HandshakeState:
                 sym.mix_key(shared)
                 shared.wipe()
             else:
-                self._mix_token(token)
+                self._mix_token(step)
         rest = message[place:]
         if sym.cipher.has_key and len(rest) < TAG_LEN:
             raise NoiseError("message is too short")
@@ -453,13 +464,13 @@ class HandshakeState:
         if self.name.psks:
             self._sym.mix_key(public)
 
-    def _mix_token(self, token: str) -> None:
-        if token == "psk":
+    def _mix_token(self, step: str) -> None:
+        if step == "psk":
             self._sym.mix_key_and_hash(self._psks[self._psks_used])
             self._psks_used += 1
             return
         # "es": the initiator's e with the responder's s; so our key is named by the letter of our side
-        mine, theirs = (token[0], token[1]) if self.initiator else (token[1], token[0])
+        mine, theirs = (step[0], step[1]) if self.initiator else (step[1], step[0])
         private = self._e if mine == "e" else self._s
         public = self._re if theirs == "e" else self.rs
         if private is None or public is None:
@@ -472,7 +483,7 @@ class HandshakeState:
         shared.wipe()
 
     def finish(self) -> tuple[SecureBytes, bytes]:
-        """Chaining key at the position of Split (the caller owns it) and h; wipes all else. NoiseOrderError before the end."""
+        """Chaining key at the position of Split, now the caller's, and h; wipes the rest. NoiseOrderError too early."""
         if not self.done:
             raise NoiseOrderError("the handshake is not over")
         chaining_key, h = SecureBytes(self._sym.ck), self._sym.h
