@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from netchan.net import params as p
 
-ALL = frozenset(range(0, 200))
+ALL = frozenset(range(200))
 
 
 class TestItems:
