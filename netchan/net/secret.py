@@ -37,7 +37,7 @@ class SecureBytes(bytearray):
         self.wipe()
 
     def __del__(self) -> None:
-        self.wipe()
+        self[:] = bytes(len(self))
 
     def __repr__(self) -> str:
         return f"<SecureBytes of {len(self)}>"
