@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from netchan.errors import AuthError, ConfigError, DialError, DialTimeout, HandshakeError
 from netchan.net import gate as g
 from netchan.net import params as p
-from netchan.net.identity import DEFAULT_NETWORK, Identity, StaticKey, format_node_id
+from netchan.net.identity import DEFAULT_NETWORK, Identity, StaticKey
 from netchan.net.noise import (
     TAG_LEN,
     HandshakeState,
@@ -353,7 +353,7 @@ class Machine:
         return signed
 
     def _check_peer(self, payload: bytes, noise: HandshakeState, in_hand: NodeRecord | None, wall_s: float) -> Peer:
-        """The checks of §6 up to the trust policy. Refused: one failed."""
+        """The checks of §6 up to the trust policy, which also compares with the id that was dialled. Refused: one failed."""
         config = self._config
         try:
             items = p.decode_items(payload, p.KNOWN_ITEMS)
@@ -378,11 +378,6 @@ class Machine:
         own = config.static_key(wall_s).record
         if not self._policy.allow_self and (record.id_pub == own.id_pub or noise.rs == own.static_pub):
             raise Refused(Refusal.SELF, "our own identity came back")
-        expected = self._policy.expected_id
-        if expected is not None and record.id_pub != expected:
-            raise Refused(
-                Refusal.WRONG_ID, f"dialled {format_node_id(expected)}, {format_node_id(record.id_pub)} answered"
-            )
         live = self._check_live(items.get(p.LIVE_SIG), record, noise.payload_hash)
         try:
             offers = (config.offer, offer) if self._initiator else (offer, config.offer)

@@ -159,13 +159,15 @@ def _apply_hfs(messages: list[list[str]]) -> None:
 
 
 class CipherState:
-    """A key and its counter (Noise §5.1). The counter moves only when a message was sealed or opened."""
+    """A key and its counter (Noise §5.1). The counter moves only when a message was sealed or opened.
 
-    __slots__ = ("_aead", "_big_endian", "_key", "n")
+    The key lives in the cipher object of the provider, which clears it when it is freed; the argument is not kept.
+    """
 
-    def __init__(self, cipher: str, key: SecureBytes | None = None, n: int = 0) -> None:
+    __slots__ = ("_aead", "_big_endian", "n")
+
+    def __init__(self, cipher: str, key: bytes | bytearray | None = None, n: int = 0) -> None:
         self._big_endian = cipher == "AESGCM"
-        self._key = key
         self._aead: AESGCM | ChaCha20Poly1305 | None = None
         if key is not None:
             self._aead = AESGCM(key) if self._big_endian else ChaCha20Poly1305(key)
@@ -203,7 +205,6 @@ class CipherState:
 
     def wipe(self) -> None:
         """Forget the key."""
-        wipe(self._key)
         self._aead = None
 
 
@@ -212,42 +213,36 @@ class SymmetricState:
 
     def __init__(self, name: ProtocolName) -> None:
         self._name = name
+        self._new_hash: Callable[[bytes], hashlib._Hash] = getattr(hashlib, name.hash)
         self.h = name.raw.ljust(name.hash_len, b"\0") if len(name.raw) <= name.hash_len else self._hash(name.raw)
         self.ck = SecureBytes(self.h)
         self.cipher = CipherState(name.cipher)
 
     def _hash(self, data: bytes) -> bytes:
-        return hashlib.new(self._name.hash, data).digest()
+        return self._new_hash(data).digest()
 
-    def _hkdf(self, ikm: bytes | bytearray, count: int) -> list[SecureBytes]:
+    def _hkdf(self, ikm: bytes | bytearray, count: int) -> list[bytes]:
+        # what hmac gives is immutable, so only what is held longer than a step is copied into a buffer of ours
         digest = self._name.hash
-        out: list[SecureBytes] = []
-        with SecureBytes(hmac.digest(self.ck, ikm, digest)) as temp:
-            previous = b""
-            for i in range(1, count + 1):
-                previous = hmac.digest(temp, previous + bytes((i,)), digest)
-                out.append(SecureBytes(previous))
-        return out
-
-    def _set_key(self, key: SecureBytes) -> None:
-        self.cipher = CipherState(self._name.cipher, SecureBytes(key[:32]))
-        key.wipe()
+        temp, out = hmac.digest(self.ck, ikm, digest), [b""]
+        for i in range(1, count + 1):
+            out.append(hmac.digest(temp, out[-1] + bytes((i,)), digest))
+        return out[1:]
 
     def mix_hash(self, data: bytes) -> None:
-        """H = HASH(h || data)."""
+        """h = HASH(h || data)."""
         self.h = self._hash(self.h + data)
 
     def mix_key(self, ikm: bytes | bytearray) -> None:
         """New chaining key and cipher key from `ikm`."""
-        self.ck, key = self._hkdf(ikm, 2)
-        self._set_key(key)
+        chaining_key, key = self._hkdf(ikm, 2)
+        self.ck, self.cipher = SecureBytes(chaining_key), CipherState(self._name.cipher, key[:32])
 
     def mix_key_and_hash(self, ikm: bytes | bytearray) -> None:
         """As mix_key, and binds `ikm` into h (psk token)."""
-        self.ck, temp, key = self._hkdf(ikm, 3)
-        self.mix_hash(bytes(temp))
-        temp.wipe()
-        self._set_key(key)
+        chaining_key, temp, key = self._hkdf(ikm, 3)
+        self.mix_hash(temp)
+        self.ck, self.cipher = SecureBytes(chaining_key), CipherState(self._name.cipher, key[:32])
 
     def encrypt_and_hash(self, plaintext: bytes) -> bytes:
         """Seal with h as associated data, then mix the result into h."""
@@ -263,10 +258,8 @@ class SymmetricState:
 
     def split(self) -> tuple[CipherState, CipherState]:
         """Two cipher states, initiator to responder first (Noise §5.2 Split)."""
-        keys = self._hkdf(b"", 2)
-        first, second = (CipherState(self._name.cipher, SecureBytes(key[:32])) for key in keys)
-        wipe(*keys)
-        return first, second
+        first, second = self._hkdf(b"", 2)
+        return CipherState(self._name.cipher, first[:32]), CipherState(self._name.cipher, second[:32])
 
     def snapshot(self) -> tuple[SecureBytes, bytes, CipherState, int]:
         """What restore() needs; later steps replace its objects and never change them (the counter is kept apart)."""
