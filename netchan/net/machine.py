@@ -353,7 +353,7 @@ class Machine:
         return signed
 
     def _check_peer(self, payload: bytes, noise: HandshakeState, in_hand: NodeRecord | None, wall_s: float) -> Peer:
-        """The checks of §6 up to the trust policy, which also compares with the id that was dialled. Refused: one failed."""
+        """The checks of §6 up to the trust policy, which also compares the ids. Refused: one failed."""
         config = self._config
         try:
             items = p.decode_items(payload, p.KNOWN_ITEMS)
@@ -375,8 +375,7 @@ class Machine:
             raise Refused(Refusal.RECORD, "the record names another static key")
         if in_hand is not None and record.id_pub != in_hand.id_pub:
             raise Refused(Refusal.RECORD, "the new record names another node")
-        own = config.static_key(wall_s).record
-        if not self._policy.allow_self and (record.id_pub == own.id_pub or noise.rs == own.static_pub):
+        if not self._policy.allow_self and noise.rs == config.static_key(wall_s).record.static_pub:
             raise Refused(Refusal.SELF, "our own identity came back")
         live = self._check_live(items.get(p.LIVE_SIG), record, noise.payload_hash)
         try:

@@ -230,7 +230,7 @@ class SymmetricState:
         return out[1:]
 
     def mix_hash(self, data: bytes) -> None:
-        """h = HASH(h || data)."""
+        """H = HASH(h || data)."""
         self.h = self._hash(self.h + data)
 
     def mix_key(self, ikm: bytes | bytearray) -> None:

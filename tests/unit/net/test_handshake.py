@@ -12,9 +12,10 @@ from netchan.errors import AuthError, ConfigError, DialTimeout, HandshakeError
 from netchan.net import gate as g
 from netchan.net import handshake as hs
 from netchan.net import params as p
-from netchan.net.identity import Identity
+from netchan.net.identity import Identity, StaticKey
+from netchan.net.machine import prologue
 from netchan.net.params import Refusal
-from netchan.net.record import CAP_CLASSICAL
+from netchan.net.record import CAP_CLASSICAL, build_record
 from netchan.net.trust import CA, make_policy
 
 KEY = bytes(range(32))
@@ -131,6 +132,15 @@ class TestGoodHandshake:
     def test_handshake_clock_wrong_without_psk_still_connects(self, world: Any) -> None:
         out = world.run(world.initiator(), world.responder(), resp_wall_s=world.wall_s + 3_000)
         out.established
+
+
+class TestPrologue:
+    def test_prologue_bytes_are_frozen(self, world: Any) -> None:
+        header = g.Header(g.HELLO, 1, 102, 0x12, 0, b"scidscid", 1000)
+        head = "6e65746368616e2f68616e647368616b652f763100010100661200736369647363696400000000000003e8"
+        assert prologue(header, b"net", g.MODE_XX_NAMED, KEY).hex() == head + "036e65740858582d6e616d656420" + KEY.hex()
+        assert prologue(header, b"", g.MODE_XX_OPEN, None).hex() == head + "000758582d6f70656e00"
+        assert prologue(header, b"", g.MODE_XK, KEY).hex() == head + "0002584b20" + KEY.hex()
 
 
 class TestNegotiation:
@@ -275,6 +285,20 @@ class TestRefusals:
         initiator._config.identity.sign = other
         out = world.run(initiator, world.responder())
         assert out.failed("initiator").code is Refusal.LIVE
+
+    def test_own_static_key_under_another_identity_refused(self, world: Any) -> None:
+        thief, stolen = world.initiator(), world.bob.static_key(world.wall_s, caps=CAP_CLASSICAL)
+        record = build_record(
+            world.alice.sign,
+            id_pub=world.alice.id_pub,
+            static_pub=stolen.record.static_pub,
+            seq=1,
+            wall_s=world.wall_s,
+            caps=CAP_CLASSICAL,
+            network_id=b"netchan",
+        )
+        thief._config.identity.static_key = lambda *_: StaticKey(stolen.private, record)
+        assert world.run(thief, world.responder()).failed("initiator").code is Refusal.SELF
 
     def test_membership_lets_in_and_its_absence_does_not(self, world: Any) -> None:
         authority = CA(Identity.generate())

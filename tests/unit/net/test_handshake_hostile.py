@@ -88,6 +88,24 @@ class TestBitFlips:
             failed += judge(out, index, f"{NAMES[index]} bit {bit}") == "failed"
         assert failed >= (size * 8 // 131) * 0.6
 
+    @pytest.mark.parametrize("psk", [None, KEY], ids=["open", "psk"])
+    @pytest.mark.parametrize("field", ["ts", "scid", "suite"])
+    def test_header_rewritten_on_the_way_there_and_back_fails(self, world: Any, field: str, psk: bytes | None) -> None:
+        # each side sees a consistent handshake; only the prologue knows that the two differ
+        old: list[g.Header] = []
+
+        def rewrite(i: int, data: bytes) -> bytes:
+            header = g.parse_header(data)
+            if i == 0:
+                old.append(header)
+            changed = {"ts": header.ts ^ 1, "scid": bytes(8), "suite": g.MODE_XX_OPEN << 4 | g.SUITE_CLASSICAL}[field]
+            value = getattr(old[0], field) if header.kind in (g.REPLY, g.ACCEPT) else changed
+            return reseal(world, header._replace(**{field: value}).pack() + data[g.HEADER_LEN :], psk)
+
+        gate = {"psks": [psk]} if psk else {}
+        out = world.run(world.initiator(psk=psk), world.responder(gate=gate), rewrite)
+        assert judge(out, 0, field) == "failed"
+
     def test_suite_changed_on_the_way_never_gives_a_session(self, world: Any) -> None:
         for suite in range(256):
 
