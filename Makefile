@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(shell find netchan/_core netchan/_engine -name '*.pyx' -o -name '*.pxd' -o -name '*.h' -o -name 'k_*.c')
-SUITES = $(wildcard tests/unit tests/property tests/integration tests/interop tests/examples)
+SUITES = $(wildcard tests/unit tests/property tests/integration tests/interop tests/examples tests/fuzz bench/test_*.py)
 LINTED = $(wildcard netchan tests tools examples bench docs setup.py)
 
 .DEFAULT_GOAL := help
@@ -54,18 +54,19 @@ bench: build/.built $(VENV)/.stamp-bench  ## end-to-end benchmark, all sizes
 bench-quick: build/.built $(VENV)/.stamp-bench  ## end-to-end benchmark, a minute
 	@$(PY) -m bench.e2e --quick
 
-fuzz: build/.built $(VENV)/.stamp-test  ## every parser of outside bytes, for a minute each
-	@tests/fuzz/run.sh
+fuzz: $(VENV)/.stamp-base  ## every parser of outside bytes, half a minute each (needs clang with libFuzzer)
+	@PYTHON=$(abspath $(PY)) tests/fuzz/run.sh
 
-sanitize: $(VENV)/.stamp-test  ## unit and property tests under AddressSanitizer and UBSan
+sanitize: $(VENV)/.stamp-test  ## unit and property tests under AddressSanitizer and UBSan, then threads under TSan
 	@rm -f build/.built
 	@NETCHAN_SANITIZE=address,undefined $(PY) setup.py -q build_ext --inplace
 	LD_PRELOAD="$$($${CC:-cc} -print-file-name=libasan.so) $$($${CC:-cc} -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 	$(PY) -m pytest -q -p no:xdist $(wildcard tests/unit tests/property) $(TESTFLAGS)
+	@PYTHON=$(abspath $(PY)) tests/fuzz/tsan.sh
 
 model: $(VENV)/.stamp-test  ## explore the states of the protocol model in docs/spec
-	@$(PY) docs/spec/model.py
+	@$(PY) -m docs.spec.model
 
 clean:  ## remove everything that was built, and .venv
 	@rm -rf $(VENV) build dist *.egg-info docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -10,7 +10,7 @@ Switches (environment variables, see docs/howto/debug-build.md):
 - ``NETCHAN_WERROR=1``: warnings and performance hints of Cython are errors.
 - ``NETCHAN_BUILD_EXT=0``: no compiled modules; used by the Makefile to install metadata before it builds in place.
 
-The module ``_selftest`` opens internals to the tests; it is built in place only and is never part of a wheel.
+The modules ``_selftest…`` and ``_fuzz…`` open internals to the tests; they are built in place only, never for a wheel.
 """
 
 import json
@@ -35,6 +35,7 @@ BUILD_EXT = os.environ.get("NETCHAN_BUILD_EXT") != "0"
 INPLACE = "--inplace" in sys.argv or "-i" in sys.argv
 LINUX = sys.platform.startswith("linux")
 JOBS = os.cpu_count() or 1
+TEST_ONLY = ("_selftest", "_fuzz")
 
 COMMON = {
     "language_level": 3,
@@ -110,7 +111,7 @@ def extensions() -> list[Extension]:
             libraries=["pthread", "dl"] if LINUX else [],
         )
         for pyx in pyx_files
-        if INPLACE or pyx.stem != "_selftest"
+        if INPLACE or not pyx.stem.startswith(TEST_ONLY)
     ]
 
 
@@ -164,7 +165,7 @@ class BuildExt(build_ext):
                 raise SystemExit(
                     f"netchan: building needs {need}; on Debian or Ubuntu: apt-get install gcc python3-dev"
                 )
-        kind = "inplace" if self.inplace else "lib"
+        kind = "inplace" if INPLACE else "lib"
         self.force = self.force or last_profile(kind) != PROFILE
         super().build_extensions()
         note_profile(kind)
@@ -173,5 +174,6 @@ class BuildExt(build_ext):
 setup(
     ext_modules=cython_modules() if BUILD_EXT else [],
     cmdclass={"build_ext": BuildExt},
-    options={"build_ext": {"parallel": JOBS}},
+    # Built in place or for a wheel: apart, so that neither a test-only module nor another profile slips into a wheel.
+    options={"build_ext": {"parallel": JOBS}, "build": {"build_base": "build/inplace" if INPLACE else "build"}},
 )

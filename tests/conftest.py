@@ -29,9 +29,8 @@ def vectors() -> Path:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print how many tests passed per folder, and the largest source files."""
-    passed = Counter(
-        report.nodeid.split("/")[1] for report in terminalreporter.stats.get("passed", []) if "/" in report.nodeid
-    )
+    paths = [report.nodeid.split("::")[0].split("/") for report in terminalreporter.stats.get("passed", [])]
+    passed = Counter(path[1] if path[0] == "tests" else path[0] for path in paths)
     if passed:
         parts = ", ".join(f"{folder} {count}" for folder, count in sorted(passed.items()))
         terminalreporter.write_line(f"passed: {sum(passed.values())} ({parts})")

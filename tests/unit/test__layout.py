@@ -29,6 +29,7 @@ CLEAN = {
     "netchan/_core/defs.pxd": "# Layer: _core, rung a. See docs/spec/wire.md, wire §3.1 and RFC 9000 §99.\n",
     "netchan/_core/ring.pxd": "# rung c\nfrom netchan._core cimport defs\ncdef int ring_push() noexcept nogil\n",
     "netchan/_core/ring.pyx": '"""A ring.\n\nLayer: _core, rung c.\n"""\nfrom netchan._core cimport defs\n',
+    "netchan/_core/_selftest_ring.pyx": '"""Tests."""\nfrom posix.time cimport clock_gettime\n',
     "netchan/_core/k_ring.c": "int x; /* no socket here */\n",
     "netchan/channel/__init__.py": '"""L5."""\nfrom netchan.errors import Oops\nfrom netchan._core import ring\n',
     "netchan/testing/__init__.py": '"""Tools."""\nimport netchan.channel\n',
@@ -75,6 +76,7 @@ PLANTED = [
         '"""x"""\nfrom netchan._core import _selftest\n',
         "test-only module",
     ),
+    (layout.check_rungs, "netchan/_core/pool.pxd", "# rung c.\nfrom netchan._core cimport _fuzz\n", "test-only module"),
     (layout.check_layers, "netchan/testing/a.py", '"""x"""\nimport netchan.cli\n', "test tools import"),
     (layout.check_layers, "netchan/misc.py", '"""x"""\n', "no layer"),
     (
@@ -150,6 +152,7 @@ PLANTED = [
     ),
     (layout.check_exports, "netchan/net/__init__.py", '"""x"""\n__all__ = ["Oops"]\n', "offered by"),
     (layout.check_spec_citations, "netchan/errors.py", '"""See wire §3.2."""\n', "wire has no §3.2"),
+    (layout.check_spec_citations, "docs/spec/life.md", "# Life\nSee `wire.md` §8.\n", "wire has no §8"),
     (layout.check_spec_citations, "netchan/errors.py", '"""See docs/spec/wire.md §4."""\n', "wire has no §4"),
     (layout.check_spec_citations, "netchan/errors.py", '"""See spec §7."""\n', "no page of the spec has §7"),
     (layout.check_spec_citations, "tests/unit/test_a.py", '"""See docs/spec/gone.md."""\n', "gone.md does not exist"),
