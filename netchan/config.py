@@ -16,7 +16,7 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
 CAPACITY_DEFAULT: Final = 1024
-"""Values per direction when neither side names a capacity: about what a credit loop of 100 µs needs at 10 M values/s."""
+"""Values per direction when neither side names a capacity: what a credit loop of 100 µs needs at 10 M values/s."""
 CAPACITY_MAX: Final = 1 << 30
 """Largest capacity; keeps positions plus credit far below the 62 bits of the wire."""
 
@@ -55,8 +55,8 @@ class Limits:
         _check_seconds("limits.handshake_rate", self.handshake_rate, 0.001, 1e9, unit="per second")
         if self.channel_bytes_max < self.channel_bytes:
             raise ConfigError(
-                f"limits.channel_bytes_max={self.channel_bytes_max} is below limits.channel_bytes={self.channel_bytes}; "
-                "raise the first or lower the second"
+                f"limits.channel_bytes_max={self.channel_bytes_max} is below limits.channel_bytes="
+                f"{self.channel_bytes}; raise the first or lower the second"
             )
 
 
@@ -115,9 +115,8 @@ class Config:
             )
 
     def __repr__(self) -> str:
-        default = Config() if self is not _DEFAULT else self
-        parts = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != getattr(default, f.name)]
-        return f"Config({', '.join(parts)})"
+        changed = [f.name for f in fields(self) if getattr(self, f.name) != getattr(_DEFAULT, f.name)]
+        return f"Config({', '.join(f'{name}={getattr(self, name)!r}' for name in changed)})"
 
 
 def _check_seconds(name: str, value: Any, low: float, high: float, unit: str = "seconds") -> None:

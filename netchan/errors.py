@@ -237,10 +237,7 @@ class InDoubt:
     __slots__ = ("_held", "_value", "number")
 
     def __init__(self, number: int, *value: Any) -> None:
-        """Args:
-        number: position in its direction, from 0.
-        value: the value if it is still held; nothing if it is not.
-        """
+        # At most one value: none given means that it is no longer held.
         if len(value) > 1:
             raise TypeError("InDoubt() takes a number and at most one value")
         self.number = number

@@ -4,20 +4,21 @@ Layer: beside _core; nothing imports it but tests. Each class is a thin handle a
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from netchan._core cimport crypto, defs
+from netchan._core cimport crypto
 from netchan._core.aead cimport aead_open, aead_seal, aead_seal2, nc_aead_stats, nonce_make
 from netchan._core.crypto cimport nc_crypto, nc_ctx, nc_hash
 from netchan._core.ctxcache cimport (cache_confirm, cache_forget, cache_free, cache_grow, cache_new, cache_open,
                                      cache_seal, cache_wants_grow, nc_cache)
+from netchan._core.keys cimport (KEYS_MONO, keys_deadline, keys_epoch_byte, keys_export, keys_free, keys_limits_default,
+                                 keys_may_update, keys_mix_announced, keys_new, keys_open, keys_path_add,
+                                 keys_path_remove, keys_seal, keys_seal2, keys_secret, keys_take_warning, keys_tick,
+                                 keys_update, keys_update_acked, mono_check, nc_keys, nc_keys_limits, nc_keys_mono,
+                                 nc_keys_warning)
+from netchan._core.keystore cimport ks_alive, ks_free, ks_new, nc_keystore
 from netchan._core.provider cimport Provider, cipher_id_of, provider_table
-
-cdef extern from "pthread.h" nogil:
-    ctypedef unsigned long pthread_t
-    int pthread_create(pthread_t *t, void *attr, void *(*run)(void *) noexcept nogil, void *arg)
-
 
 cdef const nc_crypto *table_of(Provider p, str cipher) except NULL:
     cdef const nc_crypto *t = provider_table(p, cipher_id_of(cipher))
@@ -115,7 +116,7 @@ cdef class Context:
             self.c.t.seal(self.c, fixed + 32, fixed, 8, buf, size, buf, buf + size)
             begin = clock_ns()
             with nogil:
-                for i in range(rounds):
+                for _ in range(rounds):
                     good += o.t.open(o, fixed + 32, fixed, 8, buf, size, keep, buf + size)
             end = clock_ns()
         finally:
@@ -230,48 +231,187 @@ def nonce(bytes iv, uint32_t path_id, uint64_t number):
     return (<char *>out)[:12]
 
 
-# --- a C thread that never stops: what happens to it while the process exits ---------------------------------------
-
-cdef struct endless:
-    nc_ctx **ctx
-    int n
-
 cdef uint64_t done_count = 0
 
 
-cdef void *seal_endlessly(void *arg) noexcept nogil:
+def seal_for_ever(Provider provider, str cipher, int n):
+    """Re-key, seal and open without the GIL until the process ends; every context is made before the loop."""
     global done_count
-    cdef endless *e = <endless *>arg
+    cdef const nc_crypto *t = table_of(provider, cipher)
+    cdef nc_ctx *ctx[16]
     cdef uint8_t key[32]
     cdef uint8_t buf[272]
-    cdef int i = 0
+    cdef int i
+    if n < 1 or n > 16:
+        raise ValueError("1 to 16 contexts")
+    for i in range(n):
+        ctx[i] = t.ctx_new(t)
     memset(key, 3, sizeof(key))
     memset(buf, 0, sizeof(buf))
-    while True:
-        key[0] += 1
-        e.ctx[i].t.ctx_key(e.ctx[i], key, crypto.NC_DIR_SEAL)
-        e.ctx[i].t.seal(e.ctx[i], key, key, 8, buf, 256, buf, buf + 256)
-        e.ctx[i].t.ctx_key(e.ctx[i], key, crypto.NC_DIR_OPEN)
-        e.ctx[i].t.open(e.ctx[i], key, key, 8, buf, 256, buf, buf + 256)
-        i = (i + 1) % e.n
-        done_count += 1
-    return NULL
-
-
-def seal_for_ever(Provider provider, str cipher, int n_contexts):
-    """Start a C thread that re-keys, seals and opens until the process ends; its contexts are made here."""
-    cdef const nc_crypto *t = table_of(provider, cipher)
-    cdef endless *e = <endless *>malloc(sizeof(endless))
-    cdef pthread_t thread
-    cdef int i
-    e.n = n_contexts
-    e.ctx = <nc_ctx **>malloc(n_contexts * sizeof(nc_ctx *))
-    for i in range(n_contexts):
-        e.ctx[i] = t.ctx_new(t)
-    if pthread_create(&thread, NULL, seal_endlessly, e) != 0:
-        raise OSError("pthread_create")
+    i = 0
+    with nogil:
+        while True:
+            key[0] += 1
+            t.ctx_key(ctx[i], key, crypto.NC_DIR_SEAL)
+            t.seal(ctx[i], key, key, 8, buf, 256, buf, buf + 256)
+            t.ctx_key(ctx[i], key, crypto.NC_DIR_OPEN)
+            t.open(ctx[i], key, key, 8, buf, 256, buf, buf + 256)
+            i = (i + 1) % n
+            done_count += 1
 
 
 def seals_done():
-    """Records sealed by the endless thread so far."""
+    """Rounds of the endless loop so far."""
     return done_count
+
+
+cdef class Store:
+    """A key store with a context cache: what one engine owns."""
+
+    cdef nc_keystore *s
+    cdef nc_cache *c
+
+    def __cinit__(self, Provider provider, str cipher, size_t slots=256, size_t sessions=4, uint64_t seed=99,
+                  size_t lock_bytes_max=0, int contexts=64):
+        cdef const nc_crypto *t = table_of(provider, cipher)
+        self.s = ks_new(t, slots, sessions, seed, lock_bytes_max)
+        self.c = cache_new(t, contexts, seed)
+        if self.s == NULL or self.c == NULL:
+            raise ValueError("range or memory")
+
+    def __dealloc__(self):
+        ks_free(self.s)
+        cache_free(self.c)
+
+    def stats(self):
+        return {"slots": self.s.n_slots, "derived": self.s.derived, "keys_rederived": self.s.keys_rederived,
+                "evicted": self.s.evicted, "locked": self.s.key_pages.locked,
+                "secrets_locked": self.s.secrets_pages.locked, "wiped_on_fork": self.s.secrets_pages.wiped_on_fork,
+                "contexts_used": self.c.n_used, "side_loads": self.c.side_loads, "cache_evicted": self.c.evicted}
+
+    def alive(self):
+        return ks_alive(self.s) == 1
+
+    def pages(self):
+        """(address, length) of the two areas of secrets."""
+        return [(<size_t>self.s.secrets_pages.p, self.s.secrets_pages.n),
+                (<size_t>self.s.key_pages.p, self.s.key_pages.n)]
+
+    def close(self):
+        ks_free(self.s)
+        cache_free(self.c)
+        self.s = NULL
+        self.c = NULL
+
+
+cdef class Keys:
+    """The keys of one session."""
+
+    cdef nc_keys *k
+    cdef Store store
+
+    def __cinit__(self, Store store, bytearray root, int role, **limits):
+        cdef nc_keys_limits l
+        keys_limits_default(&l)
+        l.soft_blocks = limits.pop("soft_blocks", l.soft_blocks)
+        l.hard_blocks = limits.pop("hard_blocks", l.hard_blocks)
+        l.failed_max = limits.pop("failed_max", l.failed_max)
+        l.warn_messages = limits.pop("warn_messages", l.warn_messages)
+        l.use_ns = limits.pop("use_ns", l.use_ns)
+        if limits or len(root) != 32:
+            raise ValueError(f"unknown limits {limits} or root not of 32 bytes")
+        self.store = store
+        self.k = keys_new(store.s, root, role, &l)
+        if self.k == NULL:
+            raise MemoryError("no session block")
+
+    def __dealloc__(self):
+        self.close()
+
+    def close(self):
+        if self.k != NULL:
+            keys_free(self.k, self.store.c)
+            self.k = NULL
+
+    def secret(self, int which):
+        cdef const uint8_t *p = keys_secret(self.k, which)
+        return None if p == NULL else (<const char *>p)[:32]
+
+    def masters(self):
+        """(send, recv_prev, recv, recv_next), for vectors and wiping tests only."""
+        return ((<char *>self.k.x.send)[:32], (<char *>self.k.x.recv_prev)[:32], (<char *>self.k.x.recv)[:32],
+                (<char *>self.k.x.recv_next)[:32])
+
+    def export(self, bytes label, bytes context, size_t n):
+        cdef bytearray out = bytearray(n + 1)
+        rc = keys_export(self.k, label, len(label), context, len(context), out, n)
+        return rc if rc < 0 else bytes(out[:n])
+
+    def path_add(self, uint32_t path_id, int kind):
+        return keys_path_add(self.k, path_id, kind)
+
+    def path_remove(self, int path, int64_t now_ns=0):
+        return keys_path_remove(self.k, self.store.c, path, now_ns)
+
+    def may_update(self):
+        return keys_may_update(self.k) == 1
+
+    def update(self, bytes mix=b""):
+        return keys_update(self.k, self.store.c, mix, len(mix))
+
+    def update_acked(self, uint32_t epoch):
+        return keys_update_acked(self.k, epoch)
+
+    def mix_announced(self, uint32_t epoch, bytes mix):
+        return keys_mix_announced(self.k, self.store.c, epoch, mix, len(mix))
+
+    def tick(self, int64_t now_ns):
+        return keys_tick(self.k, self.store.c, now_ns)
+
+    def deadline(self):
+        return keys_deadline(self.k)
+
+    def warning(self):
+        cdef nc_keys_warning w
+        if keys_take_warning(self.k, &w) == 0:
+            return None
+        return w.session_messages, w.key_messages, w.tag, w.epoch
+
+    def epoch_byte(self):
+        return keys_epoch_byte(self.k)
+
+    def seal(self, int path, uint64_t number, uint64_t tag, bytes plain, bytes aad=b"", int64_t now_ns=0, int split=-1):
+        cdef const uint8_t *p = plain
+        cdef size_t n = len(plain)
+        cdef bytearray out = bytearray(n + 16)
+        cdef uint8_t *o = out
+        cdef int rc
+        if split < 0:
+            memcpy(o, p, n)
+            rc = keys_seal(self.k, self.store.c, path, number, tag, aad, len(aad), o, n, now_ns)
+        else:
+            rc = keys_seal2(self.k, self.store.c, path, number, tag, aad, len(aad), p, split, p + split, n - split, o,
+                            now_ns)
+        return rc if rc < 0 else bytes(out)
+
+    def open(self, int path, uint64_t number, int epoch_byte, uint64_t tag, bytes sealed, bytes aad=b"",
+             int64_t now_ns=0, int64_t old_until_ns=0):
+        cdef bytearray buf = bytearray(sealed)
+        rc = keys_open(self.k, self.store.c, path, number, <uint8_t>epoch_byte, tag, aad, len(aad), buf, len(sealed),
+                       now_ns, old_until_ns)
+        return bytes(buf[:len(sealed) - 16]) if rc == 1 else rc
+
+    def state(self):
+        return {"send_epoch": self.k.owner.send_epoch, "recv_epoch": self.k.recv_epoch, "has_prev": self.k.has_prev,
+                "has_next": self.k.has_next, "wants_update": self.k.wants_update, "sealed": self.k.sealed,
+                "opened": self.k.st.opened, "failed": self.k.st.failed, "refused": self.k.refused,
+                "updates": self.k.updates, "mono": self.k.mono != NULL, "mono_violations": self.k.mono_violations}
+
+
+cdef class Mono:
+    """The check of the debug build by itself."""
+
+    cdef nc_keys_mono table[KEYS_MONO]
+
+    def check(self, uint32_t epoch, uint64_t tag, uint32_t path_id, uint64_t number):
+        return mono_check(self.table, epoch, tag, path_id, number)

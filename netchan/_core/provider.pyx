@@ -19,7 +19,7 @@ import os
 import sys
 
 from libc.stdint cimport uint8_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
 from netchan._core cimport crypto, defs, evp, sodium
@@ -146,7 +146,7 @@ def speed(name, clock_ns, cipher="aes-256-gcm"):
     cdef nc_ctx *o = NULL
     cdef uint8_t *buf = NULL
     cdef uint8_t fixed[44]
-    cdef int i, rounds, good
+    cdef int rounds, good
     cdef size_t size
     if t == NULL:
         raise ProviderError(f"{p.path} has no {cipher}")
@@ -167,7 +167,7 @@ def speed(name, clock_ns, cipher="aes-256-gcm"):
                 good = 0
                 start = clock_ns()
                 with nogil:
-                    for i in range(rounds):
+                    for _ in range(rounds):
                         t.seal(s, fixed + 32, fixed, 8, buf, size, buf, buf + size)
                         good += t.open(o, fixed + 32, fixed, 8, buf, size, buf, buf + size)
                 spent = clock_ns() - start

@@ -74,8 +74,9 @@ class Endpoint(Protocol):
     waiting for anything but a leaf lock. Order of events on one direction is the order of the calls.
 
     Wake-up rule: when a change makes progress possible the endpoint calls ``wake(n)`` on the queue concerned, n = number
-    of values (rx) or places (tx) that became available, ``wake_all()`` on every queue concerned when a direction is over.
-    It may be called too often (wake-ups are hints), never too rarely, and only after the change is visible to ``try_*``.
+    of values (rx) or places (tx) that became available, and ``wake_all()`` on each queue concerned when a direction is
+    over or the capacity changed. It may wake too often (wake-ups are hints), never too rarely, and only after the change
+    is visible to ``try_*``. The three queues may be given to the endpoint by whoever makes it.
     ``can_send``/``can_recv`` must never be False when the matching ``try_*`` would not come back empty-handed.
 
     Attributes:
@@ -89,9 +90,10 @@ class Endpoint(Protocol):
         tx_waiters: senders waiting for room, or for the direction to be over.
         rx_waiters: receivers waiting for a value, or for the direction to be over.
         ack_waiters: callers waiting for progress of "received" or "taken"; always woken with ``wake_all()``.
+        close_timeout: seconds that ``aclose`` waits at most (``Config.close_timeout``).
         prepare: None, or a function run once per value by the sending call itself, before anything waits: checks and
-            encodes, returns what ``try_send``/``offer`` want (the value itself where that is enough). Raises CodecError,
-            MessageTooLarge.
+            encodes, returns what ``try_send``/``offer`` want (the value itself where that is enough). Raises
+            CodecError, MessageTooLarge.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Endpoint(Protocol):
     tx_waiters: WaitQueue
     rx_waiters: WaitQueue
     ack_waiters: WaitQueue
+    close_timeout: float
     prepare: Callable[[Any], Any] | None
 
     @property
@@ -117,6 +120,10 @@ class Endpoint(Protocol):
     @property
     def recv_over(self) -> bool:
         """True when ``try_recv`` would raise (so never while a value can still be taken)."""
+
+    @property
+    def recv_ending(self) -> bool:
+        """True when no further value will arrive: what is pending is all there will be (or nothing is left at all)."""
 
     def can_send(self) -> bool:
         """True when ``try_send`` would accept or raise now. Always False on a capacity-0 direction that is not over."""
@@ -160,6 +167,7 @@ class Endpoint(Protocol):
             source: a prepared value; with ``many`` an iterator whose next item is fetched only in the step in which a
                 receiver takes it, so that what is withdrawn was never taken from the iterator.
             waiter: its ``wake()`` is called at least once after the offer is settled.
+            many: the source is an iterator.
 
         Returns:
             The offer, or None where the capacity is not 0: wait in ``tx_waiters`` then.
@@ -167,6 +175,15 @@ class Endpoint(Protocol):
         Raises:
             as ``try_send``.
         """
+
+    def want(self, n: int) -> None:
+        """A ``recv_many(min=n)`` waits: let at least ``n`` values be here, whatever capacity and byte budgets say.
+
+        Paired with ``unwant(n)``; several may be outstanding, the largest counts. Never called with capacity 0.
+        """
+
+    def unwant(self, n: int) -> None:
+        """Take ``want(n)`` back: the capacity holds again for later sends; what is here stays."""
 
     def try_recv(self) -> Any:
         """Take the value at the head, or return ``EMPTY``.
@@ -218,22 +235,25 @@ class Endpoint(Protocol):
     def abort(self, code: int, reason: str) -> None:
         """End both directions at once, discard and count queued values. First one wins; later calls do nothing."""
 
-    def drop_send(self) -> None:
+    def drop_send(self) -> bool:
         """Last sending handle collected unclosed: values accepted are delivered, then ChannelAborted(DROPPED) there.
 
-        Runs in a finaliser: may only mark and wake; must tolerate being called inside any other method of this endpoint
-        on the same thread.
+        Runs in a finaliser: may only mark and wake, must not wait for a lock, and must tolerate being called inside any
+        other method of this endpoint on the same thread.
+
+        Returns:
+            True when that cuts somebody off (the direction was open and the other side had not ended its own): the
+            front warns then.
         """
 
     def drop_recv(self) -> None:
-        """Last receiving handle collected: like ``stop_recv``; same rule as ``drop_send``."""
+        """Last receiving handle collected: like ``stop_recv``; same rules as ``drop_send``."""
 
     def left_by_exception(self) -> None:
-        """An ``async with`` was left by an exception: like ``close_send``, but over there the end behind the values is
-        ChannelAborted(LEFT_BY_EXCEPTION); then ``stop_recv`` (not on a one-queue channel)."""
+        """An ``async with`` was left by an exception: ``close_unclean``, then ``stop_recv`` (not on a one-queue channel)."""
 
     def close_unclean(self) -> None:
-        """The sending part of ``left_by_exception`` alone, for a ``Sender`` half. Nothing if already over."""
+        """Like ``close_send``, but the end behind the values is ChannelAborted(LEFT_BY_EXCEPTION) over there."""
 
     def pending(self) -> int:
         """Values here, not yet taken."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 from types import TracebackType
-from typing import NoReturn
+from typing import NoReturn, Self
 
 HASH_LEN = 32
 
@@ -28,7 +28,7 @@ class SecureBytes(bytearray):
         """Overwrite the content with zeros; the length stays. May be called any number of times."""
         self[:] = bytes(len(self))
 
-    def __enter__(self) -> SecureBytes:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

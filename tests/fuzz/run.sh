@@ -22,10 +22,10 @@ failed=0
 for name in "$@"; do
     mkdir -p "$out/corpus/$name" "$here/corpus/$name"
     echo "== fuzz_$name: $seconds s"
-    if "$out/bin/fuzz_$name" -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+    if "$out/bin/fuzz_$name" -max_total_time="$seconds" -max_len=${MAX_LEN:-512} -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
         -artifact_prefix="$out/findings/$name-" "$out/corpus/$name" "$here/corpus/$name" >"$out/$name.log" 2>&1; then
         grep -E 'stat::(number_of_executed_units|average_exec_per_sec)' "$out/$name.log"
-        [ "${MERGE:-0}" = 1 ] && "$out/bin/fuzz_$name" -merge=1 "$here/corpus/$name" "$out/corpus/$name" 2>&1 | grep 'MERGE-OUTER' | tail -1
+        [ "${MERGE:-0}" = 1 ] && "$out/bin/fuzz_$name" -merge=1 -use_counters=0 "$here/corpus/$name" "$out/corpus/$name" 2>&1 | grep 'MERGE-OUTER' | tail -1
     else
         tail -40 "$out/$name.log"
         echo "== fuzz_$name: FINDING, see $out/findings" >&2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from netchan.net.noise import HandshakeState
 
-VECTORS = Path(os.environ.get("NETCHAN_VECTORS", Path(__file__).parents[2].parent / "shared" / "vectors")) / "noise"
 FILES = {"cacophony-25519": 256, "snow-25519": 216, "noise-c-basic-25519": 96}
 
 
-def _load(name: str) -> list[dict[str, Any]]:
-    path = VECTORS / f"{name}.json"
-    if not path.exists():
-        pytest.skip(f"published vectors are not here: set NETCHAN_VECTORS (looked for noise/{name}.json)")
+def _load(folder: Path, name: str) -> list[dict[str, Any]]:
+    path = folder / "noise" / f"{name}.json"
+    if not path.is_file():
+        pytest.skip(f"no noise/{name}.json among the public vectors")
     vectors: list[dict[str, Any]] = json.loads(path.read_text())["vectors"]
     return vectors
 
@@ -67,16 +65,16 @@ def run_vector(vector: dict[str, Any]) -> None:
 
 class TestPublishedVectors:
     @pytest.mark.parametrize("name", FILES)
-    def test_noise_published_file_all_vectors_agree(self, name: str) -> None:
-        vectors = _load(name)
-        assert len(vectors) == FILES[name]
-        for vector in vectors:
+    def test_noise_published_file_all_vectors_agree(self, vectors: Path, name: str) -> None:
+        published = _load(vectors, name)
+        assert len(published) == FILES[name]
+        for vector in published:
             run_vector(vector)
-        print(f"{name}: {len(vectors)} of {FILES[name]} vectors")
+        print(f"{name}: {len(published)} of {FILES[name]} vectors")
 
     @pytest.mark.parametrize("name", FILES)
-    def test_noise_published_vector_changed_byte_fails(self, name: str) -> None:
-        vector = _load(name)[0]
+    def test_noise_published_vector_changed_byte_fails(self, vectors: Path, name: str) -> None:
+        vector = _load(vectors, name)[0]
         message = vector["messages"][1]
         message["ciphertext"] = ("0" if message["ciphertext"][0] != "0" else "1") + message["ciphertext"][1:]
         with pytest.raises(AssertionError):

@@ -84,7 +84,12 @@ class TestReadCursor:
 
     def test_fixed_fields_with_all_bits_set_keep_them(self) -> None:
         reader = core.Reader(b"\xff" * 15)
-        assert [reader.u8()[1], reader.u16()[1], reader.u32()[1], reader.u64()[1]] == [2**8 - 1, 2**16 - 1, 2**32 - 1, 2**64 - 1]
+        assert [reader.u8()[1], reader.u16()[1], reader.u32()[1], reader.u64()[1]] == [
+            2**8 - 1,
+            2**16 - 1,
+            2**32 - 1,
+            2**64 - 1,
+        ]
 
     @pytest.mark.parametrize(("name", "size"), [("u8", 1), ("u16", 2), ("u32", 4), ("u64", 8)])
     def test_fixed_field_cut_anywhere_is_truncated_and_moves_nothing(self, name: str, size: int) -> None:

@@ -45,7 +45,7 @@ class TestFinding:
 
     def test_load_of_a_library_without_crypto_is_refused(self) -> None:
         with pytest.raises(provider.ProviderError, match="neither EVP nor libsodium"):
-            provider.load("libm.so.6" if os.path.exists("libm.so.6") else _libm())
+            provider.load(_libc())
 
     def test_path_of_a_libcrypto_gives_the_library_behind_ssl(self) -> None:
         assert provider.load(provider.load("ssl").path) is provider.load("ssl")
@@ -55,7 +55,7 @@ class TestFinding:
             provider.Provider()
 
 
-def _libm() -> str:
+def _libc() -> str:
     with open("/proc/self/maps") as maps:
         return next(line.split()[-1] for line in maps if "/libc.so" in line or "/libc-" in line)
 
@@ -166,11 +166,10 @@ class TestErrorQueue:
                 provider.available()
                 with pytest.raises(provider.ProviderError):
                     provider.load("/no/such/lib")
-                assert record.open(bytes(12), b"", bytes(40)) == (0, bytes(24))
+                assert record.open(bytes(12), b"", bytes(40)) == (0, bytes(24)), turn
                 with pytest.raises(ssl.SSLWantReadError):
                     tls.do_handshake()
                 await asyncio.sleep(0)
-                assert turn >= 0
 
         asyncio.run(main())
 
@@ -196,13 +195,14 @@ class TestErrorQueue:
 
 
 class TestExit:
-    def test_process_that_seals_in_a_c_thread_exits_cleanly(self) -> None:
-        """40 exits while a C thread re-keys and seals with contexts made beforehand."""
+    def test_process_that_seals_without_the_gil_exits_cleanly(self) -> None:
+        """40 exits while a thread without the GIL re-keys and seals with contexts made beforehand."""
         code = """
-            import sys, time
+            import threading, time
             from netchan._core import _selftest_crypto as selftest, provider
-            found = provider.load(sys.argv[1] if len(sys.argv) > 1 else None)
-            selftest.seal_for_ever(found, found.ciphers[0], 8)
+            found = provider.load()
+            run = threading.Thread(target=selftest.seal_for_ever, args=(found, found.ciphers[0], 8), daemon=True)
+            run.start()
             while selftest.seals_done() < 200:
                 time.sleep(0)
         """

@@ -81,7 +81,9 @@ class TestAdd:
         assert r.add(0, core.RANGES_MAX * 2) == core.RANGES_MAX
         assert r.list() == [(0, core.RANGES_MAX * 2)]
 
-    @pytest.mark.parametrize(("bound", "rc"), [(0, EINVAL), (core.RANGES_MAX + 1, EINVAL), (1, OK), (core.RANGES_MAX, OK)])
+    @pytest.mark.parametrize(
+        ("bound", "rc"), [(0, EINVAL), (core.RANGES_MAX + 1, EINVAL), (1, OK), (core.RANGES_MAX, OK)]
+    )
     def test_init_takes_bounds_in_range_only(self, bound: int, rc: int) -> None:
         assert core.Ranges(bound).init_rc == rc
 
