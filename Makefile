@@ -1,0 +1,101 @@
+# Every command of the project. Needs only Python >= 3.11 with its headers, a C compiler and make; each target makes
+# .venv and installs what it needs by itself.
+#   PYTHON=python3.13 make test      another interpreter (remove .venv first)
+#   TESTFLAGS="-k ring -x" make test extra arguments for pytest
+
+PYTHON ?= python3
+TESTFLAGS ?=
+export NETCHAN_VECTORS ?= ../shared/vectors
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+VENV := .venv
+PY := $(VENV)/bin/python
+SOURCES := $(shell find netchan/_core netchan/_engine -name '*.pyx' -o -name '*.pxd' -o -name '*.h' -o -name 'k_*.c')
+SUITES = $(wildcard tests/unit tests/property tests/integration tests/interop tests/examples tests/fuzz bench/test_*.py)
+LINTED = $(wildcard netchan tests tools examples bench docs setup.py)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo build debug test lint format docs bench bench-quick fuzz sanitize model clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build/.built  ## two processes, one encrypted channel, a stream of values; ends with a proof that none was lost
+	@$(PY) examples/demo.py
+
+build: build/.built  ## compile in place (only what has changed)
+
+debug: $(VENV)/.stamp-test  ## compile in place with run-time checks, counters and line tracing
+	@rm -f build/.built
+	@NETCHAN_DEBUG=1 $(PY) setup.py -q build_ext --inplace
+
+test: build/.built $(VENV)/.stamp-test  ## unit, property, integration and example tests
+	@$(PY) -m pytest -q --session-timeout=720 $(SUITES) $(TESTFLAGS)
+
+lint: build/.built $(VENV)/.stamp-lint  ## ruff, mypy --strict, cython-lint
+	@$(VENV)/bin/ruff check $(LINTED)
+	@$(VENV)/bin/ruff format --check $(LINTED)
+	@PATH="$(VENV)/bin:$$PATH" cython-lint netchan
+	@$(VENV)/bin/mypy
+	@echo "lint: clean"
+
+format: $(VENV)/.stamp-lint  ## rewrite the Python files in the house layout
+	@$(VENV)/bin/ruff check --fix-only -q $(LINTED)
+	@$(VENV)/bin/ruff format $(LINTED)
+
+docs: build/.built $(VENV)/.stamp-docs  ## HTML pages in docs/_build/html; a warning is an error
+	@$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs: docs/_build/html/index.html"
+
+bench: build/.built $(VENV)/.stamp-bench  ## end-to-end benchmark, all sizes
+	@$(PY) -m bench.e2e
+
+bench-quick: build/.built $(VENV)/.stamp-bench  ## end-to-end benchmark, a minute
+	@$(PY) -m bench.e2e --quick
+
+fuzz: $(VENV)/.stamp-base  ## every parser of outside bytes, half a minute each (needs clang with libFuzzer)
+	@PYTHON=$(abspath $(PY)) tests/fuzz/run.sh
+
+sanitize: $(VENV)/.stamp-test  ## unit and property tests under AddressSanitizer and UBSan, then threads under TSan
+	@rm -f build/.built
+	@NETCHAN_SANITIZE=address,undefined $(PY) setup.py -q build_ext --inplace
+	LD_PRELOAD="$$($${CC:-cc} -print-file-name=libasan.so) $$($${CC:-cc} -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+	$(PY) -m pytest -q -p no:xdist $(wildcard tests/unit tests/property) $(TESTFLAGS)
+	@PYTHON=$(abspath $(PY)) tests/fuzz/tsan.sh
+
+model: $(VENV)/.stamp-test  ## explore the states of the protocol model in docs/spec
+	@$(PY) -m docs.spec.model
+
+clean:  ## remove everything that was built, and .venv
+	@rm -rf $(VENV) build dist *.egg-info docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find netchan \( -name '*.so' -o -name '*.html' \) -delete
+	@find netchan/_core netchan/_engine -name '*.c' ! -name 'k_*.c' -delete
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---------------------------------------------------------------------------------------------- how it gets there
+build/.built: $(SOURCES) setup.py $(VENV)/.stamp-base
+	@echo "building the compiled modules ..."
+	@$(PY) setup.py -q build_ext --inplace
+	@mkdir -p build && touch $@
+
+$(VENV)/.stamp-base: pyproject.toml setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "netchan needs Python 3.11 or newer; say which: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "this Python cannot make a virtual environment; on Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo "installing what netchan needs into $(VENV) ..."
+	@$(PY) -m pip install -q -U 'pip>=25.1'
+	@$(PY) -m pip install -q --group build
+	@NETCHAN_BUILD_EXT=0 PYTHONWARNINGS=ignore $(PY) -m pip install -q --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.stamp-%: $(VENV)/.stamp-base
+	@echo "installing the group '$*' into $(VENV) ..."
+	@$(PY) -m pip install -q --group $*
+	@touch $@
+
+# mypy reads the types of what the tests install, too.
+$(VENV)/.stamp-lint: $(VENV)/.stamp-test

@@ -1,0 +1,1 @@
+"""Benchmarks of netchan; see bench/README.md for how to run and read them."""

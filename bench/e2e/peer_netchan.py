@@ -1,0 +1,186 @@
+"""Ours: the rows of netchan, written as the README writes programs: defaults of the library, mutual trust, no tuning.
+
+The receiver listens and trusts one client id, the sender dials ``listener.addresses[0]`` with that client's key. The
+blocking front is ``netchan.sync``, the others ``netchan``; the calls have the same names (api R2, R25, R41, R53, R56).
+W5c opens its idle channels by name on both sides, ``STEP`` at a time, because only so many may wait unopened (api R17).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+from bench.e2e.contract import BLOCKING, AsyncLink, Link, Side, Spec
+
+SERVER_KEY, CLIENT_KEY = "netchan-server.key", "netchan-client.key"
+ADDRESS = "tcp://127.0.0.1:0"
+STEP = 128
+TAKE_MSGS = 1024  # recv_many's own default, said here because the loop depends on nothing else
+
+
+class SyncLink(Link):
+    """A peer and one channel of it, blocking."""
+
+    def __init__(self, peer: Any, name: str) -> None:
+        self._peer = peer
+        self._channel = channel = peer.open(name, bytes)
+        self._idle: list[Any] = []
+        self.send, self.recv = channel.send, channel.recv
+
+    def send_batch(self, values: list[bytes]) -> None:
+        self._channel.send_many(values)
+
+    def recv_batch(self) -> Sequence[object]:
+        values: Sequence[object] = self._channel.recv_many(TAKE_MSGS)
+        return values
+
+    def flush(self) -> None:
+        self._channel.flush()
+
+    def open_idle(self, n: int, first: bool) -> None:
+        """Open n channels that carry nothing; both sides go on together."""
+        for at in range(0, n, STEP):
+            self._idle += [self._peer.open(f"idle-{number}", bytes) for number in range(at, min(n, at + STEP))]
+            self.ping([b"turn"]) if first else self.pong(1)
+
+    def close(self) -> None:
+        self._peer.aclose()
+
+
+class AwaitLink(AsyncLink):
+    """A peer and one channel of it on a loop."""
+
+    def __init__(self, peer: Any, name: str) -> None:
+        self._peer = peer
+        self._channel = channel = peer.open(name, bytes)
+        self._idle: list[Any] = []
+        self.send, self.recv = channel.send, channel.recv
+
+    async def send_batch(self, values: list[bytes]) -> None:
+        await self._channel.send_many(values)
+
+    async def recv_batch(self) -> Sequence[object]:
+        values: Sequence[object] = await self._channel.recv_many(TAKE_MSGS)
+        return values
+
+    async def flush(self) -> None:
+        await self._channel.flush()
+
+    async def open_idle(self, n: int, first: bool) -> None:
+        """Open n channels that carry nothing; both sides go on together."""
+        for at in range(0, n, STEP):
+            self._idle += [self._peer.open(f"idle-{number}", bytes) for number in range(at, min(n, at + STEP))]
+            await (self.ping([b"turn"]) if first else self.pong(1))
+
+    async def close(self) -> None:
+        await self._peer.aclose()
+
+
+def _options(netchan: Any, spec: Spec) -> dict[str, Any]:
+    """Defaults everywhere; only the row with ten thousand channels asks for room for them."""
+    return {"config": netchan.Config(max_channels=16384)} if spec.workload == "w5c" else {}
+
+
+class SyncSide:
+    """Blocking listener or dialler."""
+
+    def __init__(self, spec: Spec) -> None:
+        netchan: Any = import_module("netchan")
+        self._sync: Any = import_module("netchan.sync")
+        self._spec = spec
+        self._server = netchan.Identity.load_or_create(spec.folder / SERVER_KEY)
+        self._client = netchan.Identity.load_or_create(spec.folder / CLIENT_KEY)
+        self._options = _options(netchan, spec)
+        self._listener: Any = None
+
+    def listen(self) -> str:
+        trust = [self._client.node_id]
+        self._listener = self._sync.listen(ADDRESS, identity=self._server, trust=trust, **self._options)
+        return str(self._listener.addresses[0])
+
+    def accept(self) -> Link:
+        return SyncLink(self._listener.recv(), self._spec.workload)
+
+    def dial(self, address: str) -> Link:
+        return SyncLink(self._sync.dial(address, identity=self._client, **self._options), self._spec.workload)
+
+    def stop(self) -> None:
+        if self._listener is not None:
+            self._listener.aclose()
+
+
+class AwaitSide:
+    """Listener or dialler on a loop."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._netchan: Any = import_module("netchan")
+        self._spec = spec
+        self._server = self._netchan.Identity.load_or_create(spec.folder / SERVER_KEY)
+        self._client = self._netchan.Identity.load_or_create(spec.folder / CLIENT_KEY)
+        self._options = _options(self._netchan, spec)
+        self._listener: Any = None
+
+    async def listen(self) -> str:
+        trust = [self._client.node_id]
+        self._listener = await self._netchan.listen(ADDRESS, identity=self._server, trust=trust, **self._options)
+        return str(self._listener.addresses[0])
+
+    async def accept(self) -> AsyncLink:
+        return AwaitLink(await self._listener.recv(), self._spec.workload)
+
+    async def dial(self, address: str) -> AsyncLink:
+        peer = await self._netchan.dial(address, identity=self._client, **self._options)
+        return AwaitLink(peer, self._spec.workload)
+
+    async def stop(self) -> None:
+        if self._listener is not None:
+            await self._listener.aclose()
+
+
+class NetchanPeer:
+    """netchan as it comes."""
+
+    name = "netchan"
+    encrypted = True
+    mutual = True
+
+    def missing(self) -> str | None:
+        try:
+            netchan: Any = import_module("netchan")
+            blocking: Any = import_module("netchan.sync")
+        except ImportError as failure:
+            return f"netchan cannot be imported: {failure}"
+        for module in (netchan, blocking):
+            for verb in ("listen", "dial"):
+                if not hasattr(module, verb):
+                    return f"{module.__name__}.{verb} does not exist yet"
+        return None
+
+    def versions(self) -> dict[str, str]:
+        try:
+            made = {"netchan": metadata.version("netchan")}
+        except metadata.PackageNotFoundError:
+            made = {"netchan": "from the source tree"}
+        try:
+            provider: Any = import_module("netchan._core.provider").load()
+        except ImportError:
+            return made  # not built
+        return made | {"provider": f"{provider.name} ({provider.version})"}
+
+    def offers(self, front: str, workload: str, style: str, size: int) -> bool:
+        return front == BLOCKING if workload == "w5c" else True
+
+    def prepare(self, folder: Path) -> None:
+        netchan: Any = import_module("netchan")
+        for name in (SERVER_KEY, CLIENT_KEY):
+            netchan.Identity.load_or_create(folder / name)
+
+    def side(self, spec: Spec) -> Side:
+        make: Any = SyncSide if spec.front == BLOCKING else AwaitSide
+        side: Side = make(spec)
+        return side
+
+
+PEERS = {"netchan": NetchanPeer()}

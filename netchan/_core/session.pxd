@@ -1,0 +1,252 @@
+# session: conducts streams, records and paths of one session; holds no algorithm of its own. Layer: _core, rung g.
+# docs/spec/session.md. Sans-IO: bytes, the clock and randomness come in as arguments.
+#
+# 1. The engine feeds what a path received (session_recv), asks for what to transmit (session_send), and calls
+#    session_on_deadline when session_deadline has passed. It walks what became ready with session_next_ready.
+# 2. The application's side of a channel is nc_end: it appends to end.out and takes from end.in_ under their leaf locks, sets
+#    request bits (end_request) and pushes the end on the session's dirty list (end_mark). It never touches the rest.
+# Threads: fields marked app are the application's (GIL), atomics as said, all else belongs to the holder of the baton.
+# Ownership: a session owns its paths, tables and, together with the application, its ends (refs).
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from netchan._core.cursor cimport nc_wr
+from netchan._core.idmap cimport nc_idmap
+from netchan._core.leaf cimport nc_leaf
+from netchan._core.record cimport nc_sealer
+from netchan._core.stream cimport nc_in, nc_out, nc_seg
+
+cdef enum nc_session_state:
+    SESSION_UP = 0
+    SESSION_CLOSING = 1             # SESSION_CLOSE will be sent, then nothing
+    SESSION_OVER = 2                # closed by either side, or lost
+
+cdef enum nc_event:                 # bits: what an end waits for (end.waiting) and what happened to it (end.ready)
+    EV_RECV = 1                     # a value, or the direction is over
+    EV_SEND = 2                     # room, or the direction is over
+    EV_ACK = 4                      # received or taken moved
+    EV_STATE = 8                    # paired, refused: always reported
+
+cdef enum nc_request:               # bits an application sets in end.requests
+    REQ_STOP = 1                    # STOP the incoming stream
+    REQ_ABORT = 2                   # ABORT the channel (end.abort_code, end.reason)
+    REQ_END_AFTER = 4               # ABORT behind the data (end.end_code): dropped, left by exception
+    REQ_ASK = 8                     # ASK for end.ask_received / ask_taken
+    REQ_POS = 16                    # the application took values: say so
+    REQ_FORGET = 32                 # no handle is left
+
+cdef struct nc_session
+cdef struct nc_end
+
+# One stream path.
+ctypedef struct nc_path:
+    uint32_t id
+    uint8_t alive
+    uint64_t tx_number              # number of the next record sent
+    uint64_t rx_number              # of the next record received
+    uint64_t acked                  # records below this were acknowledged by the peer
+    nc_sent* sent                   # owned ring of the records from `acked` on
+    uint32_t sent_cap               # power of two
+    uint8_t* left                   # owned: the begun record at the end of what was received
+    size_t left_len
+    size_t left_cap
+    uint8_t binding[32]
+    int64_t rx_at                   # last time something was received
+    int64_t tx_at                   # last time something was sent
+    int64_t oldest_at               # when the oldest unacknowledged eliciting record was sent
+    uint64_t unacked_records        # received eliciting records not acknowledged yet
+    uint64_t unacked_bytes
+    int64_t ack_at                  # deadline of the ACK we owe; NEVER
+    int64_t ping_at                 # deadline of the next PING when quiet
+    int64_t ping_gap
+    int64_t srtt                    # ns; 0: no sample
+    int64_t rttvar
+
+ctypedef struct nc_sent:
+    uint64_t stream                 # 0: control
+    uint64_t upto                   # stream offset behind its data
+    int64_t at                      # when it was sealed
+    uint32_t eliciting
+
+cdef struct nc_end:
+    nc_session* session             # borrowed: outlives its ends' engine use
+    nc_out out
+    nc_in* in_                      # owned once paired; NULL: the other side has not opened
+    # application and engine
+    uint32_t refs                   # atomic
+    uint32_t dirty                  # atomic: on the dirty list
+    uint32_t requests               # atomic bits of nc_request
+    uint32_t waiting                # atomic bits of nc_event
+    uint32_t ready                  # atomic bits of nc_event, collected for the application
+    uint32_t paired                 # atomic
+    uint32_t over                   # atomic nc_over: receiving is over while in_ is NULL
+    nc_end* dirty_next
+    nc_end* open_next
+    nc_end* app_next                # the engine's list for the application, with its bits, under the engine's leaf lock
+    uint32_t app_bits
+    uint8_t in_app
+    void* user                      # application: its object, borrowed; only touched with the GIL
+    # application, before the request bit is set
+    uint64_t abort_code
+    uint64_t end_code
+    uint64_t ask_received
+    uint64_t ask_taken
+    uint8_t reason_len
+    uint8_t reason[256]
+    # fixed at open
+    uint64_t capacity_wanted        # 0: no figure; else capacity + 1
+    uint64_t codec
+    uint8_t schema[16]
+    uint64_t name_hash
+    uint16_t name_len
+    uint8_t name[256]
+    # engine; read by the application after `paired`
+    uint64_t capacity               # settled
+    uint64_t peer_codec
+    uint8_t peer_schema[16]
+    uint64_t over_code              # of an abort of the whole channel
+    uint8_t over_by_us
+    # engine only
+    nc_end* active_next             # round robin of ends with data
+    nc_end* ctl_next                # ends with control to write
+    nc_end* ready_next
+    nc_end* name_next               # chain of unpaired ends
+    uint8_t active
+    uint8_t in_ctl
+    uint8_t in_ready
+    uint8_t ctl                     # CTL_ bits
+    uint8_t bound                   # has a stream id and is in the table
+    uint8_t unpaired                # on the chain of its name
+    uint8_t out_done                # nothing more to say for the outgoing stream
+    uint8_t in_done
+    uint8_t abort_flags
+
+# A stream that the peer opened and nobody here has: kept until opened.
+cdef struct nc_offer:
+    nc_offer* next                  # chain of the name
+    nc_offer* queue_next            # order of arrival, for the application
+    nc_in* in_
+    uint64_t name_hash
+    uint64_t codec
+    uint64_t capacity_wanted
+    uint8_t schema[16]
+    uint8_t flags
+    uint8_t seen                    # given to the application already
+    uint8_t aborted                 # ABORT came before it was opened
+    uint64_t abort_code
+    uint16_t name_len
+    uint8_t name[256]
+
+ctypedef struct nc_params:          # transport parameters (handshake.md), one set per side
+    uint64_t max_record
+    uint64_t ack_delay_ns
+    uint64_t ack_interval
+    uint64_t initial_msgs
+    uint64_t initial_bytes
+    uint64_t max_streams
+    uint64_t max_message
+    uint64_t max_channels           # local only
+    int64_t session_bytes           # local only: budget for growth
+    int64_t heartbeat_ns            # local only
+    int64_t dead_ns                 # local only: silence that ends a path
+
+ctypedef struct nc_session_stats:
+    uint64_t records_sent
+    uint64_t records_received
+    uint64_t bytes_sent
+    uint64_t bytes_received
+    uint64_t messages_sent          # accepted messages of finished and living streams are in the ends
+    uint64_t dropped_bytes
+    uint64_t pings
+    uint64_t acks
+
+cdef struct nc_session:
+    # shared with the application
+    nc_end* dirty_head              # atomic stack of ends to look at
+    uint32_t dirty_any              # atomic: the engine's list holds this session
+    nc_session* dirty_next          # the engine's list
+    nc_leaf open_lock               # guards the queue of new ends
+    nc_end* open_head
+    nc_end* open_tail
+    uint32_t over                   # atomic: 1 = SESSION_OVER was reached; streams say why
+    void* user                      # application's object, borrowed; only touched with the GIL
+    void* engine_slot               # the engine's own record of this session
+    # engine
+    uint8_t role                    # 0 initiator, 1 responder
+    uint8_t state
+    uint8_t close_by_us
+    uint8_t close_sent
+    uint8_t abrupt                  # our own end, not said to the peer
+    uint16_t close_code
+    uint8_t reason_len
+    uint8_t reason[256]
+    nc_sealer sealer
+    nc_path path                    # the one path of this version
+    nc_params mine
+    nc_params peer
+    nc_idmap outs                   # our stream id -> nc_end*
+    nc_idmap ins                    # peer's stream id -> nc_end* (paired)
+    nc_idmap offers                 # peer's stream id -> nc_offer*
+    uint64_t next_out               # next id of ours
+    uint64_t opened                 # streams of ours that have an id
+    uint64_t max_streams            # how many we may open
+    uint64_t next_in                # lowest id of the peer that was never seen
+    uint64_t peer_max               # how many the peer may open, as it may know
+    uint64_t peer_max_told
+    uint64_t n_offers
+    nc_offer* offer_names[64]       # unpaired offers by hash of the name, each chain in order
+    nc_end* end_names[64]           # unpaired ends by hash of the name, each chain in order
+    nc_offer* new_head              # offers not given to the application, in order
+    nc_offer* new_tail
+    uint32_t n_new
+    nc_end* active_head             # ends with data, round robin
+    nc_end* active_tail
+    uint32_t n_active
+    nc_end* ctl_head                # ends with control frames to write
+    nc_end* ready_head
+    uint32_t ready_any              # something for the application
+    nc_seg* pins                    # released segments whose owners a holder of the GIL must drop
+    int64_t budget                  # bytes left for windows above the floor
+    uint8_t ping_due
+    uint8_t max_streams_due
+    uint64_t seed
+    nc_session_stats stats
+    # our newest epoch
+    uint64_t epoch_at               # number of its first record on the path
+    uint8_t epoch_waits             # 1: not acknowledged yet
+
+# --- life ------------------------------------------------------------------------------------------------------
+# Fills a zeroed struct. sealer.keys and .cache are set by the caller before. NC_OK or NC_ENOMEM.
+cdef int session_init(nc_session* s, int role, const nc_params* mine, const nc_params* peer, const uint8_t* binding32,
+                      uint64_t seed, int64_t now_ns) noexcept nogil
+# Frees what the engine holds; ends live on while the application refers to them. Pins come out through s.pins.
+cdef void session_free(nc_session* s) noexcept nogil
+
+# --- the engine's verbs (baton) ----------------------------------------------------------------------------------
+# Bytes of the path's stream, changed in place. NC_OK, or the session is over and its state says why.
+cdef int session_recv(nc_session* s, uint8_t* buf_untrusted, size_t n, int64_t now_ns) noexcept nogil
+# Fills out with sealed records; returns bytes (0: nothing to send), or a negative code when the session is over.
+cdef int64_t session_send(nc_session* s, uint8_t* out, size_t cap, int64_t now_ns) noexcept nogil
+cdef int session_wants_send(nc_session* s) noexcept nogil                # 1: session_send would give something
+cdef int64_t session_deadline(nc_session* s) noexcept nogil              # ns; TIMER_NEVER if none
+cdef void session_on_deadline(nc_session* s, int64_t now_ns) noexcept nogil
+# The carrier reported its end. The last path: the session is lost (lease 0).
+cdef void session_path_lost(nc_session* s, int64_t now_ns) noexcept nogil
+# Leave: SESSION_CLOSE with this code is written by the next session_send; every stream without an end is cut.
+cdef void session_close(nc_session* s, uint16_t code, const uint8_t* reason, size_t n) noexcept nogil
+# Next end with something to report; *bits what. NULL: none left. The end stays valid: the caller holds its reference.
+cdef nc_end* session_next_ready(nc_session* s, uint32_t* bits) noexcept nogil
+# Next offered stream that the application has not seen; NULL: none. Borrowed until opened.
+cdef nc_offer* session_next_offer(nc_session* s) noexcept nogil
+
+# --- the application's verbs (GIL; no baton) ------------------------------------------------------------------------
+# A new end with one reference for the application and one for the session; it opens when the engine next looks.
+# NULL: out of memory. Preface is made here.
+cdef nc_end* end_open(nc_session* s, const uint8_t* name, size_t name_len, uint64_t codec, const uint8_t* schema16,
+                      uint64_t capacity_wanted) noexcept nogil
+# 1: the session was not on the engine's list, the caller puts it there (s.dirty_any was 0).
+cdef int end_mark(nc_end* e) noexcept nogil
+cdef int end_request(nc_end* e, uint32_t bits) noexcept nogil            # sets request bits, then end_mark
+# Drops one reference; the last one frees. Released pins are put on *pins.
+cdef void end_release(nc_end* e, nc_seg** pins) noexcept nogil
+

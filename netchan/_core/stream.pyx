@@ -1,0 +1,856 @@
+"""Streams: the sender's outbox and the receiver's inbox of one direction of a channel.
+
+Layer: _core, rung e; no clock, no key, no frame of its own but POS. Threads and ownership: see the head of stream.pxd.
+Spec: docs/spec/session.md §2, §4, §6 and docs/spec/value.md (moments 4-8 happen in this file).
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from netchan._core cimport defs
+from netchan._core.cursor cimport VARINT_MAX, nc_rd, nc_wr, rd_init, rd_varint, rd_bytes, rd_left, varint_write
+from netchan._core.frame cimport frame_put_pos, message_head
+from netchan._core.leaf cimport (
+    leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_rlx_u64, store_rel_u32, store_rel_u64,
+    store_rlx_u64, store_seq_u64, load_seq_u64,
+)
+from netchan._core.ranges cimport nc_range, ranges_add, ranges_free, ranges_init, ranges_remove_below, ranges_first_gap, ranges_find
+
+
+cdef uint64_t NOWHERE = ~<uint64_t>0
+
+
+# --- segments -------------------------------------------------------------------------------------------------
+
+cdef nc_seg* seg_new(size_t cap, uint64_t start) noexcept nogil:
+    cdef nc_seg* s = <nc_seg*>malloc(sizeof(nc_seg) + cap)
+    if s is NULL:
+        return NULL
+    s.next = NULL
+    s.start = start
+    s.first_off = NOWHERE
+    s.first_num = 0
+    s.len = 0
+    s.cap = cap
+    s.data = <const uint8_t*>(s + 1)
+    s.pin = NULL
+    return s
+
+
+cdef void seg_free_list(nc_seg* s) noexcept nogil:
+    cdef nc_seg* following
+    while s is not NULL:
+        following = s.next
+        free(s)
+        s = following
+
+
+cdef inline uint8_t* seg_room(nc_seg* s) noexcept nogil:
+    return <uint8_t*>(s + 1) + s.len
+
+
+# Frees an own segment; a pinned one goes to the list for a holder of the GIL.
+cdef inline void seg_release(nc_seg* s, nc_seg** pins) noexcept nogil:
+    if s.pin is NULL:
+        free(s)
+    else:
+        s.next = pins[0]
+        pins[0] = s
+
+
+# --- sender ---------------------------------------------------------------------------------------------------
+
+cdef void out_init(nc_out* o, uint64_t id) noexcept nogil:
+    memset(o, 0, sizeof(nc_out))
+    leaf_init(&o.lock)
+    o.id = id
+    o.next_cap = SEG_FIRST
+    o.at_boundary = 1
+
+
+# Links segment s behind the tail; under lock.
+cdef inline void out_link(nc_out* o, nc_seg* s) noexcept nogil:
+    s.start = o.appended
+    if o.tail is NULL:
+        o.head = s
+    else:
+        o.tail.next = s
+    o.tail = s
+
+
+cdef int out_preface(nc_out* o, const uint8_t* p, size_t n) noexcept nogil:
+    cdef nc_seg* s = seg_new(n, 0)
+    if s is NULL:
+        return defs.NC_ENOMEM
+    memcpy(seg_room(s), p, n)
+    s.len = n
+    leaf_lock(&o.lock)
+    out_link(o, s)
+    o.appended += n
+    leaf_unlock(&o.lock)
+    return defs.NC_OK
+
+
+# Under lock: why a message cannot be accepted now, or NC_OK.
+cdef inline int out_gate(nc_out* o) noexcept nogil:
+    if o.over or o.closing:
+        return defs.NC_ECLOSED
+    if o.accepted >= o.max_msgs or o.appended >= o.max_bytes:
+        return defs.NC_EAGAIN
+    return defs.NC_OK
+
+
+cdef int out_append(nc_out* o, const uint8_t* p, size_t n, int deliver, void* pin) noexcept nogil:
+    cdef uint8_t[16] head
+    cdef size_t head_len = varint_write(head, (<uint64_t>n << 1) | (1 if deliver else 0))
+    cdef size_t small
+    cdef nc_seg* spare = NULL
+    cdef nc_seg* pinned = NULL
+    cdef nc_seg* t
+    cdef int rc
+    cdef int whole = pin is NULL and n > COPY_MAX       # copied before the lock, into a segment of its own
+    if deliver:
+        head[head_len] = 2                              # block of 2 bytes: type, length 0
+        head[head_len + 1] = defs.FIELD_DELIVER
+        head[head_len + 2] = 0
+        head_len += 3
+    small = head_len if pin is not NULL else head_len + n
+    leaf_lock(&o.lock)
+    rc = out_gate(o)
+    t = o.tail
+    if rc < 0:
+        leaf_unlock(&o.lock)
+        return rc
+    if whole or t is NULL or t.cap < t.len + small or pin is not NULL:
+        leaf_unlock(&o.lock)
+        if whole:
+            spare = seg_new(small, 0)
+        elif t is NULL or t.cap < t.len + small:
+            spare = seg_new(small if small > o.next_cap else o.next_cap, 0)
+        if pin is not NULL:
+            pinned = seg_new(0, 0)
+        if (spare is NULL and (whole or t is NULL or t.cap < t.len + small)) or (pinned is NULL and pin is not NULL):
+            free(spare)
+            free(pinned)
+            return defs.NC_ENOMEM
+        if whole:
+            memcpy(seg_room(spare), head, head_len)
+            memcpy(seg_room(spare) + head_len, p, n)
+        leaf_lock(&o.lock)
+        rc = out_gate(o)
+        # The tail may have been acknowledged and freed meanwhile (then it is NULL, and we may have no spare).
+        if rc == defs.NC_OK and spare is NULL and (o.tail is NULL or o.tail.cap < o.tail.len + small):
+            leaf_unlock(&o.lock)
+            free(pinned)
+            return out_append(o, p, n, deliver, pin)
+        if rc < 0:
+            leaf_unlock(&o.lock)
+            free(spare)
+            free(pinned)
+            return rc
+        if spare is not NULL:
+            out_link(o, spare)
+            if not whole and o.next_cap < SEG_MAX:
+                o.next_cap <<= 1
+        t = o.tail
+    if t.first_off == NOWHERE:
+        t.first_off = o.appended
+        t.first_num = o.accepted
+    if not whole:
+        memcpy(seg_room(t), head, head_len)
+        if pin is NULL:
+            memcpy(seg_room(t) + head_len, p, n)
+    t.len += small
+    o.appended += small
+    if pin is not NULL:
+        pinned.data = p
+        pinned.len = n
+        pinned.pin = pin
+        out_link(o, pinned)
+        o.appended += n
+    o.accepted += 1
+    leaf_unlock(&o.lock)
+    return defs.NC_OK
+
+
+cdef int out_has_room(nc_out* o) noexcept nogil:
+    cdef int rc
+    leaf_lock(&o.lock)
+    rc = out_gate(o)
+    leaf_unlock(&o.lock)
+    return 1 if rc != defs.NC_EAGAIN else 0
+
+
+cdef int out_close(nc_out* o) noexcept nogil:
+    cdef int rc = defs.NC_OK
+    leaf_lock(&o.lock)
+    if o.over or o.closing:
+        rc = defs.NC_ECLOSED
+    else:
+        o.closing = 1
+        o.fin_at = o.appended
+    leaf_unlock(&o.lock)
+    return rc
+
+
+cdef void out_end(nc_out* o, uint32_t over) noexcept nogil:
+    leaf_lock(&o.lock)
+    if o.over == OVER_NOT:
+        o.over = over
+    leaf_unlock(&o.lock)
+
+
+cdef uint64_t out_ready(nc_out* o, int* fin) noexcept nogil:
+    cdef uint64_t upto
+    leaf_lock(&o.lock)
+    upto = o.appended if o.appended < o.max_bytes else o.max_bytes
+    fin[0] = 1 if o.closing and upto == o.fin_at and not o.fin_sent else 0
+    if upto < o.appended and o.sent >= upto:
+        o.credit_stalls += 1
+    # The bytes up to here are the application's last word: a record that ends here ends at a message boundary.
+    if o.sent == upto and not fin[0]:
+        upto = o.sent
+    leaf_unlock(&o.lock)
+    return upto - o.sent if upto > o.sent else 0
+
+
+cdef inline void out_settle(nc_out* o) noexcept nogil:
+    if o.cur is NULL:
+        o.cur = o.head
+    while o.cur is not NULL and o.sent >= o.cur.start + o.cur.len and o.cur.next is not NULL:
+        o.cur = o.cur.next
+
+
+cdef size_t out_span(nc_out* o, const uint8_t** p, size_t n) noexcept nogil:
+    cdef size_t have
+    leaf_lock(&o.lock)
+    out_settle(o)
+    if o.cur is NULL:
+        leaf_unlock(&o.lock)
+        return 0
+    p[0] = o.cur.data + (o.sent - o.cur.start)
+    have = <size_t>(o.cur.start + o.cur.len - o.sent)
+    leaf_unlock(&o.lock)
+    return have if have < n else n
+
+
+cdef void out_pass(nc_out* o, size_t n) noexcept nogil:
+    leaf_lock(&o.lock)
+    o.sent += n
+    o.at_boundary = 1 if o.sent == o.appended else 0
+    if o.at_boundary:
+        o.sent_msgs = o.accepted
+    leaf_unlock(&o.lock)
+
+
+cdef void out_read(nc_out* o, uint8_t* dst, size_t n) noexcept nogil:
+    cdef const uint8_t* p
+    cdef size_t k
+    while n:
+        k = out_span(o, &p, n)
+        if k == 0:
+            return
+        memcpy(dst, p, k)
+        out_pass(o, k)
+        dst += k
+        n -= k
+
+
+cdef void out_ack(nc_out* o, uint64_t upto, nc_seg** pins) noexcept nogil:
+    cdef nc_seg* gone = NULL
+    cdef nc_seg* last = NULL
+    cdef nc_seg* s
+    if upto <= o.acked:
+        return
+    if upto > o.sent:
+        upto = o.sent
+    o.acked = upto
+    leaf_lock(&o.lock)
+    while o.head is not NULL and o.head.start + o.head.len <= upto:
+        s = o.head
+        if s == o.tail:
+            # An own tail that is small stays for the next append; a large or pinned one goes.
+            if s.cap and s.cap <= SEG_FIRST and s.len < s.cap:
+                break
+            o.tail = NULL
+            o.next_cap = SEG_FIRST if s.cap <= SEG_FIRST else s.cap >> 1
+            if o.next_cap > SEG_MAX:
+                o.next_cap = SEG_MAX
+        if o.cur == s:
+            o.cur = s.next
+        o.head = s.next
+        s.next = NULL
+        if gone is NULL:
+            gone = s
+        else:
+            last.next = s
+        last = s
+    leaf_unlock(&o.lock)
+    while gone is not NULL:
+        s = gone.next
+        seg_release(gone, pins)
+        gone = s
+
+
+cdef int out_pos(nc_out* o, uint64_t received, uint64_t taken, uint64_t max_msgs, uint64_t max_bytes,
+                 nc_seg** pins) noexcept nogil:
+    cdef int moved = 0
+    if received == VARINT_MAX and taken == VARINT_MAX:          # finished and forgotten over there
+        received = o.sent
+        taken = o.accepted
+    if received > o.sent or taken > o.accepted:
+        return defs.NC_EFRAME
+    if received > o.received:
+        store_seq_u64(&o.received, received)
+        moved = 1
+        if o.fin_sent and received >= o.fin_at:
+            o.fin_acked = 1
+    if taken > o.taken:
+        store_seq_u64(&o.taken, taken)
+        moved = 1
+    if max_msgs > o.max_msgs or max_bytes > o.max_bytes:
+        leaf_lock(&o.lock)
+        if max_msgs > o.max_msgs:
+            o.max_msgs = max_msgs
+        if max_bytes > o.max_bytes:
+            o.max_bytes = max_bytes
+        leaf_unlock(&o.lock)
+        moved = 1
+    out_ack(o, received, pins)
+    return moved
+
+
+cdef void out_free(nc_out* o, nc_seg** pins) noexcept nogil:
+    cdef nc_seg* s
+    leaf_lock(&o.lock)
+    s = o.head
+    o.head = o.tail = o.cur = NULL
+    leaf_unlock(&o.lock)
+    cdef nc_seg* following
+    while s is not NULL:
+        following = s.next
+        seg_release(s, pins)
+        s = following
+
+
+# --- receiver -------------------------------------------------------------------------------------------------
+
+cdef void in_init(nc_in* s, uint64_t id) noexcept nogil:
+    memset(s, 0, sizeof(nc_in))
+    leaf_init(&s.lock)
+    s.id = id
+    s.next_cap = SEG_FIRST
+    s.window = defs.INITIAL_BYTES
+    s.granted_bytes = defs.INITIAL_BYTES
+    s.granted_msgs = defs.INITIAL_MSGS
+    s.pos_at_msgs = NOWHERE
+    s.pos_at_bytes = NOWHERE
+    ranges_init(&s.gaps, defs.GAPS_MAX)
+
+
+# Counts messages in bytes that continue the stream; keeps the credit and size promises of the sender.
+cdef int in_scan(nc_in* s, const uint8_t* p, size_t n, uint64_t max_message, uint64_t* done) noexcept nogil:
+    cdef uint64_t body, k
+    cdef int used
+    cdef nc_rd r
+    while n:
+        if s.stage == 3:
+            k = s.body_left if s.body_left < n else n
+            s.body_left -= k
+            p += k
+            n -= <size_t>k
+        elif s.head_len == 0 and s.stage == 0 and p[0] < 0x80 and (p[0] < 0x40 or n >= 2):
+            # Fast path: a whole one- or two-byte head.
+            if s.started >= s.granted_msgs:
+                return defs.NC_ECREDIT
+            if p[0] < 0x40:
+                body = p[0]
+                used = 1
+            else:
+                body = ((<uint64_t>p[0] << 8) | p[1]) & 0x3FFF
+                used = 2
+            s.started += 1
+            s.head_ext = <uint8_t>(body & 1)
+            s.body_left = body >> 1
+            if s.body_left > max_message:
+                return defs.NC_ELIMIT
+            p += used
+            n -= used
+            s.stage = 1 if s.head_ext else 3
+        else:
+            # A head or an ext length that may be cut: collect it byte by byte.
+            if s.stage == 0 and s.head_len == 0 and s.started >= s.granted_msgs:
+                return defs.NC_ECREDIT
+            s.head_buf[s.head_len] = p[0]
+            s.head_len += 1
+            p += 1
+            n -= 1
+            rd_init(&r, s.head_buf, s.head_len)
+            if rd_varint(&r, &body) < 0:
+                continue
+            s.head_len = 0
+            if s.stage == 0:
+                s.started += 1
+                s.head_ext = <uint8_t>(body & 1)
+                s.body_left = body >> 1
+                if s.body_left > max_message:
+                    return defs.NC_ELIMIT
+                s.stage = 1 if s.head_ext else 3
+            else:
+                if body > <uint64_t>defs.EXT_MAX:
+                    return defs.NC_ELIMIT
+                s.body_left += body                    # the block and the body are passed as one run
+                s.stage = 3
+        if s.stage == 3 and s.body_left == 0:
+            done[0] += 1
+            s.stage = 0
+    return defs.NC_OK
+
+
+# Copies bytes that continue the stream into the inbox. Only the engine changes `tail`, but for detaching it.
+cdef int in_store(nc_in* s, const uint8_t* p, size_t n) noexcept nogil:
+    cdef nc_seg* t
+    cdef nc_seg* fresh
+    cdef size_t k, cap
+    while n:
+        leaf_lock(&s.lock)
+        t = s.tail
+        if t is not NULL and t.len < t.cap:
+            s.copying = 1
+            leaf_unlock(&s.lock)
+            k = t.cap - <size_t>t.len
+            if k > n:
+                k = n
+            memcpy(seg_room(t), p, k)
+            leaf_lock(&s.lock)
+            store_rlx_u64(&t.len, t.len + k)
+            s.copying = 0
+            leaf_unlock(&s.lock)
+            p += k
+            n -= k
+            continue
+        leaf_unlock(&s.lock)
+        cap = s.next_cap
+        if n > cap:
+            cap = n if n < SEG_MAX else SEG_MAX
+        if s.next_cap < SEG_MAX:
+            s.next_cap <<= 1
+        fresh = seg_new(cap, 0)
+        if fresh is NULL:
+            return defs.NC_ENOMEM
+        leaf_lock(&s.lock)
+        if s.tail is NULL:
+            s.head = fresh
+            s.head_pos = 0
+        else:
+            s.tail.next = fresh
+        s.tail = fresh
+        leaf_unlock(&s.lock)
+    return defs.NC_OK
+
+
+# Bytes of the preface from the front of p. Returns how many were used, or NC_ELIMIT, NC_ENOMEM.
+cdef int64_t in_preface(nc_in* s, const uint8_t* p, size_t n) noexcept nogil:
+    cdef size_t used = 0
+    cdef size_t k
+    cdef uint64_t length
+    cdef nc_rd r
+    while s.preface is NULL and used < n:
+        s.head_buf[s.head_len] = p[used]
+        s.head_len += 1
+        used += 1
+        rd_init(&r, s.head_buf, s.head_len)
+        if rd_varint(&r, &length) < 0:
+            continue
+        s.head_len = 0
+        if length == 0 or length > <uint64_t>defs.PREFACE_MAX:
+            return defs.NC_ELIMIT
+        s.preface = <uint8_t*>malloc(<size_t>length)
+        if s.preface is NULL:
+            return defs.NC_ENOMEM
+        s.preface_len = <uint16_t>length
+    k = s.preface_len - s.preface_got
+    if k > n - used:
+        k = n - used
+    if k:
+        memcpy(s.preface + s.preface_got, p + used, k)
+        s.preface_got += <uint16_t>k
+        used += k
+    s.received += used
+    if s.preface is not NULL and s.preface_got == s.preface_len:
+        s.preface_done = 1
+        store_rel_u64(&s.take_off, s.received)
+        store_seq_u64(&s.end, s.received)
+    return <int64_t>used
+
+
+cdef int in_order(nc_in* s, const uint8_t* p, size_t n, uint64_t max_message) noexcept nogil:
+    cdef uint64_t done = 0
+    cdef int64_t used
+    cdef int rc
+    if not s.preface_done:
+        used = in_preface(s, p, n)
+        if used < 0:
+            return <int>used
+        p += used
+        n -= <size_t>used
+        if n == 0:
+            return defs.NC_OK
+    if s.stopped:
+        s.dropped_bytes += n
+        s.received += n
+        return in_scan(s, p, n, max_message, &done)
+    rc = in_scan(s, p, n, max_message, &done)
+    if rc < 0:
+        return rc
+    rc = in_store(s, p, n)
+    if rc < 0:
+        return rc
+    s.received += n
+    store_seq_u64(&s.end, s.received)
+    if done:
+        store_seq_u64(&s.msgs, s.msgs + done)
+    return defs.NC_OK
+
+
+# Keeps bytes that came before their turn: the parts not held yet, as segments in ascending order.
+cdef int in_keep(nc_in* s, uint64_t offset, const uint8_t* p, size_t n) noexcept nogil:
+    cdef nc_seg** link = &s.ooo
+    cdef nc_seg* fresh
+    cdef uint64_t end = offset + n
+    cdef uint64_t upto
+    cdef int64_t fresh_bytes
+    while offset < end:
+        while link[0] is not NULL and link[0].start + link[0].len <= offset:
+            link = &link[0].next
+        if link[0] is not NULL and link[0].start <= offset:
+            upto = link[0].start + link[0].len
+            if upto > end:
+                upto = end
+            p += upto - offset
+            offset = upto
+            continue
+        upto = end if link[0] is NULL or link[0].start > end else link[0].start
+        fresh_bytes = ranges_add(&s.gaps, offset, upto)
+        if fresh_bytes < 0:
+            return defs.NC_EAGAIN if fresh_bytes == defs.NC_ELIMIT else <int>fresh_bytes
+        fresh = seg_new(<size_t>(upto - offset), offset)
+        if fresh is NULL:
+            return defs.NC_ENOMEM
+        memcpy(seg_room(fresh), p, <size_t>(upto - offset))
+        fresh.len = <size_t>(upto - offset)
+        fresh.next = link[0]
+        link[0] = fresh
+        link = &fresh.next
+        p += upto - offset
+        offset = upto
+    return defs.NC_OK
+
+
+cdef int in_data(nc_in* s, uint64_t offset, const uint8_t* p, size_t n, int fin, uint64_t max_message) noexcept nogil:
+    cdef uint64_t end = offset + n
+    cdef uint64_t skip
+    cdef nc_seg* held
+    cdef int rc
+    if end > s.granted_bytes and not s.stopped:
+        return defs.NC_ECREDIT
+    if s.has_final and (end > s.final or (fin and end != s.final)):
+        return defs.NC_ESTATE
+    if fin and not s.has_final:
+        if end < s.received or (s.gaps.len and end < s.gaps.v[s.gaps.len - 1].hi):
+            return defs.NC_ESTATE
+        s.has_final = 1
+        s.final = end
+    if offset > s.received:
+        rc = in_keep(s, offset, p, n)
+        return rc
+    skip = s.received - offset
+    if skip < n:
+        rc = in_order(s, p + skip, n - <size_t>skip, max_message)
+        if rc < 0:
+            return rc
+        while s.ooo is not NULL and s.ooo.start <= s.received:
+            held = s.ooo
+            s.ooo = held.next
+            skip = s.received - held.start
+            rc = defs.NC_OK
+            if skip < held.len:
+                rc = in_order(s, held.data + skip, held.len - <size_t>skip, max_message)
+            free(held)
+            if rc < 0:
+                return rc
+        ranges_remove_below(&s.gaps, s.received)
+    if s.has_final and s.received == s.final:
+        if s.stage != 0 or s.head_len != 0 or not s.preface_done:
+            return defs.NC_EFRAME                       # the stream ends inside a message
+        if load_acq_u32(&s.over) == OVER_NOT:
+            store_rel_u32(&s.over, OVER_FIN)
+    store_rel_u32(&s.starved, 1 if s.started >= s.granted_msgs or s.received >= s.granted_bytes else 0)
+    return defs.NC_OK
+
+
+cdef void in_over(nc_in* s, uint32_t over, uint64_t code, const uint8_t* reason, size_t n) noexcept nogil:
+    cdef uint32_t now = load_acq_u32(&s.over)
+    # A complete stream stays complete when the session goes; only abort and stop throw values away.
+    if now != OVER_NOT and over != OVER_ABORT and over != OVER_STOPPED and now != OVER_ABORT_AFTER:
+        return
+    if now == OVER_ABORT or now == OVER_STOPPED:
+        return
+    if n > 255:
+        n = 255
+    s.abort_code = code
+    if n:
+        memcpy(s.reason, reason, n)
+    s.reason_len = <uint8_t>n
+    store_rel_u32(&s.over, over)
+
+
+cdef int in_pos_due(nc_in* s) noexcept nogil:
+    cdef uint64_t taken = load_acq_u64(&s.taken)
+    if s.capacity == 0 or s.stopped:
+        return 0
+    if taken >= load_rlx_u64(&s.pos_at_msgs) or load_acq_u64(&s.take_off) >= load_rlx_u64(&s.pos_at_bytes):
+        return 1
+    if load_acq_u32(&s.asked) and s.received >= s.ask_received and taken >= s.ask_taken:
+        return 1
+    if s.starved and (taken > s.told_taken or s.granted_bytes < load_acq_u64(&s.take_off) + s.window):
+        return 1
+    # The head message is longer than the window: grant up to its end as it comes.
+    if s.body_left and s.received + s.body_left > s.granted_bytes and s.received + (s.window >> 1) >= s.granted_bytes:
+        return 1
+    # The last message was taken: the sender may forget the stream.
+    return 1 if s.over == OVER_FIN and load_acq_u64(&s.take_off) == s.final and s.told_taken < taken else 0
+
+
+cdef int in_pos(nc_in* s, nc_wr* w, int force, int64_t* budget) noexcept nogil:
+    cdef uint64_t taken, off, bytes_to, want, msgs_to
+    cdef int64_t more
+    cdef int rc
+    if s.stopped or (not force and not in_pos_due(s)):
+        return 0
+    taken = load_acq_u64(&s.taken)
+    off = load_acq_u64(&s.take_off)
+    # The sender is about to run out of bytes while the application keeps up: the window is what limits it.
+    if s.capacity and s.window < defs.STREAM_BYTES_MAX and s.received + (s.window >> 2) >= s.granted_bytes \
+            and s.received - off < (s.window >> 1) + (s.window >> 2) and off > 0 and s.granted_bytes > defs.INITIAL_BYTES:
+        more = <int64_t>s.window
+        if budget[0] >= more:
+            budget[0] -= more
+            s.grown += <uint64_t>more
+            s.window <<= 1
+    bytes_to = off + s.window
+    if s.body_left:
+        want = s.received + s.body_left
+        if want > bytes_to:
+            # One value always gets through: granted a window at a time up to its end.
+            bytes_to = s.received + s.window if s.received + s.window < want else want
+    msgs_to = taken + s.capacity
+    if bytes_to < s.granted_bytes:
+        bytes_to = s.granted_bytes
+    if msgs_to < s.granted_msgs:
+        msgs_to = s.granted_msgs
+    rc = frame_put_pos(w, s.id, s.received, taken, msgs_to, bytes_to)
+    if rc < 0:
+        return rc
+    s.granted_msgs = msgs_to
+    s.granted_bytes = bytes_to
+    s.told_taken = taken
+    s.told_received = s.received
+    if s.capacity:
+        store_rlx_u64(&s.pos_at_msgs, taken + (s.capacity + 3) // 4)
+        store_rlx_u64(&s.pos_at_bytes, off + (s.window >> 2))
+    if load_acq_u32(&s.asked) and s.received >= s.ask_received and taken >= s.ask_taken:
+        store_rel_u32(&s.asked, 0)
+    store_rel_u32(&s.starved, 1 if s.started >= s.granted_msgs or s.received >= s.granted_bytes else 0)
+    return 1
+
+
+# Reads one byte run of a message head that crosses segments; *at and *pos move.
+cdef size_t in_gather(nc_seg* at, size_t pos, uint64_t have, uint8_t* dst, size_t n) noexcept nogil:
+    cdef size_t got = 0
+    cdef size_t k
+    if n > have:
+        n = <size_t>have
+    while got < n and at is not NULL:
+        k = <size_t>load_rlx_u64(&at.len) - pos
+        if k > n - got:
+            k = n - got
+        memcpy(dst + got, at.data + pos, k)
+        got += k
+        pos += k
+        if pos == load_rlx_u64(&at.len):
+            at = at.next
+            pos = 0
+    return got
+
+
+cdef inline void in_settle(nc_in* s, uint64_t have) noexcept nogil:
+    cdef nc_seg* done
+    while s.head is not NULL and s.head_pos == load_rlx_u64(&s.head.len) and have and s.head.next is not NULL:
+        done = s.head
+        s.head = done.next
+        s.head_pos = 0
+        free(done)
+
+
+# The message at the head whatever the state; the caller knows that one is complete.
+cdef int in_head(nc_in* s, nc_msg* m) noexcept nogil:
+    cdef uint64_t have = load_seq_u64(&s.end) - s.take_off
+    cdef uint8_t[24] buf
+    cdef const uint8_t* p
+    cdef const uint8_t* value
+    cdef uint64_t body, block, field, flen
+    cdef size_t n, used
+    cdef int ext, head
+    cdef nc_rd r
+    cdef nc_seg* at
+    cdef size_t pos
+    in_settle(s, have)
+    p = s.head.data + s.head_pos
+    n = <size_t>load_rlx_u64(&s.head.len) - s.head_pos
+    if n > have:
+        n = <size_t>have
+    if n < 24:
+        n = in_gather(s.head, s.head_pos, have, buf, 24)
+        p = buf
+    head = message_head(p, n, &body, &ext)
+    if head < 0:
+        return defs.NC_EFRAME
+    used = <size_t>head
+    m.deliver = 0
+    m.len = body
+    m.number = s.taken
+    if ext:
+        rd_init(&r, p + used, n - used)
+        if rd_varint(&r, &block) < 0:
+            return defs.NC_EFRAME
+        used = <size_t>(r.p - p) + <size_t>block
+        # Fields that lie in the first bytes are looked at; this version knows one, and it is written first.
+        if block < <uint64_t>rd_left(&r):
+            r.end = r.p + block
+        while rd_left(&r):
+            if rd_varint(&r, &field) < 0 or rd_varint(&r, &flen) < 0 or rd_bytes(&r, flen, &value) < 0:
+                break
+            if field == defs.FIELD_DELIVER:
+                m.deliver = 1
+    m.total = body + <uint64_t>used
+    at = s.head
+    pos = s.head_pos + used
+    while at is not NULL and pos >= load_rlx_u64(&at.len) and at.next is not NULL:
+        pos -= <size_t>load_rlx_u64(&at.len)
+        at = at.next
+    m.seg = at
+    m.pos = pos
+    return defs.NC_OK
+
+
+cdef int in_peek(nc_in* s, nc_msg* m) noexcept nogil:
+    cdef uint32_t over = load_acq_u32(&s.over)
+    if over == OVER_ABORT or over == OVER_STOPPED:
+        return defs.NC_ECLOSED
+    if load_seq_u64(&s.msgs) > s.taken:
+        return in_head(s, m)
+    if over == OVER_NOT:
+        return defs.NC_EAGAIN
+    # The state was read first: an end that is known has all its values before it, unless bytes are still on the way.
+    if over == OVER_ABORT_AFTER and load_seq_u64(&s.end) < s.final:
+        return defs.NC_EAGAIN
+    return defs.NC_ECLOSED
+
+
+cdef void in_copy(nc_in* s, const nc_msg* m, uint8_t* dst) noexcept nogil:
+    cdef nc_seg* at = m.seg
+    cdef size_t pos = m.pos
+    cdef uint64_t left = m.len
+    cdef size_t k
+    while left and at is not NULL:
+        k = <size_t>load_rlx_u64(&at.len) - pos
+        if k > left:
+            k = <size_t>left
+        memcpy(dst, at.data + pos, k)
+        dst += k
+        left -= k
+        at = at.next
+        pos = 0
+
+
+# Frees the drained last segment unless the engine writes into it now.
+cdef void in_shrink(nc_in* s) noexcept nogil:
+    cdef nc_seg* done = NULL
+    leaf_lock(&s.lock)
+    if s.tail is not NULL and s.tail == s.head and not s.copying and s.head_pos == s.tail.len \
+            and load_acq_u64(&s.end) == s.take_off:
+        if s.tail.cap > SEG_FIRST:
+            done = s.tail
+            s.head = s.tail = NULL
+            s.head_pos = 0
+        else:
+            s.tail.len = 0
+            s.head_pos = 0
+    leaf_unlock(&s.lock)
+    free(done)
+
+
+cdef int in_advance(nc_in* s, const nc_msg* m) noexcept nogil:
+    cdef uint64_t left = m.total
+    cdef nc_seg* done
+    cdef size_t k
+    cdef int due = 0
+    while left:
+        k = <size_t>load_rlx_u64(&s.head.len) - s.head_pos
+        if k > left:
+            k = <size_t>left
+        s.head_pos += k
+        left -= k
+        if left and s.head_pos == load_rlx_u64(&s.head.len):
+            done = s.head
+            s.head = done.next
+            s.head_pos = 0
+            free(done)
+    store_rel_u64(&s.take_off, s.take_off + m.total)
+    store_seq_u64(&s.taken, s.taken + 1)
+    if s.take_off == load_acq_u64(&s.end):
+        in_shrink(s)
+    if m.deliver or s.taken >= load_rlx_u64(&s.pos_at_msgs) or s.take_off >= load_rlx_u64(&s.pos_at_bytes):
+        due = 1
+    elif load_acq_u32(&s.asked) and s.taken >= s.ask_taken:
+        due = 1
+    elif load_acq_u32(&s.over) == OVER_FIN and s.take_off == s.final:
+        due = 1
+    elif load_acq_u32(&s.starved):
+        due = 2
+    if m.deliver:
+        store_rel_u64(&s.pos_at_msgs, s.taken)
+    return due
+
+
+cdef uint64_t in_pending(nc_in* s) noexcept nogil:
+    cdef uint32_t over = load_acq_u32(&s.over)
+    if over == OVER_ABORT or over == OVER_STOPPED:
+        return 0
+    return load_acq_u64(&s.msgs) - s.taken
+
+
+cdef uint64_t in_discard(nc_in* s) noexcept nogil:
+    cdef nc_msg m
+    cdef uint64_t n = 0
+    while load_seq_u64(&s.msgs) > s.taken and in_head(s, &m) == defs.NC_OK:
+        in_advance(s, &m)
+        n += 1
+    s.discarded += n
+    return n
+
+
+cdef void in_free(nc_in* s) noexcept nogil:
+    cdef nc_seg* a
+    leaf_lock(&s.lock)
+    a = s.head
+    s.head = s.tail = NULL
+    leaf_unlock(&s.lock)
+    seg_free_list(a)
+    seg_free_list(s.ooo)
+    s.ooo = NULL
+    free(s.preface)
+    s.preface = NULL
+    ranges_free(&s.gaps)

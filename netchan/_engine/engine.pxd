@@ -1,0 +1,160 @@
+# engine: one epoll set, one baton, the sessions assigned to it for life, and a guardian that stands in. Layer: _engine.
+#
+# Who may do what (core of the house; docs/explanation/ownership.md):
+# 1. Only the holder of the *baton* touches core state or a descriptor. Nobody sleeps, takes the GIL or calls Python while
+#    holding it. With the GIL held it is only tried (engine_try_flush); to wait for it one releases the GIL first.
+# 2. Application code needs no baton: it appends to outboxes and takes from inboxes under leaf locks and puts the session on the
+#    dirty list (engine_dirty). Baton free: the appender flushes itself. Taken: its holder re-reads the list after unlocking.
+# 3. Drivers: a loop's callback (engine_pump), blocked callers (engine_wait: one of them holds the *role* and sleeps in the
+#    poller without the baton, the others on `generation`), and the guardian thread, which never touches Python.
+# 4. What happened to channel ends goes to lists under `app_lock`; whoever holds the GIL next empties them.
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from netchan._core.ctxcache cimport nc_cache
+from netchan._core.keystore cimport nc_keystore
+from netchan._core.leaf cimport nc_leaf
+from netchan._core.session cimport nc_end, nc_session
+from netchan._core.stream cimport nc_seg
+from netchan._core.timer cimport nc_theap
+from netchan._engine.sys cimport pthread_mutex_t, pthread_t
+
+cdef enum:
+    TX_BYTES = 262144               # sealed bytes of one write
+    RX_BYTES = 262144               # bytes of one read: PUMP_BYTES of docs/spec/limits.md
+    PUMP_NS = 500000                # a pump ends after this time
+    FLUSH_GAP_NS = 20000            # a send flushes in place when nothing was flushed for this long
+    FLUSH_TAIL_NS = 100000          # else its bytes leave after this at the latest
+    FLUSH_BYTES = 65536             # or as soon as so much waits
+    FLUSH_BYTES_MAX = 1048576
+    SPIN_NS = 20000                 # a blocked caller looks this long before it sleeps
+    SLICE_NS = 1000000000           # the main thread looks for signals at least this often
+    GUARD_CALLER_NS = 2000000       # under traffic the guardian looks this often
+    GUARD_LOOP_NS = 20000000
+    GUARD_QUIET = 25                # looks without anything before it sleeps until the next event
+    LINGER_NS = 1000000000          # a closed session reads on this long
+    SLOTS_MAX = 65536               # sessions of one engine
+    CIPHERS = 3                     # caches by cipher id, 1 and 2 used
+
+cdef enum nc_engine_kind:
+    ENGINE_CALLER = 0
+    ENGINE_LOOP = 1
+
+cdef struct nc_engine
+cdef struct nc_slot
+
+cdef struct nc_offer_event:         # an offered channel, for the application; owned by its list
+    nc_offer_event* next
+    uint64_t codec
+    uint64_t capacity_wanted
+    uint8_t schema[16]
+    uint8_t flags
+    size_t name_len
+    uint8_t name[256]
+
+# One session with its carrier.
+cdef struct nc_slot:
+    nc_session session              # first: a session pointer is a slot pointer
+    nc_engine* engine
+    nc_slot* dirty_next
+    nc_slot* app_next
+    nc_slot* all_next               # all slots of the engine
+    nc_slot* all_prev
+    int fd
+    int poll_bits                   # as registered with the poller
+    uint32_t index                  # in the heap of deadlines
+    int64_t deadline                # as in the heap
+    int64_t linger_at               # when reading on after the end stops
+    uint8_t* pend                   # owned: sealed bytes that the kernel did not take
+    size_t pend_off
+    size_t pend_len
+    size_t pend_cap
+    uint8_t broken                  # the carrier can send no more
+    uint8_t closed                  # descriptor is closed
+    uint8_t told_over               # the application was told that the session is over
+    uint32_t orphan                 # atomic: the application has let go
+    # under app_lock
+    nc_offer_event* offers
+    nc_offer_event* offers_tail
+    uint8_t in_app
+    uint8_t app_over
+
+cdef struct nc_engine:
+    pthread_mutex_t baton
+    uint32_t baton_owned            # debugging aid: 1 while somebody holds it
+    int kind                        # nc_engine_kind
+    int poller                      # what a loop watches
+    int timer_fd                    # next deadline of any session; in the poller
+    int poke_fd                     # wakes whoever sleeps in the poller; in the poller
+    int64_t timer_at                # as armed; 0: not
+    uint8_t* rx                     # owned, RX_BYTES
+    uint8_t* tx                     # owned, TX_BYTES
+    nc_theap heap
+    nc_slot** by_index              # owned; NULL: free
+    uint32_t* free_index            # owned stack of indices
+    uint32_t index_cap
+    uint32_t n_free
+    uint32_t n_index
+    nc_slot* slots
+    uint32_t n_slots
+    nc_cache* caches[CIPHERS]       # contexts by cipher id
+    nc_keystore* stores[CIPHERS]
+    # shared
+    nc_slot* dirty_head             # atomic stack
+    uint64_t pending                # application (GIL): bytes appended since the last flush, about
+    uint32_t armed                  # atomic: the tail timer is set
+    int64_t flushed_at              # atomic: time of the last flush
+    uint64_t pumps                  # atomic count of pumps and flushes, for the guardian
+    nc_leaf app_lock
+    nc_end* app_ends
+    nc_slot* app_slots
+    uint32_t app_any                # atomic: something for a holder of the GIL
+    uint32_t poked                  # atomic: poke_fd is readable
+    uint32_t role                   # atomic: 1: a blocked caller sits in the poller
+    uint32_t generation             # futex of the other blocked callers
+    uint32_t sleepers               # how many sleep there
+    uint32_t stopping               # atomic
+    uint64_t fork_count             # of the process that made it
+    # spin of the role holder
+    int64_t spin_ns
+    int64_t wait_avg_ns
+    int64_t spin_off_until
+    # guardian
+    pthread_t guardian
+    uint8_t guarded                 # thread runs
+    int guard_poller                # its own set: the poller (one-shot), the tail timer, its kick
+    int guard_kick
+    int tail_fd                     # timerfd of the flush rule
+    uint64_t guardian_pumps
+    uint64_t guardian_flushes
+    # pins to drop with the GIL, under app_lock
+    nc_seg* pins
+    uint64_t n_pins_bytes
+
+cdef int fork_watch() noexcept                                                  # once per process: makes fork_count work
+cdef uint64_t fork_count() noexcept nogil                                       # grows in every forked child
+# Fills a zeroed struct: descriptors, buffers, guardian. NC_OK, NC_ENOMEM, NC_ESYS. GIL side.
+cdef int engine_open(nc_engine* g, int kind) noexcept nogil
+# Stops the guardian, closes all. GIL released by the caller.
+cdef void engine_close(nc_engine* g) noexcept nogil
+
+# Baton held ------------------------------------------------------------------------------------------------------
+cdef void baton_take(nc_engine* g) noexcept nogil                               # waits: never with the GIL
+cdef void baton_give(nc_engine* g) noexcept nogil                               # flushes what became dirty meanwhile
+cdef int engine_add(nc_engine* g, nc_slot* t) noexcept nogil                    # t.fd and session are ready
+cdef void engine_collect(nc_engine* g, nc_slot* t) noexcept nogil
+
+# Anyone, without the baton ------------------------------------------------------------------------------------------
+cdef void engine_dirty(nc_engine* g, nc_slot* t) noexcept nogil                 # after session dirty_any went 0 -> 1
+cdef int engine_try_flush(nc_engine* g) noexcept nogil                          # 1 flushed, 0 the baton is taken
+# Flush rule after n appended bytes. 1: the caller should flush now (engine_try_flush without the GIL); 0: a flush is due anyway;
+# 2: due at the end of the loop's turn, which the caller arranges (LOOP, on its thread).
+cdef int engine_appended(nc_engine* g, uint64_t n, int on_loop) noexcept nogil
+# One turn of a loop's driver: everything that is ready, GIL released.
+cdef void engine_pump(nc_engine* g) noexcept nogil
+# A blocked caller: returns 1 when there is something for the application, 0 at until_ns, NC_EAGAIN when a signal came.
+cdef int engine_wait(nc_engine* g, int64_t until_ns) noexcept nogil
+# After the lists were emptied: lets the other blocked callers look.
+cdef void engine_told(nc_engine* g) noexcept nogil
+cdef void engine_poke(nc_engine* g) noexcept nogil
+cdef void slot_free(nc_slot* t) noexcept nogil                                  # orphan and closed: engine's own

@@ -1,0 +1,743 @@
+"""The engine: one epoll set, one baton, sessions, and the guardian that keeps them alive while the program is busy.
+
+Layer: _engine; C only, no Python object anywhere below. Ownership and threads: the head of engine.pxd.
+Flow of a pump: poller -> carrier_read -> session_recv -> deadlines -> dirty sessions -> session_send -> carrier_write -> lists for
+the application. docs/explanation/ownership.md tells why.
+"""
+
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memmove, memset
+
+from netchan._core cimport defs
+from netchan._core.ctxcache cimport cache_free
+from netchan._core.keys cimport keys_free
+from netchan._core.keystore cimport ks_free
+from netchan._core.leaf cimport (
+    cas_u32, cas_u64, fetch_add_u32, fetch_add_u64, fetch_sub_u32, leaf_init, leaf_lock, leaf_unlock, load_acq_u32,
+    load_acq_u64, load_seq_u32, load_seq_u64, store_rel_u32, store_rel_u64, store_seq_u32, store_seq_u64, xchg_u32, xchg_u64,
+)
+from netchan._core.session cimport (
+    SESSION_CLOSING, SESSION_OVER, SESSION_UP, end_release, nc_offer, session_close, session_deadline, session_free,
+    session_next_offer, session_next_ready, session_on_deadline, session_path_lost, session_recv, session_send,
+    session_wants_send,
+)
+from netchan._core.timer cimport TIMER_NEVER, theap_clear, theap_free, theap_init, theap_next, theap_pop_due, theap_reserve, theap_set
+from netchan._engine cimport sys
+from netchan._engine.carrier cimport carrier_close, carrier_read, carrier_write
+from netchan._engine.poller cimport POLL_BATCH, POLL_IN, POLL_ONCE, POLL_OUT, nc_report, poller_add, poller_change, poller_open, poller_remove, poller_wait
+
+cdef enum:
+    IDLE_PEND = 4096                # a larger buffer of unsent bytes is given back when empty
+
+# Places in the pollers that are no slot.
+cdef uint8_t MARK_TIMER = 0
+cdef uint8_t MARK_POKE = 0
+cdef uint8_t MARK_INNER = 0
+cdef uint8_t MARK_TAIL = 0
+cdef uint8_t MARK_KICK = 0
+
+cdef uint64_t forks = 0
+
+
+cdef void on_fork_child() noexcept nogil:
+    # Only marks: locks may be held for ever here, and every facade looks at this number before it takes one.
+    global forks
+    forks += 1
+
+
+cdef int fork_watch() noexcept:
+    return sys.pthread_atfork(NULL, NULL, on_fork_child)
+
+
+cdef uint64_t fork_count() noexcept nogil:
+    return forks
+
+
+# --- life -------------------------------------------------------------------------------------------------------------
+
+cdef int engine_open(nc_engine* g, int kind) noexcept nogil:
+    g.kind = kind
+    g.poller = g.timer_fd = g.poke_fd = g.guard_poller = g.guard_kick = g.tail_fd = -1
+    g.fork_count = forks
+    g.spin_ns = SPIN_NS if sys.n_cpus() >= 2 else 0
+    sys.pthread_mutex_init(&g.baton, NULL)
+    leaf_init(&g.app_lock)
+    g.rx = <uint8_t*>malloc(RX_BYTES)
+    g.tx = <uint8_t*>malloc(TX_BYTES)
+    if g.rx is NULL or g.tx is NULL or theap_init(&g.heap, 64) < 0:
+        return defs.NC_ENOMEM
+    g.poller = poller_open()
+    g.guard_poller = poller_open()
+    g.timer_fd = sys.timerfd_create(sys.CLOCK_MONOTONIC, sys.TFD_CLOEXEC | sys.TFD_NONBLOCK)
+    g.tail_fd = sys.timerfd_create(sys.CLOCK_MONOTONIC, sys.TFD_CLOEXEC | sys.TFD_NONBLOCK)
+    g.poke_fd = sys.eventfd(0, sys.EFD_CLOEXEC | sys.EFD_NONBLOCK)
+    g.guard_kick = sys.eventfd(0, sys.EFD_CLOEXEC | sys.EFD_NONBLOCK)
+    if g.poller < 0 or g.guard_poller < 0 or g.timer_fd < 0 or g.tail_fd < 0 or g.poke_fd < 0 or g.guard_kick < 0:
+        return defs.NC_ESYS
+    if poller_add(g.poller, g.timer_fd, POLL_IN, &MARK_TIMER) < 0 or poller_add(g.poller, g.poke_fd, POLL_IN, &MARK_POKE) < 0:
+        return defs.NC_ESYS
+    if poller_add(g.guard_poller, g.poller, POLL_IN | POLL_ONCE, &MARK_INNER) < 0 \
+            or poller_add(g.guard_poller, g.tail_fd, POLL_IN, &MARK_TAIL) < 0 \
+            or poller_add(g.guard_poller, g.guard_kick, POLL_IN, &MARK_KICK) < 0:
+        return defs.NC_ESYS
+    if sys.thread_start(&g.guardian, guardian_main, g) != 0:
+        return defs.NC_ESYS
+    g.guarded = 1
+    return defs.NC_OK
+
+
+cdef void kick(int fd) noexcept nogil:
+    cdef uint64_t one = 1
+    sys.write(fd, &one, 8)
+
+
+cdef void drain(int fd) noexcept nogil:
+    cdef uint64_t got
+    sys.read(fd, &got, 8)
+
+
+cdef void close_fd(int* fd) noexcept nogil:
+    if fd[0] >= 0:
+        sys.close(fd[0])
+    fd[0] = -1
+
+
+cdef void engine_close(nc_engine* g) noexcept nogil:
+    cdef nc_slot* t
+    cdef nc_slot* following
+    if g.guarded:
+        store_seq_u32(&g.stopping, 1)
+        kick(g.guard_kick)
+        sys.thread_join(g.guardian, 1000000000)
+        g.guarded = 0
+    t = g.slots
+    while t is not NULL:
+        following = t.all_next
+        if not t.closed:
+            carrier_close(g.poller, t.fd)
+            t.closed = 1
+        t = following
+    close_fd(&g.poller)
+    close_fd(&g.guard_poller)
+    close_fd(&g.timer_fd)
+    close_fd(&g.tail_fd)
+    close_fd(&g.poke_fd)
+    close_fd(&g.guard_kick)
+
+
+# --- baton --------------------------------------------------------------------------------------------------------------
+
+cdef void baton_take(nc_engine* g) noexcept nogil:
+    sys.pthread_mutex_lock(&g.baton)
+
+
+cdef void baton_give(nc_engine* g) noexcept nogil:
+    while True:
+        sys.pthread_mutex_unlock(&g.baton)
+        if load_seq_u64(<uint64_t*>&g.dirty_head) == 0:
+            return
+        if sys.pthread_mutex_trylock(&g.baton) != 0:
+            return
+        flush_dirty(g)
+
+
+# --- lists for the application --------------------------------------------------------------------------------------------
+
+cdef void engine_collect(nc_engine* g, nc_slot* t) noexcept nogil:
+    cdef uint32_t bits
+    cdef nc_end* e
+    cdef nc_offer* o
+    cdef nc_offer_event* x
+    cdef nc_seg* tail
+    cdef int known
+    while True:
+        e = session_next_ready(&t.session, &bits)
+        if e is NULL:
+            break
+        leaf_lock(&g.app_lock)
+        e.app_bits |= bits
+        known = e.in_app
+        if not known:
+            e.in_app = 1
+            e.app_next = g.app_ends
+            g.app_ends = e
+        leaf_unlock(&g.app_lock)
+        if known:
+            end_release(e, &t.session.pins)         # the list has its reference already
+        store_seq_u32(&g.app_any, 1)
+    while True:
+        o = session_next_offer(&t.session)
+        if o is NULL:
+            break
+        x = <nc_offer_event*>malloc(sizeof(nc_offer_event))
+        if x is NULL:
+            continue
+        x.next = NULL
+        x.codec = o.codec
+        x.capacity_wanted = o.capacity_wanted
+        memcpy(x.schema, o.schema, 16)
+        x.flags = o.flags
+        x.name_len = o.name_len
+        memcpy(x.name, o.name, o.name_len)
+        leaf_lock(&g.app_lock)
+        if t.offers_tail is NULL:
+            t.offers = x
+        else:
+            t.offers_tail.next = x
+        t.offers_tail = x
+        leaf_unlock(&g.app_lock)
+        list_slot(g, t, 0)
+    t.session.ready_any = 0
+    if t.session.state == SESSION_OVER and not t.told_over:
+        t.told_over = 1
+        list_slot(g, t, 1)
+    if t.session.pins is not NULL:
+        tail = t.session.pins
+        leaf_lock(&g.app_lock)
+        g.n_pins_bytes += tail.len
+        while tail.next is not NULL:
+            tail = tail.next
+            g.n_pins_bytes += tail.len
+        tail.next = g.pins
+        g.pins = t.session.pins
+        leaf_unlock(&g.app_lock)
+        t.session.pins = NULL
+
+
+cdef void list_slot(nc_engine* g, nc_slot* t, int over) noexcept nogil:
+    leaf_lock(&g.app_lock)
+    if over:
+        t.app_over = 1
+    if not t.in_app:
+        t.in_app = 1
+        t.app_next = g.app_slots
+        g.app_slots = t
+    leaf_unlock(&g.app_lock)
+    store_seq_u32(&g.app_any, 1)
+
+
+cdef void engine_poke(nc_engine* g) noexcept nogil:
+    if xchg_u32(&g.poked, 1) == 0:
+        kick(g.poke_fd)
+
+
+cdef void engine_told(nc_engine* g) noexcept nogil:
+    if load_seq_u32(&g.sleepers):
+        fetch_add_u32(&g.generation, 1)
+        sys.futex_wake(&g.generation, 0x7FFFFFFF)
+
+
+# --- one session's carrier --------------------------------------------------------------------------------------------------
+
+cdef void slot_poll(nc_engine* g, nc_slot* t, int bits) noexcept nogil:
+    if bits != t.poll_bits and not t.closed:
+        poller_change(g.poller, t.fd, bits, t)
+        t.poll_bits = bits
+
+
+cdef void slot_deadline(nc_engine* g, nc_slot* t) noexcept nogil:
+    cdef int64_t at = session_deadline(&t.session)
+    if t.linger_at and t.linger_at < at:
+        at = t.linger_at
+    if at != t.deadline:
+        t.deadline = at
+        theap_set(&g.heap, t.index, at)
+
+
+cdef void slot_shut(nc_engine* g, nc_slot* t) noexcept nogil:
+    if t.closed:
+        return
+    carrier_close(g.poller, t.fd)
+    t.closed = 1
+    t.linger_at = 0
+    free(t.pend)
+    t.pend = NULL
+    t.pend_len = t.pend_cap = 0
+    slot_deadline(g, t)
+    if load_seq_u32(&t.orphan):
+        slot_drop(g, t)
+
+
+# The session is over: let the last bytes go, read on for a while so that a reset does not destroy them.
+cdef void slot_over(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
+    if t.closed or t.linger_at:
+        return
+    if t.broken or not t.session.close_by_us:
+        slot_shut(g, t)
+        return
+    if t.pend_len == 0:
+        sys.shutdown(t.fd, sys.SHUT_WR)
+    t.linger_at = now + LINGER_NS
+    slot_deadline(g, t)
+
+
+cdef int slot_write_pending(nc_slot* t) noexcept nogil:
+    cdef int64_t n
+    if t.pend_len == 0:
+        return 1
+    n = carrier_write(t.fd, t.pend + t.pend_off, t.pend_len)
+    if n < 0:
+        t.broken = 1
+        return 0
+    t.pend_off += <size_t>n
+    t.pend_len -= <size_t>n
+    if t.pend_len:
+        return 0
+    t.pend_off = 0
+    if t.pend_cap > IDLE_PEND:
+        free(t.pend)
+        t.pend = NULL
+        t.pend_cap = 0
+    return 1
+
+
+cdef int slot_keep(nc_slot* t, const uint8_t* p, size_t n) noexcept nogil:
+    cdef uint8_t* bigger
+    if t.pend_cap < n:
+        bigger = <uint8_t*>realloc(t.pend, n)
+        if bigger is NULL:
+            return defs.NC_ENOMEM
+        t.pend = bigger
+        t.pend_cap = n
+    memcpy(t.pend, p, n)
+    t.pend_off = 0
+    t.pend_len = n
+    return defs.NC_OK
+
+
+cdef void slot_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
+    cdef int64_t n, written
+    if t.closed:
+        engine_collect(g, t)
+        return
+    while not t.broken:
+        if not slot_write_pending(t):
+            break
+        n = session_send(&t.session, g.tx, TX_BYTES, now)
+        if n == 0 or n == defs.NC_ECLOSED:
+            break
+        if n < 0:
+            # No key for another record: the limit was reached and no new epoch could come.
+            session_close(&t.session, defs.CLOSE_KEYS, NULL, 0)
+            session_path_lost(&t.session, now)
+            break
+        written = carrier_write(t.fd, g.tx, <size_t>n)
+        if written < 0:
+            t.broken = 1
+        elif written < n and slot_keep(t, g.tx + written, <size_t>(n - written)) < 0:
+            t.broken = 1
+    if t.broken and t.session.state != SESSION_OVER and not (t.poll_bits & POLL_IN):
+        session_path_lost(&t.session, now)
+    if t.session.state == SESSION_OVER:
+        slot_over(g, t, now)
+        if t.linger_at and t.pend_len == 0 and not t.closed:
+            sys.shutdown(t.fd, sys.SHUT_WR)
+    if not t.closed:
+        slot_poll(g, t, POLL_IN | (POLL_OUT if t.pend_len and not t.broken else 0))
+    slot_deadline(g, t)
+    engine_collect(g, t)
+
+
+cdef void slot_read(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
+    cdef int64_t n
+    n = carrier_read(t.fd, g.rx, RX_BYTES)
+    if n == defs.NC_EAGAIN:
+        return
+    if n <= 0:
+        t.broken = 1
+        session_path_lost(&t.session, now)
+        slot_shut(g, t)
+        return
+    if t.session.state == SESSION_OVER:
+        return                                  # lingering: read and forget
+    session_recv(&t.session, g.rx, <size_t>n, now)
+
+
+cdef void slot_ready(nc_engine* g, nc_slot* t, uint32_t bits, int64_t now) noexcept nogil:
+    if t.closed:
+        return
+    if bits & POLL_IN:
+        slot_read(g, t, now)
+        if t.closed:
+            engine_collect(g, t)
+            return
+    slot_flush(g, t, now)
+
+
+# --- pump -------------------------------------------------------------------------------------------------------------------
+
+cdef void flush_dirty(nc_engine* g) noexcept nogil:
+    cdef nc_slot* t
+    cdef nc_slot* following
+    cdef int64_t now = sys.now_ns()
+    store_rel_u64(<uint64_t*>&g.flushed_at, <uint64_t>now)
+    store_rel_u32(&g.armed, 0)
+    g.pending = 0
+    g.pumps += 1
+    t = <nc_slot*>xchg_u64(<uint64_t*>&g.dirty_head, 0)
+    while t is not NULL:
+        following = t.dirty_next
+        if load_seq_u32(&t.orphan) and t.session.state == SESSION_UP:
+            session_close(&t.session, defs.CLOSE_EXCEPTION, NULL, 0)
+        # Cleared before it is looked at: what comes later lists it anew.
+        store_seq_u32(&t.session.dirty_any, 0)
+        slot_flush(g, t, now)
+        if load_seq_u32(&t.orphan) and t.closed:
+            slot_drop(g, t)
+        t = following
+
+
+cdef void run_deadlines(nc_engine* g, int64_t now) noexcept nogil:
+    cdef int64_t idx
+    cdef nc_slot* t
+    cdef int64_t at
+    while True:
+        idx = theap_pop_due(&g.heap, now)
+        if idx < 0:
+            break
+        t = g.by_index[idx]
+        if t is NULL:
+            continue
+        t.deadline = TIMER_NEVER
+        if t.linger_at and t.linger_at <= now:
+            slot_shut(g, t)
+            engine_collect(g, t)
+            continue
+        session_on_deadline(&t.session, now)
+        slot_flush(g, t, now)
+    at = theap_next(&g.heap)
+    if at != TIMER_NEVER and (g.timer_at == 0 or at < g.timer_at or g.timer_at <= now):
+        sys.timerfd_at(g.timer_fd, at if at > 0 else 1)
+        g.timer_at = at
+    elif at == TIMER_NEVER and g.timer_at and g.timer_at <= now:
+        g.timer_at = 0
+
+
+# Baton held. What is ready now, once, within the budget.
+cdef void pump(nc_engine* g) noexcept nogil:
+    cdef nc_report[64] reports
+    cdef int n, i
+    cdef int64_t now
+    cdef void* mark
+    n = poller_wait(g.poller, reports, POLL_BATCH, 0)
+    now = sys.now_ns()
+    g.pumps += 1
+    for i in range(n if n > 0 else 0):
+        mark = reports[i].slot
+        if mark == &MARK_TIMER:
+            drain(g.timer_fd)
+            g.timer_at = 0
+        elif mark == &MARK_POKE:
+            store_seq_u32(&g.poked, 0)
+            drain(g.poke_fd)
+        else:
+            slot_ready(g, <nc_slot*>mark, reports[i].bits, now)
+            if (i & 7) == 7 and sys.now_ns() - now > PUMP_NS:
+                break                           # level-triggered: the rest is reported again
+    if load_seq_u64(<uint64_t*>&g.dirty_head):
+        flush_dirty(g)
+    run_deadlines(g, now)
+
+
+cdef void engine_pump(nc_engine* g) noexcept nogil:
+    baton_take(g)
+    pump(g)
+    baton_give(g)
+
+
+# --- appending and flushing ----------------------------------------------------------------------------------------------------
+
+cdef void engine_dirty(nc_engine* g, nc_slot* t) noexcept nogil:
+    cdef uint64_t head
+    while True:
+        head = load_acq_u64(<uint64_t*>&g.dirty_head)
+        t.dirty_next = <nc_slot*>head
+        if cas_u64(<uint64_t*>&g.dirty_head, head, <uint64_t>t):
+            return
+
+
+cdef int engine_try_flush(nc_engine* g) noexcept nogil:
+    if sys.pthread_mutex_trylock(&g.baton) != 0:
+        return 0                                # its holder looks at the dirty list once more when it lets go
+    flush_dirty(g)
+    baton_give(g)
+    return 1
+
+
+cdef int engine_appended(nc_engine* g, uint64_t n, int on_loop) noexcept nogil:
+    cdef int64_t now
+    g.pending += n
+    if g.pending >= FLUSH_BYTES:
+        return 1
+    if load_acq_u32(&g.armed):
+        return 0
+    now = sys.now_ns()
+    if now - <int64_t>load_acq_u64(<uint64_t*>&g.flushed_at) >= FLUSH_GAP_NS:
+        return 1
+    store_rel_u32(&g.armed, 1)
+    if on_loop:
+        return 2
+    sys.timerfd_at(g.tail_fd, now + FLUSH_TAIL_NS)
+    return 0
+
+
+# --- blocked callers --------------------------------------------------------------------------------------------------------------
+
+# The spin before a sleep: looks and yields. 1: something is ready.
+cdef int spin(nc_engine* g, int64_t now) noexcept nogil:
+    cdef nc_report[4] report
+    cdef int64_t until
+    cdef long switches
+    if g.spin_ns < 1000 or now < g.spin_off_until:
+        return 0
+    until = now + g.spin_ns
+    switches = sys.involuntary_switches()
+    while True:
+        if poller_wait(g.poller, report, 1, 0) > 0:
+            return 1
+        sys.sched_yield()
+        if sys.now_ns() >= until:
+            break
+    g.spin_ns >>= 1                             # found nothing
+    if sys.involuntary_switches() > switches:
+        g.spin_off_until = sys.now_ns() + 100000000
+    return 0
+
+
+# Twice the moving average of recent waits; nothing once that is longer than the longest spin.
+cdef void learn(nc_engine* g, int64_t waited) noexcept nogil:
+    g.wait_avg_ns += (waited - g.wait_avg_ns) // 8
+    g.spin_ns = 2 * g.wait_avg_ns if 2 * g.wait_avg_ns <= SPIN_NS and sys.n_cpus() >= 2 else (SPIN_NS if g.wait_avg_ns <= SPIN_NS and sys.n_cpus() >= 2 else 0)
+
+
+cdef int role_run(nc_engine* g, int64_t until_ns) noexcept nogil:
+    cdef nc_report[4] report
+    cdef int64_t now, began, left
+    cdef int ms
+    cdef int rc
+    began = sys.now_ns()
+    while True:
+        baton_take(g)
+        pump(g)
+        baton_give(g)
+        now = sys.now_ns()
+        if load_seq_u32(&g.app_any):
+            learn(g, now - began)
+            return 1
+        if now >= until_ns:
+            return 0
+        if spin(g, now):
+            continue
+        left = until_ns - now
+        ms = <int>((left + 999999) // 1000000) if left < SLICE_NS else 1000
+        if load_seq_u32(&g.app_any):
+            continue
+        rc = poller_wait(g.poller, report, 1, ms)
+        if rc == defs.NC_EAGAIN or (rc == 0 and left >= SLICE_NS):
+            return defs.NC_EAGAIN               # a signal, or time to look for one
+
+
+cdef int engine_wait(nc_engine* g, int64_t until_ns) noexcept nogil:
+    cdef uint32_t seen
+    cdef int64_t now, left
+    cdef int rc
+    if g.kind == ENGINE_CALLER and cas_u32(&g.role, 0, 1):
+        rc = role_run(g, until_ns)
+        store_seq_u32(&g.role, 0)
+        if load_seq_u32(&g.sleepers):
+            fetch_add_u32(&g.generation, 1)
+            sys.futex_wake(&g.generation, 1)    # one of them takes the role
+        return rc
+    seen = load_seq_u32(&g.generation)
+    fetch_add_u32(&g.sleepers, 1)
+    rc = 0
+    if load_seq_u32(&g.app_any) and g.kind == ENGINE_CALLER:
+        rc = 1
+    elif load_seq_u32(&g.role) or g.kind != ENGINE_CALLER:
+        now = sys.now_ns()
+        left = until_ns - now
+        if left > 0:
+            if left > SLICE_NS:
+                left = SLICE_NS
+            if sys.futex_wait(&g.generation, seen, left) != 0:
+                rc = defs.NC_EAGAIN
+            else:
+                rc = 1
+    else:
+        rc = 1                                  # the role is free: try again
+    fetch_sub_u32(&g.sleepers, 1)
+    return rc
+
+
+# --- guardian ----------------------------------------------------------------------------------------------------------------------
+
+# Stands in for a program that is elsewhere. No Python, no allocation of crypto objects, all signals blocked.
+cdef void* guardian_main(void* arg) noexcept nogil:
+    cdef nc_engine* g = <nc_engine*>arg
+    cdef nc_report[8] reports
+    cdef uint64_t seen = 0
+    cdef int quiet = 0
+    cdef int traffic = 0
+    cdef int n, i, inner, tail
+    cdef int64_t gap
+    while not load_seq_u32(&g.stopping):
+        gap = GUARD_CALLER_NS if g.kind == ENGINE_CALLER else GUARD_LOOP_NS
+        n = poller_wait(g.guard_poller, reports, 8, <int>(gap // 1000000) if traffic else -1)
+        inner = tail = 0
+        for i in range(n if n > 0 else 0):
+            if reports[i].slot == &MARK_INNER:
+                inner = 1
+            elif reports[i].slot == &MARK_TAIL:
+                tail = 1
+            else:
+                drain(g.guard_kick)
+        if tail:
+            drain(g.tail_fd)
+            serve_tail(g)
+        if inner:
+            # Something is ready after a quiet time: whoever drives gets the first chance.
+            traffic = 1
+            quiet = 0
+            seen = g.pumps
+            continue
+        if not traffic or n > 0:
+            continue
+        if g.pumps != seen:
+            quiet = 0
+            seen = g.pumps
+            continue
+        if poller_wait(g.poller, reports, 8, 0) > 0 or load_seq_u64(<uint64_t*>&g.dirty_head):
+            quiet = 0
+            baton_take(g)
+            if g.pumps == seen:
+                pump(g)
+                g.guardian_pumps += 1
+            baton_give(g)
+            seen = g.pumps
+            tell(g)
+            continue
+        quiet += 1
+        if quiet >= GUARD_QUIET:
+            traffic = 0
+            poller_change(g.guard_poller, g.poller, POLL_IN | POLL_ONCE, &MARK_INNER)
+    return NULL
+
+
+# A holder of the GIL must look: whoever sleeps in the poller, or the loop that watches it.
+cdef void tell(nc_engine* g) noexcept nogil:
+    if load_seq_u32(&g.app_any):
+        engine_poke(g)
+
+
+cdef void serve_tail(nc_engine* g) noexcept nogil:
+    if load_seq_u64(<uint64_t*>&g.dirty_head) == 0:
+        store_rel_u32(&g.armed, 0)
+        return
+    baton_take(g)
+    flush_dirty(g)
+    g.guardian_flushes += 1
+    baton_give(g)
+    tell(g)
+
+
+# --- slots --------------------------------------------------------------------------------------------------------------------------
+
+# Room for one more index in the tables.
+cdef int index_grow(nc_engine* g) noexcept nogil:
+    cdef uint32_t cap = g.index_cap * 2 if g.index_cap else 64
+    cdef void* bigger
+    if g.index_cap >= SLOTS_MAX:
+        return defs.NC_ELIMIT
+    bigger = realloc(g.by_index, cap * sizeof(nc_slot*))
+    if bigger is NULL:
+        return defs.NC_ENOMEM
+    g.by_index = <nc_slot**>bigger
+    bigger = realloc(g.free_index, cap * sizeof(uint32_t))
+    if bigger is NULL or theap_reserve(&g.heap, cap) < 0:
+        return defs.NC_ENOMEM
+    g.free_index = <uint32_t*>bigger
+    g.index_cap = cap
+    return defs.NC_OK
+
+
+cdef int engine_add(nc_engine* g, nc_slot* t) noexcept nogil:
+    cdef int rc
+    if g.n_free:
+        g.n_free -= 1
+        t.index = g.free_index[g.n_free]
+    else:
+        if g.n_index == g.index_cap:
+            rc = index_grow(g)
+            if rc < 0:
+                return rc
+        t.index = g.n_index
+        g.n_index += 1
+    g.by_index[t.index] = t
+    t.engine = g
+    t.deadline = TIMER_NEVER
+    t.all_prev = NULL
+    t.all_next = g.slots
+    if g.slots is not NULL:
+        g.slots.all_prev = t
+    g.slots = t
+    g.n_slots += 1
+    t.poll_bits = POLL_IN
+    if poller_add(g.poller, t.fd, POLL_IN, t) < 0:
+        return defs.NC_ESYS
+    slot_deadline(g, t)
+    return defs.NC_OK
+
+
+# The application has let go and the carrier is closed: nobody refers to the slot any more.
+cdef void slot_drop(nc_engine* g, nc_slot* t) noexcept nogil:
+    cdef nc_slot* at
+    cdef nc_slot** link
+    if t.all_prev is not NULL:
+        t.all_prev.all_next = t.all_next
+    elif g.slots == t:
+        g.slots = t.all_next
+    else:
+        return                                  # dropped before
+    if t.all_next is not NULL:
+        t.all_next.all_prev = t.all_prev
+    theap_clear(&g.heap, t.index)
+    g.by_index[t.index] = NULL
+    g.free_index[g.n_free] = t.index
+    g.n_free += 1
+    g.n_slots -= 1
+    session_free(&t.session)
+    engine_collect_pins(g, t)
+    leaf_lock(&g.app_lock)
+    link = &g.app_slots
+    while link[0] is not NULL and link[0] != t:
+        link = &link[0].app_next
+    if link[0] == t:
+        link[0] = t.app_next
+    leaf_unlock(&g.app_lock)
+    slot_free(t)
+
+
+cdef void engine_collect_pins(nc_engine* g, nc_slot* t) noexcept nogil:
+    cdef nc_seg* tail = t.session.pins
+    if tail is NULL:
+        return
+    leaf_lock(&g.app_lock)
+    while tail.next is not NULL:
+        tail = tail.next
+    tail.next = g.pins
+    g.pins = t.session.pins
+    leaf_unlock(&g.app_lock)
+    t.session.pins = NULL
+
+
+cdef void slot_free(nc_slot* t) noexcept nogil:
+    cdef nc_offer_event* x
+    if t.session.sealer.keys is not NULL:
+        keys_free(t.session.sealer.keys, t.session.sealer.cache)
+    while t.offers is not NULL:
+        x = t.offers
+        t.offers = x.next
+        free(x)
+    free(t.pend)
+    free(t)

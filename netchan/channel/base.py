@@ -1,0 +1,284 @@
+"""The contract between a channel end and the fronts that people hold.
+
+Layer 5: imports errors, config, markers and the wait queues; does no I/O and waits for nothing.
+
+An ``Endpoint`` is one side of one channel. It never blocks, never calls the network and may be used from any thread;
+whoever wants to wait queues up in one of its three wait queues and tries again when woken (wake-ups are hints and own
+nothing). The fronts (fronts.py, and netchan.sync made from it) add waiting, handles and the with-statement; local.py is
+the endpoint in process, the engine's bridge the one over a session. Both pass one suite (tests/unit/channel).
+
+Spec: docs/spec/channel-end.md; states in table.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol, TypeAlias
+
+from netchan.markers import EMPTY as EMPTY
+from netchan.markers import Empty as Empty
+from netchan.net.wait import Driver as Driver
+from netchan.net.wait import Waiter, WaitQueue
+
+Level: TypeAlias = Literal["received", "taken"]
+LEVELS: Final = ("received", "taken")
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelStats:
+    """What ``stats()`` returns: a snapshot, all counts since the channel was opened on this side.
+
+    Attributes:
+        sent: values accepted here for sending.
+        received: values that arrived here (one-queue channel: the same as ``sent``).
+        taken: values that a receive call here has returned.
+        discarded: values dropped by ``stop`` or ``abort`` before they were taken, those of both directions.
+        pending: values here, not yet taken.
+        capacity: values per direction, None while the other side has not said.
+        senders_waiting, receivers_waiting: calls parked now.
+        credit_limited: times a send found no room (None where it is not counted).
+    """
+
+    sent: int
+    received: int
+    taken: int
+    discarded: int
+    pending: int
+    capacity: int | None
+    senders_waiting: int
+    receivers_waiting: int
+    credit_limited: int | None = None
+
+
+class Offer(Protocol):
+    """One outstanding offer on a capacity-0 direction: the value stays the sender's until a receiver takes it."""
+
+    number: int
+    """Position in its direction, from 1, once taken; 0 before."""
+
+    def settled(self) -> bool:
+        """True once taken. False while outstanding. Raises what ended the direction if it can no longer be taken."""
+
+    def withdraw(self) -> bool:
+        """Take the offer back: True = withdrawn, nobody has it or will; False = it was taken, the send happened.
+
+        In process the answer is immediate. Idempotent.
+        """
+
+
+class Endpoint(Protocol):
+    """One side of one channel; see the module head.
+
+    Thread rule: every method may be called from any thread at any time, also from a finaliser, and returns without
+    waiting for anything but a leaf lock. Order of events on one direction is the order of the calls.
+
+    Wake-up rule: when a change makes progress possible the endpoint calls ``wake(n)`` on the queue concerned, n = number
+    of values (rx) or places (tx) that became available, and ``wake_all()`` on each queue concerned when a direction is
+    over or the capacity changed. It may wake too often (wake-ups are hints), never too rarely, and only after the change
+    is visible to ``try_*``. The three queues may be given to the endpoint by whoever makes it.
+    ``can_send``/``can_recv`` must never be False when the matching ``try_*`` would not come back empty-handed.
+
+    Attributes:
+        name: the channel's name, "" in process.
+        peer: the Peer object over there, None in process.
+        peer_id: node id for messages, "" in process.
+        type: the type form it was opened with (``Any`` if none).
+        one_queue: True where both halves are one queue (``netchan.channel``): ``aclose`` is then just ``close_send``.
+        driver: None in process; else what a blocking caller runs while it waits.
+        handles: the count of handles that users hold; made by the endpoint, used by the fronts only.
+        tx_waiters: senders waiting for room, or for the direction to be over.
+        rx_waiters: receivers waiting for a value, or for the direction to be over.
+        ack_waiters: callers waiting for progress of "received" or "taken"; always woken with ``wake_all()``.
+        close_timeout: seconds that ``aclose`` waits at most (``Config.close_timeout``).
+        prepare: None, or a function run once per value by the sending call itself, before anything waits: checks and
+            encodes, returns what ``try_send``/``offer`` want (the value itself where that is enough). Raises
+            CodecError, MessageTooLarge.
+    """
+
+    name: str
+    peer: Any
+    peer_id: str
+    type: Any
+    one_queue: bool
+    driver: Driver | None
+    handles: Handles
+    tx_waiters: WaitQueue
+    rx_waiters: WaitQueue
+    ack_waiters: WaitQueue
+    close_timeout: float
+    prepare: Callable[[Any], Any] | None
+
+    @property
+    def capacity(self) -> int | None:
+        """Values per direction accepted and not yet received; None while unknown; 0 = rendezvous."""
+
+    @property
+    def send_over(self) -> bool:
+        """True when ``try_send`` would raise."""
+
+    @property
+    def recv_over(self) -> bool:
+        """True when ``try_recv`` would raise (so never while a value can still be taken)."""
+
+    @property
+    def recv_ending(self) -> bool:
+        """True when no further value will arrive: what is pending is all there will be (or nothing is left at all)."""
+
+    def can_send(self) -> bool:
+        """True when ``try_send`` would accept or raise now. Always False on a capacity-0 direction that is not over."""
+
+    def can_recv(self) -> bool:
+        """True when ``try_recv`` would give a value or raise now."""
+
+    def try_send(self, prepared: Any) -> int:
+        """Accept a value if there is room.
+
+        Args:
+            prepared: what ``prepare`` returned (the value itself if ``prepare`` is None).
+
+        Returns:
+            The position of the value in this direction, from 1, so that ``reached(level, position)`` asks for exactly
+            this one; 0 = no room now (always 0 on capacity 0: a rendezvous goes through ``offer``).
+
+        Raises:
+            ChannelClosed: this direction is over (``close_send`` here, ``stop_recv`` there, the session was left).
+            ChannelAborted, SessionLost: the channel is gone.
+        """
+
+    def try_send_many(self, values: Iterator[Any], limit: int) -> tuple[int, bool]:
+        """Accept up to ``limit`` values; the next item is taken from the iterator only when there is room for it.
+
+        Values are prepared here. An exception of the iterator or of ``prepare`` leaves those before it accepted; the
+        item that fails to encode is lost to the iterator. ``values`` may run any Python code, so no lock is held around
+        it; room is reserved before, given back after.
+
+        Returns:
+            (accepted now, True if the iterator is exhausted). On capacity 0: (0, False).
+
+        Raises:
+            as ``try_send``, but only when nothing was accepted in this call; plus whatever the iterator raises.
+        """
+
+    def offer(self, source: Any, waiter: Waiter, *, many: bool = False) -> Offer | None:
+        """Capacity 0 only: put an offer at the tail; ``waiter`` is woken when it was taken or never can be.
+
+        Args:
+            source: a prepared value; with ``many`` an iterator whose next item is fetched only in the step in which a
+                receiver takes it, so that what is withdrawn was never taken from the iterator.
+            waiter: its ``wake()`` is called at least once after the offer is settled.
+            many: the source is an iterator.
+
+        Returns:
+            The offer, or None where the capacity is not 0: wait in ``tx_waiters`` then.
+
+        Raises:
+            as ``try_send``.
+        """
+
+    def want(self, n: int) -> None:
+        """A ``recv_many(min=n)`` waits: let at least ``n`` values be here, whatever capacity and byte budgets say.
+
+        Paired with ``unwant(n)``; several may be outstanding, the largest counts. Never called with capacity 0.
+        """
+
+    def unwant(self, n: int) -> None:
+        """Take ``want(n)`` back: the capacity holds again for later sends; what is here stays."""
+
+    def try_recv(self) -> Any:
+        """Take the value at the head, or return ``EMPTY``.
+
+        Raises (only when no value is left that may still be taken):
+            ChannelEnded: the other side closed. ChannelClosed: this side stopped.
+            ChannelAborted, SessionLost: the channel is gone.
+            CodecError: the bytes at the head are no value of this type; that message is consumed.
+        """
+
+    def try_recv_many(self, limit: int) -> list[Any]:
+        """Take up to ``limit`` values; [] = none now. Raises as ``try_recv``, only if there is nothing to return."""
+
+    def try_recv_into(self, buffer: memoryview) -> int | Empty:
+        """Copy the bytes at the head into ``buffer`` (writable, C-contiguous, format B) and take them.
+
+        Returns:
+            Bytes written, or ``EMPTY``.
+
+        Raises:
+            MessageTooLarge: (.needed) the buffer is too small; the value stays at the head.
+            CodecError: the value at the head is not bytes-like (in process only); it stays.
+            otherwise as ``try_recv``.
+        """
+
+    def sent(self) -> int:
+        """Number of values accepted on this side's sending direction so far."""
+
+    def reached(self, level: Level, position: int) -> bool:
+        """True when the first ``position`` values of the sending direction have got that far.
+
+        Args:
+            level: "received" = the other process has them; "taken" = its receive calls returned them.
+            position: a count of values, as from ``try_send`` or ``sent``; 0 is always reached.
+
+        Raises:
+            ChannelClosed: it never will (the other side stopped), ChannelAborted, SessionLost.
+        """
+
+    def ask(self, level: Level) -> None:
+        """Ask the other side to report this level promptly; does nothing in process. Called once per wait."""
+
+    def close_send(self) -> None:
+        """End the sending direction behind its values. Idempotent. Parked senders raise ChannelClosed."""
+
+    def stop_recv(self) -> None:
+        """Take no more: discard and count what is here; the other side's sends raise ChannelClosed. Idempotent."""
+
+    def abort(self, code: int, reason: str) -> None:
+        """End both directions at once, discard and count queued values. First one wins; later calls do nothing."""
+
+    def drop_send(self) -> bool:
+        """Last sending handle collected unclosed: values accepted are delivered, then ChannelAborted(DROPPED) there.
+
+        Runs in a finaliser: may only mark and wake, must not wait for a lock, and must tolerate being called inside any
+        other method of this endpoint on the same thread.
+
+        Returns:
+            True when that cuts somebody off (the direction was open and the other side had not ended its own): the
+            front warns then.
+        """
+
+    def drop_recv(self) -> None:
+        """Last receiving handle collected: like ``stop_recv``; same rules as ``drop_send``."""
+
+    def left_by_exception(self) -> None:
+        """An ``async with`` was left by an exception: ``close_unclean``, then ``stop_recv`` (not on a one-queue channel)."""
+
+    def close_unclean(self) -> None:
+        """Like ``close_send``, but the end behind the values is ChannelAborted(LEFT_BY_EXCEPTION) over there."""
+
+    def pending(self) -> int:
+        """Values here, not yet taken."""
+
+    def stats(self) -> ChannelStats:
+        """A snapshot."""
+
+
+class Handles:
+    """Which handles users hold on one endpoint; decides when the last one is gone.
+
+    Lock-free on purpose: finalisers run anywhere, also inside a lock's holder. Adding to and discarding from a set is
+    one step, and when two last handles go at once both may see it empty: what they then call is idempotent.
+
+    Attributes:
+        sending: ids of living handles that can send (Sender, Channel) and were not closed.
+        receiving: ids of living handles that can receive.
+        counted: ids of open ``Sender`` halves from ``split``/``clone``: the last close ends the direction.
+        unclean: a Sender half was left by an exception, so the last close is not a clean end.
+    """
+
+    __slots__ = ("counted", "receiving", "sending", "unclean")
+
+    def __init__(self) -> None:
+        self.sending: set[int] = set()
+        self.receiving: set[int] = set()
+        self.counted: set[int] = set()
+        self.unclean = False

@@ -1,0 +1,258 @@
+"""Values <-> bytes for channels across the network: one codec per type, chosen when the channel is opened.
+
+Layer 5: no I/O, no state but a cache-free table of codecs. Encoding checks the whole value before anything waits;
+decoding treats its input as hostile.
+
+==========  ===  ==================================================================================================
+type        id   bytes
+==========  ===  ==================================================================================================
+Any         1    MessagePack of the closed domain below
+bytes       2    the bytes themselves; any contiguous buffer in, ``bytes`` out
+str         3    MessagePack str; UTF-8, no surrogates
+int         4    MessagePack int, -2**63 to 2**64-1
+float       5    MessagePack float 64; received ints and floats 32 count as floats
+bool        6    MessagePack bool
+other       7    MessagePack of the type by msgspec
+==========  ===  ==================================================================================================
+
+All but bytes are MessagePack, so an untyped side and a typed one understand each other (``fits``). Untyped domain:
+None, bool, int from -2**63 to 2**64-1, float, str, bytes-like, list, tuple (arrives as list), dict with str, bytes or
+int keys, 32 levels deep at most. Memory of a decode is linear in its input. No codec runs
+code that the bytes name; there is no pickle. Spec: docs/spec/channel-end.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+from netchan._core.msgshape import fault
+from netchan.channel.msgpack import DEPTH_MAX, decode_any, encode_any
+from netchan.errors import CodecError, ConfigError
+
+ID_ANY: Final = 1
+ID_BYTES: Final = 2
+ID_STR: Final = 3
+ID_INT: Final = 4
+ID_FLOAT: Final = 5
+ID_BOOL: Final = 6
+ID_TYPED: Final = 7
+
+SCHEMA_MAX_BYTES: Final = 1 << 20
+"""Longest schema text that is hashed; bounds what a type with huge literals costs at ``open``."""
+
+Encoded: TypeAlias = bytes | bytearray | memoryview
+
+
+
+class Codec:
+    """How one type travels.
+
+    Attributes:
+        id: number on the wire, 1 to 7.
+        schema_hash: 16 bytes; equal where two sides mean the same type.
+        type_name: for messages.
+        encode: value -> bytes-like; raises CodecError if the value does not fit. The result may be the value's own
+            buffer: copy it before the caller can change it.
+        decode: bytes, bytearray or memoryview -> value, holding no reference to its input; raises CodecError.
+    """
+
+    __slots__ = ("decode", "encode", "id", "schema_hash", "type_name")
+
+    def __init__(
+        self,
+        id: int,
+        type_name: str,
+        encode: Callable[[Any], Encoded],
+        decode: Callable[[Encoded], Any],
+        schema: bytes = b"",
+    ) -> None:
+        self.id = id
+        self.type_name = type_name
+        self.encode = encode
+        self.decode = decode
+        self.schema_hash = hashlib.sha256(b"netchan schema 1\0" + bytes([id]) + schema).digest()[:16]
+
+    def __repr__(self) -> str:
+        return f"<Codec {self.type_name} id={self.id}>"
+
+
+# --- built-in types --------------------------------------------------------------------------------------------------
+
+
+def _encode_bytes(value: Any) -> Encoded:
+    if type(value) is bytes:
+        return value
+    try:
+        view = memoryview(value)
+    except TypeError:
+        raise _misfit(value, "bytes or another buffer") from None
+    if not view.c_contiguous:
+        raise CodecError("the buffer is not contiguous; send bytes(value)")
+    return view.cast("B") if view.nbytes else b""
+
+
+def _decode_bytes(data: Encoded) -> bytes:
+    return bytes(data)
+
+
+def _encode_str(value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise _misfit(value, "str")
+    return encode_any(value)
+
+
+def _decode_str(data: Encoded) -> str:
+    value = decode_any(data)
+    if type(value) is not str:
+        raise _mismatch(value, "str")
+    return value
+
+
+def _encode_int(value: Any) -> bytes:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _misfit(value, "int")
+    return encode_any(value)
+
+
+def _decode_int(data: Encoded) -> int:
+    value = decode_any(data)
+    if type(value) is not int:
+        raise _mismatch(value, "int")
+    return value
+
+
+def _encode_float(value: Any) -> bytes:
+    if isinstance(value, bool) or not isinstance(value, (float, int)):
+        raise _misfit(value, "float")
+    try:
+        return encode_any(float(value))
+    except OverflowError:
+        raise CodecError("the int is too large for a float channel") from None
+
+
+def _decode_float(data: Encoded) -> float:
+    value = decode_any(data)
+    if type(value) not in (float, int):
+        raise _mismatch(value, "float")
+    return float(value)
+
+
+def _encode_bool(value: Any) -> bytes:
+    if value is True or value is False:
+        return encode_any(value)
+    raise _misfit(value, "bool")
+
+
+def _decode_bool(data: Encoded) -> bool:
+    value = decode_any(data)
+    if value is True or value is False:
+        return bool(value)
+    raise _mismatch(value, "bool")
+
+
+def _mismatch(value: Any, wanted: str) -> CodecError:
+    return CodecError(f"received a {type(value).__name__} on a channel of {wanted}; open both sides with one type")
+
+
+def _misfit(value: Any, wanted: str) -> CodecError:
+    return CodecError(f"a {type(value).__name__} does not fit this channel, which carries {wanted}")
+
+
+_BUILT_IN: Final[dict[Any, Codec]] = {
+    Any: Codec(ID_ANY, "Any", encode_any, decode_any),
+    bytes: Codec(ID_BYTES, "bytes", _encode_bytes, _decode_bytes),
+    str: Codec(ID_STR, "str", _encode_str, _decode_str),
+    int: Codec(ID_INT, "int", _encode_int, _decode_int),
+    float: Codec(ID_FLOAT, "float", _encode_float, _decode_float),
+    bool: Codec(ID_BOOL, "bool", _encode_bool, _decode_bool),
+}
+
+
+# --- every other type, by msgspec ------------------------------------------------------------------------------------
+
+
+def _typed(form: Any) -> Codec:
+    name = getattr(form, "__name__", None) or str(form)
+    try:
+        import msgspec
+    except ImportError:
+        raise ConfigError(
+            f"channels of {name} need msgspec; run: pip install 'netchan[typed]' (or pip install msgspec), "
+            "or open the channel without a type"
+        ) from None
+    try:
+        decoder = msgspec.msgpack.Decoder(form)
+        schema = msgspec.json.encode(_schema(form), order="sorted")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{name} cannot be the type of a channel: {error}") from None
+    if len(schema) > SCHEMA_MAX_BYTES:
+        raise ConfigError(f"the schema of {name} takes {len(schema)} bytes; at most {SCHEMA_MAX_BYTES} are allowed")
+    encoder = msgspec.msgpack.Encoder()
+    errors = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError, UnicodeError)
+
+    def encode(value: Any) -> bytes:
+        try:
+            data: bytes = encoder.encode(value)
+            decoder.decode(data)  # the receiver's own check, made here: the error belongs to who made the value
+            why = fault(data, DEPTH_MAX)
+        except errors as error:
+            why = str(error)
+        if why:
+            raise CodecError(f"a {type(value).__name__} does not fit this channel, which carries {name}: {why}")
+        return data
+
+    def decode(data: Encoded) -> Any:
+        why = fault(data, DEPTH_MAX)
+        if not why:
+            try:
+                return decoder.decode(data)
+            except errors as error:
+                why = str(error)
+        raise CodecError(f"received bytes are no {name}: {why}")
+
+    return Codec(ID_TYPED, name, encode, decode, schema)
+
+
+def _schema(form: Any) -> Any:
+    """What two sides compare: the structure of the type, without titles and descriptions."""
+    import msgspec
+
+    def bare(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {k: bare(v) for k, v in node.items() if k not in ("description", "examples")}
+        return [bare(v) for v in node] if isinstance(node, list) else node
+
+    return bare(msgspec.json.schema(form))
+
+
+def codec_for(form: Any) -> Codec:
+    """The codec of a type form.
+
+    Args:
+        form: ``Any``, bytes, str, int, float, bool, or any type that msgspec takes.
+
+    Raises:
+        ConfigError: msgspec is needed and missing (with the pip line), or the form cannot be the type of a channel.
+    """
+    try:
+        found = _BUILT_IN.get(form)
+    except TypeError:  # unhashable: no type form
+        raise ConfigError(f"{form!r} is not a type; give Any, bytes, str, int, float, bool or a class") from None
+    return _typed(form) if found is None else found
+
+
+def codec_by_id(number: int) -> Codec | None:
+    """The codec of a channel that was accepted without a type of our own; None for one that needs the type."""
+    for codec in _BUILT_IN.values():
+        if codec.id == number:
+            return codec
+    return _BUILT_IN[Any] if number == ID_TYPED else None
+
+
+def fits(a: Codec, b: Codec) -> bool:
+    """True when what ``a`` encodes ``b`` decodes, both ways: same codec and schema, or MessagePack with ``Any``."""
+    if a.id == b.id:
+        return a.schema_hash == b.schema_hash
+    return ID_ANY in (a.id, b.id) and ID_BYTES not in (a.id, b.id)

@@ -1,0 +1,626 @@
+"""Channels in process: the endpoint over plain Python objects, by reference and not validated.
+
+Layer 5: no I/O, no waiting. One ``Flow`` is one direction; a one-queue channel has one flow that is both, a pipe has
+two. Flow of a value: try_send appends under the leaf lock -> rx queue is woken -> a receiver's own step takes it.
+Capacity 0: nothing is ever appended; an offer stays the sender's until a receiver's own step takes its value.
+
+Threads: every change happens under the flow's lock, which is a leaf: no user code runs under it (values are dropped and
+iterators advanced outside), wake-ups follow after it. Spec: docs/spec/channel-end.md.
+"""
+
+# ruff: noqa: D102 - the contract of these methods is written once, at what they implement
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Any, Final, NoReturn
+
+from netchan.channel.base import ChannelStats, Handles, Level
+from netchan.config import check_capacity
+from netchan.errors import (
+    Code,
+    CodecError,
+    ConfigError,
+    MessageTooLarge,
+    channel_aborted,
+    channel_closed,
+    channel_ended,
+)
+from netchan.markers import EMPTY, Empty
+from netchan.net.wait import Driver, Waiter, WaitQueue, leaf_lock, run_aside
+
+_CLEAN: Final = 1
+"""``Flow.end``: closed; otherwise 0 while open, or the ``Code`` that receivers get behind the values."""
+
+_PLAIN_ITERATORS: Final[tuple[type, ...]] = (type(iter([])), type(iter(())), type(iter(range(0))))
+"""Iterators whose ``next`` runs no Python code: they may be advanced under the lock."""
+
+
+class Flow:
+    """One direction: a bounded queue of accepted values, or the outstanding offers of a rendezvous.
+
+    Attributes:
+        capacity: as given. room: the bound in force (a waiting ``recv_many(min=n)`` may lift it).
+        values: accepted, not taken. offers: outstanding, oldest first. reserved: places held by a running send_many.
+        sent, taken, discarded: counts since the start; sent = taken + discarded + len(values).
+        end: 0 open, _CLEAN closed, else the code behind the values; ended_by: the endpoint that did it.
+        stopped: the receiving side takes no more. aborted: (code, reason, endpoint) or None.
+        over_tx: end or stopped or aborted: no further value is accepted.
+    """
+
+    __slots__ = (
+        "aborted",
+        "ack_waiters",
+        "capacity",
+        "discarded",
+        "end",
+        "ended_by",
+        "lock",
+        "offers",
+        "over_tx",
+        "reserved",
+        "room",
+        "rx_waiters",
+        "sent",
+        "stopped",
+        "taken",
+        "tx_waiters",
+        "values",
+        "wants",
+    )
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.room = capacity
+        self.lock = leaf_lock()
+        self.values: deque[Any] = deque()
+        self.offers: OrderedDict[LocalOffer, None] = OrderedDict()
+        self.reserved = 0
+        self.wants: list[int] = []
+        self.sent = 0
+        self.taken = 0
+        self.discarded = 0
+        self.end = 0
+        self.ended_by: LocalEndpoint | None = None
+        self.stopped = False
+        self.aborted: tuple[int, str, LocalEndpoint] | None = None
+        self.over_tx = False
+        self.tx_waiters = WaitQueue()
+        self.rx_waiters = WaitQueue()
+        self.ack_waiters = WaitQueue()
+
+    def over_rx(self) -> bool:
+        """True when there is nothing to take and never will be."""
+        return self.over_tx and not self.values and not self.reserved and not self.offers
+
+    def finish(self, mark: Callable[[], None], *, discard: bool, blocking: bool = True) -> None:
+        """End this direction: run ``mark`` under the lock, take back the offers, wake everybody.
+
+        Args:
+            mark: sets ``end``, ``stopped`` or ``aborted``.
+            discard: also drop and count what was accepted and not taken.
+            blocking: False in a finaliser: what meets a lock in use is finished on a thread of its own.
+        """
+        if not self.lock.acquire(blocking):
+            run_aside(partial(self.finish, mark, discard=discard))
+            return
+        dropped: deque[Any] | None = None
+        try:
+            mark()
+            self.over_tx = True
+            offers, self.offers = self.offers, OrderedDict()
+            if discard:
+                dropped, self.values = self.values, deque()
+                self.discarded += len(dropped)
+        finally:
+            self.lock.release()
+        del dropped  # user objects may run code when they go: not under the lock
+        for offer in offers:
+            offer.waiter.wake()
+        for queue in (self.tx_waiters, self.rx_waiters, self.ack_waiters):
+            if not queue.wake_all(blocking=blocking):
+                run_aside(queue.wake_all)
+
+    def took(self) -> None:
+        """Wake those whom a taken value concerns."""
+        if self.tx_waiters.order:
+            self.tx_waiters.wake()
+        if self.ack_waiters.order:
+            self.ack_waiters.wake_all()
+
+
+_OUT: Final = 0
+_CLAIMED: Final = 1
+_TAKEN: Final = 2
+_BACK: Final = 3
+_EXHAUSTED: Final = 4
+
+
+class LocalOffer:
+    """One value, or the next item of an iterator, that a sender holds out (contract: base.Offer)."""
+
+    __slots__ = ("claim", "endpoint", "error", "many", "number", "source", "state", "waiter")
+
+    def __init__(self, endpoint: LocalEndpoint, source: Any, waiter: Waiter, many: bool) -> None:
+        self.endpoint = endpoint
+        self.source = source
+        self.waiter = waiter
+        self.many = many
+        self.number = 0
+        self.state = _OUT
+        self.error: BaseException | None = None
+        self.claim = leaf_lock() if many else None
+
+    def settled(self) -> bool:
+        if self.state == _TAKEN:
+            return True
+        if self.state == _EXHAUSTED:
+            if self.error is not None:
+                raise self.error
+            return True
+        if self.state == _OUT:
+            self.endpoint.check_send()
+        return False
+
+    def withdraw(self) -> bool:
+        flow = self.endpoint.tx
+        with flow.lock:
+            if self.state == _OUT:
+                flow.offers.pop(self, None)
+                self.state = _BACK
+        if self.state == _CLAIMED and self.claim is not None:
+            with self.claim:  # a receiver on another thread is inside the sender's iterator: its outcome decides
+                pass
+        return self.state != _TAKEN
+
+    def advance(self) -> Any:
+        """Fetch the value for the receiver that has claimed this offer; EMPTY if the iterator gave none.
+
+        Runs the sender's iterator on the receiver's thread, outside every lock but the offer's own.
+        """
+        try:
+            value = next(self.source)
+        except StopIteration:
+            self.state = _EXHAUSTED
+        except BaseException as error:
+            self.error = error  # the sender raises it: it is the sender's iterator
+            self.state = _EXHAUSTED
+            if not isinstance(error, Exception):
+                self.waiter.wake()
+                raise
+        else:
+            return value
+        self.waiter.wake()
+        return EMPTY
+
+
+class LocalEndpoint:
+    """One side of a channel in process (contract: base.Endpoint)."""
+
+    __slots__ = (
+        "__weakref__",
+        "ack_waiters",
+        "close_timeout",
+        "driver",
+        "handles",
+        "name",
+        "one_queue",
+        "other",
+        "peer",
+        "peer_id",
+        "prepare",
+        "rx",
+        "rx_waiters",
+        "tx",
+        "tx_waiters",
+        "type",
+    )
+
+    def __init__(self, type: Any, tx: Flow, rx: Flow) -> None:
+        self.name = ""
+        self.peer: Any = None
+        self.peer_id = ""
+        self.type = type
+        self.tx = tx
+        self.rx = rx
+        self.one_queue = tx is rx
+        self.other: LocalEndpoint = self
+        self.driver: Driver | None = None
+        self.handles = Handles()
+        self.close_timeout = 0.0
+        self.prepare: Callable[[Any], Any] | None = None
+        self.tx_waiters = tx.tx_waiters
+        self.rx_waiters = rx.rx_waiters
+        self.ack_waiters = tx.ack_waiters
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    def try_send(self, prepared: Any) -> int:
+        flow = self.tx
+        with flow.lock:
+            if flow.over_tx:
+                self.check_send()
+            if len(flow.values) + flow.reserved >= flow.room:
+                return 0
+            flow.values.append(prepared)
+            flow.sent = position = flow.sent + 1
+        if flow.rx_waiters.order:
+            flow.rx_waiters.wake()
+        return position
+
+    def try_send_many(self, values: Iterator[Any], limit: int) -> tuple[int, bool]:
+        flow = self.tx
+        if type(values) in _PLAIN_ITERATORS:
+            with flow.lock:
+                if flow.over_tx:
+                    self.check_send()
+                n = min(limit, flow.room - len(flow.values) - flow.reserved)
+                if n <= 0:
+                    return 0, False
+                before = len(flow.values)
+                flow.values.extend(islice(values, n))
+                accepted = len(flow.values) - before
+                flow.sent += accepted
+            if flow.rx_waiters.order:
+                flow.rx_waiters.wake(accepted)
+            return accepted, accepted < n
+        accepted = 0
+        while accepted < limit:
+            with flow.lock:
+                if flow.over_tx:
+                    if accepted:
+                        break
+                    self.check_send()
+                if len(flow.values) + flow.reserved >= flow.room:
+                    break
+                flow.reserved += 1
+            try:
+                value = next(values, EMPTY)
+            except BaseException:
+                self._give_place_back(flow)
+                raise
+            if value is EMPTY:
+                self._give_place_back(flow)
+                return accepted, True
+            with flow.lock:
+                # The place was held when the item left the iterator, so it is accepted even if we were closed since.
+                flow.reserved -= 1
+                flow.sent += 1
+                if flow.stopped or flow.aborted is not None:
+                    flow.discarded += 1
+                else:
+                    flow.values.append(value)
+            accepted += 1
+            if flow.rx_waiters.order:
+                flow.rx_waiters.wake()
+        return accepted, False
+
+    def _give_place_back(self, flow: Flow) -> None:
+        with flow.lock:
+            flow.reserved -= 1
+            over = flow.over_tx
+        flow.tx_waiters.wake()
+        if over:
+            flow.rx_waiters.wake_all()
+
+    def offer(self, source: Any, waiter: Waiter, *, many: bool = False) -> LocalOffer | None:
+        flow = self.tx
+        if flow.capacity != 0:
+            return None
+        offer = LocalOffer(self, source, waiter, many)
+        with flow.lock:
+            if flow.over_tx:
+                self.check_send()
+            flow.offers[offer] = None
+        if flow.rx_waiters.order:
+            flow.rx_waiters.wake()
+        return offer
+
+    def can_send(self) -> bool:
+        flow = self.tx
+        return flow.over_tx or len(flow.values) + flow.reserved < flow.room
+
+    @property
+    def send_over(self) -> bool:
+        return self.tx.over_tx
+
+    def check_send(self) -> None:
+        """Raise what a send gets now; nothing while the direction is open."""
+        flow = self.tx
+        if flow.aborted is not None:
+            self._raise_aborted(flow)
+        if flow.end:
+            raise channel_closed(self.name, self.peer_id, "it was closed for sending", "make a new channel to send more")
+        if flow.stopped:
+            raise channel_closed(self.name, self.peer_id, "the receiving side takes no more", "stop sending")
+
+    # --- receiving ---------------------------------------------------------------------------------------------------
+
+    def try_recv(self) -> Any:
+        flow = self.rx
+        with flow.lock:
+            if flow.values:
+                value = flow.values.popleft()
+                flow.taken += 1
+            elif flow.offers:
+                value = EMPTY
+            elif flow.over_tx and not flow.reserved:
+                self._raise_recv(flow)
+            else:
+                return EMPTY
+        if value is EMPTY:
+            value = self._take_offer(flow)
+            if value is EMPTY:
+                return EMPTY if not flow.over_rx() else self.try_recv()
+        if flow.tx_waiters.order or flow.ack_waiters.order:
+            flow.took()
+        return value
+
+    def _take_offer(self, flow: Flow) -> Any:
+        while True:
+            with flow.lock:
+                if not flow.offers:
+                    return EMPTY
+                offer, _ = flow.offers.popitem(last=False)
+                if offer.claim is None:
+                    flow.sent += 1
+                    flow.taken += 1
+                    offer.number = flow.sent
+                    offer.state = _TAKEN
+                    value = offer.source
+                else:
+                    offer.state = _CLAIMED
+                    offer.claim.acquire()
+            if offer.claim is not None:
+                try:
+                    value = offer.advance()
+                    if value is EMPTY:
+                        continue
+                    with flow.lock:
+                        flow.sent += 1
+                        flow.taken += 1
+                        offer.number = flow.sent
+                        offer.state = _TAKEN
+                finally:
+                    offer.claim.release()
+            offer.waiter.wake()
+            return value
+
+    def try_recv_many(self, limit: int) -> list[Any]:
+        flow = self.rx
+        with flow.lock:
+            values = flow.values
+            n = min(limit, len(values))
+            if n == len(values):
+                got = list(values)
+                values.clear()
+            else:
+                got = [values.popleft() for _ in range(n)]
+            flow.taken += n
+        while len(got) < limit and flow.offers:
+            value = self._take_offer(flow)
+            if value is EMPTY:
+                break
+            got.append(value)
+        if not got:
+            first = self.try_recv()
+            if first is EMPTY:
+                return []
+            got.append(first)
+            return got
+        if flow.tx_waiters.order:
+            flow.tx_waiters.wake(len(got))
+        if flow.ack_waiters.order:
+            flow.ack_waiters.wake_all()
+        return got
+
+    def try_recv_into(self, buffer: memoryview) -> int | Empty:
+        flow = self.rx
+        with flow.lock:
+            offer = None
+            if flow.values:
+                value = flow.values[0]
+            elif flow.offers:
+                offer = next(iter(flow.offers))
+                if offer.many:
+                    raise CodecError("recv_into cannot take from a send_many of a capacity-0 channel; use recv()")
+                value = offer.source
+            elif flow.over_tx and not flow.reserved:
+                self._raise_recv(flow)
+            else:
+                return EMPTY
+            try:
+                view = memoryview(value).cast("B")
+            except (TypeError, BufferError):
+                raise CodecError(
+                    f"recv_into wants bytes, but the next value is a {type(value).__name__}; take it with recv()"
+                ) from None
+            if view.nbytes > buffer.nbytes:
+                raise MessageTooLarge(
+                    f"the next value has {view.nbytes} bytes, the buffer {buffer.nbytes}; "
+                    "give a larger one (the value is still there)",
+                    needed=view.nbytes,
+                    limit=buffer.nbytes,
+                )
+            buffer[: view.nbytes] = view
+            if offer is None:
+                flow.values.popleft()
+            else:
+                del flow.offers[offer]
+                flow.sent += 1
+                offer.number = flow.sent
+                offer.state = _TAKEN
+            flow.taken += 1
+        if offer is not None:
+            offer.waiter.wake()
+        flow.took()
+        return view.nbytes
+
+    def can_recv(self) -> bool:
+        flow = self.rx
+        return bool(flow.values) or bool(flow.offers) or flow.over_rx()
+
+    @property
+    def recv_over(self) -> bool:
+        return self.rx.over_rx()
+
+    @property
+    def recv_ending(self) -> bool:
+        return self.rx.over_tx and not self.rx.reserved
+
+    def want(self, n: int) -> None:
+        flow = self.rx
+        with flow.lock:
+            flow.wants.append(n)
+            flow.room = max(flow.capacity, *flow.wants)
+        flow.tx_waiters.wake(n)
+
+    def unwant(self, n: int) -> None:
+        flow = self.rx
+        with flow.lock:
+            flow.wants.remove(n)
+            flow.room = max(flow.capacity, *flow.wants) if flow.wants else flow.capacity
+
+    def _raise_recv(self, flow: Flow) -> NoReturn:
+        if flow.aborted is not None:
+            self._raise_aborted(flow)
+        if flow.stopped:
+            raise channel_closed(self.name, self.peer_id, "this side stopped receiving", "make a new channel to go on")
+        if flow.end != _CLEAN:
+            raise channel_aborted(self.name, self.peer_id, code=flow.end, reason="", by_us=flow.ended_by is self)
+        raise channel_ended(self.name, self.peer_id)
+
+    def _raise_aborted(self, flow: Flow) -> NoReturn:
+        code, reason, by = flow.aborted or (0, "", self)
+        raise channel_aborted(self.name, self.peer_id, code=code, reason=reason, by_us=by is self)
+
+    # --- progress ----------------------------------------------------------------------------------------------------
+
+    def sent(self) -> int:
+        return self.tx.sent
+
+    def reached(self, level: Level, position: int) -> bool:
+        flow = self.tx
+        if position <= flow.taken:
+            return True
+        if flow.aborted is not None:
+            self._raise_aborted(flow)
+        if level == "received":
+            return True
+        if flow.stopped:
+            raise channel_closed(
+                self.name, self.peer_id, "the receiving side stopped and dropped what was accepted", "stop sending"
+            )
+        return False
+
+    def ask(self, level: Level) -> None:
+        return None
+
+    # --- ending ------------------------------------------------------------------------------------------------------
+
+    def close_send(self) -> None:
+        self._end(_CLEAN)
+
+    def close_unclean(self) -> None:
+        self._end(Code.LEFT_BY_EXCEPTION)
+
+    def _end(self, how: int, *, blocking: bool = True) -> None:
+        flow = self.tx
+
+        def mark() -> None:
+            if not flow.end:
+                flow.end = int(how)
+                flow.ended_by = self
+
+        if not flow.end:
+            flow.finish(mark, discard=False, blocking=blocking)
+
+    def stop_recv(self) -> None:
+        self._stop(blocking=True)
+
+    def _stop(self, *, blocking: bool) -> None:
+        flow = self.rx
+
+        def mark() -> None:
+            flow.stopped = True
+
+        if not flow.stopped and flow.aborted is None:
+            flow.finish(mark, discard=True, blocking=blocking)
+
+    def abort(self, code: int, reason: str) -> None:
+        for flow in (self.tx,) if self.one_queue else (self.tx, self.rx):
+            self._abort_flow(flow, code, reason)
+
+    def _abort_flow(self, flow: Flow, code: int, reason: str) -> None:
+        def mark() -> None:
+            if flow.aborted is None:
+                flow.aborted = (code, reason, self)
+
+        if flow.aborted is None:
+            flow.finish(mark, discard=True)
+
+    def drop_send(self) -> bool:
+        flow = self.tx
+        if flow.over_tx:
+            return False
+        noticed = bool(self.other.handles.receiving)
+        self._end(Code.DROPPED, blocking=False)
+        return noticed
+
+    def drop_recv(self) -> None:
+        self._stop(blocking=False)
+
+    def left_by_exception(self) -> None:
+        self.close_unclean()
+        if not self.one_queue:
+            self.stop_recv()
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    @property
+    def capacity(self) -> int | None:
+        return self.tx.capacity
+
+    def pending(self) -> int:
+        return len(self.rx.values)
+
+    def stats(self) -> ChannelStats:
+        tx, rx = self.tx, self.rx
+        return ChannelStats(
+            sent=tx.sent,
+            received=rx.sent,
+            taken=rx.taken,
+            discarded=tx.discarded if self.one_queue else tx.discarded + rx.discarded,
+            pending=len(rx.values),
+            capacity=tx.capacity,
+            senders_waiting=len(tx.tx_waiters),
+            receivers_waiting=len(rx.rx_waiters),
+        )
+
+
+def channel_endpoint(type: Any, capacity: Any) -> LocalEndpoint:
+    """One queue: whatever anyone sends, any receiver takes.
+
+    Raises:
+        ConfigError: capacity is no int from 0 to 2**30.
+    """
+    flow = Flow(_capacity(capacity))
+    return LocalEndpoint(type, flow, flow)
+
+
+def pipe_endpoints(type: Any, capacity: Any) -> tuple[LocalEndpoint, LocalEndpoint]:
+    """Two joined ends: what one sends the other receives. Raises as ``channel_endpoint``."""
+    there, back = Flow(_capacity(capacity)), Flow(_capacity(capacity))
+    a, b = LocalEndpoint(type, there, back), LocalEndpoint(type, back, there)
+    a.other, b.other = b, a
+    return a, b
+
+
+def _capacity(capacity: Any) -> int:
+    checked = check_capacity(capacity)
+    if checked is None:
+        raise ConfigError("capacity=None is for channels across the network; give a number of values, 0 = rendezvous")
+    return checked

@@ -1,0 +1,74 @@
+"""Untyped values as MessagePack, over a closed domain.
+
+Layer 5: no I/O, no state. Both directions pass the compiled structure check (netchan/_core/msgshape): what we send is
+in the domain whatever the packer would accept, and what we receive has every declared count covered by bytes that are
+there and at most 32 open containers, before a decoder allocates for it. Spec: docs/spec/channel-end.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgpack
+
+from netchan._core.msgshape import fault
+from netchan.errors import CodecError
+
+DEPTH_MAX: Final = 32
+"""Containers that may be open at a time: bounds the decoder's stack and what nested headers can cost."""
+
+_PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
+
+
+def encode_any(value: Any) -> bytes:
+    """Encode a value of the untyped domain.
+
+    Raises:
+        CodecError: it holds something else, an int outside -2**63 … 2**64-1, or more than 32 levels.
+    """
+    try:
+        data: bytes = msgpack.packb(value, use_bin_type=True, default=_buffer)
+    except CodecError:
+        raise
+    except (TypeError, ValueError, OverflowError, RecursionError, BufferError) as error:
+        raise CodecError(f"a {type(value).__name__} cannot be sent untyped: {_say(error)}") from None
+    if type(value) not in _PLAIN:
+        why = fault(data, DEPTH_MAX)
+        if why:
+            raise CodecError(
+                f"a {type(value).__name__} cannot be sent untyped: {why}; convert it, or open the channel with a type"
+            )
+    return data
+
+
+def decode_any(data: bytes | bytearray | memoryview) -> Any:
+    """Decode one untyped value; the result holds no reference to ``data``.
+
+    Raises:
+        CodecError: malformed, outside the domain, deeper than 32 levels, or followed by more bytes.
+    """
+    why = fault(data, DEPTH_MAX)
+    if why:
+        raise CodecError(f"received bytes are no value of the untyped domain: {why}")
+    try:
+        return msgpack.unpackb(data, raw=False, use_list=True, strict_map_key=False)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CodecError(f"received bytes are no value of the untyped domain: {_say(error)}") from None
+
+
+def _buffer(value: Any) -> bytes:
+    """Called by the packer for what it does not know: other buffers go as bytes."""
+    if isinstance(value, int):
+        raise CodecError("an int outside -2**63 … 2**64-1 cannot be sent untyped; send it as str or bytes")
+    try:
+        view = memoryview(value)
+    except TypeError:
+        raise CodecError(
+            f"a {type(value).__name__} cannot be sent untyped; convert it to None, bool, int, float, str, bytes, list "
+            "or dict, or open the channel with a type"
+        ) from None
+    return view.tobytes()
+
+
+def _say(error: BaseException) -> str:
+    return str(error)[:200] or type(error).__name__

@@ -1,0 +1,148 @@
+"""Settings of a node: frozen, every default with its unit and the reason for it.
+
+Layer 0: imports the exceptions only. A ``Config`` is checked when it is made, so that a wrong figure is reported
+where it was written and never from inside a session. Everything that can grow has its bound here or in ``Limits``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from math import isfinite
+from typing import Any, Final
+
+from netchan.errors import ConfigError
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+CAPACITY_DEFAULT: Final = 1024
+"""Values per direction when neither side names a capacity: what a credit loop of 100 µs needs at 10 M values/s."""
+CAPACITY_MAX: Final = 1 << 30
+"""Largest capacity; keeps positions plus credit far below the 62 bits of the wire."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds that a well-behaved program never meets; each names the cost or attack that it bounds."""
+
+    unopened_channels: int = 256
+    """Channels offered by the other side that wait for ``open`` here: bounds a stranger's memory (x 16 KiB)."""
+    unopened_values: int = 64
+    """Values accepted per channel before the other side has opened it; with the byte bound below."""
+    unopened_bytes: int = 16 * KIB
+    """Bytes accepted per channel before the other side has opened it."""
+    channel_bytes: int = 64 * KIB
+    """Floor of bytes in flight per channel and direction; no budget can take it away."""
+    channel_bytes_max: int = 4 * MIB
+    """Ceiling to which a byte-limited channel grows: about one bandwidth-delay product at 1 Gbit/s and 30 ms."""
+    half_open: int = 256
+    """Handshakes in progress before the handshake rate limit is enforced: bounds memory under a flood."""
+    half_open_per_address: int = 64
+    """Handshakes in progress from one address; the oldest silent one is dropped first."""
+    handshake_rate: float = 20.0
+    """Failed or unfinished handshakes per second from one /32 or /64 when under load: 2 % of a core at 1 ms each."""
+    handshake_burst: int = 5
+    """How many of those may come at once."""
+    paths: int = 8
+    """Paths per session: bounds what a peer can make us probe."""
+
+    def __post_init__(self) -> None:
+        for name in ("unopened_channels", "unopened_values", "half_open", "half_open_per_address", "handshake_burst"):
+            _check_int(f"limits.{name}", getattr(self, name), 1, 1 << 20)
+        for name in ("unopened_bytes", "channel_bytes", "channel_bytes_max"):
+            _check_int(f"limits.{name}", getattr(self, name), 4 * KIB, 1 << 40)
+        _check_int("limits.paths", self.paths, 1, 64)
+        _check_seconds("limits.handshake_rate", self.handshake_rate, 0.001, 1e9, unit="per second")
+        if self.channel_bytes_max < self.channel_bytes:
+            raise ConfigError(
+                f"limits.channel_bytes_max={self.channel_bytes_max} is below limits.channel_bytes="
+                f"{self.channel_bytes}; raise the first or lower the second"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Settings of a node, a listener or a dial. All times in seconds, all sizes in bytes.
+
+    Raises:
+        ConfigError: a figure is out of its range, or two contradict each other; the message names the field.
+    """
+
+    lease: float = 300.0
+    """How long a session without a path is kept: a reboot of a router or a walk through a tunnel. The smaller wins."""
+    dial_timeout: float = 10.0
+    """Whole ``dial``, all addresses: three TCP SYN retries (1, 3, 7 s) of one lost path fit in."""
+    handshake_timeout: float = 5.0
+    """One handshake on one connection: four flights at a round trip of 1 s; bounds half-open state."""
+    close_timeout: float = 5.0
+    """``aclose`` and ``async with`` wait at most this long for what was accepted to arrive over there."""
+    heartbeat: float = 5.0
+    """Idle path is probed after this; doubled while quiet up to 60 s. Below the usual 30 s of NAT tables."""
+    max_message: int = 64 * MIB
+    """Longest single value, encoded: bounds the memory one value can ask for."""
+    max_channels: int = 65_536
+    """Channels open at a time in one session: at 1 KiB each 64 MiB."""
+    backlog: int = 128
+    """Peers that wait in a listener for ``recv``: like a socket's listen queue."""
+    session_bytes: int = 8 * MIB
+    """Sealed, unacknowledged bytes per session: one bandwidth-delay product at 1 Gbit/s and 64 ms."""
+    node_bytes: int = 256 * MIB
+    """The same over all sessions of a node: 32 sessions at full stretch; bounds the process."""
+    await_spin: bool = True
+    """``await recv()`` on an empty channel may poll for at most 20 µs before it parks; off saves CPU, costs latency."""
+    limits: Limits = field(default_factory=Limits)
+    """Bounds against floods and mistakes."""
+
+    def __post_init__(self) -> None:
+        _check_seconds("lease", self.lease, 0.0, 30 * 86_400.0)
+        _check_seconds("dial_timeout", self.dial_timeout, 0.001, 3_600.0)
+        _check_seconds("handshake_timeout", self.handshake_timeout, 0.001, 3_600.0)
+        _check_seconds("close_timeout", self.close_timeout, 0.0, 3_600.0)
+        _check_seconds("heartbeat", self.heartbeat, 0.01, 3_600.0)
+        _check_int("max_message", self.max_message, 1 * KIB, 1 << 40)
+        _check_int("max_channels", self.max_channels, 1, 1 << 24)
+        _check_int("backlog", self.backlog, 1, 1 << 16)
+        _check_int("session_bytes", self.session_bytes, 64 * KIB, 1 << 40)
+        _check_int("node_bytes", self.node_bytes, 64 * KIB, 1 << 44)
+        if self.await_spin is not True and self.await_spin is not False:
+            raise ConfigError(f"await_spin={self.await_spin!r} is not a bool; write True or False")
+        if not isinstance(self.limits, Limits):
+            raise ConfigError(f"limits={self.limits!r} is not a Limits; write limits=Limits(...)")
+        if self.node_bytes < self.session_bytes:
+            raise ConfigError(
+                f"node_bytes={self.node_bytes} is below session_bytes={self.session_bytes}: "
+                "one session could never use its budget; raise the first or lower the second"
+            )
+
+    def __repr__(self) -> str:
+        changed = [f.name for f in fields(self) if getattr(self, f.name) != getattr(_DEFAULT, f.name)]
+        return f"Config({', '.join(f'{name}={getattr(self, name)!r}' for name in changed)})"
+
+
+def _check_seconds(name: str, value: Any, low: float, high: float, unit: str = "seconds") -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"{name}={value!r} is not a number; give {unit} as int or float")
+    if not isfinite(value) or not low <= value <= high:
+        raise ConfigError(f"{name}={value!r} is out of range; give {low:g} to {high:g} {unit}")
+
+
+def _check_int(name: str, value: Any, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{name}={value!r} is not a whole number; give an int")
+    if not low <= value <= high:
+        raise ConfigError(f"{name}={value} is out of range; give {low} to {high}")
+
+
+_DEFAULT: Final = Config()
+
+
+def check_capacity(capacity: Any, *, none_ok: bool = False) -> int | None:
+    """Return ``capacity`` if it is a usable one (0 … 2**30 values; None where the other side may decide).
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if capacity is None and none_ok:
+        return None
+    _check_int("capacity", capacity, 0, CAPACITY_MAX)
+    return int(capacity)

@@ -1,0 +1,204 @@
+"""Bounds on connections that have not finished a handshake: half-open table, rate per address, held dead sockets.
+
+Layer: net (L3), sans-IO; times and random draws are arguments. Knows no sockets: connections are keys of the caller.
+Flow: HalfOpen.admit on accept -> heard when a HELLO passed the gate -> done at the end; DeadSockets.hold for silence.
+Ownership: one of each per node, used under the caller's lock. Spec: docs/spec/handshake.md §2.2, §9.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+MAX_HALF_OPEN_PER_ADDRESS = 64
+MAX_HALF_OPEN = 1_024
+LOAD_HALF_OPEN = 256
+LOAD_WAIT_NS = 50_000_000
+RATE_PER_S = 20
+RATE_BURST = 5
+MAX_BUCKETS = 8_192
+MAX_DEAD_SOCKETS = 256
+DRAIN_MIN_NS, DRAIN_MAX_NS = 30_000_000_000, 90_000_000_000
+_NS = 1_000_000_000
+
+
+def address_group(host: str | None) -> str | None:
+    """What counts as one source: an IPv4 address, an IPv6 /64; None (exempt) for loopback, Unix and in-process.
+
+    Args:
+        host: textual IP address, an IPv6 zone allowed; None for carriers without one. Text that is no address counts as itself.
+    """
+    if host is None:
+        return None
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host[:255]
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        elif not address.is_loopback:
+            return f"{ipaddress.ip_network((int(address) >> 64 << 64, 64))}"
+    return None if address.is_loopback else str(address)
+
+
+class TokenBuckets:
+    """20 tokens a second, burst 5, for each group; a token is given back when its handshake ended well."""
+
+    def __init__(self, rate_per_s: int = RATE_PER_S, burst: int = RATE_BURST, limit: int = MAX_BUCKETS) -> None:
+        self._step_ns, self._burst, self._limit = _NS // rate_per_s, burst, limit
+        # group -> time at which the bucket is (or will be) full: one number says all (a GCRA)
+        self._full_at: OrderedDict[str, int] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._full_at)
+
+    def has_token(self, group: str, now_ns: int) -> bool:
+        """True if a handshake of this group may start now."""
+        return self._full_at.get(group, now_ns) - now_ns <= (self._burst - 1) * self._step_ns
+
+    def take(self, group: str, now_ns: int) -> None:
+        """Count a handshake; may go below zero by one burst, no further."""
+        full_at = max(self._full_at.get(group, now_ns), now_ns) + self._step_ns
+        self._full_at[group] = min(full_at, now_ns + 2 * self._burst * self._step_ns)
+        self._full_at.move_to_end(group)
+        if len(self._full_at) > self._limit:
+            self._full_at.popitem(last=False)
+
+    def give_back(self, group: str) -> None:
+        """The handshake ended well: it does not count."""
+        if group in self._full_at:
+            self._full_at[group] -= self._step_ns
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Whether a new connection may stay, and which older ones the caller must drop for it."""
+
+    admitted: bool
+    drop: tuple[Hashable, ...] = ()
+    reason: str = ""
+
+
+class HalfOpen:
+    """Connections whose handshake has not ended, with the limits of §9."""
+
+    def __init__(
+        self, per_address: int = MAX_HALF_OPEN_PER_ADDRESS, total: int = MAX_HALF_OPEN, load: int = LOAD_HALF_OPEN
+    ) -> None:
+        self._per_address, self._total, self._load = per_address, total, load
+        self._groups: dict[Hashable, str | None] = {}
+        # silent ones only, oldest first; one table in all and one per group, so a victim is found without a search
+        self._silent: OrderedDict[Hashable, None] = OrderedDict()
+        self._silent_of: dict[str, OrderedDict[Hashable, None]] = {}
+        self._count_of: dict[str, int] = {}
+        self._buckets = TokenBuckets()
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def under_load(self, queue_wait_ns: int = 0) -> bool:
+        """True when rates are enforced and cookies asked for."""
+        return len(self._groups) > self._load or queue_wait_ns > LOAD_WAIT_NS
+
+    def admit(self, key: Hashable, host: str | None, now_ns: int, queue_wait_ns: int = 0) -> Admission:
+        """Enter a new connection.
+
+        Args:
+            key: names the connection, unique among half-open ones.
+            host: textual address, None for Unix and in-process.
+            now_ns: monotonic nanoseconds.
+            queue_wait_ns: how long the oldest connection waits for the acceptor.
+
+        Returns:
+            Not admitted: close it in silence. `drop`: older silent connections to close first; they are out of the table.
+
+        Raises:
+            ValueError: the key is in the table already.
+        """
+        if key in self._groups:
+            raise ValueError("connection is in the table already")
+        group = address_group(host)
+        if group is not None and self.under_load(queue_wait_ns) and not self._buckets.has_token(group, now_ns):
+            return Admission(False, (), "rate per address")
+        drop: list[Hashable] = []
+        if group is not None and self._count_of.get(group, 0) >= self._per_address:
+            mine = self._silent_of.get(group)
+            if not mine:
+                return Admission(False, (), "half-open per address")
+            drop.append(self._remove(next(iter(mine))))
+        if len(self._groups) >= self._total:
+            if not self._silent:
+                return Admission(False, tuple(drop), "half-open in all")
+            drop.append(self._remove(next(iter(self._silent))))
+        self._groups[key] = group
+        self._silent[key] = None
+        if group is not None:
+            self._silent_of.setdefault(group, OrderedDict())[key] = None
+            self._count_of[group] = self._count_of.get(group, 0) + 1
+            self._buckets.take(group, now_ns)
+        return Admission(True, tuple(drop))
+
+    def heard(self, key: Hashable) -> None:
+        """The connection passed the gate: it is no longer dropped for newer ones. Unknown keys are ignored."""
+        self._silent.pop(key, None)
+        group = self._groups.get(key)
+        if group is not None and group in self._silent_of:
+            self._silent_of[group].pop(key, None)
+            if not self._silent_of[group]:
+                del self._silent_of[group]
+
+    def done(self, key: Hashable, established: bool) -> None:
+        """The handshake ended; one that was established gives its token back. Unknown keys are ignored."""
+        group = self._groups.get(key)
+        if key in self._groups:
+            self._remove(key)
+            if established and group is not None:
+                self._buckets.give_back(group)
+
+    def _remove(self, key: Hashable) -> Hashable:
+        self.heard(key)
+        group = self._groups.pop(key)
+        if group is not None:
+            self._count_of[group] -= 1
+            if not self._count_of[group]:
+                del self._count_of[group]
+        return key
+
+
+def drain_deadline(accepted_ns: int, rng: Callable[[int], bytes]) -> int:
+    """When to close a connection that gets no answer: a random time 30–90 s after it was accepted (monotonic ns)."""
+    return accepted_ns + DRAIN_MIN_NS + int.from_bytes(rng(8), "big") % (DRAIN_MAX_NS - DRAIN_MIN_NS + 1)
+
+
+class DeadSockets:
+    """Connections that are only drained until their time is over; at most 256, the oldest is closed for a new one."""
+
+    def __init__(self, limit: int = MAX_DEAD_SOCKETS) -> None:
+        self._limit = limit
+        self._held: OrderedDict[Hashable, int] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def hold(self, key: Hashable, deadline_ns: int) -> Hashable | None:
+        """Keep a connection until `deadline_ns`; returns the one to close for it, or None."""
+        self._held[key] = deadline_ns
+        return self._held.popitem(last=False)[0] if len(self._held) > self._limit else None
+
+    def forget(self, key: Hashable) -> None:
+        """The other side closed it."""
+        self._held.pop(key, None)
+
+    def next_deadline(self) -> int | None:
+        """The earliest deadline, or None."""
+        return min(self._held.values(), default=None)
+
+    def expired(self, now_ns: int) -> list[Hashable]:
+        """Take out those whose time is over; the caller closes them."""
+        keys = [key for key, deadline in self._held.items() if deadline <= now_ns]
+        for key in keys:
+            del self._held[key]
+        return keys

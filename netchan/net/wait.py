@@ -1,0 +1,410 @@
+"""Waiting: queues of tasks and threads, and how each of them sleeps and is woken.
+
+Layer 3; the only module that imports asyncio or threading. Holds no value and no channel state.
+
+1. A call that finds nothing joins the ``WaitQueue`` of its endpoint with a waiter, tries again, then parks.
+2. A change at the endpoint wakes waiters in order of arrival. A wake-up is a hint and owns nothing: the waiter takes
+   the value in its own step, so a cancelled one has nothing to give back.
+3. Whoever leaves the queue, served or not, nudges the next one if there may be more to take. So a wake-up is never
+   lost with a waiter: while something is ready and somebody waits, the head is awake.
+
+Threads: a queue's lock is a leaf, and re-entrant because a finaliser may run inside it; a finaliser only ever wakes,
+and never waits for the lock. Another async library means another waiter and pause here and nothing elsewhere.
+Spec: docs/spec/channel-end.md.
+"""
+
+# ruff: noqa: D102 - overriding methods keep the contract of Waiter
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import types
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Generator
+from time import monotonic
+from typing import Any, Final, Protocol
+
+READY_CALLS_MAX: Final = 128
+"""Ready calls of one task without a real suspension; the next one yields to the loop (bounds how long others wait)."""
+READY_SECONDS_MAX: Final = 0.0005
+"""The same in seconds."""
+
+
+class Driver(Protocol):
+    """What moves a network endpoint while a thread waits for it; endpoints in process have none."""
+
+    def check_blocking(self) -> None:
+        """Raise RuntimeError on the thread whose running loop drives this engine: blocking there would wait for itself.
+
+        Called once per call that is about to wait, before it joins a queue.
+        """
+
+    def drive(self, waiter: ThreadWaiter, deadline: float | None) -> None:
+        """Do the engine's work until ``waiter.woken`` is true or ``deadline`` passed; may return early.
+
+        Args:
+            waiter: of this thread; ``waiter.woken`` may turn true at any time, ``poke`` follows.
+            deadline: in seconds of ``time.monotonic()``, or None.
+
+        Raises:
+            KeyboardInterrupt: within 100 ms of the signal; and whatever else a signal handler raises.
+        """
+
+    def poke(self, waiter: ThreadWaiter) -> None:
+        """``waiter.woken`` was set: make its ``drive`` return soon. From any thread, never blocks, never raises."""
+
+
+class Waiter:
+    """One waiting call.
+
+    Attributes:
+        woken: a wake-up was given and not yet looked at; reading it is free.
+        deadline: seconds of ``time.monotonic()`` after which ``park`` raises TimeoutError, or None.
+        bounded: True when ``at_most`` set the deadline, not the caller.
+    """
+
+    __slots__ = ("__weakref__", "bounded", "deadline", "woken")
+
+    def __init__(self, deadline: float | None = None) -> None:
+        self.woken = False
+        self.deadline = deadline
+        self.bounded = False
+
+    def at_most(self, seconds: float) -> None:
+        """Bring the deadline forward to ``seconds`` from now; does nothing if it is nearer already."""
+        end = monotonic() + seconds
+        if self.deadline is None or end < self.deadline:
+            self.deadline = end
+            self.bounded = True
+
+    def wake(self) -> None:
+        """Give a wake-up; from any thread, never blocks, does nothing when one is pending."""
+        if not self.woken:
+            self.woken = True
+            self._notify()
+
+    def asleep(self) -> bool:
+        """True when no wake-up is pending; another thread may change that at any time."""
+        return not self.woken
+
+    def rearm(self) -> None:
+        """Take the pending wake-up away, before looking again at what was waited for."""
+        self.woken = False
+
+    def gone(self) -> bool:
+        """True when whoever waits can never run again."""
+        return False
+
+    def excuse(self, error: BaseException) -> bool:
+        """True if ``error`` came too late: the operation has happened, so the call returns normally."""
+        raise NotImplementedError
+
+    def _notify(self) -> None:
+        raise NotImplementedError
+
+
+class WaitQueue:
+    """Waiters of one kind at one endpoint, first come first served over tasks, threads and loops.
+
+    Attributes:
+        order: the waiters by arrival; only this class changes it, testing it for emptiness is free.
+    """
+
+    __slots__ = ("_lock", "order")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.order: OrderedDict[Waiter, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def join(self, waiter: Waiter) -> None:
+        """Queue up at the tail."""
+        with self._lock:
+            self._head()
+            self.order[waiter] = None
+
+    def may_try(self, waiter: Waiter) -> bool:
+        """True when it is this waiter's turn (woken, or nobody is before it); takes the pending wake-up away."""
+        with self._lock:
+            if waiter.woken:
+                waiter.woken = False
+                return True
+            return next(iter(self.order), None) is waiter
+
+    def leave(self, waiter: Waiter, more: Callable[[], bool]) -> None:
+        """Leave the queue, served or not; the next one is woken if ``more()`` says there may be something to take."""
+        with self._lock:
+            self.order.pop(waiter, None)
+            waiter.woken = False
+        if self.order and more():
+            self.nudge()
+
+    def nudge(self) -> None:
+        """See to it that the head is awake."""
+        with self._lock:
+            head = self._head()
+            if head is not None:
+                head.wake()
+
+    def reserved(self) -> bool:
+        """True when the head was woken and has not looked yet: a newcomer must not overtake it."""
+        if not self.order:
+            return False
+        with self._lock:
+            head = self._head()
+            return head is not None and head.woken
+
+    def wake(self, n: int = 1, *, blocking: bool = True) -> bool:
+        """Wake the first ``n`` waiters that have no wake-up pending; from any thread.
+
+        Args:
+            n: how many.
+            blocking: False in a finaliser: give up, with the answer False, if another thread is at the queue.
+        """
+        if not self.order:
+            return True
+        if not self._lock.acquire(blocking):
+            return False
+        try:
+            self._head()
+            for waiter in self.order:
+                if not waiter.woken:
+                    waiter.wake()
+                    n -= 1
+                    if n <= 0:
+                        break
+            return True
+        finally:
+            self._lock.release()
+
+    def wake_all(self, *, blocking: bool = True) -> bool:
+        """Wake everybody; ``blocking`` as in ``wake``."""
+        return self.wake(1 << 62, blocking=blocking)
+
+    def _head(self) -> Waiter | None:
+        """The first waiter that can still run; those before it (their loop was closed under them) are removed."""
+        while True:
+            head = next(iter(self.order), None)
+            if head is None or not head.gone():
+                return head
+            del self.order[head]
+
+
+# --- asyncio ---------------------------------------------------------------------------------------------------------
+
+
+class AsyncWaiter(Waiter):
+    """A waiting asyncio task: asleep on a future of its own loop."""
+
+    __slots__ = ("_future", "_loop")
+
+    def __init__(self, deadline: float | None = None) -> None:
+        super().__init__(deadline)
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[None] | None = None
+
+    async def park(self) -> None:
+        """Wait for the wake-up.
+
+        Raises:
+            asyncio.CancelledError: the task was cancelled; the wake-up, if any, stays pending.
+            TimeoutError: the deadline passed first.
+        """
+        budget = THREAD.budget
+        while self.asleep():
+            future: asyncio.Future[None] = self._loop.create_future()
+            self._future = future
+            if not self.asleep():  # another thread was between our two looks: it saw no future to set
+                self._future = None
+                break
+            timer = None
+            if self.deadline is not None:
+                timer = self._loop.call_later(max(0.0, self.deadline - monotonic()), _set, future)
+            try:
+                await future
+            finally:
+                self._future = None
+                if timer is not None:
+                    timer.cancel()
+                budget.calls = 0
+            if self.deadline is not None and self.asleep() and monotonic() >= self.deadline:
+                raise TimeoutError("the time given for this call passed")
+
+    def gone(self) -> bool:
+        return self._loop.is_closed()
+
+    def excuse(self, error: BaseException) -> bool:
+        if isinstance(error, TimeoutError):
+            return True
+        if not isinstance(error, asyncio.CancelledError):
+            return False
+        task = asyncio.current_task()
+        if task is not None and task.cancelling() > 0:
+            _owe(task, self._loop)
+        return True
+
+    def _notify(self) -> None:
+        future = self._future
+        if future is None:
+            return
+        if asyncio._get_running_loop() is self._loop:
+            _set(future)
+        else:
+            try:
+                self._loop.call_soon_threadsafe(_set, future)
+            except RuntimeError:
+                pass  # the loop was closed; the queue drops such waiters
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class Budget:
+    """Ready calls of the running task since this thread's loop last got control from inside netchan.
+
+    One count per thread is enough for "per task": between two calls of one task that did not suspend no other task of
+    the thread ran. A task that suspended elsewhere starts with what is left, so it yields too early, never too late.
+
+    Attributes:
+        calls: ready calls so far.
+        since: ``time.monotonic()`` of the first of them.
+    """
+
+    __slots__ = ("calls", "since")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.since = 0.0
+
+
+class _PerThread(threading.local):
+    def __init__(self) -> None:
+        self.budget = Budget()
+
+
+THREAD: Final = _PerThread()
+"""``THREAD.budget`` is the running thread's."""
+_owed: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+
+
+@types.coroutine
+def _give_way() -> Generator[None, None, None]:
+    yield
+
+
+async def pause() -> None:
+    """Let the loop run: the budget of ready calls is used up, or a cancellation is owed to this task.
+
+    Raises:
+        asyncio.CancelledError: one is pending or owed; the call that pauses has done nothing yet.
+    """
+    budget = THREAD.budget
+    if _owed:
+        task = asyncio.current_task()
+        if task is not None and task in _owed:
+            _owed.discard(task)
+            if task.cancelling() > 0:
+                raise asyncio.CancelledError
+    budget.calls = 0
+    await _give_way()
+    budget.calls = 1
+    budget.since = monotonic()
+
+
+def _owe(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
+    """Postpone a cancellation that met an operation which had already happened.
+
+    It is raised by the task's next netchan call, or thrown into whatever else the task sleeps on in the next loop turn;
+    both only while the task is still being cancelled, so that a ``timeout()`` block that ended leaves nothing behind.
+    """
+    _owed.add(task)
+    THREAD.budget.calls = READY_CALLS_MAX  # sends this task's next call, which runs before any other's, into pause()
+    loop.call_soon(_collect_debt, task)
+
+
+def _collect_debt(task: asyncio.Task[Any]) -> None:
+    if task in _owed:
+        _owed.discard(task)
+        if task.cancelling() > 0 and not task.done():
+            task.uncancel()
+            task.cancel()
+
+
+# --- threads ---------------------------------------------------------------------------------------------------------
+
+
+class ThreadWaiter(Waiter):
+    """A blocked thread: asleep on a lock, or driving the engine of its endpoint while it waits.
+
+    Attributes:
+        driver: what to run instead of sleeping, or None.
+    """
+
+    __slots__ = ("_sleep", "driver")
+
+    def __init__(self, driver: Driver | None = None, timeout: float | None = None) -> None:
+        """Start the clock.
+
+        Args:
+            driver: of the endpoint.
+            timeout: seconds from now, 0 = look once; None = no limit.
+
+        Raises:
+            RuntimeError: this thread's running loop drives the engine that would have to make progress.
+        """
+        super().__init__(None if timeout is None else monotonic() + timeout)
+        if driver is not None:
+            driver.check_blocking()
+        self.driver = driver
+        self._sleep = threading.Lock()
+        self._sleep.acquire()
+
+    def park(self) -> None:
+        """Wait for the wake-up.
+
+        Raises:
+            TimeoutError: the deadline passed first.
+            KeyboardInterrupt: at once on POSIX, where a signal interrupts the wait for a lock.
+        """
+        while self.asleep():
+            if self.driver is not None:
+                self.driver.drive(self, self.deadline)
+            elif self.deadline is None:
+                self._sleep.acquire()
+            else:
+                self._sleep.acquire(timeout=min(max(0.0, self.deadline - monotonic()), threading.TIMEOUT_MAX))
+            if self.deadline is not None and self.asleep() and monotonic() >= self.deadline:
+                raise TimeoutError("the time given for this call passed")
+
+    def excuse(self, error: BaseException) -> bool:
+        return isinstance(error, TimeoutError)
+
+    def _notify(self) -> None:
+        try:
+            self._sleep.release()
+        except RuntimeError:
+            pass  # a former wake-up that the sleeper did not need is still there
+        if self.driver is not None:
+            self.driver.poke(self)
+
+
+# --- for the layers above, which import neither library --------------------------------------------------------------
+
+
+def leaf_lock() -> threading.RLock:
+    """A lock for a bounded step, re-entrant because a finaliser may run inside it."""
+    return threading.RLock()
+
+
+def run_aside(step: Callable[[], object]) -> None:
+    """Run a short step soon on a thread of its own: for finalisers that met a lock in use. Not at interpreter exit."""
+    try:
+        threading.Thread(target=step, name="netchan-finaliser", daemon=True).start()
+    except RuntimeError:
+        pass  # the interpreter is going down, and the waiters with it

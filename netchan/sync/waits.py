@@ -1,0 +1,177 @@
+# Made from netchan/channel/waits.py by tools/async_to_sync.py: edit that file, then run the tool.
+"""The waits behind the fronts: join a queue, try, sleep, try again; each with a timeout, none loses or doubles a value.
+
+Layer 5; netchan/sync/waits.py is made from this file by tools/async_to_sync.py. An operation happens in one step of
+the caller itself (``try_*``) or has not happened; only a capacity-0 send can happen while its caller is cancelled, and
+then the waiter says what becomes of the cancellation (net/wait.py). Spec: docs/spec/channel-end.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from netchan.channel.base import Endpoint, Level, Offer
+from netchan.errors import ConfigError
+from netchan.markers import EMPTY
+from netchan.net.wait import READY_CALLS_MAX, ThreadWaiter
+
+
+def wait_recv(endpoint: Endpoint, attempt: Callable[[], Any], waiter: ThreadWaiter) -> Any:
+    """Take in order of arrival with ``attempt`` (one of the endpoint's ``try_recv*``; EMPTY = nothing yet)."""
+    queue = endpoint.rx_waiters
+    queue.join(waiter)
+    try:
+        while True:
+            if queue.may_try(waiter):
+                got = attempt()
+                if got is not EMPTY:
+                    return got
+            waiter.park()
+    finally:
+        queue.leave(waiter, endpoint.can_recv)
+
+
+def check_min(endpoint: Endpoint, least: int) -> None:
+    """Raise ConfigError if ``recv_many(min=least)`` cannot be served: a rendezvous hands over one value at a time."""
+    if least > 1 and endpoint.capacity == 0:
+        raise ConfigError("recv_many(min=...) above 1 cannot work on a capacity-0 channel; use min=1 or a capacity")
+
+
+def wait_recv_min(endpoint: Endpoint, limit: int, least: int, waiter: ThreadWaiter) -> list[Any]:
+    """Take ``least`` to ``limit`` values in one step, or what is left before the end.
+
+    Nothing is taken before enough is here, so that a cancelled call leaves all values at the head.
+    """
+    queue = endpoint.rx_waiters
+    queue.join(waiter)
+    endpoint.want(least)
+    try:
+        while True:
+            if queue.may_try(waiter):
+                check_min(endpoint, least)
+                if endpoint.pending() >= least or endpoint.recv_ending:
+                    got = endpoint.try_recv_many(limit)
+                    if got:
+                        return got
+            waiter.park()
+    finally:
+        endpoint.unwant(least)
+        queue.leave(waiter, endpoint.can_recv)
+
+
+def wait_send(endpoint: Endpoint, check: Callable[[], object], prepared: Any, waiter: ThreadWaiter) -> int:
+    """Send in order of arrival; returns the value's position. ``check`` raises when the handle was closed."""
+    queue = endpoint.tx_waiters
+    queue.join(waiter)
+    try:
+        while True:
+            check()
+            if endpoint.capacity == 0:
+                offer = endpoint.offer(prepared, waiter)
+                if offer is not None:
+                    _settle(offer, check, waiter)
+                    return offer.number
+            if queue.may_try(waiter):
+                position = endpoint.try_send(prepared)
+                if position:
+                    return position
+            waiter.park()
+    finally:
+        queue.leave(waiter, endpoint.can_send)
+
+
+def _settle(offer: Offer, check: Callable[[], object], waiter: ThreadWaiter) -> None:
+    """Wait until the offer is taken; on any error take it back, unless it was taken already.
+
+    Args:
+        offer: outstanding.
+        check: raises when the handle it came from was closed.
+        waiter: woken when the offer is settled.
+    """
+    try:
+        while not offer.settled():
+            check()
+            waiter.park()
+            waiter.rearm()
+    except BaseException as error:
+        if offer.withdraw() or not waiter.excuse(error):
+            raise
+
+
+def wait_send_many(
+    endpoint: Endpoint,
+    check: Callable[[], object],
+    values: Iterator[Any],
+    left: int | None,
+    new: Callable[[], ThreadWaiter],
+) -> int:
+    """Send all of ``values`` in order of arrival with other senders, batch by batch.
+
+    Args:
+        endpoint: where to.
+        check: raises when the handle was closed.
+        values: the next item is taken only when there is room for it (capacity 0: when a receiver takes it).
+        left: number of items if it is known, so that the call need not wait for room to learn that there is no more.
+        new: makes a waiter.
+    """
+    total = 0
+    queue = endpoint.tx_waiters
+    waiter: ThreadWaiter | None = None
+    while left is None or total < left:
+        check()
+        limit = READY_CALLS_MAX if left is None else min(READY_CALLS_MAX, left - total)
+        if not queue.order and endpoint.capacity != 0:
+            accepted, exhausted = endpoint.try_send_many(values, limit)
+            total += accepted
+            if exhausted:
+                break
+            if accepted:
+                continue
+        if waiter is None:
+            waiter = new()
+        queue.join(waiter)
+        try:
+            accepted, exhausted = _send_some(endpoint, check, values, limit, waiter)
+        finally:
+            queue.leave(waiter, endpoint.can_send)
+        total += accepted
+        if exhausted:
+            break
+    return total
+
+
+def _send_some(
+    endpoint: Endpoint, check: Callable[[], object], values: Iterator[Any], limit: int, waiter: ThreadWaiter
+) -> tuple[int, bool]:
+    queue = endpoint.tx_waiters
+    while True:
+        if endpoint.capacity == 0:
+            check()
+            offer = endpoint.offer(values, waiter, many=True)
+            if offer is not None:
+                _settle(offer, check, waiter)
+                return (1, False) if offer.number else (0, True)
+        if queue.may_try(waiter):
+            check()
+            accepted, exhausted = endpoint.try_send_many(values, limit)
+            if accepted or exhausted:
+                return accepted, exhausted
+        waiter.park()
+
+
+def wait_reached(endpoint: Endpoint, level: Level, position: int, waiter: ThreadWaiter) -> None:
+    """Wait until the first ``position`` values have got to ``level``; cancelled = the values stay sent."""
+    queue = endpoint.ack_waiters
+    queue.join(waiter)
+    try:
+        endpoint.ask(level)
+        while not endpoint.reached(level, position):
+            waiter.park()
+            waiter.rearm()
+    finally:
+        queue.leave(waiter, _nothing_more)
+
+
+def _nothing_more() -> bool:
+    return False

@@ -1,0 +1,210 @@
+"""netchan._core.provider: finding and proving the crypto library (docs/spec/keys.md §7)."""
+
+import asyncio
+import os
+import ssl
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from netchan._core import _selftest_crypto as selftest
+from netchan._core import provider
+
+PROVIDERS = provider.available()
+PAIRS = [pytest.param(p, c, id=f"{p.name}-{c}") for p in PROVIDERS for c in p.ciphers]
+
+
+def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
+    base = {key: value for key, value in os.environ.items() if key != "NETCHAN_CRYPTO"}
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env=base | env, capture_output=True, text=True, timeout=50
+    )
+
+
+class TestFinding:
+    def test_available_lists_ssl_first_and_each_library_once(self) -> None:
+        assert PROVIDERS[0].name == "ssl"
+        assert len({p.path for p in PROVIDERS}) == len(PROVIDERS)
+        assert all("aes-256-gcm" in p.ciphers or "chacha20-poly1305" in p.ciphers for p in PROVIDERS)
+
+    def test_ssl_library_is_the_one_ssl_itself_uses(self) -> None:
+        found = provider.load("ssl")
+        assert found.version == ssl.OPENSSL_VERSION
+        with open("/proc/self/maps") as maps:
+            assert any(os.path.realpath(found.path) in line for line in maps)
+
+    def test_load_twice_returns_the_same_object(self) -> None:
+        assert provider.load("ssl") is provider.load("ssl")
+
+    def test_load_of_a_missing_path_names_the_extra_and_the_attempt(self) -> None:
+        with pytest.raises(provider.ProviderError, match=r"pip install netchan\[sodium\].*no/such/lib is not there"):
+            provider.load("/no/such/lib")
+
+    def test_load_of_a_library_without_crypto_is_refused(self) -> None:
+        with pytest.raises(provider.ProviderError, match="neither EVP nor libsodium"):
+            provider.load(_libc())
+
+    def test_path_of_a_libcrypto_gives_the_library_behind_ssl(self) -> None:
+        assert provider.load(provider.load("ssl").path) is provider.load("ssl")
+
+    def test_provider_cannot_be_made_by_hand(self) -> None:
+        with pytest.raises(TypeError):
+            provider.Provider()
+
+
+def _libc() -> str:
+    with open("/proc/self/maps") as maps:
+        return next(line.split()[-1] for line in maps if "/libc.so" in line or "/libc-" in line)
+
+
+class TestOverride:
+    def test_choice_reads_the_variable(self) -> None:
+        assert provider.choice({"NETCHAN_CRYPTO": "nacl"}, False) == "nacl"
+
+    def test_choice_without_or_with_empty_variable_is_none(self) -> None:
+        assert provider.choice({}, False) is None
+        assert provider.choice({"NETCHAN_CRYPTO": ""}, False) is None
+
+    def test_choice_in_a_secure_process_is_ignored(self) -> None:
+        assert provider.choice({"NETCHAN_CRYPTO": "/tmp/evil.so"}, True) is None
+
+    def test_variable_selects_the_library_and_is_not_softened(self) -> None:
+        code = "from netchan._core import provider; print(provider.load().name)"
+        assert run(code, NETCHAN_CRYPTO="system").stdout.strip() == "system"
+        assert run(code).stdout.strip() == "ssl"
+        refused = run(code, NETCHAN_CRYPTO="/no/such/lib")
+        assert refused.returncode == 1 and "ProviderError" in refused.stderr
+
+    @pytest.mark.skipif(not any(p.name == "nacl" for p in PROVIDERS), reason="PyNaCl is not installed")
+    def test_variable_nacl_selects_libsodium(self) -> None:
+        code = "from netchan._core import provider; print(provider.load().name)"
+        assert run(code, NETCHAN_CRYPTO="nacl").stdout.strip() == "nacl"
+
+    def test_no_library_at_all_raises_provider_error(self) -> None:
+        code = """
+            import sys
+            for name in ("_ssl", "nacl", "nacl._sodium"):
+                sys.modules[name] = None
+            from netchan._core import provider
+            try:
+                provider.load("nacl")
+            except provider.ProviderError as error:
+                print("netchan[sodium]" in str(error) and "PyNaCl is not installed" in str(error))
+        """
+        assert run(code).stdout.strip() == "True"
+
+
+class TestProof:
+    def test_a_wrong_libcrypto_is_refused_by_version_and_by_known_answer(self, tmp_path: object) -> None:
+        """A library with the right names but wrong behaviour is never offered."""
+        source = tmp_path / "fake.c"  # type: ignore[operator]
+        good = (
+            "EVP_CIPHER_CTX_free EVP_EncryptInit_ex EVP_EncryptUpdate EVP_EncryptFinal_ex EVP_DecryptInit_ex "
+            "EVP_DecryptUpdate EVP_DecryptFinal_ex EVP_CIPHER_CTX_ctrl EVP_MD_CTX_free EVP_DigestInit_ex "
+            "EVP_DigestUpdate EVP_DigestFinal_ex ERR_clear_error ERR_peek_last_error ERR_set_mark ERR_pop_to_mark "
+            "OPENSSL_cleanse"
+        ).split()
+        body = "".join(f"int {name}(void) {{ return 1; }}\n" for name in good)
+        body += "static char room[64]; void *EVP_CIPHER_CTX_new(void) { return room; }\n"
+        body += "void *EVP_MD_CTX_new(void) { return room; } const char *OpenSSL_version(int k) { return room; }\n"
+        body += "void *EVP_sha256(void) { return room; } void *EVP_aes_256_gcm(void) { return room; }\n"
+        for version, text in (("0x20000000UL", r"reason -2"), ("0x50000000UL", r"reason -2"),
+                              ("0x30000130UL", r"fails known answer")):
+            source.write_text(body + f"unsigned long OpenSSL_version_num(void) {{ return {version}; }}\n")
+            target = tmp_path / f"fake{version}.so"  # type: ignore[operator]
+            subprocess.run(["cc", "-shared", "-fPIC", "-o", str(target), str(source)], check=True)
+            with pytest.raises(provider.ProviderError, match=text):
+                provider.load(str(target))
+
+    def test_libcrypto_without_chacha_offers_aes_only(self, tmp_path: object) -> None:
+        """A FIPS configuration has no ChaCha20: the other cipher stays usable and the error queue stays empty."""
+        conf = tmp_path / "openssl.cnf"  # type: ignore[operator]
+        conf.write_text(
+            "openssl_conf = a\n[a]\nalg_section = b\nproviders = c\n[b]\ndefault_properties = fips=no_such_value\n"
+            "[c]\ndefault = d\n[d]\nactivate = 1\n"
+        )
+        code = """
+            from netchan._core import provider
+            try:
+                found = provider.load("ssl")
+                print(found.ciphers)
+            except provider.ProviderError as error:
+                print("refused" , "reason -3" in str(error))
+        """
+        done = run(code, OPENSSL_CONF=str(conf))
+        assert done.returncode == 0, done.stderr
+        assert "refused True" in done.stdout or "chacha" not in done.stdout
+
+    def test_speed_reports_three_sizes_in_gigabytes_per_second(self) -> None:
+        for p in PROVIDERS:
+            speeds = provider.speed(p.name, time.perf_counter_ns)
+            assert list(speeds) == [64, 1024, 16384]
+            assert all(0.0001 < value < 1000 for value in speeds.values())
+
+    def test_speed_of_an_unknown_cipher_raises_value_error(self) -> None:
+        with pytest.raises(ValueError, match="unknown cipher"):
+            provider.speed("ssl", time.perf_counter_ns, "rot13")
+
+
+class TestErrorQueue:
+    @pytest.mark.parametrize(("p", "cipher"), PAIRS)
+    def test_tls_in_the_same_loop_survives_probes_and_failed_records(self, p: provider.Provider, cipher: str) -> None:
+        """A forgotten entry in the thread's error queue makes an unrelated SSLObject.read raise SSLError."""
+
+        async def main() -> None:
+            left, right = ssl.MemoryBIO(), ssl.MemoryBIO()
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            tls = context.wrap_bio(left, right)
+            record = selftest.Context(p, cipher)
+            record.key(bytes(32), 2)
+            for turn in range(50):
+                provider.available()
+                with pytest.raises(provider.ProviderError):
+                    provider.load("/no/such/lib")
+                assert record.open(bytes(12), b"", bytes(40)) == (0, bytes(24)), turn
+                with pytest.raises(ssl.SSLWantReadError):
+                    tls.do_handshake()
+                await asyncio.sleep(0)
+
+        asyncio.run(main())
+
+    def test_probe_in_a_fresh_process_leaves_the_queue_of_tls_empty(self, tmp_path: object) -> None:
+        code = """
+            import ssl
+            left, right = ssl.MemoryBIO(), ssl.MemoryBIO()
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            tls = context.wrap_bio(left, right)
+            from netchan._core import provider
+            try:
+                provider.load("ssl")
+            except provider.ProviderError:
+                pass
+            try:
+                tls.do_handshake()
+            except ssl.SSLWantReadError:
+                print("clean")
+        """
+        assert run(code).stdout.strip() == "clean"
+
+
+class TestExit:
+    def test_process_that_seals_without_the_gil_exits_cleanly(self) -> None:
+        """40 exits while a thread without the GIL re-keys and seals with contexts made beforehand."""
+        code = """
+            import threading, time
+            from netchan._core import _selftest_crypto as selftest, provider
+            found = provider.load()
+            run = threading.Thread(target=selftest.seal_for_ever, args=(found, found.ciphers[0], 8), daemon=True)
+            run.start()
+            while selftest.seals_done() < 200:
+                time.sleep(0)
+        """
+        outcomes = [run(code).returncode for _ in range(40)]
+        assert outcomes == [0] * 40
