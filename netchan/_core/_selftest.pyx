@@ -170,12 +170,12 @@ def bench_varint(bytes data, long rounds):
     cdef uint64_t v = 0
     cdef uint64_t total = 0
     cdef uint64_t count = 0
-    cdef long i
+    cdef long _i
     cdef int64_t t0
     cdef int64_t t1
     with nogil:
         t0 = _now_ns()
-        for i in range(rounds):
+        for _i in range(rounds):
             cursor.rd_init(&rd, p, n)
             while cursor.rd_varint(&rd, &v) == 0:
                 total += v
@@ -258,11 +258,11 @@ def bench_ranges(long rounds):
     cdef int64_t t0
     cdef int64_t t1
     cdef uint64_t at = 0
-    cdef long i
+    cdef long _i
     ranges.ranges_init(&r, 16)
     with nogil:
         t0 = _now_ns()
-        for i in range(rounds):
+        for _i in range(rounds):
             ranges.ranges_add(&r, at, at + 1200)
             at += 1200
         t1 = _now_ns()

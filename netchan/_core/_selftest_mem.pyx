@@ -63,10 +63,10 @@ cdef class Leaf:
 
     def hammer(self, long rounds, size_t copy_bytes):
         """Adds one to two plain counters under the lock; returns how often they were seen unequal (0 if it locks)."""
-        cdef long i
+        cdef long _i
         cdef long torn = 0
         with nogil:
-            for i in range(rounds):
+            for _i in range(rounds):
                 leaf.leaf_lock(&self.l)
                 if self.low != self.high:
                     torn += 1
@@ -82,12 +82,12 @@ cdef class Leaf:
 
     def bench(self, long rounds):
         """Nanoseconds per uncontended lock and unlock."""
-        cdef long i
+        cdef long _i
         cdef int64_t t0
         cdef int64_t t1
         with nogil:
             t0 = _now_ns()
-            for i in range(rounds):
+            for _i in range(rounds):
                 leaf.leaf_lock(&self.l)
                 leaf.leaf_unlock(&self.l)
             t1 = _now_ns()
@@ -98,16 +98,33 @@ def atomics_u32(uint32_t start, uint32_t v):
     """Every u32 helper once, each from ``start``: (name -> (returned, value after))."""
     cdef uint32_t x
     cdef dict out = {}
-    x = start; r = leaf.fetch_add_u32(&x, v); out["add"] = (r, x)
-    x = start; r = leaf.fetch_sub_u32(&x, v); out["sub"] = (r, x)
-    x = start; r = leaf.fetch_or_u32(&x, v); out["or"] = (r, x)
-    x = start; r = leaf.fetch_and_u32(&x, v); out["and"] = (r, x)
-    x = start; r = leaf.xchg_u32(&x, v); out["xchg"] = (r, x)
-    x = start; r = leaf.cas_u32(&x, start, v); out["cas_hit"] = (r, x)
-    x = start; r = leaf.cas_u32(&x, start ^ 1, v); out["cas_miss"] = (r, x)
-    leaf.store_rlx_u32(&x, v); out["rlx"] = (leaf.load_rlx_u32(&x), x)
-    leaf.store_rel_u32(&x, start); out["rel"] = (leaf.load_acq_u32(&x), x)
-    leaf.store_seq_u32(&x, v); out["seq"] = (leaf.load_seq_u32(&x), x)
+    x = start
+    r = leaf.fetch_add_u32(&x, v)
+    out["add"] = (r, x)
+    x = start
+    r = leaf.fetch_sub_u32(&x, v)
+    out["sub"] = (r, x)
+    x = start
+    r = leaf.fetch_or_u32(&x, v)
+    out["or"] = (r, x)
+    x = start
+    r = leaf.fetch_and_u32(&x, v)
+    out["and"] = (r, x)
+    x = start
+    r = leaf.xchg_u32(&x, v)
+    out["xchg"] = (r, x)
+    x = start
+    r = leaf.cas_u32(&x, start, v)
+    out["cas_hit"] = (r, x)
+    x = start
+    r = leaf.cas_u32(&x, start ^ 1, v)
+    out["cas_miss"] = (r, x)
+    leaf.store_rlx_u32(&x, v)
+    out["rlx"] = (leaf.load_rlx_u32(&x), x)
+    leaf.store_rel_u32(&x, start)
+    out["rel"] = (leaf.load_acq_u32(&x), x)
+    leaf.store_seq_u32(&x, v)
+    out["seq"] = (leaf.load_seq_u32(&x), x)
     return out
 
 
@@ -115,14 +132,27 @@ def atomics_u64(uint64_t start, uint64_t v):
     """As atomics_u32, for u64."""
     cdef uint64_t x
     cdef dict out = {}
-    x = start; r = leaf.fetch_add_u64(&x, v); out["add"] = (r, x)
-    x = start; r = leaf.fetch_sub_u64(&x, v); out["sub"] = (r, x)
-    x = start; r = leaf.xchg_u64(&x, v); out["xchg"] = (r, x)
-    x = start; r = leaf.cas_u64(&x, start, v); out["cas_hit"] = (r, x)
-    x = start; r = leaf.cas_u64(&x, start ^ 1, v); out["cas_miss"] = (r, x)
-    leaf.store_rlx_u64(&x, v); out["rlx"] = (leaf.load_rlx_u64(&x), x)
-    leaf.store_rel_u64(&x, start); out["rel"] = (leaf.load_acq_u64(&x), x)
-    leaf.store_seq_u64(&x, v); out["seq"] = (leaf.load_seq_u64(&x), x)
+    x = start
+    r = leaf.fetch_add_u64(&x, v)
+    out["add"] = (r, x)
+    x = start
+    r = leaf.fetch_sub_u64(&x, v)
+    out["sub"] = (r, x)
+    x = start
+    r = leaf.xchg_u64(&x, v)
+    out["xchg"] = (r, x)
+    x = start
+    r = leaf.cas_u64(&x, start, v)
+    out["cas_hit"] = (r, x)
+    x = start
+    r = leaf.cas_u64(&x, start ^ 1, v)
+    out["cas_miss"] = (r, x)
+    leaf.store_rlx_u64(&x, v)
+    out["rlx"] = (leaf.load_rlx_u64(&x), x)
+    leaf.store_rel_u64(&x, start)
+    out["rel"] = (leaf.load_acq_u64(&x), x)
+    leaf.store_seq_u64(&x, v)
+    out["seq"] = (leaf.load_seq_u64(&x), x)
     return out
 
 
@@ -192,7 +222,8 @@ cdef class Pool:
         cdef pool.nc_pool_stats st
         pool.pool_stats(&self.p, &st)
         return dict(
-            used=[st.used[k] for k in range(pool.POOL_CLASSES)], cached=[st.cached[k] for k in range(pool.POOL_CLASSES)],
+            used=[st.used[k] for k in range(pool.POOL_CLASSES)],
+            cached=[st.cached[k] for k in range(pool.POOL_CLASSES)],
             bytes=st.bytes, n_reused=st.n_reused, n_made=st.n_made, n_failed=st.n_failed, n_bad_puts=st.n_bad_puts,
         )
 
@@ -232,13 +263,13 @@ cdef class Pool:
 
     def hammer(self, long rounds, uint32_t payload_bytes, uint8_t mark):
         """Get, fill with ``mark``, share, release, look again; returns how often a foreign byte was seen."""
-        cdef long i
+        cdef long _i
         cdef long bad = 0
         cdef pool.nc_buf* b
         cdef pool.nc_buf* c
         cdef uint8_t* at
         with nogil:
-            for i in range(rounds):
+            for _i in range(rounds):
                 b = pool.pool_get(&self.p, payload_bytes)
                 if b == NULL:
                     continue
@@ -253,13 +284,13 @@ cdef class Pool:
 
     def bench(self, long rounds, uint32_t payload_bytes):
         """Nanoseconds per get and put of a kept block."""
-        cdef long i
+        cdef long _i
         cdef pool.nc_buf* b
         cdef int64_t t0
         cdef int64_t t1
         with nogil:
             t0 = _now_ns()
-            for i in range(rounds):
+            for _i in range(rounds):
                 b = pool.pool_get(&self.p, payload_bytes)
                 pool.pool_put(&b)
             t1 = _now_ns()
@@ -383,7 +414,7 @@ cdef class Mpsc:
     def hammer_pop(self, uint64_t n_producers, uint64_t n_each):
         """Pops all; returns how many were not the next one of their producer."""
         cdef uint64_t[16] at
-        cdef uint64_t i
+        cdef uint64_t _i
         cdef uint64_t a = 0
         cdef uint64_t b = 0
         cdef uint64_t bad = 0
@@ -391,7 +422,7 @@ cdef class Mpsc:
             raise ValueError("at most 16 producers")
         memset(at, 0, sizeof(at))
         with nogil:
-            for i in range(n_producers * n_each):
+            for _i in range(n_producers * n_each):
                 while ring.mpsc_pop(&self.r, &a, &b) != 0:
                     sched_yield()
                 if a >= n_producers or at[a] != b:

@@ -69,10 +69,12 @@ cdef struct nc_crypto:
     nc_ctx_new_fn ctx_new           # Python side only. Owned result, NULL = out of memory
     nc_ctx_free_fn ctx_free         # Python side only. NULL is allowed; wipes the key
     nc_ctx_key_fn ctx_key           # key: borrowed 32 bytes. NC_OK or NC_ECRYPTO; the old key is gone either way
-    nc_seal_fn seal                 # out may equal src, else they must not overlap; tag: 16 bytes. NC_OK, NC_ESTATE
-                                    #   (not keyed for sealing), NC_EINVAL (length), NC_ECRYPTO (library failed)
-    nc_seal2_fn seal2               # one message of two segments, joined in out. src1 may equal out; src2 may equal
-                                    #   out + src1_len, else no overlap. Return codes as seal
+    # out may equal src, else they must not overlap; tag: 16 bytes. NC_OK, NC_ESTATE (not keyed for sealing),
+    # NC_EINVAL (length), NC_ECRYPTO (the library failed).
+    nc_seal_fn seal
+    # One message of two segments, joined in out. src1 may equal out; src2 may equal out + src1_len, else no overlap.
+    # Return codes as seal.
+    nc_seal2_fn seal2
     nc_open_fn open                 # out may equal src. 1 = the tag holds; 0 = no, and out is all zero bytes
     nc_hash_new_fn hash_new         # Python side only. Owned result, NULL = out of memory
     nc_hash_free_fn hash_free       # Python side only. NULL is allowed
@@ -80,6 +82,7 @@ cdef struct nc_crypto:
     nc_hmac_add_fn hmac_add         # NC_OK or NC_ECRYPTO
     nc_hmac_end_fn hmac_end         # out: 32 bytes; wipes the state. NC_OK or NC_ECRYPTO
     nc_hkdf_extract_fn hkdf_extract  # RFC 5869 §2.2, out: 32 bytes. Codes as hmac_begin
-    nc_hkdf_expand_fn hkdf_expand   # RFC 5869 §2.3, prk: 32 bytes, out_len 1..NC_HKDF_OUT_MAX, info_len <=
-                                    #   NC_HKDF_INFO_MAX. Codes as hmac_begin; on failure out is all zero bytes
+    # RFC 5869 §2.3, prk: 32 bytes, out_len 1..NC_HKDF_OUT_MAX, info_len <= NC_HKDF_INFO_MAX. Codes as hmac_begin; on
+    # failure out is all zero bytes.
+    nc_hkdf_expand_fn hkdf_expand
     nc_cleanse_fn cleanse           # overwrites in a way that the compiler keeps

@@ -3,7 +3,7 @@
 # 1. A reader walks [p, end): nc_rd; a writer walks [p, end): nc_wr. Both borrow their bytes from the caller.
 # 2. Every rd_*/wr_* either does all of its step or none: on failure the cursor and *out stay as they were.
 # 3. Codes: NC_OK, NC_ETRUNC (reader: bytes end before the item), NC_ESPACE (writer: buffer full),
-#    NC_ELIMIT (rd_vbytes: length above the caller's limit), NC_EINVAL (writer: value above VARINT_MAX; our own mistake).
+#    NC_ELIMIT (rd_vbytes: length above the caller's limit), NC_EINVAL (writer: value above VARINT_MAX, our mistake).
 # Threads: a cursor belongs to one thread. Integers: fixed fields big-endian, variable ones as in RFC 9000 §16.
 # Longer than shortest varints are accepted (RFC 9000 §16 allows them); who needs the shortest form compares
 # the step with varint_len(value).

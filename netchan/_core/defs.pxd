@@ -98,6 +98,10 @@ cdef enum nc_code:                  # session.md §9.2; netchan.errors.Code has 
     CODE_UNSUPPORTED = 0x40000006
     CODE_STOPPED = 0x40000007
 
+cdef enum nc_codec:                 # wire.md §8
+    CODEC_ANY = 1
+    CODEC_BYTES = 2
+
 cdef enum nc_message_field:         # wire.md §7
     FIELD_DELIVER = 1
 

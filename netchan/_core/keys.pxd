@@ -8,7 +8,7 @@ from netchan._core.ctxcache cimport nc_cache
 from netchan._core.keystore cimport nc_key_owner, nc_keystore, nc_secrets
 
 cdef enum:
-    KEYS_PATHS = 16                 # paths of one session at once
+    KEYS_PATHS = 64                 # paths of one session at once (the largest max_paths)
     KEYS_MONO = 1024                # (key, path) pairs that the debug build watches
 
 cdef enum nc_keys_role:

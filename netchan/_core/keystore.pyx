@@ -18,7 +18,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from netchan._core cimport crypto, defs
+from netchan._core cimport defs
 from netchan._core.arena cimport arena_map, arena_unmap
 from netchan._core.crypto cimport nc_crypto
 

@@ -1,4 +1,4 @@
-# leaf: the lock under which nothing else happens, and the atomic helpers of the core. Layer: _core, rung b; inline only.
+# leaf: the lock under which nothing else happens, and the core's atomic helpers. Layer: _core, rung b; inline only.
 #
 # A leaf lock guards one stream's outbox or inbox, one pool, one list: held for a bounded copy (<= 32 KiB) and no more.
 # Order: baton -> leaf, GIL -> leaf, nothing under a leaf: no Python call, no allocation, no second lock, no system

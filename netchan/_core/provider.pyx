@@ -1,6 +1,6 @@
 """Finds the crypto library of the record layer, proves it by known answers, and hands out its function tables.
 
-Layer: _core, rung c; cold, Python side only. It touches no socket, clock or thread and keeps no key.
+Layer: _core, rung d; cold, Python side only. It touches no socket, clock or thread and keeps no key.
 
 1. Order: the libcrypto that CPython's ``ssl`` has mapped already, then the system's by versioned soname, then the
    libsodium inside PyNaCl (``netchan[sodium]``). ``NETCHAN_CRYPTO=<path>|ssl|system|nacl`` replaces the order (and is

@@ -39,7 +39,7 @@ cdef int ranges_reserve(nc_ranges* r, uint32_t n) noexcept nogil
 # Covers [lo, hi). Returns how many values are new (0 when all were there or lo == hi).
 # NC_EINVAL: lo > hi or hi > RANGES_END. NC_ELIMIT: one range too many. NC_ENOMEM.
 cdef int64_t ranges_add(nc_ranges* r, uint64_t lo, uint64_t hi) noexcept nogil
-# Uncovers [lo, hi). Returns how many values were covered. Codes as ranges_add (a cut in the middle makes one range more).
+# Uncovers [lo, hi). Returns how many values were covered. Codes as ranges_add (a cut in the middle makes one more).
 cdef int64_t ranges_remove(nc_ranges* r, uint64_t lo, uint64_t hi) noexcept nogil
 # Uncovers all below x (any x). Returns how many values were covered.
 cdef uint64_t ranges_remove_below(nc_ranges* r, uint64_t x) noexcept nogil

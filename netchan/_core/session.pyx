@@ -217,6 +217,15 @@ cdef inline nc_end* pop_active(nc_session* s) noexcept nogil:
 
 # --- opening and pairing (session.md §3) --------------------------------------------------------------------------------
 
+# 1: what one codec encodes the other decodes (wire.md §8).
+cdef int codecs_fit(nc_end* e, nc_offer* o) noexcept nogil:
+    if e.codec == o.codec:
+        return 1 if memcmp(e.schema, o.schema, 16) == 0 else 0
+    if e.codec == defs.CODEC_BYTES or o.codec == defs.CODEC_BYTES:
+        return 0
+    return 1 if e.codec == defs.CODEC_ANY or o.codec == defs.CODEC_ANY else 0
+
+
 cdef void pair(nc_session* s, nc_end* e, nc_offer* o) noexcept nogil:
     cdef nc_in* i = o.in_
     cdef uint64_t mine = e.capacity_wanted, theirs = o.capacity_wanted
@@ -240,9 +249,13 @@ cdef void pair(nc_session* s, nc_end* e, nc_offer* o) noexcept nogil:
         s.max_streams_due = 1
     e.in_ = i
     store_seq_u32(&e.paired, 1)
+    if not codecs_fit(e, o):
+        e.abort_code = defs.CODE_TYPE_MISMATCH
+        fetch_or_u32(&e.requests, REQ_ABORT)
     if o.aborted:
         peer_aborted(s, e, defs.ABORT_CHANNEL, o.abort_code, NULL, 0)
     want_ctl(s, e, CTL_POS)
+    take_requests(s, e)                         # a stop that waited for a stream to stop
     notify(s, e, EV_STATE | EV_RECV | EV_SEND | EV_ACK)
     if not o.seen:
         # The application opened it before it was told of it: it never will be.
@@ -285,6 +298,10 @@ cdef void bind_opens(nc_session* s) noexcept nogil:
         if e is NULL:
             return
         e.open_next = NULL
+        if s.state == SESSION_OVER:
+            end_cut(s, e)                       # opened too late
+            end_release(e, &s.pins)
+            continue
         e.out.id = s.next_out
         if idmap_put(&s.outs, e.out.id, e) < 0:
             # Too many channels: this one is over before it began; its reference of the session ends here.
@@ -910,6 +927,7 @@ cdef void take_requests(nc_session* s, nc_end* e) noexcept nogil:
         e.abort_code = e.end_code
         want_ctl(s, e, CTL_ABORT)
     if bits & REQ_STOP and e.in_ is not NULL and not e.in_done and not e.in_.stopped:
+        in_over(e.in_, OVER_STOPPED, 0, NULL, 0)
         e.in_.stopped = 1
         if e.in_.has_final and e.in_.received >= e.in_.final:
             e.in_done = 1
@@ -929,7 +947,6 @@ cdef void take_dirty(nc_session* s) noexcept nogil:
     cdef nc_end* e
     cdef nc_end* following
     cdef nc_end* ordered = NULL
-    store_seq_u32(&s.dirty_any, 0)
     bind_opens(s)
     e = <nc_end*>xchg_u64(<uint64_t*>&s.dirty_head, 0)
     while e is not NULL:                        # the stack gives the newest first
@@ -1153,7 +1170,9 @@ cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_
 cdef int session_wants_send(nc_session* s) noexcept nogil:
     if s.state == SESSION_OVER:
         return 0
-    if load_acq_u32(&s.dirty_any) or s.ctl_head is not NULL or s.active_head is not NULL:
+    if s.ctl_head is not NULL or s.active_head is not NULL:
+        return 1
+    if load_ptr(<void**>&s.dirty_head) is not NULL or (load_ptr(<void**>&s.open_head) is not NULL and s.opened < s.max_streams):
         return 1
     if s.sealer.keys.wants_update:
         return 1
@@ -1169,6 +1188,7 @@ cdef int64_t session_send(nc_session* s, uint8_t* out, size_t cap, int64_t now_n
     cdef nc_end* e
     cdef uint32_t idle = 0
     if s.state == SESSION_OVER:
+        take_dirty(s)                           # ends that were opened since are cut
         return defs.NC_ECLOSED
     take_dirty(s)
     if not sent_room(&s.path):

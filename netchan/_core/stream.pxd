@@ -46,6 +46,7 @@ ctypedef struct nc_out:
     nc_seg* tail                    # where the application appends
     uint64_t appended               # bytes, preface included
     uint64_t accepted               # messages
+    uint64_t reserved               # places promised to callers that do not have their value yet
     uint64_t max_msgs               # credit from POS
     uint64_t max_bytes
     uint64_t fin_at                 # end of the stream, valid when closing
@@ -132,6 +133,9 @@ cdef int out_preface(nc_out* o, const uint8_t* p, size_t n) noexcept nogil
 # One message. pin: NULL, then p is copied; else the object that owns p (the caller took a reference for us; on
 # failure it keeps it). Any thread that holds the GIL. NC_OK accepted; NC_EAGAIN no credit; NC_ECLOSED; NC_ENOMEM.
 cdef int out_append(nc_out* o, const uint8_t* p, size_t n, int deliver, void* pin) noexcept nogil
+# A place for one message whose value is not there yet: NC_OK, or as out_append. Given back right before the append.
+cdef int out_reserve(nc_out* o) noexcept nogil
+cdef void out_unreserve(nc_out* o) noexcept nogil
 cdef int out_has_room(nc_out* o) noexcept nogil                         # 1: out_append would not say NC_EAGAIN
 cdef int out_close(nc_out* o) noexcept nogil                            # NC_OK; NC_ECLOSED: was over already
 cdef void out_end(nc_out* o, uint32_t over) noexcept nogil              # sends raise from now on

@@ -96,7 +96,7 @@ cdef int out_preface(nc_out* o, const uint8_t* p, size_t n) noexcept nogil:
 cdef inline int out_gate(nc_out* o) noexcept nogil:
     if o.over or o.closing:
         return defs.NC_ECLOSED
-    if o.accepted >= o.max_msgs or o.appended >= o.max_bytes:
+    if o.accepted + o.reserved >= o.max_msgs or o.appended >= o.max_bytes:
         return defs.NC_EAGAIN
     return defs.NC_OK
 
@@ -172,6 +172,22 @@ cdef int out_append(nc_out* o, const uint8_t* p, size_t n, int deliver, void* pi
     o.accepted += 1
     leaf_unlock(&o.lock)
     return defs.NC_OK
+
+
+cdef int out_reserve(nc_out* o) noexcept nogil:
+    cdef int rc
+    leaf_lock(&o.lock)
+    rc = out_gate(o)
+    if rc == defs.NC_OK:
+        o.reserved += 1
+    leaf_unlock(&o.lock)
+    return rc
+
+
+cdef void out_unreserve(nc_out* o) noexcept nogil:
+    leaf_lock(&o.lock)
+    o.reserved -= 1
+    leaf_unlock(&o.lock)
 
 
 cdef int out_has_room(nc_out* o) noexcept nogil:
@@ -612,7 +628,7 @@ cdef int in_pos_due(nc_in* s) noexcept nogil:
         return 0
     if taken >= load_rlx_u64(&s.pos_at_msgs) or load_acq_u64(&s.take_off) >= load_rlx_u64(&s.pos_at_bytes):
         return 1
-    if load_acq_u32(&s.asked) and s.received >= s.ask_received and taken >= s.ask_taken:
+    if load_acq_u32(&s.asked) and (s.told_received < s.ask_received <= s.received or s.told_taken < s.ask_taken <= taken):
         return 1
     if s.starved and (taken > s.told_taken or s.granted_bytes < load_acq_u64(&s.take_off) + s.window):
         return 1
@@ -661,7 +677,7 @@ cdef int in_pos(nc_in* s, nc_wr* w, int force, int64_t* budget) noexcept nogil:
         store_rlx_u64(&s.pos_at_msgs, taken + (s.capacity + 3) // 4)
         store_rlx_u64(&s.pos_at_bytes, off + (s.window >> 2))
     if load_acq_u32(&s.asked) and s.received >= s.ask_received and taken >= s.ask_taken:
-        store_rel_u32(&s.asked, 0)
+        store_rel_u32(&s.asked, 0)              # both were told just now
     store_rel_u32(&s.starved, 1 if s.started >= s.granted_msgs or s.received >= s.granted_bytes else 0)
     return 1
 

@@ -15,7 +15,7 @@ cdef extern from *:
     const int64_t TIMER_NEVER "NC_TIMER_NEVER"
 
 cdef enum:
-    TIMER_IDS = 8                       # deadlines of one session: loss, ack, idle, pacing, rekey, path check, close, spare
+    TIMER_IDS = 8                       # deadlines of one session; ids are given names by the session
     THEAP_MAX = 65536                   # sessions of one engine: bounds the heap at 1.25 MiB
 
 ctypedef struct nc_timers:

@@ -60,6 +60,7 @@ cdef struct nc_slot:
     nc_slot* app_next
     nc_slot* all_next               # all slots of the engine
     nc_slot* all_prev
+    nc_slot* grave_next
     int fd
     int poll_bits                   # as registered with the poller
     uint32_t index                  # in the heap of deadlines
@@ -96,6 +97,7 @@ cdef struct nc_engine:
     uint32_t n_free
     uint32_t n_index
     nc_slot* slots
+    nc_slot* graves                 # closed ones that the application may still hold
     uint32_t n_slots
     nc_cache* caches[CIPHERS]       # contexts by cipher id
     nc_keystore* stores[CIPHERS]

@@ -255,8 +255,21 @@ cdef void slot_shut(nc_engine* g, nc_slot* t) noexcept nogil:
     t.pend = NULL
     t.pend_len = t.pend_cap = 0
     slot_deadline(g, t)
-    if load_seq_u32(&t.orphan):
-        slot_drop(g, t)
+    t.grave_next = g.graves
+    g.graves = t
+
+
+# Closed slots that the application has let go, too: nothing refers to them any more.
+cdef void sweep(nc_engine* g) noexcept nogil:
+    cdef nc_slot** link = &g.graves
+    cdef nc_slot* t
+    while link[0] is not NULL:
+        t = link[0]
+        if load_seq_u32(&t.orphan) and not load_seq_u32(&t.session.dirty_any):
+            link[0] = t.grave_next
+            slot_drop(g, t)
+        else:
+            link = &t.grave_next
 
 
 # The session is over: let the last bytes go, read on for a while so that a reset does not destroy them.
@@ -309,6 +322,7 @@ cdef int slot_keep(nc_slot* t, const uint8_t* p, size_t n) noexcept nogil:
 cdef void slot_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
     cdef int64_t n, written
     if t.closed:
+        session_send(&t.session, g.tx, TX_BYTES, now)       # only cuts what was opened too late
         engine_collect(g, t)
         return
     while not t.broken:
@@ -383,9 +397,9 @@ cdef void flush_dirty(nc_engine* g) noexcept nogil:
         # Cleared before it is looked at: what comes later lists it anew.
         store_seq_u32(&t.session.dirty_any, 0)
         slot_flush(g, t, now)
-        if load_seq_u32(&t.orphan) and t.closed:
-            slot_drop(g, t)
         t = following
+    if g.graves is not NULL:
+        sweep(g)
 
 
 cdef void run_deadlines(nc_engine* g, int64_t now) noexcept nogil:
@@ -438,6 +452,8 @@ cdef void pump(nc_engine* g) noexcept nogil:
     if load_seq_u64(<uint64_t*>&g.dirty_head):
         flush_dirty(g)
     run_deadlines(g, now)
+    if g.graves is not NULL:
+        sweep(g)
 
 
 cdef void engine_pump(nc_engine* g) noexcept nogil:
@@ -695,10 +711,8 @@ cdef void slot_drop(nc_engine* g, nc_slot* t) noexcept nogil:
     cdef nc_slot** link
     if t.all_prev is not NULL:
         t.all_prev.all_next = t.all_next
-    elif g.slots == t:
-        g.slots = t.all_next
     else:
-        return                                  # dropped before
+        g.slots = t.all_next
     if t.all_next is not NULL:
         t.all_next.all_prev = t.all_prev
     theap_clear(&g.heap, t.index)

@@ -1,7 +1,7 @@
 """The frame before the session and the gate in front of it: who may get any byte back.
 
 Layer: net (L3), sans-IO; clocks, randomness and addresses are arguments. Knows no Noise.
-Flow of a HELLO: parse_header -> Gate.check (mac1, timestamp, replay set, cookie) -> Verdict; all that is not PASS,
+Flow of a HELLO: parse_header -> Gate.check (mac1, timestamp, replay set, cookie) -> Verdict; all that is not NOISE,
 COOKIE or REFUSE means silence. Later messages: open_frame with the keys the HELLO proved.
 Ownership: one Gate per listener, used under the caller's lock. Spec: docs/spec/handshake.md §2, §5.
 """
@@ -71,7 +71,7 @@ class Header(NamedTuple):
 
 
 def parse_header(data: bytes | bytearray | memoryview) -> Header:
-    """Read the first 22 bytes and check type, length bounds and frag. Untrusted input. FrameError: not a frame we read."""
+    """Read the first 22 bytes and check type, length and frag. Untrusted input. FrameError: not a frame we read."""
     if len(data) < HEADER_LEN:
         raise FrameError("frame ends early")
     header = Header._make(_HEADER.unpack_from(data))
@@ -147,7 +147,7 @@ def frame_body(frame: bytes) -> bytes:
 
 
 def open_frame(frame: bytes, key: bytes | bytearray, hello: Header) -> Header:
-    """Check a message behind the HELLO: mac1, empty mac2, and that it repeats what the HELLO said. FrameError if not."""
+    """Check a later message: mac1, empty mac2, and that it repeats what the HELLO said. FrameError if not."""
     header = parse_header(frame)
     if header.length != len(frame) or not mac1_holds(frame, key) or frame[-MAC_LEN:] != _NO_MAC:
         raise FrameError("message is not of this handshake")
@@ -159,7 +159,7 @@ def open_frame(frame: bytes, key: bytes | bytearray, hello: Header) -> Header:
 class Verdict(Enum):
     """What to do with a HELLO."""
 
-    PASS = "run Noise"
+    NOISE = "run Noise"
     SILENCE = "send nothing, drain"
     COOKIE = "send the cookie, keep no state"
     VERSIONS = "send the version list and end"
@@ -278,7 +278,7 @@ class Gate:
             return GateResult(Verdict.BUSY, "replay set is full", header, keys)
         if (busy or full) and address is not None and not self._cookie_holds(frame, header, address, now_ns):
             return GateResult(Verdict.COOKIE, "under load", header, keys, self._cookie(header, address, now_ns, rng))
-        return GateResult(Verdict.PASS, "", header, keys)
+        return GateResult(Verdict.NOISE, "", header, keys)
 
     def _time_is_good(self, ts: int, wall_s: float) -> bool:
         now_ms = int(wall_s * 1000)

@@ -30,6 +30,8 @@ from netchan.net.secret import SecureBytes, derive, wipe
 
 NODE_ID_LEN = 52
 STATIC_PERIOD_S = 30 * 86_400
+MAX_KEPT_STATICS = 4
+MAX_KEPT_RECORDS = 16
 DEFAULT_NETWORK = b"netchan"
 _STATIC_LABEL = b"netchan static v1"
 _MAGIC = b"nc-ident"
@@ -77,6 +79,7 @@ class Identity:
         self.id_pub = self._key.public_key().public_bytes_raw()
         self._records: dict[tuple[int, bytes, int], NodeRecord] = {}
         self._seq = 0
+        self._statics: dict[int, tuple[X25519PrivateKey, bytes]] = {}
 
     @classmethod
     def generate(cls) -> Identity:
@@ -128,7 +131,7 @@ class Identity:
             caps: capability bits of the record.
         """
         period = max(int(wall_s), 0) // STATIC_PERIOD_S
-        private = self._derive_static(period)
+        private, public = self._derive_static(period)
         slot = (period, network_id, caps)
         record = self._records.get(slot)
         # renew at half of the life, and when the clock went back before the record's start
@@ -137,13 +140,13 @@ class Identity:
             record = build_record(
                 self.sign,
                 id_pub=self.id_pub,
-                static_pub=private.public_key().public_bytes_raw(),
+                static_pub=public,
                 seq=self._seq,
                 wall_s=wall_s,
                 caps=caps,
                 network_id=network_id,
             )
-            if len(self._records) >= 16:
+            if len(self._records) >= MAX_KEPT_RECORDS:
                 self._records.clear()
             self._records[slot] = record
         return StaticKey(private, record)
@@ -155,17 +158,24 @@ class Identity:
     def static_candidates(self, wall_s: float) -> list[X25519PrivateKey]:
         """Private keys that a valid record may still name: this period's, then the one before."""
         period = max(int(wall_s), 0) // STATIC_PERIOD_S
-        return [self._derive_static(p) for p in (period, period - 1) if p >= 0]
+        return [self._derive_static(p)[0] for p in (period, period - 1) if p >= 0]
 
-    def _derive_static(self, period: int) -> X25519PrivateKey:
+    def _derive_static(self, period: int) -> tuple[X25519PrivateKey, bytes]:
         if self._key is None:
             raise ConfigError("identity is closed")
+        if period in self._statics:
+            return self._statics[period]
         with derive(self._seed, _STATIC_LABEL, struct.pack(">Q", period)) as raw:
-            return X25519PrivateKey.from_private_bytes(raw)
+            private = X25519PrivateKey.from_private_bytes(raw)
+        if len(self._statics) >= MAX_KEPT_STATICS:
+            self._statics.clear()
+        self._statics[period] = private, private.public_key().public_bytes_raw()
+        return self._statics[period]
 
     def close(self) -> None:
         """Wipe the seed; the identity can no longer sign. Idempotent."""
         self._seed.wipe()
+        self._statics.clear()
         self._key = None
 
     def __repr__(self) -> str:
@@ -253,7 +263,7 @@ def _write_file(path: Path, identity: Identity, passphrase: bytes | None) -> boo
         except FileExistsError:
             return False
     finally:
-        os.unlink(temporary)
+        temporary.unlink()
     folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(folder)

@@ -28,7 +28,7 @@ def address_group(host: str | None) -> str | None:
     """What counts as one source: an IPv4 address, an IPv6 /64; None (exempt) for loopback, Unix and in-process.
 
     Args:
-        host: textual IP address, an IPv6 zone allowed; None for carriers without one. Text that is no address counts as itself.
+        host: textual IP address, an IPv6 zone allowed; None for carriers without one. Other text counts as itself.
     """
     if host is None:
         return None
@@ -113,7 +113,7 @@ class HalfOpen:
             queue_wait_ns: how long the oldest connection waits for the acceptor.
 
         Returns:
-            Not admitted: close it in silence. `drop`: older silent connections to close first; they are out of the table.
+            Not admitted: close it in silence. `drop`: older silent ones to close first; they are out of the table.
 
         Raises:
             ValueError: the key is in the table already.

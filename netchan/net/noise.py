@@ -2,8 +2,9 @@
 
 Layer: net (L3), sans-IO; no clock, no socket. Randomness for private keys is an argument (`rng`); only the KEM's
 encapsulation draws its own, because its provider takes none.
-Flow: HandshakeState.write_message / read_message in turn -> finish() gives the chaining key, split() two cipher states.
-Ownership: a HandshakeState owns every secret given to or made by it and wipes them in wipe(); a failed read changes nothing.
+Flow: HandshakeState.write_message / read_message in turn -> finish() gives the chaining key, split() two ciphers.
+Ownership: a HandshakeState owns every secret given to or made by it and wipes them in wipe(); a failed read changes
+nothing.
 Not thread-safe. Spec: docs/spec/handshake.md §3; Noise Protocol Framework rev 34; Noise HFS draft rev 1.
 """
 
@@ -81,15 +82,18 @@ class MlKem768:
     """ML-KEM-768 (FIPS 203) from the `cryptography` package, 48 or newer."""
 
     def generate(self, rng: Rng) -> tuple[object, bytes]:
+        """A key pair from a seed of 64 bytes."""
         with SecureBytes(rng(KEM_SEED_LEN)) as seed:
             private = MLKEM768PrivateKey.from_seed_bytes(seed)
         return private, private.public_key().public_bytes_raw()
 
     def encapsulate(self, public: bytes) -> tuple[SecureBytes, bytes]:
+        """A secret and its ciphertext; the randomness is the provider's own."""
         shared, ciphertext = MLKEM768PublicKey.from_public_bytes(public).encapsulate()
         return SecureBytes(shared), ciphertext
 
     def decapsulate(self, private: object, ciphertext: bytes) -> SecureBytes:
+        """The secret of a ciphertext."""
         if not isinstance(private, MLKEM768PrivateKey):
             raise TypeError("not a key of this KEM")
         return SecureBytes(private.decapsulate(ciphertext))
@@ -126,7 +130,12 @@ class ProtocolName:
         self.psks = len(modifiers)
         for modifier in modifiers:
             place = modifier.removeprefix("psk")
-            if place == modifier or not place.isdecimal() or int(place) > len(self.messages) or modifiers.count(modifier) > 1:
+            if (
+                place == modifier
+                or not place.isdecimal()
+                or int(place) > len(self.messages)
+                or modifiers.count(modifier) > 1
+            ):
                 raise ValueError(f"unknown modifier {modifier!r}")
         for index in sorted((int(m[3:]) for m in modifiers), reverse=True):
             if index == 0:
@@ -150,13 +159,15 @@ def _apply_hfs(messages: list[list[str]]) -> None:
 
 
 class CipherState:
-    """A key and its counter (Noise §5.1). The counter moves only when a message was sealed or opened."""
+    """A key and its counter (Noise §5.1). The counter moves only when a message was sealed or opened.
 
-    __slots__ = ("_aead", "_big_endian", "_key", "n")
+    The key lives in the cipher object of the provider, which clears it when it is freed; the argument is not kept.
+    """
 
-    def __init__(self, cipher: str, key: SecureBytes | None = None, n: int = 0) -> None:
+    __slots__ = ("_aead", "_big_endian", "n")
+
+    def __init__(self, cipher: str, key: bytes | bytearray | None = None, n: int = 0) -> None:
         self._big_endian = cipher == "AESGCM"
-        self._key = key
         self._aead: AESGCM | ChaCha20Poly1305 | None = None
         if key is not None:
             self._aead = AESGCM(key) if self._big_endian else ChaCha20Poly1305(key)
@@ -194,7 +205,6 @@ class CipherState:
 
     def wipe(self) -> None:
         """Forget the key."""
-        wipe(self._key)
         self._aead = None
 
 
@@ -203,42 +213,36 @@ class SymmetricState:
 
     def __init__(self, name: ProtocolName) -> None:
         self._name = name
+        self._new_hash: Callable[[bytes], hashlib._Hash] = getattr(hashlib, name.hash)
         self.h = name.raw.ljust(name.hash_len, b"\0") if len(name.raw) <= name.hash_len else self._hash(name.raw)
         self.ck = SecureBytes(self.h)
         self.cipher = CipherState(name.cipher)
 
     def _hash(self, data: bytes) -> bytes:
-        return hashlib.new(self._name.hash, data).digest()
+        return self._new_hash(data).digest()
 
-    def _hkdf(self, ikm: bytes | bytearray, count: int) -> list[SecureBytes]:
+    def _hkdf(self, ikm: bytes | bytearray, count: int) -> list[bytes]:
+        # what hmac gives is immutable, so only what is held longer than a step is copied into a buffer of ours
         digest = self._name.hash
-        out: list[SecureBytes] = []
-        with SecureBytes(hmac.digest(self.ck, ikm, digest)) as temp:
-            previous = b""
-            for i in range(1, count + 1):
-                previous = hmac.digest(temp, previous + bytes((i,)), digest)
-                out.append(SecureBytes(previous))
-        return out
-
-    def _set_key(self, key: SecureBytes) -> None:
-        self.cipher = CipherState(self._name.cipher, SecureBytes(key[:32]))
-        key.wipe()
+        temp, out = hmac.digest(self.ck, ikm, digest), [b""]
+        for i in range(1, count + 1):
+            out.append(hmac.digest(temp, out[-1] + bytes((i,)), digest))
+        return out[1:]
 
     def mix_hash(self, data: bytes) -> None:
-        """h = HASH(h || data)."""
+        """H = HASH(h || data)."""
         self.h = self._hash(self.h + data)
 
     def mix_key(self, ikm: bytes | bytearray) -> None:
         """New chaining key and cipher key from `ikm`."""
-        self.ck, key = self._hkdf(ikm, 2)
-        self._set_key(key)
+        chaining_key, key = self._hkdf(ikm, 2)
+        self.ck, self.cipher = SecureBytes(chaining_key), CipherState(self._name.cipher, key[:32])
 
     def mix_key_and_hash(self, ikm: bytes | bytearray) -> None:
         """As mix_key, and binds `ikm` into h (psk token)."""
-        self.ck, temp, key = self._hkdf(ikm, 3)
-        self.mix_hash(bytes(temp))
-        temp.wipe()
-        self._set_key(key)
+        chaining_key, temp, key = self._hkdf(ikm, 3)
+        self.mix_hash(temp)
+        self.ck, self.cipher = SecureBytes(chaining_key), CipherState(self._name.cipher, key[:32])
 
     def encrypt_and_hash(self, plaintext: bytes) -> bytes:
         """Seal with h as associated data, then mix the result into h."""
@@ -254,13 +258,11 @@ class SymmetricState:
 
     def split(self) -> tuple[CipherState, CipherState]:
         """Two cipher states, initiator to responder first (Noise §5.2 Split)."""
-        keys = self._hkdf(b"", 2)
-        first, second = (CipherState(self._name.cipher, SecureBytes(key[:32])) for key in keys)
-        wipe(*keys)
-        return first, second
+        first, second = self._hkdf(b"", 2)
+        return CipherState(self._name.cipher, first[:32]), CipherState(self._name.cipher, second[:32])
 
     def snapshot(self) -> tuple[SecureBytes, bytes, CipherState, int]:
-        """What restore() needs; the objects in it are replaced, never changed, by later steps (the counter is kept apart)."""
+        """What restore() needs; later steps replace its objects and never change them (the counter is kept apart)."""
         return self.ck, self.h, self.cipher, self.cipher.n
 
     def restore(self, saved: tuple[SecureBytes, bytes, CipherState, int]) -> None:
@@ -326,7 +328,9 @@ class HandshakeState:
             if pre:
                 key = self._s_public if (side == 0) == initiator else rs
                 if key is None or len(key) != DH_LEN:
-                    raise ValueError(f"pattern {self.name.pattern} needs the static key of the {('initiator', 'responder')[side]}")
+                    raise ValueError(
+                        f"pattern {self.name.pattern} needs the static key of the {('initiator', 'responder')[side]}"
+                    )
                 self._sym.mix_hash(key)
 
     @property
@@ -358,21 +362,21 @@ class HandshakeState:
         """
         tokens = self._take_turn(writing=True)
         sym, out = self._sym, []
-        for token in tokens:
-            if token == "e":
+        for step in tokens:
+            if step == "e":
                 with SecureBytes(self._rng(DH_LEN)) as raw:
                     self._e = X25519PrivateKey.from_private_bytes(raw)
                 public = self._e.public_key().public_bytes_raw()
                 self._mix_ephemeral(public)
                 out.append(public)
-            elif token == "s":
+            elif step == "s":
                 if self._s_public is None:
                     raise ValueError(f"pattern {self.name.pattern} needs a static key")
                 out.append(sym.encrypt_and_hash(self._s_public))
-            elif token == "e1":
+            elif step == "e1":
                 self._e1, public = self._kem.generate(self._rng)
                 out.append(sym.encrypt_and_hash(public))
-            elif token == "ekem1":
+            elif step == "ekem1":
                 if self._re1 is None:
                     raise NoiseOrderError("no KEM key of the peer")
                 try:
@@ -383,7 +387,7 @@ class HandshakeState:
                 sym.mix_key(shared)
                 shared.wipe()
             else:
-                self._mix_token(token)
+                self._mix_token(step)
         self.payload_hash = sym.h
         out.append(sym.encrypt_and_hash(payload if isinstance(payload, bytes) else payload(sym.h)))
         message = b"".join(out)
@@ -423,16 +427,16 @@ class HandshakeState:
             place += size
             return message[place - size : place]
 
-        for token in tokens:
+        for step in tokens:
             tag = TAG_LEN if sym.cipher.has_key else 0
-            if token == "e":
+            if step == "e":
                 self._re = take(DH_LEN)
                 self._mix_ephemeral(self._re)
-            elif token == "s":
+            elif step == "s":
                 self.rs = sym.decrypt_and_hash(take(DH_LEN + tag))
-            elif token == "e1":
+            elif step == "e1":
                 self._re1 = sym.decrypt_and_hash(take(KEM_PUBLIC_LEN + tag))
-            elif token == "ekem1":
+            elif step == "ekem1":
                 ciphertext = sym.decrypt_and_hash(take(KEM_CIPHERTEXT_LEN + tag))
                 try:
                     shared = self._kem.decapsulate(self._e1, ciphertext)
@@ -441,7 +445,7 @@ class HandshakeState:
                 sym.mix_key(shared)
                 shared.wipe()
             else:
-                self._mix_token(token)
+                self._mix_token(step)
         rest = message[place:]
         if sym.cipher.has_key and len(rest) < TAG_LEN:
             raise NoiseError("message is too short")
@@ -453,13 +457,13 @@ class HandshakeState:
         if self.name.psks:
             self._sym.mix_key(public)
 
-    def _mix_token(self, token: str) -> None:
-        if token == "psk":
+    def _mix_token(self, step: str) -> None:
+        if step == "psk":
             self._sym.mix_key_and_hash(self._psks[self._psks_used])
             self._psks_used += 1
             return
         # "es": the initiator's e with the responder's s; so our key is named by the letter of our side
-        mine, theirs = (token[0], token[1]) if self.initiator else (token[1], token[0])
+        mine, theirs = (step[0], step[1]) if self.initiator else (step[1], step[0])
         private = self._e if mine == "e" else self._s
         public = self._re if theirs == "e" else self.rs
         if private is None or public is None:
@@ -472,7 +476,7 @@ class HandshakeState:
         shared.wipe()
 
     def finish(self) -> tuple[SecureBytes, bytes]:
-        """Chaining key at the position of Split (the caller owns it) and h; wipes all else. NoiseOrderError before the end."""
+        """Chaining key at the position of Split, now the caller's, and h; wipes the rest. NoiseOrderError too early."""
         if not self.done:
             raise NoiseOrderError("the handshake is not over")
         chaining_key, h = SecureBytes(self._sym.ck), self._sym.h

@@ -1,7 +1,8 @@
 """Handshake payloads: the item list, transport parameters, and what two sides make of their offers.
 
 Layer: net (L3), pure functions; randomness for grease is an argument. No keys, no clock.
-Flow: Offer -> encode_payload -> wire -> parse_payload -> negotiate -> Agreement, whose `encoded` bytes go into the root.
+Flow: Offer.items -> encode_items -> wire -> decode_items -> Offer.from_items -> negotiate -> Agreement, whose `encoded`
+bytes go into the root.
 Spec: docs/spec/handshake.md §3.4, §3.5, §4.
 """
 
@@ -187,7 +188,9 @@ class TransportParams:
     def encode(self, rng: Rng | None = None) -> bytes:
         """The item list; parameters at their default are left out. With `rng` grease may be added."""
         items = {
-            _RULES[f.name].kind: encode_varint(getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default
+            _RULES[f.name].kind: encode_varint(getattr(self, f.name))
+            for f in fields(self)
+            if getattr(self, f.name) != f.default
         }
         if rng is not None:
             grease(items, rng)

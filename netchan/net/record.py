@@ -59,7 +59,9 @@ class NodeRecord:
     def check_time(self, wall_s: float) -> None:
         """RecordExpiredError unless `wall_s` (Unix seconds) lies within the record's time."""
         if not self.not_before <= wall_s <= self.not_after:
-            raise RecordExpiredError(f"record is valid from {self.not_before} to {self.not_after}, this clock says {int(wall_s)}")
+            raise RecordExpiredError(
+                f"record is valid from {self.not_before} to {self.not_after}, this clock says {int(wall_s)}"
+            )
 
 
 def build_record(
@@ -163,11 +165,19 @@ class Membership:
     def check_time(self, wall_s: float) -> None:
         """RecordExpiredError unless `wall_s` (Unix seconds) lies within the membership's time."""
         if not self.not_before <= wall_s <= self.not_after:
-            raise RecordExpiredError(f"membership is valid from {self.not_before} to {self.not_after}, this clock says {int(wall_s)}")
+            raise RecordExpiredError(
+                f"membership is valid from {self.not_before} to {self.not_after}, this clock says {int(wall_s)}"
+            )
 
 
 def build_membership(
-    sign: Callable[[bytes], bytes], *, ca_pub: bytes, id_pub: bytes, not_before: int, not_after: int, groups: tuple[str, ...]
+    sign: Callable[[bytes], bytes],
+    *,
+    ca_pub: bytes,
+    id_pub: bytes,
+    not_before: int,
+    not_after: int,
+    groups: tuple[str, ...],
 ) -> Membership:
     """Make and sign a membership. ValueError: more than 16 groups, or a name that is not 1 to 32 bytes."""
     names = sorted({group.encode() for group in groups})

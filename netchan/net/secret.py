@@ -31,11 +31,13 @@ class SecureBytes(bytearray):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.wipe()
 
     def __del__(self) -> None:
-        self.wipe()
+        self[:] = bytes(len(self))
 
     def __repr__(self) -> str:
         return f"<SecureBytes of {len(self)}>"

@@ -90,7 +90,9 @@ class CA:
         """What verifiers need."""
         return CARoot(self._key.id_pub)
 
-    def issue(self, node_id: str, wall_s: float, *, groups: Collection[str] = (), life_s: int = MEMBERSHIP_LIFE_S) -> Membership:
+    def issue(
+        self, node_id: str, wall_s: float, *, groups: Collection[str] = (), life_s: int = MEMBERSHIP_LIFE_S
+    ) -> Membership:
         """Vouch for a node from one hour ago until `life_s` seconds from now.
 
         Raises:
@@ -131,7 +133,9 @@ class KnownNodes:
         with os.fdopen(descriptor, "rb") as file:
             info = os.fstat(file.fileno())
             if not stat.S_ISREG(info.st_mode) or info.st_mode & 0o077:
-                raise ConfigError(f"known-nodes file {str(self.path)!r} is open to group or others; run: chmod 600 {str(self.path)!r}")
+                raise ConfigError(
+                    f"known-nodes file {str(self.path)!r} is open to group or others; run: chmod 600 {str(self.path)!r}"
+                )
             while line := file.readline(MAX_KNOWN_LINE + 1):
                 self._lines += 1
                 self._read_line(self._lines, line)
@@ -183,7 +187,7 @@ class Policy:
     own_id: bytes
     expected_id: bytes | None = None
     allow_self: bool = False
-    kind: str = "any"
+    kind: str = "none"
     ids: frozenset[bytes] = frozenset()
     root: CARoot | None = None
     ask: Callable[[str], object] | None = None
@@ -191,11 +195,13 @@ class Policy:
     blocked: set[bytes] = field(default_factory=set)
 
     def decide(self, claim: Claim, wall_s: float) -> Decision:
-        """Judge a peer that has proved `claim` at `wall_s` (Unix seconds). Never raises for what a peer or a callable did."""
+        """Judge a peer that proved `claim` at `wall_s` (Unix seconds); never raises for what it or a callable did."""
         if claim.id_pub == self.own_id and not self.allow_self:
             return Decision(False, Refusal.SELF, "the peer shows our own identity")
         if self.expected_id is not None and claim.id_pub != self.expected_id:
-            return Decision(False, Refusal.WRONG_ID, f"dialled {format_node_id(self.expected_id)}, {claim.node_id} answered")
+            return Decision(
+                False, Refusal.WRONG_ID, f"dialled {format_node_id(self.expected_id)}, {claim.node_id} answered"
+            )
         if claim.id_pub in self.blocked or claim.record.static_pub in self.blocked:
             return Decision(False, Refusal.UNTRUSTED, f"{claim.node_id} is blocked")
         return self._decide_kind(claim, wall_s)
@@ -211,7 +217,7 @@ class Policy:
             return _ask(self.ask, claim.node_id)
         if self.kind == "same-user":
             return ALLOW if claim.same_user else Decision(False, reason="the peer is another user")
-        return ALLOW
+        return ALLOW if self.kind == "any" else Decision(False, reason="no policy")
 
     def _decide_ca(self, claim: Claim, wall_s: float) -> Decision:
         if self.root is None or self.root.public in self.blocked:
@@ -236,12 +242,13 @@ class Policy:
             return ALLOW
         return Decision(
             False,
-            reason=f"{claim.address} was {seen[0]} when first seen, now {claim.node_id} answers: either the node was set up anew or"
-            f" somebody stands between. If it was set up anew, remove line {seen[1]} of {str(self.known.path)!r} and dial again",
+            reason=f"{claim.address} was {seen[0]} when first seen, now {claim.node_id} answers: either the node was"
+            f" set up anew or somebody stands between. If it was set up anew, remove line {seen[1]} of"
+            f" {str(self.known.path)!r} and dial again",
         )
 
     def established(self, claim: Claim) -> None:
-        """To be called when the handshake has ended well: first use is remembered now. OSError, ConfigError: it cannot be written."""
+        """To be called when the handshake has ended well: remembers first use. OSError, ConfigError: cannot write."""
         if self.kind == "tofu" and self.known is not None and claim.address is not None:
             self.known.remember(claim.address, claim.node_id)
 
@@ -249,7 +256,7 @@ class Policy:
 def _ask(ask: Callable[[str], object], node_id: str) -> Decision:
     try:
         answer = ask(node_id)
-    except Exception as error:  # noqa: BLE001 - the spec says: raising refuses, whatever is raised
+    except Exception as error:
         return Decision(False, reason=f"trust callable raised {type(error).__name__}")
     if inspect.isawaitable(answer):
         return Decision(False, reason="", pending=answer)
@@ -289,10 +296,13 @@ def make_policy(
     if trust is None:
         if same_user and not psk and expected_id is None:
             policy.kind = "same-user"
-        elif not psk and expected_id is None:
+        elif psk or expected_id is not None:
+            policy.kind = "any"  # the PSK, or the id in the address, is the condition
+        else:
             raise ConfigError(
                 f'{verb} needs to know whom to trust; write for example {verb}(..., trust=["<node id>"])'
-                f"{' or put the id into the address, tcp://<node id>@host:port' if dialling else ''} or {verb}(..., psk=key)"
+                f"{' or put the id into the address, tcp://<node id>@host:port' if dialling else ''}"
+                f" or {verb}(..., psk=key)"
             )
     elif isinstance(trust, str):
         _use_word(policy, trust, dialling, known_nodes)
@@ -300,17 +310,22 @@ def make_policy(
         policy.kind, policy.root = "ca", trust.root if isinstance(trust, CA) else trust
     elif callable(trust):
         policy.kind, policy.ask = "ask", trust
-    elif isinstance(trust, Collection) and not isinstance(trust, bytes | bytearray):
-        if not trust or len(trust) > MAX_TRUSTED or not all(isinstance(item, str) for item in trust):
-            raise ConfigError(f'trust= takes 1 to {MAX_TRUSTED} node ids; write trust=["<node id>"]')
-        policy.kind, policy.ids = "ids", frozenset(parse_node_id(item) for item in trust)
     else:
-        raise ConfigError(f'trust={type(trust).__name__} is not understood; write trust=["<node id>"]')
+        policy.kind, policy.ids = "ids", _parse_ids(trust)
     return policy
+
+
+def _parse_ids(trust: object) -> frozenset[bytes]:
+    # takes any object: what the type says is no help against what a program passes
+    items = list(trust) if isinstance(trust, Collection) and not isinstance(trust, bytes | bytearray) else []
+    if not 1 <= len(items) <= MAX_TRUSTED or not all(isinstance(item, str) for item in items):
+        raise ConfigError(f'trust= takes 1 to {MAX_TRUSTED} node ids; write trust=["<node id>"]')
+    return frozenset(parse_node_id(item) for item in items)
 
 
 def _use_word(policy: Policy, word: str, dialling: bool, known_nodes: str | os.PathLike[str] | None) -> None:
     if word == "any":
+        policy.kind = "any"
         return
     if word != "tofu":
         raise ConfigError(f'trust={word[:60]!r} is not understood; a node id goes into a list: trust=["<node id>"]')

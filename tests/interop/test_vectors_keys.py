@@ -90,24 +90,29 @@ class TestWorkedExamples:
                 store = core.Store(found, cipher)
                 keys = core.Keys(store, bytearray(ROOT), 0)
                 peer = core.Keys(store, bytearray(ROOT), 1)
-                assert keys.masters()[0] == want["master[0, 0]"] and keys.masters()[2] == want["master[1, 0]"]
-                assert peer.masters()[0] == want["master[1, 0]"] and peer.masters()[2] == want["master[0, 0]"]
+                assert keys.masters()[0] == want["master[0, 0]"]
+                assert keys.masters()[2] == want["master[1, 0]"]
+                assert peer.masters()[0] == want["master[1, 0]"]
+                assert peer.masters()[2] == want["master[0, 0]"]
                 for which, name in enumerate(("hp[0]", "hp[1]", "exporter", "join", "resumption", "reset")):
                     assert keys.secret(which) == want[name]
                 assert keys.export(b"example", b"\1\2", 32) == want["export(example, 0102, 32)"]
                 assert [keys.path_add(n, 1) for n in (0, 1, 2)] == [0, 1, 2]
                 assert keys.seal(2, 3, 16, PLAIN, AAD) == want[f"sealed, {cipher}"]
-                assert keys.update() == 0 and keys.masters()[0] == want["master[0, 1], empty mix"]
+                assert keys.update() == 0
+                assert keys.masters()[0] == want["master[0, 1], empty mix"]
                 assert peer.mix_announced(1, MIX) == 0
                 keys.close()
                 keys = core.Keys(store, bytearray(ROOT), 0)
-                assert keys.update(MIX) == 0 and keys.masters()[0] == want["master[0, 1], with mix"]
+                assert keys.update(MIX) == 0
+                assert keys.masters()[0] == want["master[0, 1], with mix"]
 
     def test_labels_are_prefix_free_under_each_secret(self) -> None:
         """No input of one derivation is the input of another one."""
         under_root = [b"master\0", b"master\1", b"hp\0", b"hp\1", b"exporter", b"join", b"resumption", b"reset"]
         assert not any(a != b and b.startswith(a) for a in under_root for b in under_root)
-        assert not b"ku".startswith(b"ch") and not b"ch".startswith(b"ku")
+        assert not b"ku".startswith(b"ch")
+        assert not b"ch".startswith(b"ku")
 
 
 if __name__ == "__main__":

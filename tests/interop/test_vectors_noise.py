@@ -50,7 +50,8 @@ def run_vector(vector: dict[str, Any]) -> None:
         assert ciphertext.hex() == message["ciphertext"], name
         assert receiver.read_message(ciphertext).hex() == message["payload"], name
         sender, receiver = receiver, sender
-    assert initiator.done and responder.done
+    assert initiator.done
+    assert responder.done
     assert initiator.handshake_hash == responder.handshake_hash
     if "handshake_hash" in vector:
         assert initiator.handshake_hash.hex() == vector["handshake_hash"], name

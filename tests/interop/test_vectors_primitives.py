@@ -64,10 +64,13 @@ class TestWycheproof:
         count: Counter[str] = Counter()
         for group, test in cases(vectors, "ed25519_test.json"):
             public = bytes.fromhex(group["publicKey"]["pk"])
-            assert check_signature(public, raw(test, "sig"), raw(test, "msg")) == (test["result"] == "valid"), test["tcId"]
+            assert check_signature(public, raw(test, "sig"), raw(test, "msg")) == (test["result"] == "valid"), test[
+                "tcId"
+            ]
             count[test["result"]] += 1
         print(f"ed25519: {dict(count)}")
-        assert sum(count.values()) == 151 and count["invalid"] > 50
+        assert sum(count.values()) == 151
+        assert count["invalid"] > 50
 
     def test_hkdf_sha256_all_cases_agree(self, vectors: Path) -> None:
         count: Counter[str] = Counter()
@@ -120,7 +123,7 @@ class TestWycheproof:
                 assert kem.decapsulate(key, ciphertext) == raw(test, "K"), test["tcId"]
                 assert "ek" not in test or public == raw(test, "ek"), test["tcId"]
             else:
-                with pytest.raises(ValueError):  # noqa: PT011 - sizes of seed or ciphertext, told apart by the library only
+                with pytest.raises(ValueError):
                     kem.decapsulate(MLKEM768PrivateKey.from_seed_bytes(seed), ciphertext)
             count[test["result"]] += 1
         print(f"ml-kem-768 decapsulation: {dict(count)}")
@@ -130,7 +133,8 @@ class TestWycheproof:
         kem, count = MlKem768(), 0
         for _, test in cases(vectors, "mlkem_768_keygen_seed_test.json"):
             assert test["result"] == "valid"
-            _, public = kem.generate(lambda n, seed=raw(test, "seed"): seed)
+            seed = raw(test, "seed")
+            _, public = kem.generate(lambda n, seed=seed: seed[:n])
             assert public == raw(test, "ek"), test["tcId"]
             count += 1
         print(f"ml-kem-768 keygen: {count}")
@@ -143,9 +147,10 @@ class TestWycheproof:
         for _, test in cases(vectors, "mlkem_768_encaps_test.json"):
             if test["result"] == "valid":
                 shared, ciphertext = kem.encapsulate(raw(test, "ek"))
-                assert len(shared) == 32 and len(ciphertext) == 1088
+                assert len(shared) == 32
+                assert len(ciphertext) == 1088
             else:
-                with pytest.raises(ValueError):  # noqa: PT011 - the library's text differs between releases
+                with pytest.raises(ValueError):
                     kem.encapsulate(raw(test, "ek"))
             count[test["result"]] += 1
         print(f"ml-kem-768 encapsulation key: {dict(count)}")

@@ -1,6 +1,7 @@
 """netchan._core.aead and ctxcache: records in place, nonces, counters, contexts (docs/spec/keys.md §4, §6)."""
 
 import random
+import time
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -39,7 +40,9 @@ class TestRecord:
     @both
     @settings(deadline=None, max_examples=60)
     @given(data=st.data())
-    def test_record_equals_an_independent_implementation(self, p: provider.Provider, cipher: str, data: st.DataObject) -> None:
+    def test_record_equals_an_independent_implementation(
+        self, p: provider.Provider, cipher: str, data: st.DataObject
+    ) -> None:
         key, iv = data.draw(st.binary(min_size=32, max_size=32)), data.draw(st.binary(min_size=12, max_size=12))
         path, number = data.draw(st.integers(0, 2**32 - 1)), data.draw(st.integers(0, NUMBER_MAX))
         aad, plain = data.draw(st.binary(max_size=40)), data.draw(st.binary(max_size=300))
@@ -81,7 +84,14 @@ class TestRecord:
         assert sealer.record_seal(bytes(12), 0, 0, b"", bytes(65536)) == EINVAL
         assert sealer.record_seal(bytes(12), 0, 0, b"", bytes(65536), 1) == EINVAL
         assert sealer.record_seal(bytes(12), 0, 0, bytes(65536), b"") == EINVAL
-        assert sealer.stats() == {"sealed": 0, "sealed_bytes": 0, "opened": 0, "opened_bytes": 0, "failed": 0, "errors": 3}
+        assert sealer.stats() == {
+            "sealed": 0,
+            "sealed_bytes": 0,
+            "opened": 0,
+            "opened_bytes": 0,
+            "failed": 0,
+            "errors": 3,
+        }
         opener = context(p, cipher, bytes(32), OPEN)
         for short in range(16):
             assert opener.record_open(bytes(12), 0, 0, b"", bytes(short))[0] == 0
@@ -125,7 +135,8 @@ class TestContextCache:
 
     def test_contexts_grow_in_blocks_up_to_the_capacity(self) -> None:
         cache = self.cache(130)
-        assert cache.stats()["ready"] == 64 and cache.stats()["capacity"] == 192
+        assert cache.stats()["ready"] == 64
+        assert cache.stats()["capacity"] == 192
         assert not cache.wants_grow()
         for tag in range(64):
             cache.seal(1, tag, 0, self.key(tag))
@@ -133,13 +144,14 @@ class TestContextCache:
         assert [cache.grow() for _ in range(3)] == [128, 192, 192]
         for tag in range(300):
             cache.seal(1, tag, 0, self.key(tag))
-        assert not cache.wants_grow() and cache.stats()["used"] == 192
+        assert not cache.wants_grow()
+        assert cache.stats()["used"] == 192
 
     def test_same_stream_hits_and_the_oldest_is_evicted(self) -> None:
         cache = self.cache()
         for tag in range(64):
             cache.seal(1, tag, 0, self.key(tag))
-        cache.seal(1, 0, 0, self.key(0))                # 0 is the newest again, 1 the oldest
+        cache.seal(1, 0, 0, self.key(0))  # 0 is the newest again, 1 the oldest
         assert cache.stats()["hits"] == 1
         cache.seal(1, 64, 0, self.key(64))
         assert cache.stats()["evicted"] == 1
@@ -185,7 +197,8 @@ class TestContextCache:
             cache.open(1, tag, 0, self.key(tag), bytes(32))
         loads = cache.stats()["side_loads"]
         assert cache.open(1, 5, 0, self.key(5), sealed)
-        assert cache.stats()["side_loads"] == loads and cache.stats()["hits"] == 1
+        assert cache.stats()["side_loads"] == loads
+        assert cache.stats()["hits"] == 1
 
     def test_repeated_forgery_of_one_tag_loads_once(self) -> None:
         cache = self.cache()
@@ -202,9 +215,20 @@ class TestContextCache:
         assert cache.forget(0, OPEN, -1) == 0
         assert cache.forget(0, 0, -1) == 1
         assert cache.stats()["used"] == 2
-        assert cache.seal(0, 3, 1, self.key(99)) == ORACLE[self.CIPHER](self.key(99)).encrypt(bytes(12), b"\1" * 16, None)
+        assert cache.seal(0, 3, 1, self.key(99)) == ORACLE[self.CIPHER](self.key(99)).encrypt(
+            bytes(12), b"\1" * 16, None
+        )
 
     def test_capacity_out_of_range_is_refused(self) -> None:
         for capacity in (0, -1, 65537):
             with pytest.raises(ValueError):
                 selftest.Cache(self.P, self.CIPHER, capacity, 1)
+
+
+class TestCost:
+    @both
+    def test_cost_of_a_record_is_printed_and_bounded(self, p: provider.Provider, cipher: str) -> None:
+        """Shown by ``pytest -s``; the bound only catches a context that is rebuilt for each record."""
+        cost = {size: selftest.Context(p, cipher).time(size, 2000, time.perf_counter_ns) for size in (64, 1024, 16384)}
+        print(f"{p.name} {cipher}: " + ", ".join(f"{n} B {a:.0f} + {b:.0f} ns" for n, (a, b) in cost.items()))
+        assert sum(cost[64]) < 50_000

@@ -1,11 +1,6 @@
-"""netchan._core.keys, keystore, arena: epochs, limits, retention, wiping (docs/spec/keys.md)."""
+"""netchan._core.keys: epochs, limits, retention of one session (docs/spec/keys.md §2, §3)."""
 
-import os
 import random
-import resource
-import subprocess
-import sys
-import textwrap
 from typing import Any
 
 import pytest
@@ -26,7 +21,9 @@ SECOND = 1_000_000_000
 class Pair:
     """Initiator and responder of one session, each with its own store; numbers are counted here."""
 
-    def __init__(self, kind: int = STREAM, paths: int = 1, slots: int = 256, cipher: str = P.ciphers[0], **limits: int) -> None:
+    def __init__(
+        self, kind: int = STREAM, paths: int = 1, slots: int = 256, cipher: str = P.ciphers[0], **limits: int
+    ) -> None:
         self.stores = [core.Store(P, cipher, slots=slots), core.Store(P, cipher, slots=slots)]
         self.a, self.b = (core.Keys(s, bytearray(ROOT), role, **limits) for role, s in enumerate(self.stores))
         for path in range(paths):
@@ -62,7 +59,7 @@ class TestRecords:
         assert one != two
         assert pair.b.open(0, 0, 0, 16, one, b"h") == b"same"
         assert pair.a.open(0, 0, 0, 16, two, b"h") == b"same"
-        assert pair.b.open(0, 1, 0, 16, two, b"h") == 0            # reflected
+        assert pair.b.open(0, 1, 0, 16, two, b"h") == 0  # reflected
 
     def test_record_moved_to_another_tag_path_number_epoch_or_session_fails(self) -> None:
         pair = Pair(paths=2)
@@ -95,7 +92,7 @@ class TestRecords:
 
     def test_unknown_path_is_refused(self) -> None:
         pair = Pair()
-        for path in (-1, 1, 16, 99):
+        for path in (-1, 1, 64, 99):
             assert pair.a.seal(path, 0, 16, b"x") == EINVAL
             assert pair.b.open(path, 0, 0, 16, bytes(20)) == EINVAL
 
@@ -122,15 +119,19 @@ class TestRecords:
 
     def test_roots_and_secrets_agree_and_differ_from_each_other(self) -> None:
         pair = Pair()
-        assert pair.a.secret(0) == pair.b.secret(1) and pair.a.secret(1) == pair.b.secret(0)
+        assert pair.a.secret(0) == pair.b.secret(1)
+        assert pair.a.secret(1) == pair.b.secret(0)
         secrets = [pair.a.secret(which) for which in range(6)]
         assert [pair.b.secret(which) for which in (1, 0, 2, 3, 4, 5)] == secrets
-        assert len(set(secrets)) == 6 and all(s and len(s) == 32 for s in secrets)
+        assert len(set(secrets)) == 6
+        assert all(s and len(s) == 32 for s in secrets)
         assert pair.a.secret(6) is None
 
     def test_export_depends_on_label_context_and_length_boundaries(self) -> None:
         pair = Pair()
-        made = {pair.a.export(*args, 32) for args in ((b"a", b"b"), (b"ab", b""), (b"b", b"a"), (b"a", b""), (b"a", b"\0"))}
+        made = {
+            pair.a.export(*args, 32) for args in ((b"a", b"b"), (b"ab", b""), (b"b", b"a"), (b"a", b""), (b"a", b"\0"))
+        }
         assert len(made) == 5
         assert pair.a.export(b"a", b"b", 100) == pair.b.export(b"a", b"b", 100)
         assert pair.a.export(b"", b"", 32) == EINVAL
@@ -146,31 +147,39 @@ class TestPaths:
         assert pair.a.path_remove(0) == 0
         assert pair.a.path_add(0, STREAM) == EINVAL
         assert pair.a.path_add(4, STREAM) == 0
-        assert pair.a.path_add(2, STREAM) == 1                      # late, but new
+        assert pair.a.path_add(2, STREAM) == 1  # late, but new
         assert pair.a.path_add(2, STREAM) == EINVAL
-        assert pair.a.path_add(1, STREAM) == 2                      # the other side's numbers are apart
+        assert pair.a.path_add(1, STREAM) == 2  # the other side's numbers are apart
         assert pair.a.path_add(2**32 - 2, STREAM) == 3
-        assert pair.a.path_add(6, STREAM) == EINVAL                 # far below the newest: cannot be known to be new
+        assert pair.a.path_add(6, STREAM) == EINVAL  # far below the newest: cannot be known to be new
         assert pair.a.path_add(2**32 - 128, STREAM) == 4
         assert pair.a.path_add(2**32 - 128, STREAM) == EINVAL
 
     def test_paths_and_kinds_are_bounded(self) -> None:
         pair = Pair()
-        assert [pair.a.path_add(2 * n, STREAM) for n in range(1, 17)] == [*range(1, 16), ELIMIT]
-        assert pair.a.path_add(100, 0) == EINVAL and pair.a.path_add(100, 3) == EINVAL
-        assert pair.a.path_remove(16) == EINVAL and pair.a.path_remove(-1) == EINVAL
-        assert pair.a.path_remove(3) == 0 and pair.a.path_remove(3) == EINVAL
-        assert pair.a.path_add(100, STREAM) == 3
+        assert [pair.a.path_add(2 * n, STREAM) for n in range(1, 65)] == [*range(1, 64), ELIMIT]
+        assert pair.a.path_add(200, 0) == EINVAL
+        assert pair.a.path_add(200, 3) == EINVAL
+        assert pair.a.path_remove(64) == EINVAL
+        assert pair.a.path_remove(-1) == EINVAL
+        assert pair.a.path_remove(3) == 0
+        assert pair.a.path_remove(3) == EINVAL
+        assert pair.a.path_add(200, STREAM) == 3
 
 
 class TestOurEpoch:
     def test_second_update_waits_for_the_acknowledgement(self) -> None:
         pair = Pair()
-        assert pair.a.may_update() and pair.a.update() == 0
-        assert not pair.a.may_update() and pair.a.update() == ESTATE
-        assert pair.a.update_acked(0) == 0 and not pair.a.may_update()
-        assert pair.a.update_acked(2) == EINVAL and not pair.a.may_update()
-        assert pair.a.update_acked(1) == 0 and pair.a.may_update()
+        assert pair.a.may_update()
+        assert pair.a.update() == 0
+        assert not pair.a.may_update()
+        assert pair.a.update() == ESTATE
+        assert pair.a.update_acked(0) == 0
+        assert not pair.a.may_update()
+        assert pair.a.update_acked(2) == EINVAL
+        assert not pair.a.may_update()
+        assert pair.a.update_acked(1) == 0
+        assert pair.a.may_update()
         assert pair.a.update(b"short") == EINVAL
 
     def test_blocks_are_counted_per_key_and_soft_limit_asks_for_an_update(self) -> None:
@@ -182,16 +191,18 @@ class TestOurEpoch:
         assert not pair.a.state()["wants_update"]
         pair.a.seal(0, 9, 17, bytes(32), b"head")
         assert pair.a.state()["wants_update"]
-        assert pair.a.tick(0) == 1 and pair.a.state()["send_epoch"] == 1
-        assert not pair.a.state()["wants_update"] and pair.a.tick(0) == 0
+        assert pair.a.tick(0) == 1
+        assert pair.a.state()["send_epoch"] == 1
+        assert not pair.a.state()["wants_update"]
+        assert pair.a.tick(0) == 0
 
     def test_hard_limit_stops_sealing_until_the_update_is_allowed(self) -> None:
         pair = Pair(soft_blocks=8, hard_blocks=16)
-        assert pair.a.update() == 0                                 # not acknowledged: no second one yet
+        assert pair.a.update() == 0  # not acknowledged: no second one yet
         for number in range(8):
             assert isinstance(pair.a.seal(0, number, 16, b""), bytes)
         assert pair.a.seal(0, 8, 16, b"") == EEXHAUSTED
-        assert isinstance(pair.a.seal(0, 8, 17, b""), bytes)        # another key
+        assert isinstance(pair.a.seal(0, 8, 17, b""), bytes)  # another key
         assert pair.a.tick(0) == 0
         pair.a.update_acked(1)
         assert pair.a.tick(0) == 1
@@ -199,25 +210,25 @@ class TestOurEpoch:
 
     def test_hard_limit_counts_the_record_that_would_cross_it(self) -> None:
         pair = Pair(hard_blocks=10)
-        assert pair.a.seal(0, 0, 16, bytes(16 * 9)) == EEXHAUSTED   # 9 + 2
+        assert pair.a.seal(0, 0, 16, bytes(16 * 9)) == EEXHAUSTED  # 9 + 2
         assert isinstance(pair.a.seal(0, 0, 16, bytes(16 * 8)), bytes)
         assert pair.a.seal(0, 1, 16, b"") == EEXHAUSTED
 
     def test_use_of_an_evicted_key_is_not_forgotten(self) -> None:
-        pair = Pair(kind=DATAGRAM, hard_blocks=100)
+        pair = Pair(hard_blocks=100)
+        numbers = iter(range(10_000))
         for _ in range(30):
-            assert isinstance(pair.a.seal(0, 0, 16, b""), bytes)
-        for tag in range(100, 1100):                                # 256 places: 16 is out long since
-            assert isinstance(pair.a.seal(0, 0, tag, b""), bytes)
+            assert isinstance(pair.a.seal(0, next(numbers), 16, b""), bytes)
+        for tag in range(100, 1100):  # 256 places: 16 is out long since
+            assert isinstance(pair.a.seal(0, next(numbers), tag, b""), bytes)
         assert pair.stores[0].stats()["evicted"] > 700
-        sealed = 30
-        while isinstance(pair.a.seal(0, 0, 16, b""), bytes):
-            sealed += 1
-        assert sealed <= 50
+        more = sum(isinstance(pair.a.seal(0, next(numbers), 16, b""), bytes) for _ in range(60))
+        assert more <= 20
 
     def test_age_asks_for_an_update_and_gives_the_deadline(self) -> None:
         pair = Pair()
-        assert pair.a.deadline() == -1 and pair.a.tick(10**18) == 0
+        assert pair.a.deadline() == -1
+        assert pair.a.tick(10**18) == 0
         pair.seal(now=5 * SECOND)
         assert pair.a.deadline() == 125 * SECOND
         assert pair.a.tick(125 * SECOND - 1) == 0
@@ -242,13 +253,14 @@ class TestOurEpoch:
         pair = Pair()
         for _ in range(1000):
             pair.seal(plain=bytes(1000))
-        assert not pair.a.state()["wants_update"] and pair.a.warning() is None
+        assert not pair.a.state()["wants_update"]
+        assert pair.a.warning() is None
 
 
 class TestPeersEpoch:
     def test_next_epoch_is_derived_on_sight_and_committed_after_a_tag(self) -> None:
         pair = Pair()
-        assert pair.open((0, 0, 1, 16, bytes(40))) == 0             # forged: nothing moves
+        assert pair.open((0, 0, 1, 16, bytes(40))) == 0  # forged: nothing moves
         state = pair.b.state()
         assert (state["recv_epoch"], state["has_next"], state["has_prev"], state["failed"]) == (0, 1, 0, 1)
         pair.bump()
@@ -261,14 +273,15 @@ class TestPeersEpoch:
         before = pair.stores[1].stats()["derived"]
         for byte in (2, 3, 128, 254, 255):
             assert pair.open((0, 0, byte, 16, bytes(40))) == ECRYPTO
-        assert pair.b.state()["refused"] == 5 and pair.stores[1].stats()["derived"] == before
+        assert pair.b.state()["refused"] == 5
+        assert pair.stores[1].stats()["derived"] == before
 
     def test_stream_path_refuses_the_old_epoch_after_the_first_new_record(self) -> None:
         pair = Pair()
         old = pair.seal()
         pair.bump()
         assert pair.open(pair.seal()) == b"x"
-        assert pair.b.state()["has_prev"] == 0                      # the only path has moved: wiped at once
+        assert pair.b.state()["has_prev"] == 0  # the only path has moved: wiped at once
         assert pair.b.masters()[1] == bytes(32)
         assert pair.open(old) == ECRYPTO
 
@@ -291,7 +304,9 @@ class TestPeersEpoch:
         assert pair.open(old[0], 399) == b"x"
         assert pair.b.deadline() == 400
         assert pair.open(old[1], 400) == ECRYPTO
-        assert pair.b.tick(400) == 0 and pair.b.state()["has_prev"] == 0 and pair.b.deadline() == -1
+        assert pair.b.tick(400) == 0
+        assert pair.b.state()["has_prev"] == 0
+        assert pair.b.deadline() == -1
         assert pair.open(old[2], 0) == ECRYPTO
 
     def test_removed_path_does_not_hold_old_keys(self) -> None:
@@ -324,14 +339,14 @@ class TestPeersEpoch:
     def test_mix_changes_the_epoch_for_both_and_beats_a_forged_sight(self) -> None:
         pair = Pair()
         plain, mixed = Pair(), pair
-        assert mixed.open((0, 0, 1, 16, bytes(40))) == 0            # derived on sight, without the mix
+        assert mixed.open((0, 0, 1, 16, bytes(40))) == 0  # derived on sight, without the mix
         mixed.bump(mix=b"m" * 32)
         plain.bump()
         assert mixed.a.masters()[0] != plain.a.masters()[0]
         assert mixed.open(mixed.seal()) == b"x"
         assert mixed.b.masters()[2] == mixed.a.masters()[0]
         mixed.bump()
-        assert mixed.open(mixed.seal()) == b"x"                     # the mix is used once
+        assert mixed.open(mixed.seal()) == b"x"  # the mix is used once
 
     def test_mix_for_a_wrong_epoch_or_of_a_wrong_length_is_refused(self) -> None:
         pair = Pair()
@@ -377,79 +392,25 @@ class TestPeersEpoch:
         for tag in range(1000, 2000):
             assert pair.open((0, 99, 0, tag, bytes(40))) == 0
         after = pair.stores[1].stats()
-        assert (after["evicted"], after["cache_evicted"]) == (0, 0) and after["derived"] == derived + 1000
+        assert (after["evicted"], after["cache_evicted"]) == (0, 0)
+        assert after["derived"] == derived + 1000
         for tag in range(16, 32):
             assert pair.open(pair.seal(tag=tag)) == b"x"
         assert pair.stores[1].stats()["derived"] == after["derived"]
-
-
-class TestStore:
-    def test_small_table_derives_again_and_counts_it(self) -> None:
-        pair = Pair()
-        for _turn in range(2):
-            for tag in range(16, 816):
-                assert pair.open(pair.seal(tag=tag)) == b"x"
-        for store in pair.stores:
-            stats = store.stats()
-            assert stats["keys_rederived"] > 300 and stats["keys_rederived"] <= stats["evicted"]
-
-    def test_big_table_derives_once(self) -> None:
-        pair = Pair(slots=8192)
-        for _turn in range(2):
-            for tag in range(16, 816):
-                assert pair.open(pair.seal(tag=tag)) == b"x"
-        assert [s.stats()["keys_rederived"] for s in pair.stores] == [0, 0]
-        assert [s.stats()["derived"] for s in pair.stores] == [800, 800]
-
-    def test_slots_shrink_to_what_may_be_locked(self) -> None:
-        limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-        if limit != resource.RLIM_INFINITY and limit < 256 * 1024:
-            pytest.skip(f"RLIMIT_MEMLOCK is {limit}: nothing can be locked here")
-        store = core.Store(P, P.ciphers[0], slots=4096, lock_bytes_max=50_000)
-        assert store.stats()["slots"] == 1024 and store.stats()["locked"] == 1
-        assert core.Store(P, P.ciphers[0], slots=4096).stats()["slots"] == 4096
-
-    def test_store_without_any_locked_memory_keeps_the_smallest_table(self) -> None:
-        store = core.Store(P, P.ciphers[0], slots=4096, lock_bytes_max=1)
-        assert (store.stats()["slots"], store.stats()["locked"], store.stats()["secrets_locked"]) == (256, 0, 0)
-        keys = core.Keys(store, bytearray(ROOT), 0)
-        keys.path_add(0, STREAM)
-        assert isinstance(keys.seal(0, 0, 16, b"x"), bytes)
-
-    def test_sessions_are_bounded_and_blocks_return(self) -> None:
-        store = core.Store(P, P.ciphers[0], sessions=2)
-        made = [core.Keys(store, bytearray(ROOT), 0) for _ in range(2)]
-        with pytest.raises(MemoryError):
-            core.Keys(store, bytearray(ROOT), 0)
-        made.pop().close()
-        core.Keys(store, bytearray(ROOT), 0)
-
-    def test_session_in_a_returned_block_starts_clean(self) -> None:
-        store = core.Store(P, P.ciphers[0], sessions=1)
-        first = core.Keys(store, bytearray(ROOT), 0)
-        first.path_add(0, STREAM)
-        one = first.seal(0, 0, 16, b"x")
-        first.close()
-        second = core.Keys(store, bytearray(b"z" * 32), 0)
-        second.path_add(0, STREAM)
-        assert second.seal(0, 0, 16, b"x") != one
-        assert second.masters()[1] == bytes(32) and second.masters()[3] == bytes(32)
-
-    def test_ranges_are_checked(self) -> None:
-        for kwargs in ({"sessions": 0}, {"sessions": 65537}, {"slots": 1048577}):
-            with pytest.raises(ValueError):
-                core.Store(P, P.ciphers[0], **kwargs)
 
 
 class TestMonotonicCheck:
     def test_repeat_or_step_back_is_seen_per_key_and_path(self) -> None:
         mono = core.Mono()
         assert [mono.check(0, 16, 0, n) for n in (0, 1, 5, 5, 4, 6)] == [1, 1, 1, 0, 0, 1]
-        assert mono.check(0, 17, 0, 0) == 1 and mono.check(0, 16, 2, 0) == 1
+        assert mono.check(0, 17, 0, 0) == 1
+        assert mono.check(0, 16, 2, 0) == 1
 
     def test_new_epoch_is_a_new_key(self) -> None:
         mono = core.Mono()
-        assert mono.check(0, 16, 0, 9) == 1 and mono.check(1, 16, 0, 0) == 1 and mono.check(1, 16, 0, 0) == 0
+        assert mono.check(0, 16, 0, 9) == 1
+        assert mono.check(1, 16, 0, 0) == 1
+        assert mono.check(1, 16, 0, 0) == 0
 
     def test_table_is_bounded_and_survives_many_pairs(self) -> None:
         mono = core.Mono()
@@ -528,102 +489,3 @@ class EpochMachine(RuleBasedStateMachine):
 
 TestEpochMachine = EpochMachine.TestCase
 TestEpochMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-
-
-def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=50)
-
-
-def copies(pid: int, needle: bytes) -> int:
-    """How often ``needle`` stands in the readable memory of another process."""
-    found = 0
-    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as mem:
-        for line in maps:
-            span, mode = line.split()[:2]
-            if "r" not in mode or "[v" in line:
-                continue
-            start, end = (int(x, 16) for x in span.split("-"))
-            try:
-                found += os.pread(mem.fileno(), end - start, start).count(needle)
-            except OSError:
-                continue
-    return found
-
-
-class TestWiping:
-    @pytest.mark.parametrize("p", [pytest.param(p.name, id=p.name) for p in provider.available()])
-    def test_keys_are_gone_from_memory_after_the_session(self, p: str) -> None:
-        """Seen from outside: masters and channel keys are there while the session lives and nowhere afterwards."""
-        code = """
-            import sys
-            from netchan._core import _selftest_crypto as core, provider
-            p = provider.load(sys.argv[1])
-            store = core.Store(p, "aes-256-gcm")
-            root = bytearray(range(32))
-            keys = core.Keys(store, root, 0)
-            keys.path_add(0, 1)
-            for n in range(50):
-                keys.seal(0, n, 16, b"x")
-            keys.open(0, 0, 0, 16, bytes(40))
-            print("alive", flush=True)
-            sys.stdin.readline()
-            keys.close()
-            print("closed", flush=True)
-            sys.stdin.readline()
-        """
-        child = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(code), p], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        with child:
-            assert child.stdin is not None and child.stdout is not None
-            from tests.interop.test_vectors_keys import channel_key, master
-
-            secrets = [master(ROOT, 0), master(ROOT, 1), channel_key(master(ROOT, 0), 0, 16)[:32]]
-            secrets.append(channel_key(master(ROOT, 1), 1, 16)[:32])
-            assert child.stdout.readline() == "alive\n"
-            assert all(copies(child.pid, secret) >= 1 for secret in secrets)
-            child.stdin.write("\n")
-            child.stdin.flush()
-            assert child.stdout.readline() == "closed\n"
-            assert [copies(child.pid, secret) for secret in secrets] == [0, 0, 0, 0]
-            child.stdin.write("\n")
-            child.stdin.flush()
-        assert child.returncode == 0
-
-    def test_forked_child_reads_zeros_and_is_refused(self) -> None:
-        done = run("""
-            import ctypes, os, sys
-            from netchan._core import _selftest_crypto as core, provider
-            p = provider.load()
-            store = core.Store(p, p.ciphers[0])
-            keys = core.Keys(store, bytearray(range(32)), 0)
-            keys.path_add(0, 1)
-            assert isinstance(keys.seal(0, 0, 16, b"x"), bytes)
-            pages = store.pages()
-            assert all(any(ctypes.string_at(*page)) for page in pages)
-            pid = os.fork()
-            if pid == 0:
-                zero = not any(any(ctypes.string_at(*page)) for page in pages)
-                refused = (keys.seal(0, 1, 16, b"x"), keys.open(0, 0, 0, 16, bytes(40)), keys.update(), keys.tick(0),
-                           keys.export(b"l", b"", 32), keys.mix_announced(1, bytes(32)))
-                os._exit(0 if zero and not store.alive() and set(refused) == {-15} else 1)
-            status = os.waitpid(pid, 0)[1]
-            assert store.alive() and isinstance(keys.seal(0, 1, 16, b"x"), bytes)
-            print(status)
-        """)
-        assert done.stdout.strip() == "0", done.stderr
-
-    def test_secrets_stay_out_of_core_dumps_and_swap(self) -> None:
-        store = core.Store(P, P.ciphers[0])
-        flags: dict[int, str] = {}
-        start = 0
-        with open("/proc/self/smaps") as smaps:
-            for line in smaps:
-                if "-" in line.split()[0] and ":" not in line.split()[0]:
-                    start = int(line.split("-")[0], 16)
-                elif line.startswith("VmFlags:"):
-                    flags[start] = line
-        for address, _length in store.pages():
-            assert " dd" in flags[address] and " wf" in flags[address]
-            if store.stats()["locked"]:
-                assert " lo" in flags[address]

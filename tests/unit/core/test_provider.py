@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import shutil
 import ssl
 import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,13 +16,15 @@ from netchan._core import _selftest_crypto as selftest
 from netchan._core import provider
 
 PROVIDERS = provider.available()
+SHIM = ("-D_GNU_SOURCE", "-shared", "-fPIC", "-Wl,--no-as-needed")
+needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler to make a library with")
 PAIRS = [pytest.param(p, c, id=f"{p.name}-{c}") for p in PROVIDERS for c in p.ciphers]
 
 
-def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
+def run(code: str, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
     base = {key: value for key, value in os.environ.items() if key != "NETCHAN_CRYPTO"}
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], env=base | env, capture_output=True, text=True, timeout=50
+        [sys.executable, "-c", textwrap.dedent(code), *args], env=base | env, capture_output=True, text=True, timeout=50
     )
 
 
@@ -33,8 +37,7 @@ class TestFinding:
     def test_ssl_library_is_the_one_ssl_itself_uses(self) -> None:
         found = provider.load("ssl")
         assert found.version == ssl.OPENSSL_VERSION
-        with open("/proc/self/maps") as maps:
-            assert any(os.path.realpath(found.path) in line for line in maps)
+        assert os.path.realpath(found.path) in Path("/proc/self/maps").read_text()
 
     def test_load_twice_returns_the_same_object(self) -> None:
         assert provider.load("ssl") is provider.load("ssl")
@@ -56,8 +59,8 @@ class TestFinding:
 
 
 def _libc() -> str:
-    with open("/proc/self/maps") as maps:
-        return next(line.split()[-1] for line in maps if "/libc.so" in line or "/libc-" in line)
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return next(line.split()[-1] for line in lines if "/libc.so" in line or "/libc-" in line)
 
 
 class TestOverride:
@@ -76,7 +79,8 @@ class TestOverride:
         assert run(code, NETCHAN_CRYPTO="system").stdout.strip() == "system"
         assert run(code).stdout.strip() == "ssl"
         refused = run(code, NETCHAN_CRYPTO="/no/such/lib")
-        assert refused.returncode == 1 and "ProviderError" in refused.stderr
+        assert refused.returncode == 1
+        assert "ProviderError" in refused.stderr
 
     @pytest.mark.skipif(not any(p.name == "nacl" for p in PROVIDERS), reason="PyNaCl is not installed")
     def test_variable_nacl_selects_libsodium(self) -> None:
@@ -98,45 +102,92 @@ class TestOverride:
 
 
 class TestProof:
-    def test_a_wrong_libcrypto_is_refused_by_version_and_by_known_answer(self, tmp_path: object) -> None:
+    @needs_cc
+    def test_a_wrong_libcrypto_is_refused_by_version_and_by_known_answer(self, tmp_path: Path) -> None:
         """A library with the right names but wrong behaviour is never offered."""
-        source = tmp_path / "fake.c"  # type: ignore[operator]
+        source = tmp_path / "fake.c"
         good = (
             "EVP_CIPHER_CTX_free EVP_EncryptInit_ex EVP_EncryptUpdate EVP_EncryptFinal_ex EVP_DecryptInit_ex "
             "EVP_DecryptUpdate EVP_DecryptFinal_ex EVP_CIPHER_CTX_ctrl EVP_MD_CTX_free EVP_DigestInit_ex "
             "EVP_DigestUpdate EVP_DigestFinal_ex ERR_clear_error ERR_peek_last_error ERR_set_mark ERR_pop_to_mark "
             "OPENSSL_cleanse"
-        ).split()
-        body = "".join(f"int {name}(void) {{ return 1; }}\n" for name in good)
+        )
+        body = "".join(f"int {name}(void) {{ return 1; }}\n" for name in good.split(" "))
         body += "static char room[64]; void *EVP_CIPHER_CTX_new(void) { return room; }\n"
         body += "void *EVP_MD_CTX_new(void) { return room; } const char *OpenSSL_version(int k) { return room; }\n"
         body += "void *EVP_sha256(void) { return room; } void *EVP_aes_256_gcm(void) { return room; }\n"
-        for version, text in (("0x20000000UL", r"reason -2"), ("0x50000000UL", r"reason -2"),
-                              ("0x30000130UL", r"fails known answer")):
+        for version, text in (
+            ("0x20000000UL", r"reason -2"),
+            ("0x50000000UL", r"reason -2"),
+            ("0x30000130UL", r"fails known answer"),
+        ):
             source.write_text(body + f"unsigned long OpenSSL_version_num(void) {{ return {version}; }}\n")
-            target = tmp_path / f"fake{version}.so"  # type: ignore[operator]
+            target = tmp_path / f"fake{version}.so"
             subprocess.run(["cc", "-shared", "-fPIC", "-o", str(target), str(source)], check=True)
             with pytest.raises(provider.ProviderError, match=text):
                 provider.load(str(target))
 
-    def test_libcrypto_without_chacha_offers_aes_only(self, tmp_path: object) -> None:
-        """A FIPS configuration has no ChaCha20: the other cipher stays usable and the error queue stays empty."""
-        conf = tmp_path / "openssl.cnf"  # type: ignore[operator]
-        conf.write_text(
-            "openssl_conf = a\n[a]\nalg_section = b\nproviders = c\n[b]\ndefault_properties = fips=no_such_value\n"
-            "[c]\ndefault = d\n[d]\nactivate = 1\n"
-        )
+    @needs_cc
+    def test_libcrypto_without_chacha_offers_aes_only_and_leaves_no_error(self, tmp_path: Path) -> None:
+        """As a FIPS configuration. The failing fetch queues an error: that one goes, one of somebody else stays."""
+        real = provider.load("ssl").path
+        source = tmp_path / "shim.c"
+        source.write_text("""
+            #include <dlfcn.h>
+            #include <string.h>
+            void *EVP_CIPHER_CTX_new(void) { return ((void *(*)(void))dlsym(RTLD_NEXT, "EVP_CIPHER_CTX_new"))(); }
+            void *EVP_CIPHER_fetch(void *c, const char *name, const char *props)
+            {
+                void *(*f)(void *, const char *, const char *) = dlsym(RTLD_NEXT, "EVP_CIPHER_fetch");
+                return f(c, strncmp(name, "ChaCha", 6) == 0 ? "no-such-cipher" : name, props);
+            }
+        """)
+        target = tmp_path / "shim.so"
+        subprocess.run(["cc", *SHIM, "-o", target, source, real], check=True)
         code = """
+            import ctypes, ssl, sys
             from netchan._core import provider
-            try:
-                found = provider.load("ssl")
-                print(found.ciphers)
-            except provider.ProviderError as error:
-                print("refused" , "reason -3" in str(error))
+            real = ctypes.CDLL(sys.argv[1])
+            real.ERR_get_error.restype = ctypes.c_ulong
+
+            def queue_one():
+                real.EVP_CIPHER_fetch(None, b"no-such-cipher", None)
+
+            def drain():
+                n = 0
+                while real.ERR_get_error():
+                    n += 1
+                return n
+
+            queue_one()
+            print(provider.load().ciphers)
+            probed = drain()
+            queue_one()
+            print(probed > 0 and probed == drain())
         """
-        done = run(code, OPENSSL_CONF=str(conf))
-        assert done.returncode == 0, done.stderr
-        assert "refused True" in done.stdout or "chacha" not in done.stdout
+        done = run(code, real, NETCHAN_CRYPTO=str(target))
+        assert done.stdout.split("\n")[:2] == ["('aes-256-gcm',)", "True"], done.stderr
+
+    @needs_cc
+    def test_libcrypto_whose_tag_check_queues_errors_is_refused(self, tmp_path: Path) -> None:
+        """The hot path does not clear the queue after a failed tag, so such a library cannot be used."""
+        real = provider.load("ssl").path
+        source = tmp_path / "noisy.c"
+        source.write_text("""
+            #include <dlfcn.h>
+            void *EVP_CIPHER_CTX_new(void) { return ((void *(*)(void))dlsym(RTLD_NEXT, "EVP_CIPHER_CTX_new"))(); }
+            int EVP_DecryptFinal_ex(void *c, unsigned char *out, int *n)
+            {
+                int ok = ((int (*)(void *, unsigned char *, int *))dlsym(RTLD_NEXT, "EVP_DecryptFinal_ex"))(c, out, n);
+                if (ok != 1)
+                    ((void *(*)(void *, const char *, const char *))dlsym(RTLD_NEXT, "EVP_CIPHER_fetch"))(0, "none", 0);
+                return ok;
+            }
+        """)
+        target = tmp_path / "noisy.so"
+        subprocess.run(["cc", *SHIM, "-o", target, source, real], check=True)
+        with pytest.raises(provider.ProviderError, match="fails known answer 99"):
+            provider.load(str(target))
 
     def test_speed_reports_three_sizes_in_gigabytes_per_second(self) -> None:
         for p in PROVIDERS:
@@ -173,7 +224,7 @@ class TestErrorQueue:
 
         asyncio.run(main())
 
-    def test_probe_in_a_fresh_process_leaves_the_queue_of_tls_empty(self, tmp_path: object) -> None:
+    def test_probe_in_a_fresh_process_leaves_the_queue_of_tls_empty(self) -> None:
         code = """
             import ssl
             left, right = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -86,6 +86,13 @@ class TestHeap:
             assert h.at(gone) == NEVER
             assert [h.pop_due(100) for _ in range(7)] == [i for i in range(7) if i != gone] + [EAGAIN]
 
+    def test_heap_last_one_that_fills_a_hole_may_have_to_rise(self) -> None:
+        h = core.Theap(15)  # set in this order, each entry stays where it is put
+        for i, at in enumerate([0, 100, 1, 101, 102, 2, 3, 103, 104, 105, 106, 4, 5, 6, 7]):
+            h.set(i, at)
+        h.clear(3)  # the last, 7, fills the place of 101 and belongs above 100
+        assert [h.pop_due(7) for _ in range(9)] == [0, 2, 5, 6, 11, 12, 13, 14, EAGAIN]
+
     def test_heap_due_is_at_or_before_now(self) -> None:
         h = core.Theap(2)
         h.set(1, 1000)

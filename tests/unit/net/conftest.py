@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,9 +63,15 @@ class World:
         return Gate(config.network_id, config.identity.id_pub, config.primitives, **options)
 
     def initiator(
-        self, *, identity: Identity | None = None, named: bool = True, know: bool = False, config: Any = None, **options: Any
+        self,
+        *,
+        identity: Identity | None = None,
+        named: bool = True,
+        know: bool = False,
+        config: Any = None,
+        **options: Any,
     ) -> hs.Initiator:
-        """A dialler of bob. `named`: knows the id; `know`: holds the record; the rest goes to config, policy or machine."""
+        """A dialler of bob. `named`: knows the id; `know`: holds the record; the rest goes to policy or machine."""
         config = config or {}
         who = identity or self.alice
         trust = options.pop("trust", "any")
@@ -94,10 +100,16 @@ class World:
             blocked=options.pop("blocked", None),
             allow_self=options.pop("allow_self", False),
         )
-        return hs.Responder(conf, policy, gate if isinstance(gate, Gate) else self.gate(conf, **(gate or {})), self.rng, 0, **options)
+        return hs.Responder(
+            conf, policy, gate if isinstance(gate, Gate) else self.gate(conf, **(gate or {})), self.rng, 0, **options
+        )
 
     def run(
-        self, initiator: hs.Initiator, responder: hs.Responder, tamper: Tamper | None = None, resp_wall_s: float | None = None
+        self,
+        initiator: hs.Initiator,
+        responder: hs.Responder,
+        tamper: Tamper | None = None,
+        resp_wall_s: float | None = None,
     ) -> Outcome:
         """Carry every message across, through `tamper(index, bytes)`; then let the clock run out."""
         out = Outcome()
@@ -118,8 +130,8 @@ class World:
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
+def world() -> World:
     """A world with a fixed seed."""
     seed = 20_260
     print(f"seed {seed}")
-    yield World(seed)
+    return World(seed)

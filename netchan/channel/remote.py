@@ -1,0 +1,285 @@
+"""The endpoint of a channel over a session.
+
+Layer 5: codecs, wait queues and errors around the compiled ``StreamEnd``, which does the rest (contract: base.Endpoint).
+No I/O here, and nothing waits. Threads: any; see the engine's bridge. Spec: docs/spec/session.md §3, §6, §8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from netchan._engine.bridge import Session, StreamEnd
+from netchan.channel.base import ChannelStats, Handles
+from netchan.channel.codec import ID_BYTES, Codec, codec_by_id, codec_for
+from netchan.errors import (
+    ChannelError,
+    Code,
+    ConfigError,
+    InDoubt,
+    MessageTooLarge,
+    channel_aborted,
+    channel_closed,
+    channel_ended,
+    session_lost,
+)
+from netchan.markers import Empty
+from netchan.net.wait import Driver, Waiter, WaitQueue
+
+# Why a direction is over: nc_over of netchan/_core/stream.pxd.
+_NOT, _FIN, _ABORT_AFTER, _ABORT, _STOPPED, _LOST, _LEFT = range(7)
+
+NAME_MAX_BYTES: Final = 255
+
+
+class RemoteEndpoint(StreamEnd):
+    """One end of a named channel of a peer; see ``open_endpoint``.
+
+    Attributes:
+        name, peer, peer_id, type, driver, handles, prepare: as in base.Endpoint.
+        close_timeout: seconds that ``aclose`` waits at most.
+    """
+
+    one_queue = False
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        name: str,
+        type: Any,
+        codec: Codec,
+        capacity: int | None,
+        peer: Any,
+        peer_id: str,
+        driver: Driver | None,
+        close_timeout: float,
+        max_message: int,
+    ) -> None:
+        self.name = name
+        self.type = type
+        self.codec = codec
+        self.peer = peer
+        self.peer_id = peer_id
+        self.driver = driver
+        self.close_timeout = close_timeout
+        self.max_message = max_message
+        self.handles = Handles()
+        self.tx_waiters = WaitQueue()
+        self.rx_waiters = WaitQueue()
+        self.ack_waiters = WaitQueue()
+        self.prepare: Callable[[Any], Any] = self._encode_bytes if codec.id == ID_BYTES else self._encode
+        self.encode = self.prepare
+        self.decode = None if codec.id == ID_BYTES else codec.decode
+        self._lost: ChannelError | None = None
+        super().__init__(session, name.encode(), codec.id, codec.schema_hash, capacity)
+
+    # --- values -------------------------------------------------------------------------------------------------------
+
+    def _encode_bytes(self, value: Any) -> Any:
+        if type(value) is not bytes:
+            value = self.codec.encode(value)
+        if len(value) > self.max_message:
+            self._too_large(len(value))
+        return value
+
+    def _encode(self, value: Any) -> Any:
+        data = self.codec.encode(value)
+        if len(data) > self.max_message:
+            self._too_large(len(data))
+        return data
+
+    def _too_large(self, n: int) -> None:
+        raise MessageTooLarge(
+            f"a value of {n} bytes is longer than max_message={self.max_message} of the other side; "
+            "send it in parts, or raise Config.max_message over there",
+            needed=n,
+        )
+
+    def try_recv_into(self, buffer: memoryview) -> int | Empty:
+        got = super().try_recv_into(buffer)
+        if isinstance(got, int) and got < 0:
+            raise MessageTooLarge(
+                f"the value at the head has {-got} bytes and the buffer {buffer.nbytes}; it stays: call again with a larger one",
+                needed=-got,
+            )
+        return got
+
+    def offer(self, source: Any, waiter: Waiter, *, many: bool = False) -> None:
+        return None
+
+    def check_send(self) -> None:
+        """Raise what a send would raise now; nothing if it could be accepted or would have to wait."""
+        if self.send_over:
+            raise self.send_error()
+
+    @property
+    def recv_ending(self) -> bool:
+        """True when no further value can come; those that are here can still be taken."""
+        return self.state[1] != _NOT
+
+    def want(self, n: int) -> None:
+        """A receive call waits for n values: nothing to do here, its front checks n against the capacity."""
+
+    def unwant(self, n: int) -> None:
+        """The call of ``want`` has ended."""
+
+    # --- ending --------------------------------------------------------------------------------------------------------
+
+    def abort(self, code: int, reason: str) -> None:
+        self.abort_both(code, reason.encode()[:255])
+
+    def close_unclean(self) -> None:
+        self.end_after(Code.LEFT_BY_EXCEPTION)
+
+    def left_by_exception(self) -> None:
+        self.close_unclean()
+        self.stop_recv()
+
+    def drop_send(self) -> bool:
+        if self.send_over:
+            return False
+        noticed = self.state[1] == _NOT
+        self.end_after(Code.DROPPED)
+        return noticed
+
+    def drop_recv(self) -> None:
+        if self.state[1] in (_NOT, _FIN, _ABORT_AFTER):
+            self.stop_recv()
+
+    # --- errors --------------------------------------------------------------------------------------------------------
+
+    def send_error(self) -> ChannelError:
+        """The exception that a send raises now (api R48)."""
+        over, _, closing, code, by_us, reason = self.state
+        if over in (_ABORT, _ABORT_AFTER) and not (over == _ABORT_AFTER and not by_us and code == 0):
+            return self._aborted(code, by_us, reason)
+        if over == _LOST:
+            return self._session_lost()
+        if over == _STOPPED:
+            return channel_closed(self.name, self.peer_id, "the other side stopped receiving", "stop sending")
+        if over == _LEFT:
+            if self.session.close_by_us:
+                return channel_closed(self.name, self.peer_id, "this side left the session", "dial again to go on")
+            return channel_closed(self.name, self.peer_id, "the other side left the session", "stop sending")
+        return channel_closed(self.name, self.peer_id, "this side closed it", "open the name again for a new channel")
+
+    def recv_error(self) -> ChannelError:
+        """The exception that a receive raises when nothing is left to take (api R48)."""
+        _, over, _, code, by_us, reason = self.state
+        if over == _FIN:
+            return channel_ended(self.name, self.peer_id)
+        if over == _STOPPED:
+            return channel_closed(self.name, self.peer_id, "this side stopped receiving", "open the name again to go on")
+        if over in (_ABORT, _ABORT_AFTER):
+            return self._aborted(code, by_us, reason)
+        if self.session.close_by_us and not self.session.lost:
+            return channel_closed(self.name, self.peer_id, "this side left the session", "dial again to go on")
+        if over == _LEFT:
+            return channel_ended(self.name, self.peer_id)
+        return self._session_lost()
+
+    def _aborted(self, code: int, by_us: bool, reason: bytes) -> ChannelError:
+        text = reason.decode("utf-8", "replace")
+        if code == Code.TYPE_MISMATCH and not text:
+            text = self._mismatch()
+        return channel_aborted(self.name, self.peer_id, code=code, reason=text, by_us=by_us)
+
+    def _mismatch(self) -> str:
+        theirs = self.peer_codec
+        found = codec_by_id(theirs[0]) if theirs else None
+        other = f"{found.type_name}" if found else "another type"
+        return f"this side opened it as {self.codec.type_name}, the other side as {other}"
+
+    def _session_lost(self) -> ChannelError:
+        if self._lost is None:
+            undelivered: list[Any] = []
+            in_doubt: list[InDoubt] = []
+            for number, data, sealed in self.unsettled():
+                if not sealed:
+                    undelivered.append(self._decode_own(data))
+                elif data is None:
+                    in_doubt.append(InDoubt(number))
+                else:
+                    in_doubt.append(InDoubt(number, self._decode_own(data)))
+            self._lost = session_lost(
+                self.name, self.peer_id, self._why_lost(), undelivered=undelivered, in_doubt=in_doubt, cause=self._cause()
+            )
+        return self._lost
+
+    def _decode_own(self, data: bytes) -> Any:
+        return data if self.decode is None else self.codec.decode(data)
+
+    def _why_lost(self) -> str:
+        session = self.session
+        if not session.lost and not session.close_by_us:
+            return "the other side left without ending the channel"
+        if session.close_by_us:
+            return f"this side closed the session (code {session.close_code})"
+        return f"the session ended (code {session.close_code})"
+
+    def _cause(self) -> BaseException | None:
+        return getattr(self.peer, "loss_cause", None)
+
+    # --- looking -------------------------------------------------------------------------------------------------------
+
+    def stats(self) -> ChannelStats:
+        sent, received, taken, discarded, pending, stalls = self.counts()
+        return ChannelStats(
+            sent=sent,
+            received=received,
+            taken=taken,
+            discarded=discarded,
+            pending=pending,
+            capacity=self.capacity,
+            senders_waiting=len(self.tx_waiters),
+            receivers_waiting=len(self.rx_waiters),
+            credit_limited=stalls,
+        )
+
+
+def open_endpoint(
+    session: Session,
+    *,
+    name: str,
+    type: Any,
+    capacity: int | None,
+    peer: Any,
+    peer_id: str,
+    driver: Driver | None,
+    close_timeout: float,
+    max_message: int,
+    codec: Codec | None = None,
+) -> RemoteEndpoint:
+    """Open a channel by name on a session; never waits.
+
+    Args:
+        name: 1–255 bytes of UTF-8 without control characters.
+        type: type form; its codec is looked up unless ``codec`` (that of an offered channel) is given.
+        capacity: values per direction, at least 1; None: the other side decides, else 1 024.
+        peer, peer_id: for errors and ``Channel.peer``.
+        driver: what blocking callers run.
+        close_timeout: seconds. max_message: bytes that the other side takes at most.
+
+    Raises:
+        ConfigError: name, type or capacity out of range. ForkError.
+    """
+    if not isinstance(name, str) or not 1 <= len(name.encode()) <= NAME_MAX_BYTES:
+        raise ConfigError(f"channel name {name!r} must be a str of 1 to {NAME_MAX_BYTES} bytes in UTF-8")
+    if any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in name):
+        raise ConfigError(f"channel name {name!r} holds a control character; use printable text")
+    return RemoteEndpoint(
+        session,
+        name=name,
+        type=type,
+        codec=codec or codec_for(type),
+        capacity=capacity,
+        peer=peer,
+        peer_id=peer_id,
+        driver=driver,
+        close_timeout=close_timeout,
+        max_message=max_message,
+    )
+
+
+__all__: Sequence[str] = ("RemoteEndpoint", "open_endpoint")
