@@ -113,6 +113,11 @@ class _Door:
     def close_copy(self) -> None:
         self.sock.close()
 
+    def on_stop(self) -> None:
+        if self.inode is not None:
+            _unlink(Path(self.address.path), self.inode)
+        self.sock.close()
+
 
 class Listening:
     """All sockets of one ``listen``.
