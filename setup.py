@@ -89,6 +89,13 @@ def compile_flags() -> list[str]:
     return [*flags, "-O1", "-g"] if DEBUG else [*flags, "-O3", "-fvisibility=hidden"]
 
 
+def headers_changed() -> bool:
+    """True if a .pxd is newer than a generated .c: Cython overlooks those behind ``from netchan._core cimport x``."""
+    headers = [path.stat().st_mtime for path in ROOT.glob("netchan/_*/*.pxd")]
+    made = [path.with_suffix(".c") for path in ROOT.glob("netchan/_*/*.pyx")]
+    return any(not path.exists() or path.stat().st_mtime < max(headers) for path in made)
+
+
 def extensions() -> list[Extension]:
     """One extension per .pyx file, with the C files that belong to it."""
     folders = [ROOT / "netchan" / "_core", ROOT / "netchan" / "_engine"]
@@ -140,7 +147,7 @@ def cython_modules() -> list[Extension]:
             extensions(),
             nthreads=0 if WERROR else JOBS,  # in one process, so that the hints pass through the catcher
             annotate=DEBUG,
-            force=True if WERROR or last_profile("c") != PROFILE else None,
+            force=True if WERROR or last_profile("c") != PROFILE or headers_changed() else None,
             compiler_directives=COMMON | (CHECKED if DEBUG else RELEASE),
         )
     finally:

@@ -79,6 +79,11 @@ cdef struct nc_slot:
     nc_offer_event* offers_tail
     uint8_t in_app
     uint8_t app_over
+    uint8_t ratchet_new             # a message of a ratchet waits for the application
+    uint8_t ratchet_step
+    uint64_t ratchet_number
+    size_t ratchet_len
+    uint8_t* ratchet                # owned, RATCHET_MAX; NULL until the first
 
 cdef struct nc_engine:
     pthread_mutex_t baton

@@ -188,6 +188,8 @@ cdef void engine_collect(nc_engine* g, nc_slot* t) noexcept nogil:
         t.offers_tail = x
         leaf_unlock(&g.app_lock)
         list_slot(g, t, 0)
+    if t.session.ratchet_in_new:
+        collect_ratchet(g, t)
     t.session.ready_any = 0
     if t.session.state == SESSION_OVER and not t.told_over:
         t.told_over = 1
@@ -203,6 +205,22 @@ cdef void engine_collect(nc_engine* g, nc_slot* t) noexcept nogil:
         g.pins = t.session.pins
         leaf_unlock(&g.app_lock)
         t.session.pins = NULL
+
+
+cdef void collect_ratchet(nc_engine* g, nc_slot* t) noexcept nogil:
+    if t.ratchet is NULL:
+        t.ratchet = <uint8_t*>malloc(defs.RATCHET_MAX)
+        if t.ratchet is NULL:
+            return
+    t.session.ratchet_in_new = 0
+    leaf_lock(&g.app_lock)
+    memcpy(t.ratchet, t.session.ratchet_in, t.session.ratchet_in_len)
+    t.ratchet_len = t.session.ratchet_in_len
+    t.ratchet_number = t.session.ratchet_in_number
+    t.ratchet_step = t.session.ratchet_in_step
+    t.ratchet_new = 1
+    leaf_unlock(&g.app_lock)
+    list_slot(g, t, 0)
 
 
 cdef void list_slot(nc_engine* g, nc_slot* t, int over) noexcept nogil:
@@ -754,4 +772,5 @@ cdef void slot_free(nc_slot* t) noexcept nogil:
         t.offers = x.next
         free(x)
     free(t.pend)
+    free(t.ratchet)
     free(t)

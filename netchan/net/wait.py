@@ -30,6 +30,9 @@ READY_CALLS_MAX: Final = 128
 """Ready calls of one task without a real suspension; the next one yields to the loop (bounds how long others wait)."""
 READY_SECONDS_MAX: Final = 0.0005
 """The same in seconds."""
+SIGNAL_SLICE: Final = 0.1
+"""Seconds that the main thread sleeps at a stretch: a signal that arrives between Python's last look and the sleep does
+not end the sleep, and Ctrl-C must be answered within 100 ms. Other threads get no signals and sleep without limit."""
 
 
 class Driver(Protocol):
@@ -371,15 +374,16 @@ class ThreadWaiter(Waiter):
 
         Raises:
             TimeoutError: the deadline passed first.
-            KeyboardInterrupt: at once on POSIX, where a signal interrupts the wait for a lock.
+            KeyboardInterrupt: within 100 ms; as a rule at once on POSIX, where a signal ends the wait for a lock.
         """
         while self.asleep():
             if self.driver is not None:
                 self.driver.drive(self, self.deadline)
-            elif self.deadline is None:
-                self._sleep.acquire()
             else:
-                self._sleep.acquire(timeout=min(max(0.0, self.deadline - monotonic()), threading.TIMEOUT_MAX))
+                left = -1.0 if self.deadline is None else max(0.0, self.deadline - monotonic())
+                if threading.get_ident() == threading.main_thread().ident:
+                    left = min(left, SIGNAL_SLICE) if left >= 0.0 else SIGNAL_SLICE
+                self._sleep.acquire(timeout=min(left, threading.TIMEOUT_MAX))
             if self.deadline is not None and self.asleep() and monotonic() >= self.deadline:
                 raise TimeoutError("the time given for this call passed")
 

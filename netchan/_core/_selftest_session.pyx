@@ -1,0 +1,863 @@
+"""Opens frames, streams, records and sessions to pytest; test-only, never in wheels.
+
+Layer: beside _core; nothing imports it but tests. ``Side`` is one session with real keys in virtual time, ``Pair`` two of them joined by
+byte pipes, ``Peer`` the other end of a session in the hands of a test: it seals any frames under the right keys.
+Threads: everything on the caller's, with the GIL.
+"""
+
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
+
+from netchan._core cimport defs
+from netchan._core.crypto cimport nc_crypto
+from netchan._core.ctxcache cimport cache_new, nc_cache
+from netchan._core.cursor cimport nc_rd, nc_wr, rd_init, wr_init
+from netchan._core.frame cimport (
+    frame_next, frame_next_range, frame_put_abort, frame_put_ack, frame_put_ask, frame_put_data_head, frame_put_extension,
+    frame_put_max_streams, frame_put_ping, frame_put_pos, frame_put_ratchet, frame_put_rekey, frame_put_session_close,
+    frame_put_stop, message_head, name_is_valid, nc_frame,
+)
+from netchan._core.idmap cimport idmap_free, idmap_get, idmap_init, idmap_next, idmap_pop, idmap_put, nc_idmap
+from netchan._core.keys cimport keys_free, keys_limits_default, keys_new, keys_path_add, keys_update, nc_keys, nc_keys_limits
+from netchan._core.keystore cimport ks_new, nc_keystore
+from netchan._core.leaf cimport load_acq_u32
+from netchan._core.provider cimport Provider, cipher_id_of, provider_table
+from netchan._core.record cimport nc_sealer, record_head_size, record_open, record_seal, record_size
+from netchan._core.session cimport (
+    EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, end_mark, end_open, end_release,
+    end_request, nc_end, nc_offer, nc_params, nc_session, session_close, session_deadline, session_free, session_init,
+    session_next_offer, session_next_ready, session_on_deadline, session_path_lost, session_recv, session_send,
+    session_wants_send,
+)
+from netchan._core.stream cimport (
+    OVER_ABORT, OVER_ABORT_AFTER, OVER_NOT, OVER_STOPPED, in_advance, in_copy, in_data, in_discard, in_free, in_init, in_over,
+    in_peek, in_pending, in_pos, in_pos_due, nc_in, nc_msg, nc_out, nc_seg, out_ack, out_append, out_close, out_end, out_free,
+    out_has_room, out_init, out_pass, out_pos, out_preface, out_read, out_ready, out_span,
+)
+
+from netchan._core import provider as provider_module
+
+cdef nc_keystore* STORE = NULL          # shared by all sides; sessions in it are told apart by their serial
+cdef nc_cache* CACHE = NULL
+cdef Provider PROVIDER = None
+
+
+cdef int need_store() except -1:
+    global STORE, CACHE, PROVIDER
+    cdef const nc_crypto* t
+    if STORE is not NULL:
+        return 0
+    PROVIDER = provider_module.load()
+    t = provider_table(PROVIDER, cipher_id_of(PROVIDER.ciphers[0]))
+    STORE = ks_new(t, 1024, 512, 77, 0)
+    CACHE = cache_new(t, 64, 77)
+    if STORE is NULL or CACHE is NULL:
+        raise MemoryError("key store")
+    return 0
+
+
+cdef nc_keys* new_keys(bytes root, int role, dict limits) except NULL:
+    cdef nc_keys_limits l
+    cdef nc_keys* k
+    keys_limits_default(&l)
+    l.soft_blocks = limits.get("soft_blocks", l.soft_blocks)
+    l.hard_blocks = limits.get("hard_blocks", l.hard_blocks)
+    l.use_ns = limits.get("use_ns", l.use_ns)
+    if len(root) != 32:
+        raise ValueError("root of 32 bytes")
+    k = keys_new(STORE, <const uint8_t*><char*>root, role, &l)
+    if k is NULL:
+        raise MemoryError("no session block left in the store")
+    return k
+
+
+# --- frames ---------------------------------------------------------------------------------------------------------------
+
+def parse(bytes data, uint64_t tag):
+    """(frames as dicts, code that ended the walk: NC_EAGAIN at the end of the record)."""
+    cdef size_t n = len(data)
+    cdef uint8_t* p = <uint8_t*>malloc(n if n else 1)       # an exact copy: reading beyond it is seen by the sanitizer
+    cdef nc_rd r
+    cdef nc_frame f
+    cdef int rc
+    cdef list out = []
+    memcpy(p, <const char*>data, n)
+    rd_init(&r, p, n)
+    try:
+        while True:
+            rc = frame_next(&r, tag, &f)
+            if rc < 0:
+                return out, rc
+            out.append({"type": f.type, "stream": f.stream, "a": f.a, "b": f.b, "c": f.c, "d": f.d, "flags": f.flags,
+                        "eliciting": f.eliciting, "n": f.n, "data": (<const char*>f.data)[:f.len] if f.len else b""})
+    finally:
+        free(p)
+
+
+def ranges(bytes data):
+    """The (gap, len) pairs of the payload of an ACK or POS."""
+    cdef nc_rd r
+    cdef uint64_t gap, length
+    out = []
+    rd_init(&r, <const uint8_t*><const char*>data, len(data))
+    while frame_next_range(&r, &gap, &length) == 0:
+        out.append((gap, length))
+    return out
+
+
+def put(str name, *args, size_t room=2048):
+    """Bytes of one frame, or the code of the writer when it wrote nothing."""
+    cdef uint8_t* p = <uint8_t*>malloc(room if room else 1)
+    cdef nc_wr w
+    cdef int rc
+    cdef bytes blob
+    wr_init(&w, p, room)
+    try:
+        if name == "ack":
+            rc = frame_put_ack(&w, args[0], args[1], args[2], args[3])
+        elif name == "pos":
+            rc = frame_put_pos(&w, args[0], args[1], args[2], args[3], args[4])
+        elif name == "ask":
+            rc = frame_put_ask(&w, args[0], args[1], args[2])
+        elif name == "abort":
+            blob = args[4]
+            rc = frame_put_abort(&w, args[0], args[1], args[2], args[3], <const uint8_t*><char*>blob, len(blob))
+        elif name == "stop":
+            rc = frame_put_stop(&w, args[0], args[1])
+        elif name == "max_streams":
+            rc = frame_put_max_streams(&w, args[0])
+        elif name == "ping":
+            rc = frame_put_ping(&w)
+        elif name == "rekey":
+            blob = args[3]
+            rc = frame_put_rekey(&w, args[0], args[1], args[2], <const uint8_t*><char*>blob)
+        elif name == "ratchet":
+            blob = args[2]
+            rc = frame_put_ratchet(&w, args[0], args[1], <const uint8_t*><char*>blob, len(blob))
+        elif name == "session_close":
+            blob = args[1]
+            rc = frame_put_session_close(&w, args[0], <const uint8_t*><char*>blob, len(blob))
+        elif name == "extension":
+            blob = args[1]
+            rc = frame_put_extension(&w, args[0], <const uint8_t*><char*>blob, len(blob))
+        elif name == "data":
+            rc = frame_put_data_head(&w, args[0], args[1], args[2], args[3], args[4])
+        else:
+            raise KeyError(name)
+        if rc < 0:
+            return rc if w.p == p else "wrote something and failed"
+        return (<const char*>p)[:w.p - p]
+    finally:
+        free(p)
+
+
+def head_of(bytes data):
+    """(bytes used, body length, has ext) of a message head, or a code."""
+    cdef uint64_t body = 0
+    cdef int ext = 0
+    rc = message_head(<const uint8_t*><const char*>data, len(data), &body, &ext)
+    return (rc, body, bool(ext)) if rc > 0 else rc
+
+
+def name_valid(bytes name):
+    return name_is_valid(<const uint8_t*><const char*>name, len(name)) == 1
+
+
+# --- idmap ------------------------------------------------------------------------------------------------------------------
+
+cdef class IdMap:
+    """Ids to numbers."""
+
+    cdef nc_idmap m
+
+    def __cinit__(self, uint32_t most, uint64_t seed):
+        idmap_init(&self.m, most, seed)
+
+    def __dealloc__(self):
+        idmap_free(&self.m)
+
+    def __len__(self):
+        return self.m.len
+
+    @property
+    def cap(self):
+        return self.m.cap
+
+    def put(self, uint64_t id, size_t value):
+        return idmap_put(&self.m, id, <void*>value)
+
+    def get(self, uint64_t id):
+        return <size_t>idmap_get(&self.m, id)
+
+    def pop(self, uint64_t id):
+        return <size_t>idmap_pop(&self.m, id)
+
+    def walk(self):
+        cdef uint32_t i = 0
+        cdef void* v
+        out = []
+        while True:
+            v = idmap_next(&self.m, &i)
+            if v is NULL:
+                return out
+            out.append(<size_t>v)
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------------
+
+# Drops the references of released segments; how many there were.
+cdef int drop_pins(nc_seg* s) except -1:
+    cdef nc_seg* following
+    cdef int n = 0
+    while s is not NULL:
+        following = s.next
+        Py_DECREF(<object>s.pin)
+        free(s)
+        n += 1
+        s = following
+    return n
+
+
+cdef int append_to(nc_out* o, bytes data, bint deliver, bint pin) except 1:
+    cdef int rc
+    if pin:
+        Py_INCREF(data)
+    rc = out_append(o, <const uint8_t*><char*>data, len(data), deliver, <void*>data if pin else NULL)
+    if pin and rc < 0:
+        Py_DECREF(data)
+    return rc
+
+
+cdef out_state(nc_out* o):
+    cdef nc_seg* s = o.head
+    cdef size_t own = 0, pinned = 0, n = 0
+    while s is not NULL:
+        n += 1
+        if s.pin is NULL:
+            own += s.cap
+        else:
+            pinned += s.len
+        s = s.next
+    return {"appended": o.appended, "accepted": o.accepted, "max_msgs": o.max_msgs, "max_bytes": o.max_bytes,
+            "closing": o.closing, "over": o.over, "received": o.received, "taken": o.taken, "sent": o.sent,
+            "sent_msgs": o.sent_msgs, "acked": o.acked, "boundary": o.at_boundary, "fin_sent": o.fin_sent, "fin_acked": o.fin_acked,
+            "fin_at": o.fin_at, "segments": n, "own_bytes": own, "pinned_bytes": pinned, "credit_stalls": o.credit_stalls}
+
+
+cdef class Out:
+    """One sender."""
+
+    cdef nc_out o
+    cdef nc_seg* pins
+
+    def __cinit__(self, uint64_t id=16, uint64_t msgs=1 << 40, uint64_t bytes_=1 << 40):
+        out_init(&self.o, id)
+        self.o.max_msgs = msgs
+        self.o.max_bytes = bytes_
+
+    def __dealloc__(self):
+        out_free(&self.o, &self.pins)
+        drop_pins(self.pins)
+
+    def preface(self, bytes data):
+        return out_preface(&self.o, <const uint8_t*><char*>data, len(data))
+
+    def append(self, bytes data, bint deliver=False, bint pin=False):
+        return append_to(&self.o, data, deliver, pin)
+
+    def has_room(self):
+        return out_has_room(&self.o) == 1
+
+    def close(self):
+        return out_close(&self.o)
+
+    def end(self, uint32_t over):
+        out_end(&self.o, over)
+
+    def ready(self):
+        """(bytes that may go, FIN behind them?)"""
+        cdef int fin = 0
+        n = out_ready(&self.o, &fin)
+        return n, bool(fin)
+
+    def read(self, size_t n):
+        cdef bytearray out = bytearray(n)
+        out_read(&self.o, <uint8_t*><char*>out, n)
+        return bytes(out)
+
+    def span(self, size_t n):
+        """Bytes that lie together, at most n; not passed."""
+        cdef const uint8_t* p = NULL
+        cdef size_t k = out_span(&self.o, &p, n)
+        return (<const char*>p)[:k] if k else b""
+
+    def pass_(self, size_t n):
+        out_pass(&self.o, n)
+
+    def fin_was_sent(self):
+        self.o.fin_sent = 1
+
+    def ack(self, uint64_t upto):
+        out_ack(&self.o, upto, &self.pins)
+
+    def pos(self, uint64_t received, uint64_t taken, uint64_t msgs, uint64_t bytes_):
+        return out_pos(&self.o, received, taken, msgs, bytes_, &self.pins)
+
+    def free(self):
+        out_free(&self.o, &self.pins)
+
+    def released(self):
+        """Pinned values that came out since the last call; their references are dropped."""
+        cdef nc_seg* s = self.pins
+        self.pins = NULL
+        return drop_pins(s)
+
+    def state(self):
+        return out_state(&self.o)
+
+
+cdef in_state(nc_in* s):
+    cdef nc_seg* a = s.head
+    cdef size_t own = 0, early = 0
+    while a is not NULL:
+        own += a.cap
+        a = a.next
+    a = s.ooo
+    while a is not NULL:
+        early += a.cap
+        a = a.next
+    return {"received": s.received, "started": s.started, "msgs": s.msgs, "taken": s.taken, "end": s.end, "take_off": s.take_off,
+            "granted_msgs": s.granted_msgs, "granted_bytes": s.granted_bytes, "window": s.window, "grown": s.grown,
+            "over": s.over, "has_final": s.has_final, "final": s.final, "discarded": s.discarded, "stopped": s.stopped,
+            "dropped_bytes": s.dropped_bytes, "preface_done": s.preface_done, "held_bytes": own, "early_bytes": early,
+            "gaps": s.gaps.len, "starved": s.starved, "told_taken": s.told_taken, "code": s.abort_code,
+            "reason": (<const char*>s.reason)[:s.reason_len], "capacity": s.capacity, "asked": s.asked}
+
+
+# The next message as (bytes, deliver, what in_advance said), or the code of in_peek.
+cdef take_from(nc_in* s):
+    cdef nc_msg m
+    cdef bytearray out
+    rc = in_peek(s, &m)
+    if rc < 0:
+        return rc
+    if m.number != s.taken:
+        raise AssertionError("message number is not the count of taken ones")
+    out = bytearray(m.len)
+    in_copy(s, &m, <uint8_t*><char*>out)
+    return bytes(out), bool(m.deliver), in_advance(s, &m)
+
+
+cdef class In:
+    """One receiver, as after pairing unless capacity is 0."""
+
+    cdef nc_in s
+    cdef public int64_t budget
+
+    def __cinit__(self, uint64_t capacity=1024, uint64_t window=65536, int64_t budget=0, uint64_t msgs=64, uint64_t bytes_=16384):
+        in_init(&self.s, 17)
+        self.s.granted_msgs = msgs
+        self.s.granted_bytes = bytes_
+        self.budget = budget
+        if capacity:
+            self.s.capacity = capacity
+            self.s.window = window
+            self.s.pos_at_msgs = 0
+
+    def __dealloc__(self):
+        in_free(&self.s)
+
+    def data(self, uint64_t offset, bytes data, bint fin=False, uint64_t max_message=1 << 24):
+        cdef size_t n = len(data)
+        cdef uint8_t* p = <uint8_t*>malloc(n if n else 1)
+        memcpy(p, <const char*>data, n)
+        rc = in_data(&self.s, offset, p, n, fin, max_message)
+        free(p)
+        return rc
+
+    def preface(self):
+        return (<const char*>self.s.preface)[:self.s.preface_len] if self.s.preface_done else None
+
+    def over(self, uint32_t why, uint64_t code=0, bytes reason=b""):
+        in_over(&self.s, why, code, <const uint8_t*><char*>reason, len(reason))
+
+    def final(self, uint64_t at):
+        self.s.has_final = 1
+        self.s.final = at
+
+    def stop(self):
+        in_over(&self.s, OVER_STOPPED, 0, NULL, 0)
+        n = in_discard(&self.s)
+        self.s.stopped = 1
+        return n
+
+    def take(self):
+        return take_from(&self.s)
+
+    def pending(self):
+        return in_pending(&self.s)
+
+    def discard(self):
+        return in_discard(&self.s)
+
+    def due(self):
+        return in_pos_due(&self.s) == 1
+
+    def pos(self, bint force=True, size_t room=64):
+        """POS as (received, taken, max_msgs, max_bytes), None: not due, or a code."""
+        cdef uint8_t[64] buf
+        cdef nc_wr w
+        wr_init(&w, buf, room)
+        rc = in_pos(&self.s, &w, force, &self.budget)
+        if rc == 0:
+            return None
+        if rc < 0:
+            return rc
+        f = parse((<const char*>buf)[:w.p - buf], 0)[0][0]
+        return f["a"], f["b"], f["c"], f["d"]
+
+    def ask(self, uint64_t received, uint64_t taken):
+        self.s.ask_received = received
+        self.s.ask_taken = taken
+        self.s.asked = 1
+
+    def state(self):
+        return in_state(&self.s)
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------------------
+
+DEFAULTS = {
+    "max_record": 65535, "ack_delay_ns": 25_000_000, "ack_interval": 262144, "initial_msgs": 64, "initial_bytes": 16384,
+    "max_streams": 256, "max_message": 1 << 24, "max_channels": 1024, "session_bytes": 1 << 26, "heartbeat_ns": 5_000_000_000,
+    "dead_ns": 10_000_000_000,
+}
+
+
+cdef int fill_params(nc_params* p, dict given) except -1:
+    d = DEFAULTS | given
+    if d.keys() != DEFAULTS.keys():
+        raise ValueError(f"unknown parameters {given.keys() - DEFAULTS.keys()}")
+    p.max_record = d["max_record"]
+    p.ack_delay_ns = d["ack_delay_ns"]
+    p.ack_interval = d["ack_interval"]
+    p.initial_msgs = d["initial_msgs"]
+    p.initial_bytes = d["initial_bytes"]
+    p.max_streams = d["max_streams"]
+    p.max_message = d["max_message"]
+    p.max_channels = d["max_channels"]
+    p.session_bytes = d["session_bytes"]
+    p.heartbeat_ns = d["heartbeat_ns"]
+    p.dead_ns = d["dead_ns"]
+    return 0
+
+
+cdef class End:
+    """The application's side of one channel end."""
+
+    cdef nc_end* e
+    cdef Side side
+    cdef readonly list events
+
+    @property
+    def id(self):
+        return self.e.out.id
+
+    @property
+    def paired(self):
+        return self.e.paired == 1
+
+    @property
+    def capacity(self):
+        return self.e.capacity if self.e.paired else None
+
+    @property
+    def peer_codec(self):
+        return self.e.peer_codec
+
+    def send(self, bytes data, bint deliver=False, bint pin=False):
+        rc = append_to(&self.e.out, data, deliver, pin)
+        if rc == 0:
+            end_mark(self.e)
+        return rc
+
+    def has_room(self):
+        return out_has_room(&self.e.out) == 1
+
+    def close(self):
+        rc = out_close(&self.e.out)
+        end_mark(self.e)
+        return rc
+
+    def take(self):
+        """Bytes of the next value, or a code; asks for POS as the bridge does."""
+        cdef nc_in* i
+        if not self.e.paired:
+            return defs.NC_EAGAIN if load_acq_u32(&self.e.over) == OVER_NOT else defs.NC_ECLOSED
+        i = self.e.in_
+        got = take_from(i)
+        if isinstance(got, int):
+            return got
+        if got[2]:
+            end_request(self.e, REQ_POS)
+        return got[0]
+
+    def take_all(self):
+        out = []
+        while True:
+            got = self.take()
+            if isinstance(got, int):
+                return out
+            out.append(got)
+
+    def stop(self):
+        if self.e.paired:
+            in_over(self.e.in_, OVER_STOPPED, 0, NULL, 0)
+            in_discard(self.e.in_)
+        else:
+            self.e.over = OVER_STOPPED
+        end_request(self.e, REQ_STOP)
+
+    def abort(self, uint64_t code, bytes reason=b""):
+        if self.e.over_by_us or self.e.over_code:
+            return
+        self.e.over_by_us = 1
+        self.e.over_code = code
+        self.e.abort_code = code
+        self.e.reason_len = <uint8_t>len(reason)
+        memcpy(self.e.reason, <const char*>reason, len(reason))
+        out_end(&self.e.out, OVER_ABORT)
+        if self.e.paired:
+            in_over(self.e.in_, OVER_ABORT, code, self.e.reason, self.e.reason_len)
+            in_discard(self.e.in_)
+        else:
+            self.e.over = OVER_ABORT
+        end_request(self.e, REQ_ABORT)
+
+    def end_after(self, uint64_t code):
+        if self.e.out.over or self.e.out.closing:
+            return
+        self.e.end_code = code
+        out_end(&self.e.out, OVER_ABORT_AFTER)
+        end_request(self.e, REQ_END_AFTER)
+
+    def ask(self, uint64_t received=0, uint64_t taken=0):
+        self.e.ask_received = max(self.e.ask_received, received)
+        self.e.ask_taken = max(self.e.ask_taken, taken)
+        end_request(self.e, REQ_ASK)
+
+    def wait(self, uint32_t bits=EV_RECV | EV_SEND | EV_ACK):
+        self.e.waiting |= bits
+
+    def out(self):
+        return out_state(&self.e.out)
+
+    def in_(self):
+        return in_state(self.e.in_) if self.e.paired else None
+
+    def state(self):
+        """(why sends are over, why receives are over, code, by us)"""
+        cdef nc_end* e = self.e
+        code = e.over_code
+        if code == 0 and e.paired:
+            code = e.in_.abort_code
+        return e.out.over, e.in_.over if e.paired else e.over, code, bool(e.over_by_us)
+
+    def refs(self):
+        return self.e.refs
+
+    def forgotten(self):
+        """True when the session has no stake in this end any more."""
+        return self.e.refs == 1 and not self.e.bound
+
+    def release(self):
+        """The application lets go."""
+        if self.e is not NULL:
+            self.side.ends.pop(<size_t>self.e, None)
+            end_release(self.e, &self.side.pins)
+            self.e = NULL
+
+    def __dealloc__(self):
+        cdef nc_seg* pins = NULL
+        if self.e is not NULL:
+            end_release(self.e, &pins)
+            drop_pins(pins)
+
+
+cdef class Side:
+    """One session. ``now`` is its clock in ns."""
+
+    cdef nc_session s
+    cdef nc_seg* pins
+    cdef bint live
+    cdef public int64_t now
+    cdef dict ends
+
+    def __cinit__(self, int role, bytes root=bytes(32), bytes binding=b"b" * 32, dict mine=None, dict peer=None, dict limits=None,
+                  uint64_t seed=5, int64_t now=1_000_000_000):
+        cdef nc_params m, q
+        need_store()
+        self.ends = {}
+        fill_params(&m, mine or {})
+        fill_params(&q, peer or {})
+        if len(binding) != 32:
+            raise ValueError("binding of 32 bytes")
+        self.now = now
+        self.s.sealer.cache = CACHE
+        self.s.sealer.keys = new_keys(root, role, limits or {})
+        self.s.sealer.path = keys_path_add(self.s.sealer.keys, 0, 1)
+        if session_init(&self.s, role, &m, &q, <const uint8_t*><char*>binding, seed, now) < 0:
+            raise MemoryError
+        self.live = True
+
+    def free(self):
+        """Frees the session; its ends live on while somebody holds them."""
+        if self.live:
+            self.live = False
+            session_free(&self.s)
+            keys_free(self.s.sealer.keys, CACHE)
+            self.s.sealer.keys = NULL
+
+    def __dealloc__(self):
+        self.free()
+        drop_pins(self.s.pins)
+        drop_pins(self.pins)
+
+    def open(self, name, uint64_t codec=1, bytes schema=bytes(16), capacity=None):
+        cdef End end = End.__new__(End)
+        cdef bytes raw = name if isinstance(name, bytes) else name.encode()
+        end.side = self
+        end.events = []
+        end.e = end_open(&self.s, <const uint8_t*><char*>raw, len(raw), codec, <const uint8_t*><char*>schema,
+                         0 if capacity is None else capacity + 1)
+        if end.e is NULL:
+            raise ValueError("name")
+        self.ends[<size_t>end.e] = end
+        end_mark(end.e)
+        return end
+
+    def recv(self, data):
+        cdef bytearray buf = bytearray(data)
+        cdef size_t n = len(buf)
+        cdef uint8_t* p = <uint8_t*>malloc(n if n else 1)
+        memcpy(p, <char*>buf, n)
+        rc = session_recv(&self.s, p, n, self.now)
+        free(p)
+        return rc
+
+    def send(self, size_t cap=65536):
+        """Bytes to transmit, b"": none, or a negative code."""
+        cdef uint8_t* p = <uint8_t*>malloc(cap)
+        n = session_send(&self.s, p, cap, self.now)
+        out = (<const char*>p)[:n] if n >= 0 else n
+        free(p)
+        return out
+
+    def wants_send(self):
+        return session_wants_send(&self.s) == 1
+
+    def deadline(self):
+        return session_deadline(&self.s)
+
+    def on_deadline(self):
+        session_on_deadline(&self.s, self.now)
+
+    def path_lost(self):
+        session_path_lost(&self.s, self.now)
+
+    def close(self, uint16_t code, bytes reason=b""):
+        session_close(&self.s, code, <const uint8_t*><char*>reason, len(reason))
+
+    def ready(self):
+        """Ends with news, as (end or None when it was released, bits)."""
+        cdef nc_end* e
+        cdef uint32_t bits = 0
+        out = []
+        while True:
+            e = session_next_ready(&self.s, &bits)
+            if e is NULL:
+                return out
+            end = self.ends.get(<size_t>e)
+            if end is not None:
+                end.events.append(bits)
+            out.append((end, bits))
+            end_release(e, &self.pins)
+
+    def offers(self):
+        """Names, capacity figures and codecs of channels offered since the last call."""
+        cdef nc_offer* o
+        out = []
+        while True:
+            o = session_next_offer(&self.s)
+            if o is NULL:
+                return out
+            out.append(((<const char*>o.name)[:o.name_len], None if o.capacity_wanted == 0 else o.capacity_wanted - 1, o.codec))
+
+    def released(self):
+        """Pinned values that came out since the last call."""
+        cdef nc_seg* a = self.pins
+        cdef nc_seg* b = self.s.pins
+        self.pins = NULL
+        self.s.pins = NULL
+        return drop_pins(a) + drop_pins(b)
+
+    def state(self):
+        cdef nc_session* s = &self.s
+        return {"state": s.state, "code": s.close_code, "by_us": bool(s.close_by_us), "abrupt": bool(s.abrupt),
+                "reason": (<const char*>s.reason)[:s.reason_len], "outs": s.outs.len, "ins": s.ins.len, "offers": s.offers.len,
+                "n_offers": s.n_offers, "n_new": s.n_new, "opened": s.opened, "max_streams": s.max_streams, "peer_max": s.peer_max,
+                "budget": s.budget, "tx": s.path.tx_number, "rx": s.path.rx_number, "acked": s.path.acked,
+                "sent_cap": s.path.sent_cap, "left_cap": s.path.left_cap, "srtt": s.path.srtt,
+                "epoch": s.sealer.keys.owner.send_epoch if s.sealer.keys is not NULL else 0,
+                "updates": s.sealer.keys.updates if s.sealer.keys is not NULL else 0,
+                "records_sent": s.stats.records_sent, "records_received": s.stats.records_received, "pings": s.stats.pings,
+                "acks": s.stats.acks, "dropped_bytes": s.stats.dropped_bytes}
+
+
+cdef class Pair:
+    """Two sides, initiator ``a`` and responder ``b``, and the bytes between them."""
+
+    cdef readonly Side a
+    cdef readonly Side b
+    cdef public bytearray ab
+    cdef public bytearray ba
+
+    def __init__(self, mine=None, peer=None, limits=None, seed=5):
+        self.a = Side(0, mine=mine, peer=peer, limits=limits, seed=seed)
+        self.b = Side(1, mine=peer, peer=mine, limits=limits, seed=seed + 1)
+        self.ab = bytearray()
+        self.ba = bytearray()
+
+    def collect(self, size_t cap=65536):
+        """What both sides have to say goes into the pipes; how many bytes."""
+        n = 0
+        for side, pipe in ((self.a, self.ab), (self.b, self.ba)):
+            while True:
+                got = side.send(cap)
+                if isinstance(got, int) or not got:
+                    break
+                pipe += got
+                n += len(got)
+        return n
+
+    def deliver(self, size_t ab=1 << 30, size_t ba=1 << 30):
+        """Up to so many bytes of each pipe arrive."""
+        if self.ab and ab:
+            x = bytes(self.ab[:ab])
+            del self.ab[:ab]
+            self.b.recv(x)
+        if self.ba and ba:
+            x = bytes(self.ba[:ba])
+            del self.ba[:ba]
+            self.a.recv(x)
+
+    def run(self, int rounds=50, chunk=None):
+        """Until nothing moves at this moment; chunk: callable that gives the size of each delivery."""
+        for _ in range(rounds):
+            n = self.collect()
+            if n == 0 and not self.ab and not self.ba:
+                return
+            while self.ab or self.ba:
+                if chunk is None:
+                    self.deliver()
+                else:
+                    self.deliver(chunk(), chunk())
+        raise AssertionError(f"still talking after {rounds} rounds")
+
+    def sleep(self, int64_t ns):
+        """The clocks move on, deadline by deadline, and everything due is exchanged."""
+        cdef int64_t until = self.a.now + ns
+        cdef int64_t at
+        cdef int guard = 0
+        while True:
+            at = min(self.a.deadline(), self.b.deadline())
+            if at > until:
+                break
+            guard += 1
+            if guard > 10000:
+                raise AssertionError("deadlines do not move on")
+            self.a.now = self.b.now = max(self.a.now, at)
+            self.a.on_deadline()
+            self.b.on_deadline()
+            self.run()
+        self.a.now = self.b.now = until
+
+    def free(self):
+        self.a.free()
+        self.b.free()
+
+
+cdef class Peer:
+    """The other end of a session, in the hands of a test: seals whatever it is told, opens what it gets."""
+
+    cdef nc_sealer sealer
+    cdef public uint64_t tx
+    cdef public uint64_t rx
+    cdef bytes binding
+    cdef bytearray left
+
+    def __cinit__(self, int role, bytes root=bytes(32), bytes binding=b"b" * 32):
+        need_store()
+        self.sealer.cache = CACHE
+        self.sealer.keys = new_keys(root, role, {})
+        self.sealer.path = keys_path_add(self.sealer.keys, 0, 1)
+        self.binding = binding
+        self.left = bytearray()
+
+    def __dealloc__(self):
+        if self.sealer.keys is not NULL:
+            keys_free(self.sealer.keys, CACHE)
+
+    def seal(self, uint64_t tag, bytes frames, bytes tail=None, int64_t number=-1, binding=True):
+        """One record. number: -1 = the next one."""
+        cdef size_t head = record_head_size(tag)
+        cdef size_t n = len(frames), t = len(tail) if tail is not None else 0
+        cdef bytearray rec = bytearray(head + n + t + 16)
+        cdef uint8_t* p = <uint8_t*><char*>rec
+        cdef const uint8_t* b = NULL
+        cdef const uint8_t* q = NULL
+        cdef bytes bound = self.binding
+        if number < 0:
+            number = self.tx
+            self.tx += 1
+        if number == 0 and binding:
+            b = <const uint8_t*><char*>bound
+        if tail is not None:
+            q = <const uint8_t*><const char*>tail
+        memcpy(p + head, <const char*>frames, n)
+        rc = record_seal(&self.sealer, number, tag, p, n, q, t, b, 0)
+        return bytes(rec[:rc]) if rc > 0 else rc
+
+    def open(self, data):
+        """[(tag, frames)] of the records that are whole now; raises ValueError with the code if one does not open."""
+        cdef bytearray rec
+        cdef uint8_t* p
+        cdef uint8_t* body = NULL
+        cdef size_t n = 0
+        cdef uint64_t tag = 0
+        cdef const uint8_t* b
+        cdef bytes bound = self.binding
+        self.left += data
+        out = []
+        while len(self.left) >= 2:
+            size = record_size(<uint8_t*><char*>self.left)
+            if size < 0:
+                raise ValueError(size)
+            if size > len(self.left):
+                break
+            rec = self.left[:size]
+            del self.left[:size]
+            p = <uint8_t*><char*>rec
+            b = <const uint8_t*><char*>bound if self.rx == 0 else NULL
+            rc = record_open(&self.sealer, self.rx, p, size, b, 0, &tag, &body, &n)
+            if rc < 0:
+                raise ValueError(rc)
+            self.rx += 1
+            out.append((tag, (<const char*>body)[:n]))
+        return out
+
+    def update(self):
+        """Our next epoch, without asking."""
+        return keys_update(self.sealer.keys, CACHE, NULL, 0)
