@@ -25,8 +25,8 @@ cdef enum:
     PUMP_NS = 500000                # a pump ends after this time
     FLUSH_GAP_NS = 20000            # a send flushes in place when nothing was flushed for this long
     FLUSH_TAIL_NS = 100000          # else its bytes leave after this at the latest
-    FLUSH_BYTES = 65536             # or as soon as so much waits
-    FLUSH_BYTES_MAX = 1048576
+    FLUSH_FRESH_NS = 50000          # the tail timer leaves a program alone that has flushed so recently
+    FLUSH_BYTES = 32768             # or as soon as so much waits
     SPIN_NS = 20000                 # a blocked caller looks this long before it sleeps
     SLICE_NS = 1000000000           # the main thread looks for signals at least this often
     GUARD_CALLER_NS = 2000000       # under traffic the guardian looks this often
@@ -132,6 +132,7 @@ cdef struct nc_engine:
     int guard_poller                # its own set: the poller (one-shot), the tail timer, its kick
     int guard_kick
     int tail_fd                     # timerfd of the flush rule
+    uint64_t guardian_looks         # times that the tail timer found the program flushing by itself
     uint64_t guardian_pumps
     uint64_t guardian_flushes
     # pins to drop with the GIL, under app_lock

@@ -665,8 +665,14 @@ cdef void tell(nc_engine* g) noexcept nogil:
 
 
 cdef void serve_tail(nc_engine* g) noexcept nogil:
+    cdef int64_t flushed = <int64_t>load_acq_u64(<uint64_t*>&g.flushed_at)
     if load_seq_u64(<uint64_t*>&g.dirty_head) == 0:
         store_rel_u32(&g.armed, 0)
+        return
+    if sys.now_ns() - flushed < FLUSH_FRESH_NS:
+        # The program is at it: what waits now is younger than the tail allows.
+        g.guardian_looks += 1
+        sys.timerfd_at(g.tail_fd, flushed + FLUSH_TAIL_NS)
         return
     baton_take(g)
     flush_dirty(g)
