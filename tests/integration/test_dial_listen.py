@@ -253,6 +253,33 @@ class TestLeaving:
 
         run(body)
 
+    def test_loop_that_ended_is_let_go_of_and_the_next_one_works(self) -> None:
+        from netchan.net import manager
+
+        async def body() -> None:
+            async with two() as (_, dialled, came):
+                there, here = dialled.open("x", int), came.open("x", int)
+                await there.send(1)
+                assert await here.recv() == 1
+                assert asyncio.get_running_loop() in manager._engines.loops
+
+        for _ in range(3):
+            run(body)
+        assert not manager._engines.loops
+
+    def test_uvloop_works_like_asyncio(self) -> None:
+        uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed")
+
+        async def body() -> None:
+            async with asyncio.timeout(20), two() as (_, dialled, came):
+                there, here = dialled.open("x", int), came.open("x", int)
+                await there.send_many(range(100))
+                there.close()
+                assert [n async for n in here] == list(range(100))
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(body())
+
     def test_listener_leaves_its_peers(self) -> None:
         async def body() -> None:
             async with netchan.listen(TCP, identity=BOSS, trust=[KEY.node_id]) as listener:
