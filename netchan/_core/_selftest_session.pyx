@@ -39,6 +39,12 @@ from netchan._core.stream cimport (
 
 from netchan._core import provider as provider_module
 
+RC = {
+    "OK": defs.NC_OK, "EAGAIN": defs.NC_EAGAIN, "ETRUNC": defs.NC_ETRUNC, "EFRAME": defs.NC_EFRAME, "ELIMIT": defs.NC_ELIMIT,
+    "ECRYPTO": defs.NC_ECRYPTO, "ECLOSED": defs.NC_ECLOSED, "ENOMEM": defs.NC_ENOMEM, "EINVAL": defs.NC_EINVAL,
+    "ESPACE": defs.NC_ESPACE, "ESTATE": defs.NC_ESTATE, "ECREDIT": defs.NC_ECREDIT, "EEXHAUSTED": defs.NC_EEXHAUSTED,
+}
+
 cdef nc_keystore* STORE = NULL          # shared by all sides; sessions in it are told apart by their serial
 cdef nc_cache* CACHE = NULL
 cdef Provider PROVIDER = None
