@@ -777,6 +777,7 @@ cdef class Pair:
         cdef int64_t until = self.a.now + ns
         cdef int64_t at
         cdef int guard = 0
+        self.run()
         while True:
             at = min(self.a.deadline(), self.b.deadline())
             if at > until:
