@@ -26,8 +26,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PAIRS = {
     "netchan/channel/waits.py": "netchan/sync/waits.py",
     "netchan/channel/fronts.py": "netchan/sync/fronts.py",
+    "netchan/node/waits.py": "netchan/sync/node_waits.py",
+    "netchan/node/peer.py": "netchan/sync/peer.py",
+    "netchan/node/listener.py": "netchan/sync/listener.py",
+    "netchan/node/opening.py": "netchan/sync/opening.py",
 }
-"""Source and what is made from it; node-level modules join here."""
+"""Source and what is made from it."""
 
 NAMES = {
     "__aenter__": "__enter__",
@@ -66,13 +70,18 @@ def convert(source: str, origin: str) -> str:
     """
     text = "".join(_select(source.splitlines(keepends=True), origin))
     text = _rename(text)
-    text = text.replace("from netchan.channel.waits import", "from netchan.sync.waits import")
+    for made_from, made in PAIRS.items():
+        text = text.replace(f"from {_module(made_from)} import", f"from {_module(made)} import")
     head, brk, rest = text.partition('"""\n')
     note = (
         f"# Made from {origin} by tools/async_to_sync.py: edit that file, then run the tool.\n"
         "# ruff: noqa: I001, RUF100 - the order is that of the source\n"
     )
     return note + re.sub(r"\n{3,}(?=    )", "\n\n", re.sub(r"\n{4,}", "\n\n\n", head + brk + rest))
+
+
+def _module(path: str) -> str:
+    return path.removesuffix(".py").replace("/", ".")
 
 
 def _select(lines: list[str], origin: str) -> list[str]:

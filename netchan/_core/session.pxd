@@ -211,6 +211,23 @@ cdef struct nc_session:
     uint8_t max_streams_due
     uint64_t seed
     nc_session_stats stats
+    # DH ratchet (keys.md §2): a Noise message each way, made above; then each direction announces its secret
+    uint64_t ratchet_number         # of the ratchet whose secret is held
+    uint8_t ratchet_secret[32]      # wiped when both directions have mixed it in
+    uint8_t ratchet_have
+    uint8_t ratchet_theirs          # 1: the peer's direction has it
+    uint8_t rekey_state             # 0 nothing, 1 to announce, 2 announced, waiting for its acknowledgement
+    uint64_t rekey_at               # number of the record with the announcement
+    uint64_t ratchets               # finished in our direction
+    uint8_t ratchet_out_step        # message to send: 0xff none
+    uint64_t ratchet_out_number
+    size_t ratchet_out_len
+    uint8_t* ratchet_out            # owned, RATCHET_MAX
+    uint8_t ratchet_in_new          # message received, for the application
+    uint8_t ratchet_in_step
+    uint64_t ratchet_in_number
+    size_t ratchet_in_len
+    uint8_t* ratchet_in             # owned, RATCHET_MAX
     # our newest epoch
     uint64_t epoch_at               # number of its first record on the path
     uint8_t epoch_waits             # 1: not acknowledged yet
@@ -234,6 +251,10 @@ cdef void session_on_deadline(nc_session* s, int64_t now_ns) noexcept nogil
 cdef void session_path_lost(nc_session* s, int64_t now_ns) noexcept nogil
 # Leave: SESSION_CLOSE with this code is written by the next session_send; every stream without an end is cut.
 cdef void session_close(nc_session* s, uint16_t code, const uint8_t* reason, size_t n) noexcept nogil
+# A message of a ratchet: step 0 asks the initiator to start, 1 and 2 are Noise messages. NC_OK, NC_EINVAL, NC_ENOMEM.
+cdef int session_ratchet_send(nc_session* s, uint64_t number, int step, const uint8_t* p, size_t n) noexcept nogil
+# The 32-byte result of a finished ratchet; the initiator announces it at once, the responder when it sees that.
+cdef void session_ratchet_secret(nc_session* s, uint64_t number, const uint8_t* secret32) noexcept nogil
 # Next end with something to report; *bits what. NULL: none left. The end stays valid: the caller holds its reference.
 cdef nc_end* session_next_ready(nc_session* s, uint32_t* bits) noexcept nogil
 # Next offered stream that the application has not seen; NULL: none. Borrowed until opened.

@@ -14,14 +14,14 @@ from netchan._core cimport defs
 from netchan._core.cursor cimport nc_rd, nc_wr, load_u16, rd_init, rd_left, rd_u8, rd_varint, rd_vbytes, rd_bytes, varint_len, varint_write, wr_init
 from netchan._core.frame cimport (
     frame_next, frame_put_abort, frame_put_ack, frame_put_ask, frame_put_data_head, frame_put_max_streams,
-    frame_put_ping, frame_put_session_close, frame_put_stop, name_is_valid, nc_frame,
+    frame_put_ping, frame_put_ratchet, frame_put_rekey, frame_put_session_close, frame_put_stop, name_is_valid, nc_frame,
 )
 from netchan._core.idmap cimport idmap_free, idmap_get, idmap_init, idmap_next, idmap_pop, idmap_put
 from netchan._core.leaf cimport (
     cas_u64, fetch_add_u32, fetch_or_u32, fetch_sub_u32, leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64,
     load_seq_u32, store_rel_u32, store_seq_u32, store_rlx_u64, xchg_u32, xchg_u64,
 )
-from netchan._core.keys cimport keys_deadline, keys_tick, keys_update_acked
+from netchan._core.keys cimport keys_deadline, keys_may_update, keys_mix_announced, keys_tick, keys_update, keys_update_acked
 from netchan._core.record cimport record_head_size, record_open, record_seal, record_size
 from netchan._core.stream cimport (
     OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_LEFT, OVER_LOST, OVER_NOT, OVER_STOPPED, in_data, in_free, in_init,
@@ -690,6 +690,15 @@ cdef void on_ack(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
         if x.eliciting:
             sample = now - x.at - (<int64_t>f.c * 1000 if f.c < ACK_DELAY_US_MAX else 0)
         p.acked += 1
+    if s.rekey_state == 2 and p.acked > s.rekey_at:
+        # The peer knows what to mix in: switch.
+        s.rekey_state = 0
+        if keys_update(s.sealer.keys, s.sealer.cache, s.ratchet_secret, 32) == defs.NC_OK:
+            s.ratchets += 1
+            s.epoch_at = p.tx_number
+            s.epoch_waits = 1
+            s.ping_due = 1
+        ratchet_settled(s)
     if s.epoch_waits and p.acked > s.epoch_at:
         # A record of our newest epoch was acknowledged: the next update may come.
         s.epoch_waits = 0
@@ -797,6 +806,86 @@ cdef void on_session_close(nc_session* s, nc_frame* f) noexcept nogil:
     session_ended(s)
 
 
+# --- ratchet (keys.md §2) ---------------------------------------------------------------------------------------------
+
+cdef void cleanse(uint8_t* p, size_t n) noexcept nogil:
+    cdef volatile uint8_t* q = p
+    cdef size_t i
+    for i in range(n):
+        q[i] = 0
+
+
+cdef int session_ratchet_send(nc_session* s, uint64_t number, int step, const uint8_t* p, size_t n) noexcept nogil:
+    if n > <size_t>defs.RATCHET_MAX or step < 0 or step > 2:
+        return defs.NC_EINVAL
+    if s.ratchet_out is NULL:
+        s.ratchet_out = <uint8_t*>malloc(defs.RATCHET_MAX)
+        if s.ratchet_out is NULL:
+            return defs.NC_ENOMEM
+    memcpy(s.ratchet_out, p, n)
+    s.ratchet_out_len = n
+    s.ratchet_out_number = number
+    s.ratchet_out_step = <uint8_t>step
+    return defs.NC_OK
+
+
+cdef void session_ratchet_secret(nc_session* s, uint64_t number, const uint8_t* secret32) noexcept nogil:
+    memcpy(s.ratchet_secret, secret32, 32)
+    s.ratchet_number = number
+    s.ratchet_have = 1
+    s.ratchet_theirs = 0
+    if s.role == 0:
+        s.rekey_state = 1
+
+
+# The secret is wiped once neither direction needs it.
+cdef void ratchet_settled(nc_session* s) noexcept nogil:
+    if s.ratchet_theirs and s.rekey_state == 0:
+        s.ratchet_have = 0
+        cleanse(s.ratchet_secret, 32)
+
+
+cdef void on_ratchet(nc_session* s, nc_frame* f) noexcept nogil:
+    if s.ratchet_in is NULL:
+        s.ratchet_in = <uint8_t*>malloc(defs.RATCHET_MAX)
+        if s.ratchet_in is NULL:
+            return
+    # The newest one counts: a second before the first was looked at takes its place.
+    memcpy(s.ratchet_in, f.data, f.len)
+    s.ratchet_in_len = f.len
+    s.ratchet_in_number = f.a
+    s.ratchet_in_step = f.flags
+    s.ratchet_in_new = 1
+    s.ready_any = 1
+
+
+cdef void on_rekey(nc_session* s, nc_frame* f) noexcept nogil:
+    cdef int rc
+    if f.flags == 1:
+        rc = keys_mix_announced(s.sealer.keys, s.sealer.cache, <uint32_t>f.a, f.data, 32)
+    elif s.ratchet_have and f.b == s.ratchet_number:
+        rc = keys_mix_announced(s.sealer.keys, s.sealer.cache, <uint32_t>f.a, s.ratchet_secret, 32)
+        s.ratchet_theirs = 1
+        if s.role == 1 and s.rekey_state == 0:
+            s.rekey_state = 1
+    else:
+        rc = defs.NC_ESTATE
+    if rc < 0 or f.a >> 32:
+        fail(s, defs.CLOSE_PROTOCOL)
+
+
+cdef void put_ratchet(nc_session* s, nc_wr* w, int* eliciting) noexcept nogil:
+    if s.ratchet_out_step != 0xFF and s.ratchet_out is not NULL:
+        if frame_put_ratchet(w, s.ratchet_out_number, s.ratchet_out_step, s.ratchet_out, s.ratchet_out_len) >= 0:
+            s.ratchet_out_step = 0xFF
+            eliciting[0] = 1
+    if s.rekey_state == 1 and keys_may_update(s.sealer.keys):
+        if frame_put_rekey(w, 2, <uint64_t>s.sealer.keys.owner.send_epoch + 1, s.ratchet_number, NULL) >= 0:
+            s.rekey_state = 2
+            s.rekey_at = s.path.tx_number
+            eliciting[0] = 1
+
+
 # All frames of one opened record. Returns 1 if an acknowledgement is due for it.
 cdef int on_record(nc_session* s, uint64_t tag, const uint8_t* body, size_t n, int64_t now) noexcept nogil:
     cdef nc_rd r
@@ -837,6 +926,10 @@ cdef int on_record(nc_session* s, uint64_t tag, const uint8_t* body, size_t n, i
                 bind_opens(s)
         elif f.type == defs.FRAME_SESSION_CLOSE:
             on_session_close(s, &f)
+        elif f.type == defs.FRAME_REKEY:
+            on_rekey(s, &f)
+        elif f.type == defs.FRAME_RATCHET:
+            on_ratchet(s, &f)
         elif f.type == defs.FRAME_PING or f.type == defs.FRAME_PADDING or f.type >= defs.FRAME_EXTENSION:
             pass
         else:
@@ -1013,7 +1106,7 @@ cdef int put_end_control(nc_session* s, nc_end* e, nc_wr* w) noexcept nogil:
     cdef int wrote = 0
     cdef uint64_t final
     if e.ctl & CTL_STOP:
-        rc = frame_put_stop(w, e.in_.id, defs.CODE_STOPPED)
+        rc = frame_put_stop(w, e.in_.id, defs.CODE_STOPPED, load_acq_u64(&e.in_.taken) - e.in_.discarded)
         if rc < 0:
             return rc
         e.ctl &= <uint8_t>~CTL_STOP
@@ -1117,6 +1210,7 @@ cdef int64_t send_control(nc_session* s, uint8_t* out, size_t cap, int64_t now) 
         s.ping_due = 0
         s.stats.pings += 1
         eliciting = 1
+    put_ratchet(s, &w, &eliciting)
     while s.ctl_head is not NULL:
         e = s.ctl_head
         rc = put_end_control(s, e, &w)
@@ -1193,7 +1287,9 @@ cdef int session_wants_send(nc_session* s) noexcept nogil:
         return 1
     if load_ptr(<void**>&s.dirty_head) is not NULL or (load_ptr(<void**>&s.open_head) is not NULL and s.opened < s.max_streams):
         return 1
-    if s.sealer.keys.wants_update and s.sealer.keys.acked:
+    if s.sealer.keys.wants_update and s.sealer.keys.acked and s.rekey_state != 2:
+        return 1
+    if (s.ratchet_out_step != 0xFF and s.ratchet_out is not NULL) or (s.rekey_state == 1 and keys_may_update(s.sealer.keys)):
         return 1
     if s.max_streams_due or s.ping_due or (s.state == SESSION_CLOSING and not s.close_sent):
         return 1
@@ -1211,7 +1307,7 @@ cdef int64_t session_send(nc_session* s, uint8_t* out, size_t cap, int64_t now_n
     take_dirty(s)
     if not sent_room(&s.path, 0):
         return 0
-    if s.sealer.keys.wants_update or 0 <= keys_deadline(s.sealer.keys) <= now_ns:
+    if s.rekey_state != 2 and (s.sealer.keys.wants_update or 0 <= keys_deadline(s.sealer.keys) <= now_ns):
         if keys_tick(s.sealer.keys, s.sealer.cache, now_ns) == 1:
             s.epoch_at = s.path.tx_number
             s.epoch_waits = 1
@@ -1313,6 +1409,7 @@ cdef int session_init(nc_session* s, int role, const nc_params* mine, const nc_p
     s.peer_max_told = mine.max_streams
     s.budget = mine.session_bytes
     s.path.alive = 1
+    s.ratchet_out_step = 0xFF
     memcpy(s.path.binding, binding32, 32)
     s.path.rx_at = s.path.tx_at = now_ns
     s.path.ack_at = TIMER_NEVER
@@ -1362,3 +1459,8 @@ cdef void session_free(nc_session* s) noexcept nogil:
     free(s.path.left)
     s.path.sent = NULL
     s.path.left = NULL
+    cleanse(s.ratchet_secret, 32)
+    free(s.ratchet_out)
+    free(s.ratchet_in)
+    s.ratchet_out = NULL
+    s.ratchet_in = NULL

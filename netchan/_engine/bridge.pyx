@@ -26,7 +26,7 @@ from netchan._core cimport defs
 from netchan._core.crypto cimport NC_CIPHER_AES256GCM, NC_CIPHER_CHACHA20POLY1305, nc_crypto
 from netchan._core.ctxcache cimport CACHE_CONTEXTS, cache_grow, cache_new, cache_wants_grow
 from netchan._core.frame cimport message_head
-from netchan._core.keys cimport keys_free, keys_new, keys_path_add
+from netchan._core.keys cimport keys_export, keys_may_update, keys_new, keys_path_add
 from netchan._core.keystore cimport ks_new
 from netchan._core.leaf cimport (
     fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_seq_u32, load_seq_u64, store_rel_u32,
@@ -35,7 +35,8 @@ from netchan._core.leaf cimport (
 from netchan._core.provider cimport Provider, provider_table
 from netchan._core.session cimport (
     EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_FORGET, REQ_POS, REQ_STOP, SESSION_OVER, SESSION_UP,
-    end_mark, end_open, end_release, end_request, nc_end, nc_params, nc_session, session_close, session_init, session_recv,
+    end_mark, end_open, end_release, end_request, nc_end, nc_params, nc_session, session_close, session_init,
+    session_ratchet_secret, session_ratchet_send, session_recv,
 )
 from netchan._core.stream cimport (
     OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_LEFT, OVER_LOST, OVER_NOT, OVER_STOPPED, in_advance, in_copy, in_discard,
@@ -43,7 +44,7 @@ from netchan._core.stream cimport (
 )
 from netchan._engine.carrier cimport carrier_setup
 from netchan._engine.engine cimport (
-    CIPHERS, ENGINE_CALLER, ENGINE_LOOP, SLOTS_MAX, baton_give, baton_take, engine_add, engine_appended, engine_close,
+    CIPHERS, ENGINE_CALLER, ENGINE_LOOP, PINS_SOFT, baton_give, baton_take, engine_add, engine_appended, engine_close,
     engine_collect, engine_dirty, engine_open, engine_poke, engine_pump, engine_told, engine_try_flush, engine_wait, fork_count,
     fork_watch, nc_engine, nc_offer_event, nc_slot, slot_free,
 )
@@ -55,10 +56,10 @@ from netchan.markers import EMPTY
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() noexcept nogil
+    int Py_AddPendingCall(int (*fn)(void*) noexcept, void* arg) noexcept nogil
 
 cdef enum:
     PIN_MIN = 32768                 # immutable bytes from this size on are not copied but held until acknowledged
-    PINS_SOFT = 1048576             # held bytes that may wait for the next call
     SESSION_BLOCKS = 4096           # sessions whose secrets fit into one key store
 
 cdef object EMPTY_ = EMPTY
@@ -88,6 +89,42 @@ cdef void drop_pins(nc_seg* s):
         s = following
 
 
+cdef int on_pins(void* arg) noexcept:
+    cdef nc_engine* g = <nc_engine*>arg
+    cdef nc_seg* pins
+    store_seq_u32(&g.pins_asked, 0)
+    leaf_lock(&g.app_lock)
+    pins = g.pins
+    g.pins = NULL
+    g.n_pins_bytes = 0
+    leaf_unlock(&g.app_lock)
+    drop_pins(pins)
+    return 0
+
+
+# From any thread, without the GIL: the main thread releases what is held, though the program is elsewhere.
+cdef void ask_pins(nc_engine* g) noexcept nogil:
+    if Py_AddPendingCall(on_pins, g) != 0:
+        store_seq_u32(&g.pins_asked, 0)         # the list is full: the next one asks again
+
+
+def processors():
+    """Processors that this process may use at once: its affinity, or less by a cgroup's quota."""
+    n = len(os.sched_getaffinity(0))
+    for path in ("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"):
+        try:
+            with open(path) as f:
+                words = f.read().split()
+            period = 100_000.0
+            if len(words) > 1:
+                period = float(words[1])
+            if words[0] not in ("max", "-1"):
+                n = min(n, int(float(words[0]) / period))
+        except (OSError, ValueError, IndexError):
+            continue
+    return n
+
+
 cdef class Engine:
     """One epoll set with the sessions assigned to it, driven by a loop or by blocked callers.
 
@@ -114,7 +151,8 @@ cdef class Engine:
         self.g = <nc_engine*>calloc(1, sizeof(nc_engine))
         if self.g is NULL:
             raise MemoryError("netchan engine")
-        rc = engine_open(self.g, ENGINE_LOOP if kind == "loop" else ENGINE_CALLER)
+        self.g.ask_pins = ask_pins
+        rc = engine_open(self.g, ENGINE_LOOP if kind == "loop" else ENGINE_CALLER, processors() >= 2)
         if rc < 0:
             raise OSError(f"netchan engine could not start (code {rc}): descriptors or threads are used up")
         self.providers = {}
@@ -448,6 +486,7 @@ cdef class Session:
     cdef readonly Engine engine
     cdef public object on_offers
     cdef public object on_over
+    cdef public object on_ratchet
     cdef bint told
     cdef object __weakref__
 
@@ -469,6 +508,8 @@ cdef class Session:
     cdef on_listed(self, int over):
         if self.t.offers is not NULL and self.on_offers is not None:
             self.on_offers()
+        if self.t.ratchet_new and self.on_ratchet is not None:
+            self.on_ratchet()
         if over and not self.told:
             self.told = True
             if self.on_over is not None:
@@ -505,6 +546,100 @@ cdef class Session:
                 ))
             finally:
                 free(x)
+
+    def take_ratchet(self):
+        """(number, step, Noise bytes) of a ratchet message that came, or None (keys.md §2)."""
+        cdef nc_slot* t = self.t
+        cdef uint8_t[1024] copy
+        cdef size_t n
+        cdef uint64_t number
+        cdef int step
+        leaf_lock(&t.engine.app_lock)
+        if not t.ratchet_new:
+            leaf_unlock(&t.engine.app_lock)
+            return None
+        t.ratchet_new = 0
+        n = t.ratchet_len
+        number = t.ratchet_number
+        step = t.ratchet_step
+        memcpy(copy, t.ratchet, n)
+        leaf_unlock(&t.engine.app_lock)
+        return number, step, PyBytes_FromStringAndSize(<char*>copy, n)
+
+    def ratchet_send(self, uint64_t number, int step, bytes data):
+        """Send a ratchet message: step 0 asks for a start, 1 and 2 are the Noise messages."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef const uint8_t* p = <const uint8_t*><char*>data
+        cdef size_t n = len(data)
+        cdef int rc
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            rc = session_ratchet_send(&t.session, number, step, p, n)
+            if xchg_u32(&t.session.dirty_any, 1) == 0:
+                engine_dirty(g, t)
+            baton_give(g)
+        if rc < 0:
+            raise ValueError(f"ratchet message of {n} bytes, step {step} (code {rc})")
+
+    def ratchet_secret(self, uint64_t number, secret):
+        """The 32-byte result of ratchet ``number``; borrowed, the caller wipes it."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef Py_buffer view
+        cdef uint8_t[32] copy
+        check_fork(g)
+        PyObject_GetBuffer(secret, &view, PyBUF_SIMPLE)
+        if view.len != 32:
+            PyBuffer_Release(&view)
+            raise ValueError("a ratchet secret has 32 bytes")
+        memcpy(copy, view.buf, 32)
+        PyBuffer_Release(&view)
+        with nogil:
+            baton_take(g)
+            session_ratchet_secret(&t.session, number, copy)
+            if xchg_u32(&t.session.dirty_any, 1) == 0:
+                engine_dirty(g, t)
+            baton_give(g)
+        wipe(copy, 32)
+
+    def export(self, bytes label, bytes context, Py_ssize_t n):
+        """A secret of this session for another use (keys.md §1): label 1-64 bytes, context 0-48 bytes, n 1-8160 bytes."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef bytearray out = bytearray(n)
+        cdef uint8_t* p = <uint8_t*><char*>out
+        cdef const char* lab = label
+        cdef size_t lab_n = len(label)
+        cdef const uint8_t* ctx = <const uint8_t*><char*>context
+        cdef size_t ctx_n = len(context)
+        cdef size_t want = n
+        cdef int rc
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            rc = keys_export(t.session.sealer.keys, lab, lab_n, ctx, ctx_n, p, want)
+            baton_give(g)
+        if rc < 0:
+            raise ValueError(f"export of {n} bytes with a label of {lab_n} and a context of {ctx_n} bytes (code {rc})")
+        return out
+
+    def rekey(self):
+        """Start the next epoch of our direction now; True if it could (the last one is acknowledged)."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef int may
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            may = keys_may_update(t.session.sealer.keys)
+            if may:
+                t.session.sealer.keys.wants_update = 1
+            if xchg_u32(&t.session.dirty_any, 1) == 0:
+                engine_dirty(g, t)
+            baton_give(g)
+        return may == 1
 
     def open(self, bytes name, uint64_t codec, bytes schema, capacity):
         """Open a channel by name; never waits. ``StreamEnd`` must be set up (``configure``) before it is used."""
@@ -562,7 +697,9 @@ cdef class Session:
             "rtt_us": s.path.srtt // 1000,
             "epoch": s.sealer.keys.owner.send_epoch,
             "rekeys": s.sealer.keys.updates,
+            "ratchets": s.ratchets,
             "sealed": s.sealer.keys.sealed,
+            "nonce_checked": s.sealer.keys.mono is not NULL,
             "nonce_repeats": s.sealer.keys.mono_violations,
             "channels": s.outs.len,
             "offered": s.n_offers,

@@ -56,11 +56,12 @@ cdef uint64_t fork_count() noexcept nogil:
 
 # --- life -------------------------------------------------------------------------------------------------------------
 
-cdef int engine_open(nc_engine* g, int kind) noexcept nogil:
+cdef int engine_open(nc_engine* g, int kind, int spin_allowed) noexcept nogil:
     g.kind = kind
     g.poller = g.timer_fd = g.poke_fd = g.guard_poller = g.guard_kick = g.tail_fd = -1
     g.fork_count = forks
-    g.spin_ns = SPIN_NS if sys.n_cpus() >= 2 else 0
+    g.spin_allowed = spin_allowed
+    g.spin_ns = SPIN_NS
     sys.pthread_mutex_init(&g.baton, NULL)
     leaf_init(&g.app_lock)
     g.rx = <uint8_t*>malloc(RX_BYTES)
@@ -188,6 +189,8 @@ cdef void engine_collect(nc_engine* g, nc_slot* t) noexcept nogil:
         t.offers_tail = x
         leaf_unlock(&g.app_lock)
         list_slot(g, t, 0)
+    if t.session.ratchet_in_new:
+        collect_ratchet(g, t)
     t.session.ready_any = 0
     if t.session.state == SESSION_OVER and not t.told_over:
         t.told_over = 1
@@ -195,14 +198,32 @@ cdef void engine_collect(nc_engine* g, nc_slot* t) noexcept nogil:
     if t.session.pins is not NULL:
         tail = t.session.pins
         leaf_lock(&g.app_lock)
-        g.n_pins_bytes += tail.len
+        g.n_pins_bytes += <uint64_t>tail.len
         while tail.next is not NULL:
             tail = tail.next
-            g.n_pins_bytes += tail.len
+            g.n_pins_bytes += <uint64_t>tail.len
         tail.next = g.pins
         g.pins = t.session.pins
         leaf_unlock(&g.app_lock)
         t.session.pins = NULL
+        if g.n_pins_bytes > PINS_SOFT and xchg_u32(&g.pins_asked, 1) == 0:
+            g.ask_pins(g)
+
+
+cdef void collect_ratchet(nc_engine* g, nc_slot* t) noexcept nogil:
+    if t.ratchet is NULL:
+        t.ratchet = <uint8_t*>malloc(defs.RATCHET_MAX)
+        if t.ratchet is NULL:
+            return
+    t.session.ratchet_in_new = 0
+    leaf_lock(&g.app_lock)
+    memcpy(t.ratchet, t.session.ratchet_in, t.session.ratchet_in_len)
+    t.ratchet_len = t.session.ratchet_in_len
+    t.ratchet_number = t.session.ratchet_in_number
+    t.ratchet_step = t.session.ratchet_in_step
+    t.ratchet_new = 1
+    leaf_unlock(&g.app_lock)
+    list_slot(g, t, 0)
 
 
 cdef void list_slot(nc_engine* g, nc_slot* t, int over) noexcept nogil:
@@ -505,7 +526,7 @@ cdef int spin(nc_engine* g, int64_t now) noexcept nogil:
     cdef nc_report[4] report
     cdef int64_t until
     cdef long switches
-    if g.spin_ns < 1000 or now < g.spin_off_until:
+    if not g.spin_allowed or g.spin_ns < 1000 or now < g.spin_off_until:
         return 0
     until = now + g.spin_ns
     switches = sys.involuntary_switches()
@@ -524,7 +545,10 @@ cdef int spin(nc_engine* g, int64_t now) noexcept nogil:
 # Twice the moving average of recent waits; nothing once that is longer than the longest spin.
 cdef void learn(nc_engine* g, int64_t waited) noexcept nogil:
     g.wait_avg_ns += (waited - g.wait_avg_ns) // 8
-    g.spin_ns = 2 * g.wait_avg_ns if 2 * g.wait_avg_ns <= SPIN_NS and sys.n_cpus() >= 2 else (SPIN_NS if g.wait_avg_ns <= SPIN_NS and sys.n_cpus() >= 2 else 0)
+    if g.wait_avg_ns > SPIN_NS:
+        g.spin_ns = 0
+    else:
+        g.spin_ns = 2 * g.wait_avg_ns if 2 * g.wait_avg_ns < SPIN_NS else SPIN_NS
 
 
 cdef int role_run(nc_engine* g, int64_t until_ns) noexcept nogil:
@@ -647,8 +671,14 @@ cdef void tell(nc_engine* g) noexcept nogil:
 
 
 cdef void serve_tail(nc_engine* g) noexcept nogil:
+    cdef int64_t flushed = <int64_t>load_acq_u64(<uint64_t*>&g.flushed_at)
     if load_seq_u64(<uint64_t*>&g.dirty_head) == 0:
         store_rel_u32(&g.armed, 0)
+        return
+    if sys.now_ns() - flushed < FLUSH_FRESH_NS:
+        # The program is at it: what waits now is younger than the tail allows.
+        g.guardian_looks += 1
+        sys.timerfd_at(g.tail_fd, flushed + FLUSH_TAIL_NS)
         return
     baton_take(g)
     flush_dirty(g)
@@ -754,4 +784,5 @@ cdef void slot_free(nc_slot* t) noexcept nogil:
         t.offers = x.next
         free(x)
     free(t.pend)
+    free(t.ratchet)
     free(t)

@@ -1,9 +1,12 @@
 """The blocking front: the same names as ``netchan``, ``timeout=`` on every call that can wait.
 
-Layer 5; fronts.py and waits.py here are made by tools/async_to_sync.py, never edited. Every call may be used from any
+Layer 7; the other modules here are made by tools/async_to_sync.py, never edited. Every call may be used from any
 thread; Ctrl-C leaves a wait at once.
 """
 
 from netchan.sync.fronts import Channel, Receiver, Sender, channel, pipe
+from netchan.sync.listener import Listener
+from netchan.sync.opening import dial, listen
+from netchan.sync.peer import Peer
 
-__all__ = ["Channel", "Receiver", "Sender", "channel", "pipe"]
+__all__ = ["Channel", "Listener", "Peer", "Receiver", "Sender", "channel", "dial", "listen", "pipe"]

@@ -47,10 +47,10 @@ LAYOUTS: list[tuple[bytes, int, dict[str, Any]]] = [
     (b"\x03" + vints(16, 70, 7, 80, 90000, 0), 0, {"type": 3, "stream": 16, "a": 70, "b": 7, "c": 80, "d": 90000, "eliciting": 1}),
     (b"\x03" + vints(16, 70, 7, 80, 90000, 2, 1, 2, 3, 400), 17, {"type": 3, "stream": 16, "n": 2}),
     (b"\x04" + vints(16, 5, 6), 0, {"type": 4, "stream": 16, "a": 5, "b": 6}),
-    (b"\x05" + vints(16, 5, 6), 0, {"type": 5, "stream": 16, "a": 5, "b": 6}),
-    (b"\x06" + vints(16, 5, 6, 7), 0, {"type": 6, "stream": 16, "a": 5, "b": 6, "c": 7}),
+    (b"\x05" + vints(16, 5), 0, {"type": 5, "stream": 16, "a": 5}),
+    (b"\x06" + vints(16, 5) + b"\1", 0, {"type": 6, "stream": 16, "a": 5, "flags": 1}),
     (b"\x07" + vints(16) + b"\3" + vints(70, 100, 2) + b"no", 0, {"type": 7, "flags": 3, "a": 70, "b": 100, "data": b"no"}),
-    (b"\x08" + vints(16, 2**30), 0, {"type": 8, "stream": 16, "a": 2**30}),
+    (b"\x08" + vints(16, 2**30, 7), 0, {"type": 8, "stream": 16, "a": 2**30, "b": 7}),
     (b"\x09" + vints(512), 0, {"type": 9, "a": 512}),
     (b"\x0a12345678", 0, {"type": 10, "data": b"12345678"}),
     (b"\x0b12345678", 0, {"type": 11, "data": b"12345678"}),
@@ -121,7 +121,7 @@ WRITERS: list[tuple[str, tuple[Any, ...], int, dict[str, Any]]] = [
     ("pos", (TOP, 1, 2, 3, 4), 0, {"type": 3, "stream": TOP, "a": 1, "b": 2, "c": 3, "d": 4, "n": 0}),
     ("ask", (16, 1, 2), 0, {"type": 24, "stream": 16, "a": 1, "b": 2}),
     ("abort", (16, 2, 7, 1000, b"r" * 256), 0, {"type": 7, "stream": 16, "flags": 2, "a": 7, "b": 1000, "data": b"r" * 256}),
-    ("stop", (16, TOP), 0, {"type": 8, "stream": 16, "a": TOP}),
+    ("stop", (16, TOP, 5), 0, {"type": 8, "stream": 16, "a": TOP, "b": 5}),
     ("max_streams", (70000,), 0, {"type": 9, "a": 70000}),
     ("ping", (), 0, {"type": 1}),
     ("rekey", (1, 5, 0, b"k" * 32), 0, {"type": 18, "flags": 1, "a": 5, "data": b"k" * 32}),
@@ -147,7 +147,7 @@ class TestWriters:
         assert len(st.put(name, *args, room=size)) == size
 
     def test_value_above_the_largest_varint_is_our_mistake(self) -> None:
-        assert st.put("stop", 16, 2**62) == EINVAL
+        assert st.put("stop", 16, 2**62, 0) == EINVAL
         assert st.put("pos", 16, 1, 2, 2**64 - 1, 3) == EINVAL
         assert st.put("data", 2**63, 0, 0, 0, -1) == EINVAL
 
@@ -208,6 +208,7 @@ class TestBounds:
         assert refused(b"\x02" + vints(2**32) + b"\0" + vints(1, 1, 0, 1)) == EFRAME  # path is a u32
         assert refused(b"\x02\0\0" + vints(1, 1, 0, 2)) == EFRAME  # first beyond largest
         assert refused(b"\x07" + vints(16) + b"\4" + vints(1, 1, 0)) == EFRAME  # flags of ABORT
+        assert refused(b"\x06" + vints(16, 5) + b"\2") == EFRAME  # outcome of WITHDRAWN
         assert refused(b"\x0c" + vints(1, 1) + b"\2" + vints(1)) == EFRAME  # status
         assert refused(b"\x12\0" + vints(1, 1)) == EFRAME  # kind of REKEY
         assert refused(b"\x12\3" + vints(1, 1)) == EFRAME

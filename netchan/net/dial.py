@@ -1,0 +1,382 @@
+"""The initiator's side: several addresses of one node, tried one after the other until one leads to a session.
+
+Layer: net (L3). Runs on the worker's thread; the front waits for ``outcome``.
+
+1. Names are resolved on threads of their own, at most sixteen in the process.
+2. A new place is tried every 250 ms, or at once when one fails; connections and handshakes run side by side.
+3. Only one handshake at a time gets past the other side's REPLY, so a listener never sees a session of ours twice.
+4. The first that is established wins, the others are closed. All failed: one error with the causes per address.
+
+Spec: docs/spec/handshake.md §2.3, §8.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from netchan.config import Config
+from netchan.errors import AuthError, DialError, DialTimeout, HandshakeError
+from netchan.net.address import Address
+from netchan.net.connecting import Connecting
+from netchan.net.handshake import Established, HandshakeConfig, Initiator, State
+from netchan.net.manager import AskTrust, attach
+from netchan.net.trust import Policy
+from netchan.net.wait import WaitQueue
+from netchan.net.worker import Timer, Worker, worker
+
+if TYPE_CHECKING:
+    from netchan._engine.bridge import Engine, Session
+
+STAGGER_NS: Final = 250_000_000
+"""The next place is tried this long after the one before (RFC 8305 section 8 recommends 250 ms)."""
+MAX_RESOLVERS: Final = 16
+"""Threads that resolve names at the same time: the system's resolver blocks, for up to half a minute."""
+MAX_PLACES: Final = 64
+"""Socket addresses of one dial: bounds what a name server can make us try."""
+
+T = TypeVar("T")
+_UCRED: Final = struct.Struct("3i")
+_resolvers: Final = threading.BoundedSemaphore(MAX_RESOLVERS)
+
+
+@dataclass(frozen=True)
+class Link:
+    """What a front learns about the one path of a new session."""
+
+    carrier: str
+    local: str
+    remote: str
+    node_id: str
+    max_message: int
+
+
+class Outcome(Generic[T]):
+    """The result of what the worker does: set once, awaited through ``queue`` by any front."""
+
+    __slots__ = ("_error", "_value", "done", "queue")
+
+    def __init__(self) -> None:
+        self.queue = WaitQueue()
+        self.done = False
+        self._value: list[T] = []
+        self._error: BaseException | None = None
+
+    def set(self, value: T) -> None:
+        """It worked."""
+        self._value.append(value)
+        self.done = True
+        self.queue.wake_all()
+
+    def fail(self, error: BaseException) -> None:
+        """It did not."""
+        self._error = error
+        self.done = True
+        self.queue.wake_all()
+
+    def is_done(self) -> bool:
+        """True when ``take`` will not fail for want of a result."""
+        return self.done
+
+    def take(self) -> T | None:
+        """The value, once; None if it was taken. Raises the error it failed with."""
+        if self._error is not None:
+            raise self._error
+        return self._value.pop() if self._value else None
+
+
+@dataclass(frozen=True)
+class DialPlan:
+    """Checked arguments of a dial.
+
+    Attributes:
+        addresses: of one node.
+        handshake: identity and what we offer.
+        policies: by carrier; made when the arguments were checked, so that mistakes raise there.
+        psk: 32 bytes or more, or None.
+        config: settings.
+    """
+
+    addresses: tuple[Address, ...]
+    handshake: HandshakeConfig
+    policies: dict[str, Policy]
+    psk: bytes | None
+    config: Config
+
+
+@dataclass(frozen=True)
+class _Place:
+    index: int
+    family: int
+    sockaddr: Any
+    where: str
+
+
+def resolve(host: str, port: int, done: Callable[[list[tuple[int, Any]] | OSError], None]) -> None:
+    """Look a name up on a thread of its own and post the result, (family, sockaddr) pairs or the error, to the worker."""
+
+    def run() -> None:
+        result: list[tuple[int, Any]] | OSError
+        with _resolvers:
+            try:
+                found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+                result = list(dict.fromkeys((int(item[0]), item[4]) for item in found))
+            except (OSError, UnicodeError) as error:
+                result = error if isinstance(error, OSError) else OSError(str(error))
+        worker().post(lambda: done(result))
+
+    threading.Thread(target=run, name="netchan-resolver", daemon=True).start()
+
+
+def numeric(address: Address) -> tuple[int, Any]:
+    """(family, sockaddr) of an address that needs no look-up. OSError: an IPv6 zone that does not exist."""
+    if address.carrier == "unix":
+        return socket.AF_UNIX, address.path
+    info = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    return int(info[0][0]), info[0][4]
+
+
+def socket_text(family: int, sockaddr: Any) -> str:
+    """A socket's address as an ``Address`` would be written; "" where a Unix socket has no name."""
+    if family == socket.AF_UNIX:
+        return str(Address("unix", path=sockaddr)) if isinstance(sockaddr, str) and sockaddr else "unix://"
+    return str(Address("tcp", host=sockaddr[0], port=sockaddr[1]))
+
+
+def same_user(sock: socket.socket) -> bool:
+    """True if the process at the other end of a Unix socket runs as our user."""
+    _pid, uid, _gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return bool(uid == os.geteuid())
+
+
+class Dial(Generic[T]):
+    """One dial; ``start`` it, wait for ``outcome``, ``cancel`` it when nobody waits any more.
+
+    Args:
+        plan: what to do.
+        engine: where the session will live.
+        make: turns the session into what the caller gets; runs on the worker's thread.
+        drop: undoes ``make`` when the caller was gone before it could take the result.
+        ask: awaits trust callables.
+    """
+
+    def __init__(
+        self,
+        plan: DialPlan,
+        engine: Engine,
+        make: Callable[[Session, Link], T],
+        drop: Callable[[T], object],
+        ask: AskTrust,
+    ) -> None:
+        self.plan, self.outcome = plan, Outcome[T]()
+        self._engine, self._make, self._drop, self._ask = engine, make, drop, ask
+        self._worker: Worker = worker()
+        self._places: deque[_Place] = deque()
+        self._unresolved = 0
+        self._tried = 0
+        self._live: dict[Connecting, _Place] = {}
+        self._committed: Connecting | None = None
+        self._causes: dict[int, BaseException] = {}
+        self._timers: list[Timer] = []
+
+    def start(self) -> None:
+        """Begin; any thread."""
+        self._worker.post(self._begin)
+
+    def cancel(self) -> None:
+        """Nobody waits any more: stop, and give back what was made; any thread, idempotent."""
+        self._worker.post(self._cancel)
+
+    # --- the worker's thread ------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        now = time.monotonic_ns()
+        self._timers.append(self._worker.at(now + int(self.plan.config.dial_timeout * 1e9), self._out_of_time))
+        for index, address in enumerate(self.plan.addresses):
+            if address.is_numeric:
+                try:
+                    family, sockaddr = numeric(address)
+                except OSError as error:
+                    self._causes[index] = error
+                else:
+                    self._places.append(_Place(index, family, sockaddr, address.location))
+            else:
+                self._unresolved += 1
+                resolve(address.host, address.port, lambda found, index=index: self._resolved(index, found))
+        self._next()
+
+    def _resolved(self, index: int, found: list[tuple[int, Any]] | OSError) -> None:
+        self._unresolved -= 1
+        if self.outcome.done:
+            return
+        if isinstance(found, OSError):
+            self._causes[index] = found
+        else:
+            where = self.plan.addresses[index].location
+            self._places += [_Place(index, family, sockaddr, where) for family, sockaddr in found]
+        self._next()
+
+    def _next(self) -> None:
+        """Try the next place; the one after it follows by timer."""
+        if self.outcome.done:
+            return
+        while self._places and self._tried < MAX_PLACES:
+            place = self._places.popleft()
+            self._tried += 1
+            try:
+                self._try(place)
+            except OSError as error:
+                self._causes[place.index] = error
+                continue
+            if self._places:
+                self._timers.append(self._worker.at(time.monotonic_ns() + STAGGER_NS, self._next))
+            return
+        self._check_end()
+
+    def _try(self, place: _Place) -> None:
+        sock = socket.socket(place.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        address = self.plan.addresses[place.index]
+        conn = Connecting(self._worker, sock, self, place.where)
+
+        def begin() -> Initiator:
+            return Initiator(
+                self.plan.handshake,
+                self.plan.policies[address.carrier],
+                os.urandom,
+                psk=self.plan.psk,
+                address=address.location,
+                same_user=sock.family == socket.AF_UNIX and same_user(sock),
+            )
+
+        conn.begin = begin
+        self._live[conn] = place
+        try:
+            conn.connect_to(place.sockaddr)
+        except OSError:
+            del self._live[conn]
+            conn.close()
+            raise
+
+    def _check_end(self) -> None:
+        if self.outcome.done or self._live or self._unresolved or self._places:
+            return
+        self._finish()
+        self.outcome.fail(self._error(timed_out=False))
+
+    def _out_of_time(self) -> None:
+        if self.outcome.done:
+            return
+        for conn, place in self._live.items():
+            error = conn.out_of_time() or DialTimeout(f"{place.where}: no connection in time")
+            self._causes.setdefault(place.index, error)
+        self._finish()
+        self.outcome.fail(self._error(timed_out=True))
+
+    def _cancel(self) -> None:
+        if not self.outcome.done:
+            self._finish()
+            self.outcome.fail(DialError("the dial was given up"))
+            return
+        try:
+            made = self.outcome.take()
+        except BaseException:  # noqa: BLE001 - it failed: nothing to give back
+            return
+        if made is not None:
+            self._drop(made)
+
+    def _finish(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        live, self._live = self._live, {}
+        for conn in live:
+            conn.close()
+        self._places.clear()
+
+    def _error(self, *, timed_out: bool) -> DialError:
+        plan = self.plan
+        causes = [self._causes.get(i, DialTimeout(f"{a.location}: not tried in time")) for i, a in enumerate(plan.addresses)]
+        if len(causes) == 1 and isinstance(causes[0], DialError):
+            only = causes[0]
+            only.causes = (only,) if not only.causes else only.causes
+            return only
+        text = "; ".join(f"{address}: {_say(cause)}" for address, cause in zip(plan.addresses, causes, strict=True))
+        kind: type[DialError] = DialError
+        if any(isinstance(cause, AuthError) for cause in causes):
+            kind = AuthError
+        elif timed_out or all(isinstance(cause, DialTimeout) for cause in causes):
+            kind = DialTimeout
+        elif all(isinstance(cause, HandshakeError) for cause in causes):
+            kind = HandshakeError
+        advice = "check the address and that somebody listens there" if kind is DialError else "see .causes"
+        within = f" within {plan.config.dial_timeout:g} s" if kind is DialTimeout else ""
+        return kind(f"no session{within}: {text}; {advice}", causes)
+
+    # --- Connecting's owner -------------------------------------------------------------------------------------------
+
+    def may_step(self, conn: Connecting) -> bool:
+        """Only one handshake of this dial goes past REPLY."""
+        if conn.machine is not None and conn.machine.state is State.WAIT_REPLY:
+            if self._committed is None:
+                self._committed = conn
+            return self._committed is conn
+        return True
+
+    def on_heard(self, conn: Connecting) -> None:
+        """Never said of an initiator."""
+
+    def on_drain(self, conn: Connecting, reason: str) -> int | None:
+        """Never said of an initiator."""
+        return None
+
+    def on_established(self, conn: Connecting, event: Established) -> None:
+        """We have won: start the session, close the others."""
+        place = self._live.pop(conn, None)
+        if place is None or self.outcome.done:
+            conn.close()
+            return
+        address = self.plan.addresses[place.index]
+        try:
+            self.plan.policies[address.carrier].established(event.claim)
+            local = socket_text(place.family, conn.sock.getsockname())
+            link = Link(address.carrier, local, address.location, event.node_id, event.remote.params.max_message)
+            session = attach(self._engine, conn.take_fd(), address.carrier, event, self.plan.config)
+            made = self._make(session, link)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller must hear of it
+            conn.close()
+            self._finish()
+            self.outcome.fail(error)
+            return
+        self._finish()
+        self.outcome.set(made)
+
+    def on_failed(self, conn: Connecting, error: BaseException, reason: str) -> None:
+        """One place failed: go on with the next."""
+        place = self._live.pop(conn, None)
+        if place is None:
+            return
+        self._causes[place.index] = error
+        if self._committed is conn:
+            self._committed = None
+            for other in list(self._live):
+                other.resume()
+        self._next()
+
+    def on_over(self, conn: Connecting) -> None:
+        """Nothing to give back."""
+
+    def ask(self, pending: Awaitable[object], timeout_s: float, answer: Callable[[bool], None]) -> None:
+        """Await a trust callable."""
+        self._ask(pending, timeout_s, answer)
+
+
+def _say(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error) or type(error).__name__

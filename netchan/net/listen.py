@@ -1,0 +1,490 @@
+"""The responder's side: sockets that listen, the limits on strangers, and the hand-over of those who got in.
+
+Layer: net (L3). Runs on the worker's thread; ``close``, ``room`` and ``counts`` may be called from any thread.
+
+1. ``start`` resolves and binds; ``outcome`` gets the addresses that can be dialled, or ListenError.
+2. Accepted connections pass limits.HalfOpen; those that do not prove the gate end in limits.DeadSockets, unanswered.
+3. At most ``backlog`` peers wait for the program: beyond that no HELLO is answered and nothing is accepted from the
+   kernel's queue until ``room`` is called.
+4. A failed accept is counted and tried again; it never ends the listener.
+
+Spec: docs/spec/handshake.md §2.2, §5, §9.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from netchan.config import Config
+from netchan.errors import ListenError
+from netchan.net.address import Address
+from netchan.net.connecting import Connecting, Phase
+from netchan.net.dial import Link, Outcome, numeric, resolve, same_user, socket_text
+from netchan.net.gate import Gate
+from netchan.net.handshake import Established, HandshakeConfig, Responder
+from netchan.net.limits import DeadSockets, HalfOpen, drain_deadline
+from netchan.net.manager import AskTrust, attach, log
+from netchan.net.trust import Policy
+from netchan.net.worker import READ, Worker, worker
+
+if TYPE_CHECKING:
+    from netchan._engine.bridge import Engine, Session
+
+ACCEPT_BATCH: Final = 16
+"""Connections taken per look at a socket, so that one busy socket does not keep the others waiting."""
+ACCEPT_PAUSE_NS: Final = 100_000_000
+"""How long a socket rests after a failed accept (no descriptors left, most often): bounds what the failure costs."""
+
+
+@dataclass(frozen=True)
+class ListenPlan:
+    """Checked arguments of a listen; as DialPlan.
+
+    Attributes:
+        addresses: where to listen.
+        handshake: identity and what we offer.
+        policies: by carrier.
+        gate: who gets an answer; wiped when the listener closes.
+        config: settings.
+    """
+
+    addresses: tuple[Address, ...]
+    handshake: HandshakeConfig
+    policies: dict[str, Policy]
+    gate: Gate
+    config: Config
+
+
+@dataclass(frozen=True, slots=True)
+class ListenCounts:
+    """What happened at a listener so far, and what is going on.
+
+    Attributes:
+        accepted: connections taken from the kernel.
+        handshakes_ok: handshakes that led to a session.
+        handshakes_failed: handshakes that did not, by reason (lower-case names of the codes, "connect", "carrier", ...).
+        drained: connections that did not prove the gate and got no answer.
+        refused: connections closed unread because a limit on strangers was reached.
+        half_open: handshakes going on now.
+        held: silent connections held open now.
+        accept_errors: failed accepts.
+        waiting: peers that the program has not taken yet.
+    """
+
+    accepted: int = 0
+    handshakes_ok: int = 0
+    handshakes_failed: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    drained: int = 0
+    refused: int = 0
+    half_open: int = 0
+    held: int = 0
+    accept_errors: int = 0
+    waiting: int = 0
+
+
+class _Door:
+    """One listening socket."""
+
+    def __init__(self, owner: Listening, sock: socket.socket, address: Address) -> None:
+        self.owner, self.sock, self.address = owner, sock, address
+        self.fd = sock.fileno()
+        self.resting = False
+        self.inode: tuple[int, int] | None = None
+
+    def on_io(self, mask: int) -> None:
+        self.owner.on_door(self)
+
+    def step(self) -> None:
+        """Never asked for."""
+
+    def on_fault(self, error: BaseException) -> None:
+        self.owner.on_door_error(self)
+
+    def close_copy(self) -> None:
+        self.sock.close()
+
+    def on_stop(self) -> None:
+        if self.inode is not None:
+            _unlink(Path(self.address.path), self.inode)
+        self.sock.close()
+
+
+class Listening:
+    """All sockets of one ``listen``.
+
+    Args:
+        plan: what to do.
+        engine: where the sessions will live.
+        deliver: takes a new session; runs on the worker's thread. What it raises costs that session only.
+        ask: awaits trust callables.
+    """
+
+    def __init__(
+        self, plan: ListenPlan, engine: Engine, deliver: Callable[[Session, Link], object], ask: AskTrust
+    ) -> None:
+        self.plan, self.outcome = plan, Outcome[tuple[str, ...]]()
+        self.closed = False
+        self._engine, self._deliver, self._ask = engine, deliver, ask
+        self._worker: Worker = worker()
+        limits = plan.config.limits
+        self._half_open = HalfOpen(per_address=limits.half_open_per_address, load=limits.half_open)
+        self._dead = DeadSockets()
+        self._doors: list[_Door] = []
+        self._door_of: dict[Connecting, _Door] = {}
+        self._parked: deque[Connecting] = deque()
+        self._heard: set[Connecting] = set()
+        self._room_lock = threading.Lock()
+        self._waiting = 0
+        self._unresolved = 0
+        self._accepted = self._ok = self._drained = self._refused = self._accept_errors = 0
+        self._failed: Counter[str] = Counter()
+
+    # --- any thread ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin; ``outcome`` follows."""
+        self._worker.post(self._begin)
+
+    def room(self, taken: int = 1) -> None:
+        """The program took ``taken`` peers."""
+        with self._room_lock:
+            self._waiting -= taken
+        self._worker.post(self._go_on)
+
+    def close(self) -> None:
+        """Take nobody in any more, at once; sockets and half-open connections are closed soon. Idempotent."""
+        if not self.closed:
+            self.closed = True
+            self._worker.post(self._close)
+
+    def later(self, call: Callable[[], object]) -> None:
+        """Run ``call`` on the worker's thread; for finalisers, which must not wait for anything."""
+        self._worker.post(call)
+
+    def counts(self) -> ListenCounts:
+        """A snapshot."""
+        return ListenCounts(
+            accepted=self._accepted,
+            handshakes_ok=self._ok,
+            handshakes_failed=MappingProxyType(dict(self._failed)),
+            drained=self._drained,
+            refused=self._refused,
+            half_open=len(self._half_open),
+            held=len(self._dead),
+            accept_errors=self._accept_errors,
+            waiting=self._waiting,
+        )
+
+    # --- binding ------------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        places: dict[int, list[tuple[int, Any]] | OSError] = {}
+        for index, address in enumerate(self.plan.addresses):
+            if address.is_numeric:
+                try:
+                    places[index] = [numeric(address)]
+                except OSError as error:
+                    places[index] = error
+            else:
+                self._unresolved += 1
+                resolve(address.host, address.port, lambda found, index=index: self._resolved(places, index, found))
+        if not self._unresolved:
+            self._bind_all(places)
+
+    def _resolved(
+        self,
+        places: dict[int, list[tuple[int, Any]] | OSError],
+        index: int,
+        found: list[tuple[int, Any]] | OSError,
+    ) -> None:
+        places[index] = found
+        self._unresolved -= 1
+        if not self._unresolved:
+            self._bind_all(places)
+
+    def _bind_all(self, places: dict[int, list[tuple[int, Any]] | OSError]) -> None:
+        if self.closed:
+            self.outcome.fail(ListenError("the listener was closed before it was up"))
+            return
+        try:
+            for index, address in enumerate(self.plan.addresses):
+                found = places[index]
+                if isinstance(found, OSError):
+                    raise _listen_error(address, found)
+                self._bind_one(address, found)
+        except ListenError as error:
+            self.closed = True
+            self._close()
+            self.outcome.fail(error)
+            return
+        except Exception as error:
+            self.closed = True
+            self._close()
+            self.outcome.fail(ListenError(f"cannot listen: {error}"))
+            raise
+        me = self.plan.handshake.identity.node_id
+        for door in self._doors:
+            self._worker.watch(door.fd, READ, door)
+        self.outcome.set(tuple(str(door.address.with_id(me)) for door in self._doors))
+
+    def _bind_one(self, address: Address, found: list[tuple[int, Any]]) -> None:
+        """Bind an address; a name with several addresses needs one that works, and all share the port of the first."""
+        bound, last, port = 0, OSError("the name has no address"), 0
+        for family, sockaddr in found:
+            target = (sockaddr[0], port, *sockaddr[2:]) if port else sockaddr
+            try:
+                door = self._bind(address, family, target)
+            except OSError as error:
+                last = error
+                continue
+            self._doors.append(door)
+            bound += 1
+            if not address.port:
+                port = door.address.port
+        if not bound:
+            raise _listen_error(address, last)
+
+    def _bind(self, address: Address, family: int, sockaddr: Any) -> _Door:
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            if family == socket.AF_UNIX:
+                return self._bind_unix(sock, address)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(sockaddr)
+            sock.listen(self.plan.config.backlog)
+            name = sock.getsockname()
+            host = address.host if address.is_numeric else name[0]
+            return _Door(self, sock, Address("tcp", host=host, port=name[1]))
+        except BaseException:
+            sock.close()
+            raise
+
+    def _bind_unix(self, sock: socket.socket, address: Address) -> _Door:
+        path = Path(address.path)
+        try:
+            sock.bind(address.path)
+        except OSError as error:
+            if not _is_stale(error, path):
+                raise
+            path.unlink()
+            sock.bind(address.path)
+        # nobody can connect before listen(): the mode is right when the first one may
+        path.chmod(0o600)
+        sock.listen(self.plan.config.backlog)
+        door = _Door(self, sock, address)
+        info = path.stat()
+        door.inode = (info.st_dev, info.st_ino)
+        return door
+
+    # --- accepting ----------------------------------------------------------------------------------------------------
+
+    def on_door(self, door: _Door) -> None:
+        """Take what waits at a socket."""
+        for _ in range(ACCEPT_BATCH):
+            if self.closed or self._full():
+                break
+            try:
+                sock, peer = door.sock.accept()
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                self._accept_errors += 1
+                continue
+            except OSError:
+                self.on_door_error(door)
+                return
+            self._accepted += 1
+            self._admit(door, sock, peer)
+        self._watch_doors()
+
+    def on_door_error(self, door: _Door) -> None:
+        """An accept failed: let the socket rest, then go on."""
+        self._accept_errors += 1
+        door.resting = True
+        self._worker.watch(door.fd, 0, door)
+
+        def wake() -> None:
+            door.resting = False
+            self._watch_doors()
+
+        self._worker.at(time.monotonic_ns() + ACCEPT_PAUSE_NS, wake)
+
+    def _admit(self, door: _Door, sock: socket.socket, peer: Any) -> None:
+        sock.setblocking(False)
+        unix = sock.family == socket.AF_UNIX
+        if not unix:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        conn = Connecting(self._worker, sock, self, socket_text(sock.family, peer))
+        now = time.monotonic_ns()
+        admission = self._half_open.admit(conn, None if unix else peer[0], now, self._worker.queue_wait_ns())
+        for old in admission.drop:
+            if isinstance(old, Connecting):
+                self._refused += 1
+                old.close()
+        if not admission.admitted:
+            self._refused += 1
+            sock.close()
+            return
+        plan = self.plan
+        conn.machine = Responder(
+            plan.handshake,
+            plan.policies[door.address.carrier],
+            plan.gate,
+            os.urandom,
+            now,
+            address=conn.where,
+            same_user=unix and same_user(sock),
+            busy=lambda: self._half_open.under_load(self._worker.queue_wait_ns()),
+        )
+        self._door_of[conn] = door
+        conn.start()
+
+    def _full(self) -> bool:
+        return self._waiting + len(self._heard) >= self.plan.config.backlog
+
+    def _go_on(self) -> None:
+        """There may be room again."""
+        while self._parked and not self._full():
+            conn = self._parked.popleft()
+            if conn.phase is Phase.HANDSHAKE:
+                conn.resume()
+                return  # it counts once it is heard; its end or its next step brings us here again
+        self._watch_doors()
+
+    def _watch_doors(self) -> None:
+        if self.closed:
+            return
+        full = self._full()
+        for door in self._doors:
+            if not door.resting:
+                self._worker.watch(door.fd, 0 if full else READ, door)
+
+    # --- Connecting's owner -------------------------------------------------------------------------------------------
+
+    def may_step(self, conn: Connecting) -> bool:
+        """A HELLO is looked at only while there is room for one more peer."""
+        if conn in self._heard or not self._full():
+            return True
+        self._parked.append(conn)
+        return False
+
+    def on_heard(self, conn: Connecting) -> None:
+        """The gate was proved: it holds a place from now on."""
+        self._half_open.heard(conn)
+        self._heard.add(conn)
+        self._go_on()
+
+    def on_drain(self, conn: Connecting, reason: str) -> int | None:
+        """No answer: hold the connection for a while, and throw away what comes."""
+        self._drained += 1
+        if self.closed:
+            return None
+        until = drain_deadline(conn.made_ns, os.urandom)
+        oldest = self._dead.hold(conn, until)
+        self._half_open.done(conn, False)
+        if isinstance(oldest, Connecting):
+            oldest.close()
+        self._go_on()
+        return until
+
+    def on_established(self, conn: Connecting, event: Established) -> None:
+        """A new session."""
+        door = self._door_of.get(conn)
+        if self.closed or door is None:
+            conn.close()
+            return
+        self._half_open.done(conn, True)
+        local = socket_text(conn.sock.family, conn.sock.getsockname())
+        link = Link(door.address.carrier, local, conn.where, event.node_id, event.remote.params.max_message)
+        with self._room_lock:
+            self._waiting += 1
+        try:
+            session = attach(self._engine, conn.take_fd(), link.carrier, event, self.plan.config)
+            self._deliver(session, link)
+        except Exception:
+            with self._room_lock:
+                self._waiting -= 1
+            self._failed["fault"] += 1
+            log.exception("a session with %s could not be started", event.node_id)
+            return
+        self._ok += 1
+
+    def on_failed(self, conn: Connecting, error: BaseException, reason: str) -> None:
+        """No session; the reason is counted."""
+        self._failed[reason] += 1
+        self._half_open.done(conn, False)
+        self._heard.discard(conn)
+        log.debug("handshake with %s failed: %s", conn.where, error)
+        self._go_on()
+
+    def on_over(self, conn: Connecting) -> None:
+        """Forget it everywhere."""
+        self._half_open.done(conn, False)
+        self._dead.forget(conn)
+        self._heard.discard(conn)
+        self._door_of.pop(conn, None)
+        if conn.parked:
+            self._parked = deque(other for other in self._parked if other is not conn)
+        self._go_on()
+
+    def ask(self, pending: Awaitable[object], timeout_s: float, answer: Callable[[bool], None]) -> None:
+        """Await a trust callable."""
+        self._ask(pending, timeout_s, answer)
+
+    # --- closing ------------------------------------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        doors, self._doors = self._doors, []
+        for door in doors:
+            self._worker.watch(door.fd, 0, door)
+            if door.inode is not None:
+                _unlink(Path(door.address.path), door.inode)
+            door.sock.close()
+        for conn in list(self._door_of):
+            conn.close()
+        self.plan.gate.wipe()
+
+
+def _listen_error(address: Address, error: OSError) -> ListenError:
+    why = (error.strerror or str(error)).lower()
+    text = f"cannot listen on {address}: {why}; give another address, or port 0 for any free one"
+    return ListenError(text) if error.errno is None else ListenError(error.errno, text)
+
+
+def _is_stale(error: OSError, path: Path) -> bool:
+    """True if a socket file stands in the way that nobody listens on any more."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            return False
+    except OSError:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
+def _unlink(path: Path, inode: tuple[int, int]) -> None:
+    """Remove the socket file unless somebody has put another one there."""
+    try:
+        info = path.stat()
+        if (info.st_dev, info.st_ino) == inode:
+            path.unlink()
+    except OSError:
+        pass

@@ -1,0 +1,273 @@
+"""Engines and what a session is started with: one engine per running loop, one for blocking callers, and their end.
+
+Layer: net (L3). Knows asyncio (with wait.py and worker.py the only modules that do, or that know threads) because an
+engine of a loop lives as long as that loop.
+
+1. ``loop_engine()`` / ``caller_engine()`` give the engine; ``attach`` starts a session on it from a finished handshake.
+2. A loop that ends takes its engine's driver away (``set_loop(None, None)``); the sessions go on under the guardian.
+3. At the exit of the process every ``Leaver`` says what is lost; the engine then ends all sessions, without waiting.
+
+Spec: docs/spec/session.md §7; docs/spec/handshake.md §3.5, §4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from netchan.config import Config
+from netchan.errors import ConfigError, ForkError
+from netchan.net.handshake import Established
+from netchan.net.params import AES_256_GCM, CHACHA20_POLY1305, Offer, TransportParams
+from netchan.net.secret import wipe
+from netchan.net.worker import forks, stop_worker, worker
+
+if TYPE_CHECKING:
+    from netchan._engine.bridge import Engine, Session
+
+CLOSE_CLEAN, CLOSE_EXCEPTION = 0, 1
+"""Codes of SESSION_CLOSE that this side says."""
+CARRIER_NUMBERS: Final = {"tcp": 1, "unix": 2}
+"""Carriers as the engine numbers them."""
+MAX_INITIAL_BYTES: Final = 2**30
+"""Largest ``initial_bytes`` that the wire carries."""
+
+log: Final = logging.getLogger("netchan.session")
+AskTrust = Callable[[Awaitable[object], float, Callable[[bool], None]], None]
+
+
+class Leaver(Protocol):
+    """A session that is told when the process exits."""
+
+    def exit_process(self) -> None:
+        """The engine is about to end it without waiting: say what is lost."""
+
+
+# --- engines ---------------------------------------------------------------------------------------------------------
+
+
+class _Engines:
+    """The engines of this process. ``lock`` guards the tables only."""
+
+    __slots__ = ("caller", "exits", "graves", "keepers", "leavers", "lock", "loops")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.exits = False
+        self.caller: Engine | None = None
+        self.loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Engine] = weakref.WeakKeyDictionary()
+        self.keepers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, object] = weakref.WeakKeyDictionary()
+        self.leavers: weakref.WeakSet[Leaver] = weakref.WeakSet()
+        self.graves: list[object] = []
+
+
+_engines: Final = _Engines()
+
+
+def new_engine(kind: str) -> Engine:
+    """A fresh engine; kind is "caller" or "loop"."""
+    from netchan._engine.bridge import Engine
+
+    if not _engines.exits:
+        # behind the import, whose own handler is to run after ours
+        _engines.exits = True
+        atexit.register(_at_exit)
+    return Engine(kind)
+
+
+def caller_engine() -> Engine:
+    """The engine that blocking callers drive; one per process, made on first use."""
+    with _engines.lock:
+        if _engines.caller is None:
+            _engines.caller = new_engine("caller")
+        return _engines.caller
+
+
+async def loop_engine() -> Engine:
+    """The engine of the running loop; made on first use and watched by the loop until the loop ends."""
+    loop = asyncio.get_running_loop()
+    with _engines.lock:
+        engine = _engines.loops.get(loop)
+    if engine is not None:
+        # the same loop may run on another thread this time
+        engine.set_loop(threading.get_ident(), loop.call_soon)
+        return engine
+    engine = new_engine("loop")
+    engine.set_loop(threading.get_ident(), loop.call_soon)
+    loop.add_reader(engine.fd, engine.pump)
+    keeper = _keep(loop, engine)
+    # the loop closes its asynchronous generators when it ends: that is the one sign of it that all loops give
+    await keeper.__anext__()
+    with _engines.lock:
+        _engines.loops[loop] = engine
+        _engines.keepers[loop] = keeper
+    weakref.finalize(loop, engine.set_loop, None, None)
+    return engine
+
+
+async def _keep(loop: asyncio.AbstractEventLoop, engine: Engine) -> AsyncGenerator[None, None]:
+    reference = weakref.ref(loop)
+    del loop
+    try:
+        yield
+    finally:
+        ending = reference()
+        if ending is not None:
+            with _engines.lock:
+                _engines.loops.pop(ending, None)
+                _engines.keepers.pop(ending, None)
+            if not ending.is_closed():
+                ending.remove_reader(engine.fd)
+        engine.set_loop(None, None)
+
+
+def ask_in_loop() -> AskTrust:
+    """How a listener or dial of the running loop awaits an async trust callable: in that loop."""
+    loop = asyncio.get_running_loop()
+
+    async def awaited(pending: Awaitable[object], timeout_s: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return (await pending) is True
+        except Exception:  # the spec says: raising refuses, whatever is raised
+            return False
+
+    def ask(pending: Awaitable[object], timeout_s: float, answer: Callable[[bool], None]) -> None:
+        call = awaited(pending, timeout_s)
+        try:
+            future = asyncio.run_coroutine_threadsafe(call, loop)
+        except RuntimeError:  # the loop is closed
+            call.close()
+            _discard(pending)
+            answer(False)
+            return
+
+        def done(_: object) -> None:
+            allowed = not future.cancelled() and future.exception() is None and future.result()
+            worker().post(lambda: answer(allowed))
+
+        future.add_done_callback(done)
+
+    return ask
+
+
+def refuse_awaitables(pending: Awaitable[object], timeout_s: float, answer: Callable[[bool], None]) -> None:
+    """For the blocking front, which has no loop: an async trust callable refuses."""
+    log.warning("trust callable of a blocking listen or dial is async: refused; give a plain function")
+    _discard(pending)
+    answer(False)
+
+
+def _discard(pending: Awaitable[object]) -> None:
+    if isinstance(pending, Coroutine):
+        pending.close()
+
+
+# --- a session from a handshake --------------------------------------------------------------------------------------
+
+
+def offer_for(config: Config) -> Offer:
+    """What this node says about itself in a handshake, from its settings and the ciphers that it has."""
+    limits = config.limits
+    params = TransportParams(
+        initial_msgs=limits.unopened_values,
+        initial_bytes=min(limits.unopened_bytes, MAX_INITIAL_BYTES),
+        max_streams=limits.unopened_channels,
+        max_message=config.max_message,
+        lease_s=int(config.lease),
+        max_paths=limits.paths,
+    )
+    return Offer(params=params, ciphers=record_ciphers())
+
+
+def record_ciphers() -> tuple[int, ...]:
+    """Record ciphers that the crypto library of this process has, best first."""
+    from netchan._core import provider
+
+    known = {"aes-256-gcm": AES_256_GCM, "chacha20-poly1305": CHACHA20_POLY1305}
+    return tuple(known[name] for name in provider.load().ciphers)
+
+
+def _numbers(params: TransportParams) -> dict[str, int]:
+    return {
+        "max_record": params.max_record,
+        "ack_delay": params.ack_delay_us,
+        "ack_interval": params.ack_interval,
+        "initial_msgs": params.initial_msgs,
+        "initial_bytes": params.initial_bytes,
+        "max_streams": params.max_streams,
+        "max_message": params.max_message,
+    }
+
+
+def attach(engine: Engine, fd: int, carrier: str, event: Established, config: Config) -> Session:
+    """Start the session of a finished handshake; takes the descriptor over and wipes the root, also on failure."""
+    try:
+        return engine.attach(
+            fd,
+            carrier=CARRIER_NUMBERS[carrier],
+            initiator=event.initiator,
+            root=event.root,
+            binding=event.binding,
+            cipher=event.agreement.cipher,
+            mine=_numbers(event.local.params),
+            peer=_numbers(event.remote.params),
+            early=event.leftover,
+            max_channels=config.max_channels,
+            session_bytes=config.session_bytes,
+            heartbeat=config.heartbeat,
+        )
+    finally:
+        wipe(event.root)
+
+
+# --- exit and fork ---------------------------------------------------------------------------------------------------
+
+
+def remember_leaver(leaver: Leaver) -> None:
+    """Tell this session when the process exits, if it is still there."""
+    with _engines.lock:
+        _engines.leavers.add(leaver)
+
+
+def check_fork(made: int) -> None:
+    """Raise ForkError if what was made after ``made`` forks is used in a child of that process."""
+    if made != forks():
+        raise ForkError("this object belongs to the parent process; dial or listen again in the child")
+
+
+def check_blocking_trust(trust: Any) -> None:
+    """ConfigError for an async trust callable where there is no loop to await it in."""
+    import inspect
+
+    if inspect.iscoroutinefunction(trust):
+        raise ConfigError("trust= is an async function, and a blocking call has no loop for it; give a plain function")
+
+
+
+
+def _at_exit() -> None:
+    """Runs before the engine's own exit, which says PROCESS_EXIT on every session that is left."""
+    with _engines.lock:
+        leavers = list(_engines.leavers)
+    for leaver in leavers:
+        leaver.exit_process()
+    stop_worker()
+
+
+def _after_fork() -> None:
+    _engines.graves += [_engines.caller, *_engines.loops.values(), *_engines.leavers, *_engines.keepers.values()]
+    _engines.lock = threading.Lock()
+    _engines.caller = None
+    _engines.loops = weakref.WeakKeyDictionary()
+    _engines.keepers = weakref.WeakKeyDictionary()
+    _engines.leavers = weakref.WeakSet()
+
+
+os.register_at_fork(after_in_child=_after_fork)

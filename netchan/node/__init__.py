@@ -1,0 +1,1 @@
+"""Layer 6: peers and listeners, what ``dial`` and ``listen`` give."""

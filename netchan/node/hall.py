@@ -1,0 +1,217 @@
+"""What both kinds of Listener share: the acceptor, the queue of peers, and the sessions that came in.
+
+Layer 6: no waiting, no sockets. ``welcome`` runs on the worker's thread, everything else on any.
+Spec: docs/spec/session.md §7; docs/spec/handshake.md §9.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from netchan.channel.base import ChannelStats
+from netchan.config import Config
+from netchan.net.dial import Link
+from netchan.net.listen import Listening, ListenPlan
+from netchan.net.manager import AskTrust, check_fork
+from netchan.net.wait import Waiter, WaitQueue, leaf_lock
+from netchan.net.worker import forks
+from netchan.node.session import PeerCore
+
+if TYPE_CHECKING:
+    from netchan._engine.bridge import Engine, Session
+    from netchan.channel.local import LocalEndpoint
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerStats(ChannelStats):
+    """What ``Listener.stats()`` returns: the counts of the queue of peers, and those of the door.
+
+    Attributes:
+        peers: sessions that came in and are not over.
+        accepted, handshakes_ok, handshakes_failed, drained, refused, half_open, held, accept_errors: as in ListenCounts.
+    """
+
+    peers: int = 0
+    accepted: int = 0
+    handshakes_ok: int = 0
+    handshakes_failed: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    drained: int = 0
+    refused: int = 0
+    half_open: int = 0
+    held: int = 0
+    accept_errors: int = 0
+
+
+class Hall:
+    """See the module head.
+
+    Args:
+        plan: checked arguments.
+        engine: where the sessions live.
+        ask: awaits trust callables.
+    """
+
+    def __init__(self, plan: ListenPlan, engine: Engine, ask: AskTrust) -> None:
+        self.config: Config = plan.config
+        self.engine = engine
+        self.node_id = plan.handshake.identity.node_id
+        self.addresses: tuple[str, ...] = ()
+        self.made = forks()
+        self.end_waiters = WaitQueue()
+        self.closed = False
+        me = weakref.ref(self)
+
+        def deliver(session: Session, link: Link) -> None:
+            hall = me()
+            if hall is None:
+                raise RuntimeError("the listener is gone")
+            hall._welcome(session, link)
+
+        self.listening = Listening(plan, engine, deliver, ask)
+        self._lock = leaf_lock()
+        self._cores: weakref.WeakSet[PeerCore] = weakref.WeakSet()
+        self._endpoint: LocalEndpoint | None = None
+        self._make: Callable[[PeerCore], Any] | None = None
+        self._taken = 0
+
+    def queue(self, endpoint: LocalEndpoint, make: Callable[[PeerCore], Any]) -> LocalEndpoint:
+        """Use this queue for what ``make`` makes of each session."""
+        self._endpoint, self._make = endpoint, make
+        endpoint.driver = self.engine
+        endpoint.name = "listener"
+        endpoint.tx_waiters.join(_Room(weakref.ref(self)))
+        return endpoint
+
+    def start(self) -> None:
+        """Open the door; the outcome is that of ``listening``."""
+        self.listening.start()
+
+    # --- peers come and go -------------------------------------------------------------------------------------------
+
+    def _welcome(self, session: Session, link: Link) -> None:
+        core = PeerCore(self.engine, session, link, self.config)
+        endpoint, make = self._endpoint, self._make
+        if endpoint is None or make is None:
+            raise RuntimeError("no queue yet")
+        me = weakref.ref(self)
+        core.when_over = lambda: _over(me)
+        with self._lock:
+            self._cores.add(core)
+        peer = make(core)
+        if self.closed or not endpoint.try_send(peer):
+            core.leave_by_exception()
+
+    def took(self) -> None:
+        """Peers were taken out of the queue."""
+        endpoint = self._endpoint
+        if endpoint is None:
+            return
+        with self._lock:
+            fresh = endpoint.tx.taken - self._taken
+            self._taken += fresh
+        if fresh > 0:
+            self.listening.room(fresh)
+
+    def living(self) -> list[PeerCore]:
+        """Sessions that are not over."""
+        with self._lock:
+            return [core for core in self._cores if not core.over]
+
+    def is_empty(self) -> bool:
+        """True when every session is over."""
+        return not self.living()
+
+    def gone(self) -> None:
+        """A session is over."""
+        self.end_waiters.wake_all()
+
+    # --- leaving -----------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Stop accepting; the peers stay."""
+        check_fork(self.made)
+        self.closed = True
+        self.listening.close()
+
+    def leave(self) -> None:
+        """Stop accepting, begin to leave every peer."""
+        self.stop()
+        for core in self.living():
+            core.leave()
+        if self._endpoint is not None:
+            self._endpoint.stop_recv()
+        self.gone()
+
+    def leave_by_exception(self) -> None:
+        """Stop accepting, leave every peer as by an exception."""
+        self.stop()
+        for core in self.living():
+            core.leave_by_exception()
+        if self._endpoint is not None:
+            self._endpoint.stop_recv()
+        self.gone()
+
+    def collected(self) -> bool:
+        """The front is gone: close the door; True if it was open and its user should hear of it."""
+        if self.closed or self.made != forks():
+            return False
+        self.closed = True
+        self.listening.close()
+        # peers in the queue go with it, those that were taken are left as well: peers do not outlive their listener
+        living = self.living()
+        self.listening.later(lambda: [core.leave_by_exception() for core in living])
+        return bool(self.addresses)
+
+    def stats(self, queue: ChannelStats) -> ListenerStats:
+        """The snapshot for users."""
+        counts = self.listening.counts()
+        return ListenerStats(
+            sent=queue.sent,
+            received=queue.received,
+            taken=queue.taken,
+            discarded=queue.discarded,
+            pending=queue.pending,
+            capacity=queue.capacity,
+            senders_waiting=0,
+            receivers_waiting=queue.receivers_waiting,
+            credit_limited=None,
+            peers=len(self.living()),
+            accepted=counts.accepted,
+            handshakes_ok=counts.handshakes_ok,
+            handshakes_failed=counts.handshakes_failed,
+            drained=counts.drained,
+            refused=counts.refused,
+            half_open=counts.half_open,
+            held=counts.held,
+            accept_errors=counts.accept_errors,
+        )
+
+
+class _Room(Waiter):
+    """Stands in the queue's line of senders for ever: woken when a peer was taken."""
+
+    __slots__ = ("_hall",)
+
+    def __init__(self, hall: weakref.ref[Hall]) -> None:
+        super().__init__()
+        self._hall = hall
+
+    def excuse(self, error: BaseException) -> bool:
+        """Never asked."""
+        return False
+
+    def _notify(self) -> None:
+        self.woken = False
+        hall = self._hall()
+        if hall is not None:
+            hall.took()
+
+
+def _over(reference: weakref.ref[Hall]) -> None:
+    hall = reference()
+    if hall is not None:
+        hall.gone()

@@ -1,0 +1,282 @@
+"""``dial`` and ``listen``: objects to ``await`` or to ``async with``.
+
+Layer 6; netchan/sync/opening.py is made from this file by tools/async_to_sync.py, where both return the object itself.
+Arguments are checked by the call; nothing else happens before the first step. Spec: docs/spec/handshake.md §3, §7.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+# async-only: begin
+from collections.abc import Coroutine, Generator
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar
+
+# async-only: end
+from netchan.config import Config
+from netchan.net.dial import Dial, DialPlan
+from netchan.net.identity import Identity
+from netchan.net.listen import ListenPlan
+
+# async-only: begin
+from netchan.net.manager import ask_in_loop, loop_engine
+
+# async-only: end
+# sync-only: from netchan.net.manager import caller_engine, check_blocking_trust, refuse_awaitables
+from netchan.net.record import Membership
+from netchan.net.trust import Trust
+from netchan.node.hall import Hall
+from netchan.node.listener import Listener
+from netchan.node.peer import Peer
+from netchan.node.plan import NETWORK, Pq, plan_dial, plan_listen
+from netchan.node.session import PeerCore
+from netchan.node.waits import new_waiter, wait_until
+
+# async-only: begin
+
+
+class _Left(Protocol):
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+O_co = TypeVar("O_co", bound=_Left, covariant=True)
+
+
+class Opening(Coroutine[Any, Any, O_co], Generic[O_co]):
+    """What ``dial`` and ``listen`` return: a coroutine that is a context manager too; to be used once.
+
+    ``peer = await dial(...)`` leaves the closing to you, ``async with dial(...) as peer`` closes it.
+    """
+
+    __slots__ = ("__weakref__", "_made", "_run")
+
+    def __init__(self, run: Coroutine[Any, Any, O_co]) -> None:
+        self._run = run
+        self._made: O_co | None = None
+
+    def __await__(self) -> Generator[Any, Any, O_co]:
+        return self._run.__await__()
+
+    def send(self, value: Any, /) -> Any:
+        """See collections.abc.Coroutine."""
+        return self._run.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """See collections.abc.Coroutine."""
+        return self._run.throw(*error)
+
+    def close(self) -> None:
+        """See collections.abc.Coroutine."""
+        self._run.close()
+
+    async def __aenter__(self) -> O_co:
+        made = self._made = await self._run
+        return made
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        made, self._made = self._made, None
+        if made is not None:
+            await made.__aexit__(kind, error, trace)
+
+
+def dial(
+    addresses: str | Sequence[str],
+    *,
+    identity: Identity | None = None,
+    trust: Trust | None = None,
+    psk: bytes | None = None,
+    config: Config | None = None,
+    network: str = NETWORK,
+    pq: Pq = "require",
+    membership: Membership | bytes | None = None,
+    known_nodes: str | os.PathLike[str] | None = None,
+) -> Opening[Peer]:
+    """Open a session with one node; ``await`` it, or ``async with`` it.
+
+    Args:
+        addresses: one or up to 32 of the same node: ``tcp://[node-id@]host:port``, ``unix://[node-id@]/path``. They are
+            tried 250 ms apart; the first that leads to a session wins.
+        identity: who we are; None = a fresh key in memory.
+        trust: whom to accept: "any", "tofu", node ids, an authority, or a function of the node id (also async, awaited in
+            this loop). Not needed with a node id in the address, a psk, or a Unix socket of our own user.
+        psk: a secret of 32 bytes or more that both sides hold.
+        config: settings; ``dial_timeout`` bounds the whole call.
+        network: name of the network; both sides need the same.
+        pq: "require" the hybrid post-quantum key exchange, or "off"; both sides need the same.
+        membership: what an authority issued for us.
+        known_nodes: file for "tofu"; None = ``~/.config/netchan/known_nodes``.
+
+    Raises:
+        ConfigError: an argument cannot be used (from the call itself).
+        AuthError: one side does not accept the other. HandshakeError: it answered, but no session came of it.
+        DialTimeout: no answer in ``Config.dial_timeout`` seconds. DialError: no address led to a session (``.causes``).
+
+    Cancelled: nothing stays open.
+    """
+    plan = plan_dial(
+        addresses,
+        identity=identity,
+        trust=trust,
+        psk=psk,
+        config=config,
+        network=network,
+        pq=pq,
+        membership=membership,
+        known_nodes=known_nodes,
+    )
+    return Opening(_dial(plan))
+
+
+def listen(
+    addresses: str | Sequence[str],
+    *,
+    identity: Identity | None = None,
+    trust: Trust | None = None,
+    psk: bytes | Sequence[bytes] | None = None,
+    config: Config | None = None,
+    network: str = NETWORK,
+    pq: Pq = "require",
+    membership: Membership | bytes | None = None,
+    stealth: bool = False,
+) -> Opening[Listener]:
+    """Listen for sessions; ``await`` it, or ``async with`` it.
+
+    Args:
+        addresses: one or up to 32: ``tcp://host:port`` (port 0: any free one), ``unix:///path``.
+        identity: who we are; None = a fresh key in memory.
+        trust: whom to accept: "any", node ids, an authority, or a function of the node id (also async). Not needed with
+            a psk, or on a Unix socket for our own user.
+        psk: secrets of 32 bytes or more, up to 16; who holds none gets no answer at all.
+        config: settings; ``backlog`` bounds the peers that wait here.
+        network, pq, membership: as for ``dial``.
+        stealth: answer only those who know our node id and have a clock.
+
+    Raises:
+        ConfigError: an argument cannot be used (from the call itself). ListenError: an address cannot be bound.
+    """
+    plan = plan_listen(
+        addresses,
+        identity=identity,
+        trust=trust,
+        psk=psk,
+        config=config,
+        network=network,
+        pq=pq,
+        membership=membership,
+        stealth=stealth,
+    )
+    return Opening(_listen(plan))
+
+
+# async-only: end
+# sync-only: def dial(
+# sync-only:     addresses: str | Sequence[str],
+# sync-only:     *,
+# sync-only:     identity: Identity | None = None,
+# sync-only:     trust: Trust | None = None,
+# sync-only:     psk: bytes | None = None,
+# sync-only:     config: Config | None = None,
+# sync-only:     network: str = NETWORK,
+# sync-only:     pq: Pq = "require",
+# sync-only:     membership: Membership | bytes | None = None,
+# sync-only:     known_nodes: str | os.PathLike[str] | None = None,
+# sync-only:     timeout: float | None = None,
+# sync-only: ) -> Peer:
+# sync-only:     """Open a session with one node; arguments and errors as ``netchan.dial``.
+# sync-only:
+# sync-only:     TimeoutError: ``timeout`` seconds (besides ``Config.dial_timeout``) passed first; nothing stays open.
+# sync-only:     """
+# sync-only:     check_blocking_trust(trust)
+# sync-only:     plan = plan_dial(
+# sync-only:         addresses,
+# sync-only:         identity=identity,
+# sync-only:         trust=trust,
+# sync-only:         psk=psk,
+# sync-only:         config=config,
+# sync-only:         network=network,
+# sync-only:         pq=pq,
+# sync-only:         membership=membership,
+# sync-only:         known_nodes=known_nodes,
+# sync-only:     )
+# sync-only:     return _dial(plan, timeout=timeout)
+# sync-only:
+# sync-only:
+# sync-only: def listen(
+# sync-only:     addresses: str | Sequence[str],
+# sync-only:     *,
+# sync-only:     identity: Identity | None = None,
+# sync-only:     trust: Trust | None = None,
+# sync-only:     psk: bytes | Sequence[bytes] | None = None,
+# sync-only:     config: Config | None = None,
+# sync-only:     network: str = NETWORK,
+# sync-only:     pq: Pq = "require",
+# sync-only:     membership: Membership | bytes | None = None,
+# sync-only:     stealth: bool = False,
+# sync-only:     timeout: float | None = None,
+# sync-only: ) -> Listener:
+# sync-only:     """Listen for sessions; arguments and errors as ``netchan.listen``. ``timeout`` is for resolving names."""
+# sync-only:     check_blocking_trust(trust)
+# sync-only:     plan = plan_listen(
+# sync-only:         addresses,
+# sync-only:         identity=identity,
+# sync-only:         trust=trust,
+# sync-only:         psk=psk,
+# sync-only:         config=config,
+# sync-only:         network=network,
+# sync-only:         pq=pq,
+# sync-only:         membership=membership,
+# sync-only:         stealth=stealth,
+# sync-only:     )
+# sync-only:     return _listen(plan, timeout=timeout)
+
+
+async def _dial(plan: DialPlan) -> Peer:  # + timeout
+    # async-only: begin
+    engine = await loop_engine()
+    ask = ask_in_loop()
+    # async-only: end
+    # sync-only: engine = caller_engine()
+    # sync-only: ask = refuse_awaitables
+    make: Callable[..., Peer] = lambda session, link: Peer(PeerCore(engine, session, link, plan.config))  # noqa: E731
+    attempt = Dial(plan, engine, make, _drop, ask)
+    outcome = attempt.outcome
+    attempt.start()
+    try:
+        await wait_until(outcome.is_done, outcome.queue, new_waiter(engine))
+        peer = outcome.take()
+    except BaseException:
+        attempt.cancel()
+        raise
+    if peer is None:
+        raise RuntimeError("the result of a dial was taken twice")
+    return peer
+
+
+def _drop(peer: Peer) -> None:
+    peer._core.leave_by_exception()
+
+
+async def _listen(plan: ListenPlan) -> Listener:  # + timeout
+    # async-only: begin
+    engine = await loop_engine()
+    ask = ask_in_loop()
+    # async-only: end
+    # sync-only: engine = caller_engine()
+    # sync-only: ask = refuse_awaitables
+    hall = Hall(plan, engine, ask)
+    listener = Listener(hall)
+    outcome = hall.listening.outcome
+    hall.start()
+    try:
+        await wait_until(outcome.is_done, outcome.queue, new_waiter(engine))
+        hall.addresses = outcome.take() or ()
+    except BaseException:
+        hall.leave_by_exception()
+        raise
+    return listener

@@ -1,0 +1,185 @@
+"""``Peer``: the node at the other end of a session, as an object to open channels on.
+
+Layer 6; netchan/sync/peer.py is made from this file by tools/async_to_sync.py. All state is in session.py; this adds
+waiting, iteration and the with-statement. May be used from any task, loop and thread.
+Spec: docs/spec/session.md §3, §7.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
+
+from netchan.channel.fronts import Channel
+from netchan.node.session import PeerCore
+from netchan.node.waits import new_waiter, wait_until
+
+if TYPE_CHECKING:
+    from netchan.errors import NetchanError
+
+T = TypeVar("T")
+
+
+class Peer:
+    """The other side of one session; comes from ``dial`` or out of a listener.
+
+    Iterate over it for the channels that the other side opens. ``async with`` closes it: cleanly when the block ends,
+    and so that the other side sees ChannelAborted when the block is left by an exception.
+    """
+
+    __slots__ = ("__weakref__", "_core")
+
+    def __init__(self, core: PeerCore) -> None:
+        self._core = core
+        core.begin(self)
+
+    # --- who and where -----------------------------------------------------------------------------------------------
+
+    @property
+    def node_id(self) -> str:
+        """Who it is: the 52 characters of its identity, proved in the handshake."""
+        return self._core.link.node_id
+
+    @property
+    def local_address(self) -> str:
+        """Our end of the path, such as ``tcp://192.0.2.1:40212``."""
+        return self._core.link.local
+
+    @property
+    def remote_address(self) -> str:
+        """The other end of the path."""
+        return self._core.link.remote
+
+    @property
+    def path_count(self) -> int:
+        """Paths that are up: 1, or 0 once the session is over."""
+        return 0 if self._core.over else 1
+
+    @property
+    def closed(self) -> bool:
+        """True when the session is over or is being left."""
+        return self._core.left or self._core.over
+
+    @property
+    def loss_cause(self) -> BaseException | None:
+        """The fault that ended the session; None while it lives and after a clean end."""
+        return self._core.loss_cause()
+
+    @property
+    def error(self) -> NetchanError | None:
+        """What iteration raises at the end: None while the session lives and after a clean end."""
+        return self._core.end_error() if self._core.over else None
+
+    def stats(self) -> dict[str, int]:
+        """Counts since the session began: records, bytes, ``rtt_us`` (0 without a sample), channels, rekeys."""
+        return self._core.session.stats()
+
+    # --- channels ----------------------------------------------------------------------------------------------------
+
+    @overload
+    def open(self, name: str, *, capacity: int | None = ...) -> Channel[Any]: ...
+    @overload
+    def open(self, name: str, type: type[T], *, capacity: int | None = ...) -> Channel[T]: ...
+    @overload
+    def open(self, name: str, type: Any, *, capacity: int | None = ...) -> Channel[Any]: ...
+    def open(self, name: str, type: Any = Any, *, capacity: int | None = None) -> Channel[Any]:
+        """Open one end of a channel by name. A plain call: never waits, never fails for want of a network.
+
+        The k-th channel of a name that one side opens is the k-th of that name on the other. Until this side has
+        closed its sending direction, aborted, or taken the other side's end, ``open`` gives the same channel again.
+
+        Args:
+            name: 1 to 255 bytes of UTF-8 without control characters; ``netchan.`` is reserved.
+            type: what it carries; bytes, str, int, float, bool, Any, or a type that msgspec takes.
+            capacity: values per direction accepted and not yet received, at least 1; the smaller of the two sides'
+                figures holds; None = the other side decides, neither: 1024.
+
+        Raises:
+            ConfigError: a name, type or capacity that cannot be used, or another one than the channel is open with.
+            ForkError: the session belongs to the parent process.
+        """
+        return Channel(self._core.open(name, type, capacity))
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Channel[Any]:
+        """The next channel that the other side opened and this side has neither opened nor got.
+
+        Raises:
+            StopAsyncIteration: the session ended cleanly, or was left by us, and all was given out.
+            SessionLost, ChannelAborted: it ended otherwise, and all was given out.
+
+        Cancelled: nothing was taken.
+        """
+        core = self._core
+        while True:
+            endpoint = core.next_offer()
+            if endpoint is not None:
+                return Channel(endpoint)
+            if core.over:
+                error = core.end_error()
+                if error is not None:
+                    raise error
+                raise StopAsyncIteration
+            # async-only: begin
+            await wait_until(core.has_offer, core.offer_waiters, new_waiter(core.engine))
+            # async-only: end
+            # sync-only: wait_until(core.has_offer, core.offer_waiters, new_waiter(core.engine, None))
+
+    # --- leaving -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Begin to leave: each open channel ends behind its values, then the session. Returns at once. Idempotent.
+
+        At most ``Config.close_timeout`` is spent on values that are under way; what is left then is logged.
+        """
+        self._core.leave()
+
+    async def aclose(self) -> None:  # + timeout
+        """``close``, then wait until the session is over.
+
+        Cancelled: the leaving goes on.
+        """
+        self._core.leave()
+        await self.wait_closed()  # async-only
+        # sync-only: self.wait_closed(timeout=timeout)
+
+    async def wait_closed(self) -> None:  # + timeout
+        """Wait until the session is over, whoever ends it, and however."""
+        core = self._core
+        await wait_until(core.is_over, core.end_waiters, new_waiter(core.engine))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self.aclose()
+        else:
+            self._core.leave_by_exception()
+
+    # --- the object --------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        state = "over" if self._core.over else "closing" if self._core.left else "up"
+        return f"<Peer {self.node_id} {state} {self.remote_address}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Peer cannot be pickled: it belongs to this process; dial again over there")
+
+    def __del__(self) -> None:
+        core: PeerCore | None = getattr(self, "_core", None)
+        # the engine notices that the session is let go of and leaves it as by an exception; here is only the warning
+        if core is not None and core.must_warn() and not sys.is_finalizing():
+            warnings.warn(
+                f"the peer {core.link.node_id} was garbage-collected without close(): its session is left as by an "
+                "exception; call close() or use 'async with'",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )

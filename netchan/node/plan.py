@@ -1,0 +1,150 @@
+"""The arguments of ``dial`` and ``listen``, checked: a mistake raises from the call itself.
+
+Layer 6; opens nothing and waits for nothing; reads the known-nodes file of trust="tofu".
+Spec: docs/spec/handshake.md §5, §7.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from netchan.config import Config
+from netchan.errors import ConfigError
+from netchan.net.address import Address, parse_addresses
+from netchan.net.dial import DialPlan
+from netchan.net.gate import MAX_PSKS, Gate, check_psk
+from netchan.net.handshake import HandshakeConfig
+from netchan.net.identity import Identity, parse_node_id
+from netchan.net.listen import ListenPlan
+from netchan.net.manager import offer_for
+from netchan.net.record import Membership
+from netchan.net.trust import Policy, Trust, make_policy
+
+NETWORK: Final = "netchan"
+"""Name of the network that nodes are in unless they say another."""
+Pq = Literal["require", "off"]
+
+
+def plan_dial(
+    addresses: str | Sequence[str],
+    *,
+    identity: Identity | None,
+    trust: Trust | None,
+    psk: bytes | None,
+    config: Config | None,
+    network: str,
+    pq: Pq,
+    membership: Membership | bytes | None,
+    known_nodes: str | os.PathLike[str] | None,
+) -> DialPlan:
+    """Check what ``dial`` got. ConfigError, with the line to write; OSError: the known-nodes file cannot be read."""
+    places = parse_addresses(addresses)
+    settings = _config(config)
+    me = _identity(identity)
+    node_id = next((address.node_id for address in places if address.node_id), None)
+    key = None if psk is None else _psk(psk)
+    if trust == "tofu" and known_nodes is None:
+        known_nodes = default_known_nodes()
+    policies = _policies(
+        places,
+        trust,
+        me,
+        dialling=True,
+        psk=key is not None,
+        expected_id=None if node_id is None else parse_node_id(node_id),
+        known_nodes=known_nodes,
+    )
+    return DialPlan(places, _handshake(me, settings, network, pq, membership), policies, key, settings)
+
+
+def plan_listen(
+    addresses: str | Sequence[str],
+    *,
+    identity: Identity | None,
+    trust: Trust | None,
+    psk: bytes | Sequence[bytes] | None,
+    config: Config | None,
+    network: str,
+    pq: Pq,
+    membership: Membership | bytes | None,
+    stealth: bool,
+) -> ListenPlan:
+    """Check what ``listen`` got. ConfigError, with the line to write."""
+    places = parse_addresses(addresses, listening=True)
+    settings = _config(config)
+    me = _identity(identity)
+    for place in places:
+        if place.node_id is not None and place.node_id != me.node_id:
+            raise ConfigError(f"address {place} names another node than identity=; leave the node id out to listen")
+    keys = _psks(psk)
+    handshake = _handshake(me, settings, network, pq, membership)
+    policies = _policies(places, trust, me, dialling=False, psk=bool(keys), expected_id=None, known_nodes=None)
+    gate = Gate(handshake.network_id, me.id_pub, handshake.primitives, psks=keys, stealth=bool(stealth))
+    return ListenPlan(tuple(place.with_id(None) for place in places), handshake, policies, gate, settings)
+
+
+def default_known_nodes() -> Path:
+    """``$XDG_CONFIG_HOME/netchan/known_nodes``, by default under ``~/.config``."""
+    base = os.environ.get("XDG_CONFIG_HOME") or ""
+    folder = Path(base) if base.startswith("/") else Path.home() / ".config"
+    return folder / "netchan" / "known_nodes"
+
+
+def _policies(places: tuple[Address, ...], trust: Trust | None, me: Identity, **options: Any) -> dict[str, Policy]:
+    carriers = dict.fromkeys(place.carrier for place in places)
+    return {
+        carrier: make_policy(trust, own_id=me.id_pub, same_user=carrier == "unix", **options) for carrier in carriers
+    }
+
+
+def _handshake(
+    me: Identity, config: Config, network: str, pq: Pq, membership: Membership | bytes | None
+) -> HandshakeConfig:
+    if not isinstance(network, str) or not network.isprintable():
+        raise ConfigError(f"network={network!r} is no printable str; leave it out, or give one name to all your nodes")
+    return HandshakeConfig(
+        me,
+        network_id=network.encode(),
+        pq=pq,
+        offer=offer_for(config),
+        membership=membership.raw if isinstance(membership, Membership) else membership,
+        timeout_ns=int(config.handshake_timeout * 1e9),
+    )
+
+
+def _config(config: object) -> Config:
+    if config is None:
+        return Config()
+    if not isinstance(config, Config):
+        raise ConfigError(f"config is a {type(config).__name__}; write config=netchan.Config(...)")
+    return config
+
+
+def _identity(identity: object) -> Identity:
+    if identity is None:
+        return Identity.generate()
+    if not isinstance(identity, Identity):
+        raise ConfigError(
+            f"identity is a {type(identity).__name__}; write identity=netchan.Identity.load_or_create('node.key')"
+        )
+    return identity
+
+
+def _psk(psk: object) -> bytes:
+    try:
+        return check_psk(psk)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{error}; write psk=secrets.token_bytes(32) once and give both sides the same") from None
+
+
+def _psks(psk: object) -> list[bytes]:
+    if psk is None:
+        return []
+    if not isinstance(psk, list | tuple):
+        return [_psk(psk)]
+    if not 1 <= len(psk) <= MAX_PSKS:
+        raise ConfigError(f"{len(psk)} PSKs were given; give 1 to {MAX_PSKS}")
+    return [_psk(item) for item in psk]

@@ -1,0 +1,458 @@
+"""One session as both fronts see it: which channels are bound, which are offered, and how it is left.
+
+Layer 6: no waiting (peer.py and its blocking twin wait), no sockets. Any thread; one leaf lock per session guards the
+tables, and nothing is called under it.
+
+Names: ``open`` gives the bound channel, else a new one that takes the oldest offer of the name, else one that an offer
+yet to come will find. What is left of the offers comes out of iteration, in order of arrival.
+Leaving: every open channel's sending direction ends behind its values; when all has arrived, or ``close_timeout`` is
+over, the session is closed. That runs on the worker, so it goes on when the program does something else.
+Spec: docs/spec/session.md §3, §7.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from netchan.channel.codec import ID_ANY, ID_BYTES, Codec, codec_by_id, codec_for
+from netchan.config import Config, check_capacity
+from netchan.errors import ChannelError, Code, ConfigError, NetchanError, ProtocolError, channel_aborted, quote, session_lost
+from netchan.net.dial import Link
+from netchan.net.manager import CLOSE_CLEAN, CLOSE_EXCEPTION, check_fork, log, remember_leaver
+from netchan.net.wait import Waiter, WaitQueue, leaf_lock
+from netchan.net.worker import Worker, forks, worker
+
+if TYPE_CHECKING:
+    from netchan._engine.bridge import Engine, Session
+    from netchan.channel.remote import RemoteEndpoint
+
+RESERVED: Final = "netchan."
+"""Names that begin so are the library's own."""
+LOOK_MIN_NS, LOOK_MAX_NS = 1_000_000, 20_000_000
+"""While a session is being left its channels are looked at in growing steps, beside what the engine tells."""
+PROTOCOL = 4
+"""SESSION_CLOSE code for bytes that no conforming peer sends (session.md section 9.1)."""
+_ABORTS: Final = {1: Code.LEFT_BY_EXCEPTION, 2: Code.PROCESS_EXIT, 3: Code.HANDED_OVER}
+_FIN, _ABORT_AFTER, _ABORT = 1, 2, 3
+
+
+class _Name:
+    """What is known of one name.
+
+    Attributes:
+        bound: the newest channel of the name that this side opened or got.
+        early: channels opened here before anything was heard of an offer, oldest first.
+        offers: numbers of offers that nobody has opened or got, oldest first.
+    """
+
+    __slots__ = ("bound", "early", "offers")
+
+    def __init__(self) -> None:
+        self.bound: RemoteEndpoint | None = None
+        self.early: list[RemoteEndpoint] = []
+        self.offers: list[int] = []
+
+    def waits_for(self, just_opened: RemoteEndpoint | None) -> bool:
+        """True if a fresh offer belongs to a channel that was opened here already; that channel is then settled.
+
+        The engine tells of no offer that found its channel at once, so a paired channel has had its offer; only one
+        that was opened while the news was on its way (``just_opened``) has it still coming.
+        """
+        self.early = [end for end in self.early if end is just_opened or not (end.paired or end.send_over)]
+        if not self.early:
+            return False
+        del self.early[0]
+        return True
+
+
+class _Hint(Waiter):
+    """A waiter whose wake-up is a call."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        super().__init__()
+        self._call = call
+
+    def excuse(self, error: BaseException) -> bool:
+        """Never asked: nothing waits with it."""
+        return False
+
+    def _notify(self) -> None:
+        self._call()
+
+
+class PeerCore:
+    """See the module head.
+
+    Attributes:
+        engine: drives it.
+        session: the engine's.
+        link: its path.
+        offer_waiters: callers that wait for an offered channel; end_waiters: for the end of the session.
+    """
+
+    def __init__(self, engine: Engine, session: Session, link: Link, config: Config) -> None:
+        self.engine, self.session, self.link, self.config = engine, session, link, config
+        self.made = forks()
+        self.offer_waiters, self.end_waiters = WaitQueue(), WaitQueue()
+        self.front: weakref.ref[Any] = lambda: None  # type: ignore[assignment]
+        self.when_over: Callable[[], object] | None = None
+        self.left = False
+        self._lock = leaf_lock()
+        self._names: dict[str, _Name] = {}
+        self._offers: OrderedDict[int, tuple[str, int, bytes]] = OrderedDict()
+        self._numbers = 0
+        self._accepted: weakref.WeakSet[RemoteEndpoint] = weakref.WeakSet()
+        self._open: dict[int, RemoteEndpoint] = {}
+        self._leaving: _Leaving | None = None
+        self._logged = False
+
+    def begin(self, front: object) -> None:
+        """The front is there: look at what has happened since the session began, and listen."""
+        self.front = weakref.ref(front)
+        me = weakref.ref(self)
+        self.session.on_offers = lambda: _tell(me, PeerCore.take_offers)
+        self.session.on_over = lambda: _tell(me, PeerCore._on_over)
+        remember_leaver(self)
+        self.take_offers()
+        if self.session.over:
+            self._on_over()
+
+    # --- names -------------------------------------------------------------------------------------------------------
+
+    def open(self, name: str, type: Any, capacity: int | None) -> RemoteEndpoint:
+        """The channel that is bound to ``name``, or a new one; see Peer.open."""
+        check_fork(self.made)
+        check_name(name)
+        codec = codec_for(type)
+        if check_capacity(capacity, none_ok=True) == 0:
+            raise ConfigError("capacity=0 (rendezvous) over the network is not available yet; give 1 or more, or None")
+        self.take_offers()
+        with self._lock:
+            entry = self._names.setdefault(name, _Name())
+            bound = entry.bound
+        if bound is not None and is_bound(bound):
+            self._same(bound, codec, type, capacity)
+            return bound
+        endpoint = self._make(name, type, codec, capacity)
+        with self._lock:
+            entry.bound = endpoint
+            if entry.offers:
+                del self._offers[entry.offers.pop(0)]
+                return endpoint
+            entry.early.append(endpoint)
+        self.take_offers(endpoint)
+        return endpoint
+
+    def next_offer(self) -> RemoteEndpoint | None:
+        """The oldest offered channel that nobody has opened or got; None if there is none now."""
+        check_fork(self.made)
+        self.take_offers()
+        with self._lock:
+            if not self._offers:
+                return None
+            number, (name, codec_id, schema) = self._offers.popitem(last=False)
+            entry = self._names[name]
+            entry.offers.remove(number)
+        codec = codec_by_id(codec_id) or codec_for(Any)
+        endpoint = self._make(name, _FORMS.get(codec.id, Any), codec, None)
+        with self._lock:
+            entry.bound = endpoint
+        self._accepted.add(endpoint)
+        return endpoint
+
+    def has_offer(self) -> bool:
+        """True when ``next_offer`` would give a channel, or the iteration would end."""
+        return bool(self._offers) or bool(self.session.over)
+
+    def take_offers(self, just_opened: RemoteEndpoint | None = None) -> None:
+        """Enter what the engine has; ``just_opened``: the channel that this call follows."""
+        fresh = 0
+        for raw, codec_id, schema, _capacity, _flags in self.session.take_offers():
+            try:
+                name = raw.decode()
+            except UnicodeDecodeError:
+                self.session.close(PROTOCOL, b"a channel name is no UTF-8")
+                return
+            with self._lock:
+                entry = self._names.setdefault(name, _Name())
+                if entry.waits_for(just_opened):
+                    just_opened = None
+                    continue
+                self._numbers += 1
+                self._offers[self._numbers] = (name, codec_id, schema)
+                entry.offers.append(self._numbers)
+            fresh += 1
+        if fresh:
+            self.offer_waiters.wake(fresh)
+
+    def _make(self, name: str, type: Any, codec: Codec, capacity: int | None) -> RemoteEndpoint:
+        from netchan.channel.remote import open_endpoint
+
+        endpoint = open_endpoint(
+            self.session,
+            name=name,
+            type=type,
+            capacity=capacity,
+            peer=self.front(),
+            peer_id=self.link.node_id,
+            driver=self.engine,
+            close_timeout=self.config.close_timeout,
+            max_message=self.link.max_message,
+            codec=codec,
+        )
+        with self._lock:
+            if len(self._open) >= 64 and len(self._open) & (len(self._open) - 1) == 0:
+                self._forget_done()
+            self._open[id(endpoint)] = endpoint
+        return endpoint
+
+    def _forget_done(self) -> None:
+        """Drop names and channels that need no memory; called when the table has doubled, so it costs little."""
+        for key, endpoint in list(self._open.items()):
+            if endpoint.send_over and endpoint.recv_over and _arrived(endpoint, endpoint.sent()):
+                del self._open[key]
+        for name, entry in list(self._names.items()):
+            entry.early = [end for end in entry.early if id(end) in self._open and not end.paired]
+            if not entry.early and not entry.offers and (entry.bound is None or id(entry.bound) not in self._open):
+                del self._names[name]
+
+    def _same(self, bound: RemoteEndpoint, codec: Codec, type: Any, capacity: int | None) -> None:
+        """Check that options of a further ``open`` fit the bound channel, and give an accepted one its type."""
+        if capacity is not None and capacity != bound.capacity:
+            raise ConfigError(
+                f"channel {quote(bound.name)!r} is open with capacity {bound.capacity}, not {capacity}; "
+                "give the same figure, or none, or close it first"
+            )
+        if type is Any or type == bound.type:
+            return
+        theirs = bound.peer_codec
+        if bound in self._accepted and theirs is not None and _fits(codec, *theirs):
+            bound.codec, bound.type = codec, type
+            bound.decode = None if codec.id == ID_BYTES else codec.decode
+            return
+        raise ConfigError(
+            f"channel {quote(bound.name)!r} is open with type {bound.codec.type_name}, not {codec.type_name}; "
+            "open it with the same type, or close it first"
+        )
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    @property
+    def over(self) -> bool:
+        """True when the session has ended."""
+        return bool(self.session.over)
+
+    def is_over(self) -> bool:
+        """``over`` as a function."""
+        return bool(self.session.over)
+
+    def end_error(self) -> NetchanError | None:
+        """Why the session ended: None = cleanly, or left by us."""
+        session = self.session
+        if session.close_by_us and not session.lost:
+            return None
+        code = session.close_code
+        if code in _ABORTS:
+            return channel_aborted("", self.link.node_id, code=_ABORTS[code], reason="", by_us=False)
+        if code or session.lost:
+            return session_lost("", self.link.node_id, _why(code, bool(session.lost)), cause=self.loss_cause())
+        return None
+
+    def loss_cause(self) -> BaseException | None:
+        """The fault behind a lost session: ProtocolError, ConnectionError, or None."""
+        session = self.session
+        if not session.over:
+            return None
+        code = session.close_code
+        if code >= PROTOCOL:
+            said = quote(session.close_reason)
+            text = f"session closed with code {code}" + (f" ({said})" if said else "")
+            return ProtocolError(text, remote=bool(session.close_by_us))
+        return ConnectionResetError("the connection ended without a close") if session.lost else None
+
+    def leave(self) -> None:
+        """Begin to leave cleanly; ``is_over`` tells when it is done. Idempotent, any thread, never waits."""
+        check_fork(self.made)
+        with self._lock:
+            if self.left or self.session.over:
+                return
+            self.left = True
+            endpoints = list(self._open.values())
+        self._leaving = _Leaving(self, endpoints)
+        self._leaving.start()
+
+    def leave_by_exception(self) -> None:
+        """Leave now: the other side gets what arrives in order, then ChannelAborted. Never waits."""
+        check_fork(self.made)
+        self.left = True
+        if not self.session.over:
+            self.session.close(CLOSE_EXCEPTION)
+        self._woken()
+
+    def finish_leaving(self, rest: int) -> None:
+        """All has arrived, or time is over: close the session."""
+        if rest:
+            log.warning("left %s with %d channels whose values had not all arrived", self.link.node_id, rest)
+        if not self.session.over:
+            self.session.close(CLOSE_CLEAN)
+        self._woken()
+
+    def exit_process(self) -> None:
+        """The process ends: say what is lost."""
+        if self.session.over or self.made != forks():
+            return
+        values = sum(end.sent() for end in list(self._open.values()) if not _arrived(end, end.sent()))
+        log.warning(
+            "process exits with an open session to %s: %d channels, of which some hold values that had not arrived (%d sent)"
+            if values
+            else "process exits with an open session to %s: %d channels, %d values under way",
+            self.link.node_id,
+            len(self._open),
+            values,
+        )
+
+    def _on_over(self) -> None:
+        self._woken()
+        error = self.end_error()
+        if error is not None and not self._logged:
+            self._logged = True
+            stats = self.session.stats()
+            log.warning(
+                "%s (%d channels open here, %d bytes sent, %d received)",
+                error,
+                len(self._open),
+                stats.get("bytes_sent", 0),
+                stats.get("bytes_received", 0),
+            )
+
+    def must_warn(self) -> bool:
+        """True if the front is collected while nobody has ended the session."""
+        return self.made == forks() and not self.left and not self.session.over
+
+    def _woken(self) -> None:
+        if self.when_over is not None and self.session.over:
+            self.when_over()
+        self.end_waiters.wake_all()
+        self.offer_waiters.wake_all()
+
+
+class _Leaving:
+    """The clean end of one session, driven by the worker."""
+
+    def __init__(self, core: PeerCore, endpoints: list[RemoteEndpoint]) -> None:
+        self._core = core
+        self._deadline_ns = time.monotonic_ns() + int(core.config.close_timeout * 1e9)
+        self._delay_ns = LOOK_MIN_NS
+        self._worker: Worker = worker()
+        self._hint = _Hint(lambda: self._worker.post(self._look))
+        self._rest: list[tuple[RemoteEndpoint, int]] = []
+        self._done = False
+        for endpoint in endpoints:
+            if endpoint.handles.unclean:
+                endpoint.close_unclean()
+            else:
+                endpoint.close_send()
+            self._rest.append((endpoint, endpoint.sent()))
+
+    def start(self) -> None:
+        """Look at once, then on the worker."""
+        self._rest = [item for item in self._rest if not _arrived(*item)]
+        if not self._rest:
+            self._finish()
+            return
+        for endpoint, _ in self._rest:
+            endpoint.ask("received")
+            endpoint.ack_waiters.join(self._hint)
+        self._worker.post(self._tick)
+
+    def _tick(self) -> None:
+        self._look()
+        if not self._done:
+            self._worker.at(time.monotonic_ns() + self._delay_ns, self._tick)
+            self._delay_ns = min(2 * self._delay_ns, LOOK_MAX_NS)
+
+    def _look(self) -> None:
+        if self._done:
+            return
+        self._hint.rearm()
+        here = []
+        for endpoint, position in self._rest:
+            if _arrived(endpoint, position):
+                endpoint.ack_waiters.leave(self._hint, _no)
+            else:
+                here.append((endpoint, position))
+        self._rest = here
+        if not here or self._core.session.over or time.monotonic_ns() >= self._deadline_ns:
+            self._finish()
+
+    def _finish(self) -> None:
+        self._done = True
+        rest, self._rest = self._rest, []
+        for endpoint, _ in rest:
+            endpoint.ack_waiters.leave(self._hint, _no)
+        self._core.finish_leaving(len(rest))
+
+
+def _no() -> bool:
+    return False
+
+
+def _tell(reference: weakref.ref[PeerCore], call: Callable[[PeerCore], object]) -> None:
+    core = reference()
+    if core is not None:
+        call(core)
+
+
+def _arrived(endpoint: RemoteEndpoint, position: int) -> bool:
+    if not endpoint.paired:
+        # nobody over there has opened it, so nobody reports; its few values (limits.unopened_*) travel before the close
+        return True
+    try:
+        return bool(endpoint.reached("received", position))
+    except ChannelError:
+        return True  # it never will: nothing to wait for
+
+
+def is_bound(endpoint: RemoteEndpoint) -> bool:
+    """R10: until this side has closed its sending direction, aborted, or taken the other side's end."""
+    tx, rx, closing, *_ = endpoint.state
+    if closing or tx in (_FIN, _ABORT_AFTER, _ABORT) or rx == _ABORT:
+        return False
+    return not (rx in (_FIN, _ABORT_AFTER) and endpoint.recv_over)
+
+
+def check_name(name: object) -> None:
+    """ConfigError unless ``name`` is 1 to 255 bytes of UTF-8 without control characters, and not reserved."""
+    if not isinstance(name, str):
+        raise ConfigError(f"channel name {name!r} is a {type(name).__name__}; give a str")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise ConfigError(f"channel name {ascii(name[:80])} holds a lone surrogate; give text that UTF-8 can carry") from None
+    if not 1 <= size <= 255:
+        raise ConfigError(f"channel name has {size} bytes of UTF-8; give 1 to 255")
+    if any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in name):
+        raise ConfigError(f"channel name {ascii(name[:80])} holds a control character; give printable text")
+    if name.startswith(RESERVED):
+        raise ConfigError(f"channel name {ascii(name[:80])}: names that begin with {RESERVED!r} are reserved; choose another")
+
+
+def _fits(codec: Codec, other_id: int, other_schema: bytes) -> bool:
+    if codec.id == other_id:
+        return codec.schema_hash == other_schema
+    return ID_ANY in (codec.id, other_id) and ID_BYTES not in (codec.id, other_id)
+
+
+_FORMS: Final[dict[int, Any]] = {codec_for(form).id: form for form in (bytes, str, int, float, bool)}
+
+
+def _why(code: int, lost: bool) -> str:
+    if code:
+        return f"it was closed with code {code}"
+    return "the connection ended without a close" if lost else "it ended"

@@ -1,0 +1,125 @@
+# Made from netchan/node/opening.py by tools/async_to_sync.py: edit that file, then run the tool.
+# ruff: noqa: I001, RUF100 - the order is that of the source
+"""``dial`` and ``listen``: objects to ``await`` or to ``with``.
+
+Layer 6; netchan/sync/opening.py is made from this file by tools/async_to_sync.py, where both return the object itself.
+Arguments are checked by the call; nothing else happens before the first step. Spec: docs/spec/handshake.md §3, §7.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from netchan.config import Config
+from netchan.net.dial import Dial, DialPlan
+from netchan.net.identity import Identity
+from netchan.net.listen import ListenPlan
+
+from netchan.net.manager import caller_engine, check_blocking_trust, refuse_awaitables
+from netchan.net.record import Membership
+from netchan.net.trust import Trust
+from netchan.node.hall import Hall
+from netchan.sync.listener import Listener
+from netchan.sync.peer import Peer
+from netchan.node.plan import NETWORK, Pq, plan_dial, plan_listen
+from netchan.node.session import PeerCore
+from netchan.sync.node_waits import new_waiter, wait_until
+
+def dial(
+    addresses: str | Sequence[str],
+    *,
+    identity: Identity | None = None,
+    trust: Trust | None = None,
+    psk: bytes | None = None,
+    config: Config | None = None,
+    network: str = NETWORK,
+    pq: Pq = "require",
+    membership: Membership | bytes | None = None,
+    known_nodes: str | os.PathLike[str] | None = None,
+    timeout: float | None = None,
+) -> Peer:
+    """Open a session with one node; arguments and errors as ``netchan.dial``.
+
+    TimeoutError: ``timeout`` seconds (besides ``Config.dial_timeout``) passed first; nothing stays open.
+    """
+    check_blocking_trust(trust)
+    plan = plan_dial(
+        addresses,
+        identity=identity,
+        trust=trust,
+        psk=psk,
+        config=config,
+        network=network,
+        pq=pq,
+        membership=membership,
+        known_nodes=known_nodes,
+    )
+    return _dial(plan, timeout=timeout)
+
+
+def listen(
+    addresses: str | Sequence[str],
+    *,
+    identity: Identity | None = None,
+    trust: Trust | None = None,
+    psk: bytes | Sequence[bytes] | None = None,
+    config: Config | None = None,
+    network: str = NETWORK,
+    pq: Pq = "require",
+    membership: Membership | bytes | None = None,
+    stealth: bool = False,
+    timeout: float | None = None,
+) -> Listener:
+    """Listen for sessions; arguments and errors as ``netchan.listen``. ``timeout`` is for resolving names."""
+    check_blocking_trust(trust)
+    plan = plan_listen(
+        addresses,
+        identity=identity,
+        trust=trust,
+        psk=psk,
+        config=config,
+        network=network,
+        pq=pq,
+        membership=membership,
+        stealth=stealth,
+    )
+    return _listen(plan, timeout=timeout)
+
+
+def _dial(plan: DialPlan, *, timeout: float | None = None) -> Peer:
+    engine = caller_engine()
+    ask = refuse_awaitables
+    make: Callable[..., Peer] = lambda session, link: Peer(PeerCore(engine, session, link, plan.config))  # noqa: E731
+    attempt = Dial(plan, engine, make, _drop, ask)
+    outcome = attempt.outcome
+    attempt.start()
+    try:
+        wait_until(outcome.is_done, outcome.queue, new_waiter(engine, timeout))
+        peer = outcome.take()
+    except BaseException:
+        attempt.cancel()
+        raise
+    if peer is None:
+        raise RuntimeError("the result of a dial was taken twice")
+    return peer
+
+
+def _drop(peer: Peer) -> None:
+    peer._core.leave_by_exception()
+
+
+def _listen(plan: ListenPlan, *, timeout: float | None = None) -> Listener:
+    engine = caller_engine()
+    ask = refuse_awaitables
+    hall = Hall(plan, engine, ask)
+    listener = Listener(hall)
+    outcome = hall.listening.outcome
+    hall.start()
+    try:
+        wait_until(outcome.is_done, outcome.queue, new_waiter(engine, timeout))
+        hall.addresses = outcome.take() or ()
+    except BaseException:
+        hall.leave_by_exception()
+        raise
+    return listener

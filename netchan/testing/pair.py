@@ -1,0 +1,79 @@
+"""Two joined sessions in one process over a real socket pair, without a handshake: for tests of what lies above it.
+
+Layer: testing; may import all layers, imported by tests only. The root is random, so nothing here is a way into a real session.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from typing import Any, Final
+
+from netchan._engine.bridge import Engine, Session
+from netchan.channel.remote import RemoteEndpoint, open_endpoint
+
+UNIX: Final = 2
+PARAMS: Final = {
+    "max_record": 65535,
+    "ack_delay": 25_000,
+    "ack_interval": 262_144,
+    "initial_msgs": 64,
+    "initial_bytes": 16_384,
+    "max_streams": 256,
+    "max_message": 64 << 20,
+}
+
+
+@dataclass
+class Side:
+    """One side of the pair."""
+
+    engine: Engine
+    session: Session
+
+    def open(self, name: str, type: Any = bytes, capacity: int | None = None) -> RemoteEndpoint:
+        """Open a channel by name on this side."""
+        return open_endpoint(
+            self.session,
+            name=name,
+            type=type,
+            capacity=capacity,
+            peer=None,
+            peer_id="peer",
+            driver=self.engine,
+            close_timeout=5.0,
+            max_message=64 << 20,
+        )
+
+
+def joined(*, cipher: int = 1, params: dict[str, int] | None = None, **limits: Any) -> tuple[Side, Side]:
+    """Two sessions of one association, each with a blocking engine of its own.
+
+    Args:
+        cipher: 1 AES-256-GCM, 2 ChaCha20-Poly1305.
+        params: transport parameters that differ from the defaults, for both sides.
+        limits: max_channels, session_bytes, heartbeat, dead.
+    """
+    ends = socket.socketpair()
+    root, binding = bytearray(os.urandom(32)), os.urandom(32)
+    known = PARAMS | (params or {})
+    settings = {"max_channels": 65_536, "session_bytes": 8 << 20, "heartbeat": 5.0} | limits
+    sides = []
+    for initiator, end in zip((True, False), ends, strict=True):
+        end.setblocking(False)
+        engine = Engine("caller")
+        session = engine.attach(
+            end.detach(),
+            carrier=UNIX,
+            initiator=initiator,
+            root=root,
+            binding=binding,
+            cipher=cipher,
+            mine=known,
+            peer=known,
+            early=b"",
+            **settings,
+        )
+        sides.append(Side(engine, session))
+    return sides[0], sides[1]

@@ -1,0 +1,111 @@
+"""Epochs and ratchets under traffic, over real sockets (docs/spec/keys.md §2)."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+
+from netchan.net.ratchet import Ratchet
+from netchan.sync.fronts import Channel
+from netchan.testing.pair import Side, joined
+
+
+def stream_numbers(tx: Channel[bytes], rx: Channel[bytes], until: threading.Event) -> tuple[int, int]:
+    """Send numbered values until told to stop; returns (sent, received in order)."""
+    sent = 0
+
+    def send() -> None:
+        nonlocal sent
+        while not until.is_set():
+            tx.send(sent.to_bytes(8, "big") + b"." * (sent % 200), timeout=10)
+            sent += 1
+        tx.close()
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    got = 0
+    for value in rx:
+        assert int.from_bytes(value[:8], "big") == got
+        got += 1
+    sender.join()
+    rx.close()
+    return sent, got
+
+
+def wait_for(what: str, condition: object, seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, f"{what} did not happen within {seconds} s"
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def sides() -> tuple[Side, Side]:
+    return joined()
+
+
+class TestRekeyUnderTraffic:
+    def test_sixty_updates_of_each_direction_lose_nothing(self, sides: tuple[Side, Side]) -> None:
+        a, b = sides
+        tx, rx = Channel(a.open("n")), Channel(b.open("n"))
+        stop = threading.Event()
+
+        def rekey() -> None:
+            for side in (a, b):
+                for _ in range(60):
+                    before = side.session.stats()["rekeys"]
+                    wait_for("an update", side.session.rekey)
+                    wait_for("the next epoch", lambda s=side, n=before: s.session.stats()["rekeys"] > n)
+            stop.set()
+
+        helper = threading.Thread(target=rekey)
+        helper.start()
+        sent, got = stream_numbers(tx, rx, stop)
+        helper.join()
+        assert sent == got > 0
+        for side in (a, b):
+            stats = side.session.stats()
+            assert stats["rekeys"] >= 60
+            assert stats["nonce_repeats"] == 0
+
+
+class TestRatchet:
+    def test_ten_ratchets_change_both_directions_and_lose_nothing(self, sides: tuple[Side, Side]) -> None:
+        a, b = sides
+        first, second = Ratchet(a.session, initiator=True, rng=os.urandom), Ratchet(b.session, initiator=False, rng=os.urandom)
+        tx, rx = Channel(a.open("n")), Channel(b.open("n"))
+        stop = threading.Event()
+
+        def turn() -> None:
+            for n in range(1, 11):
+                (first if n % 2 else second).start()
+                for side in (a, b):
+                    wait_for(f"ratchet {n}", lambda s=side, n=n: s.session.stats()["ratchets"] == n)
+            stop.set()
+
+        helper = threading.Thread(target=turn)
+        helper.start()
+        sent, got = stream_numbers(tx, rx, stop)
+        helper.join()
+        assert sent == got > 0
+        assert first.refused == second.refused == 0
+        assert a.session.stats()["epoch"] >= 10
+        assert b.session.stats()["epoch"] >= 10
+
+    def test_message_at_the_wrong_time_is_counted_and_changes_nothing(self, sides: tuple[Side, Side]) -> None:
+        a, b = sides
+        first, second = Ratchet(a.session, initiator=True, rng=os.urandom), Ratchet(b.session, initiator=False, rng=os.urandom)
+        a.session.ratchet_send(7, 1, b"x" * 48)  # not the next number
+        b.session.ratchet_send(1, 2, b"y" * 48)  # nobody asked
+        tx, rx = Channel(a.open("n")), Channel(b.open("n"))
+        tx.send(b"still here", timeout=5)
+        assert rx.recv(timeout=5) == b"still here"
+        rx.send(b"and back", timeout=5)
+        assert tx.recv(timeout=5) == b"and back"
+        assert (first.refused, second.refused) == (1, 1)
+        assert a.session.stats()["ratchets"] == b.session.stats()["ratchets"] == 0
+        tx.close()
+        rx.close()
