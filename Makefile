@@ -66,7 +66,7 @@ sanitize: $(VENV)/.stamp-test  ## unit and property tests under AddressSanitizer
 	@PYTHON=$(abspath $(PY)) tests/fuzz/tsan.sh
 
 model: $(VENV)/.stamp-test  ## explore the states of the protocol model in docs/spec
-	@$(PY) -m docs.spec.model
+	@$(PY) docs/spec/model.py
 
 clean:  ## remove everything that was built, and .venv
 	@rm -rf $(VENV) build dist *.egg-info docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
