@@ -33,6 +33,7 @@ cdef enum:
     GUARD_LOOP_NS = 20000000
     GUARD_QUIET = 25                # looks without anything before it sleeps until the next event
     LINGER_NS = 1000000000          # a closed session reads on this long
+    PINS_SOFT = 1048576             # held bytes that may wait for the program's next call
     SLOTS_MAX = 65536               # sessions of one engine
     CIPHERS = 3                     # caches by cipher id, 1 and 2 used
 
@@ -123,6 +124,7 @@ cdef struct nc_engine:
     uint32_t stopping               # atomic
     uint64_t fork_count             # of the process that made it
     # spin of the role holder
+    int spin_allowed                # 1: two processors or more are ours, also by quota
     int64_t spin_ns
     int64_t wait_avg_ns
     int64_t spin_off_until
@@ -138,11 +140,13 @@ cdef struct nc_engine:
     # pins to drop with the GIL, under app_lock
     nc_seg* pins
     uint64_t n_pins_bytes
+    uint32_t pins_asked             # atomic: ask_pins was called and has not run yet
+    void (*ask_pins)(nc_engine* g) noexcept nogil       # many bytes are held and the program is silent: from any thread
 
 cdef int fork_watch() noexcept                                                  # once per process: makes fork_count work
 cdef uint64_t fork_count() noexcept nogil                                       # grows in every forked child
 # Fills a zeroed struct: descriptors, buffers, guardian. NC_OK, NC_ENOMEM, NC_ESYS. GIL side.
-cdef int engine_open(nc_engine* g, int kind) noexcept nogil
+cdef int engine_open(nc_engine* g, int kind, int spin_allowed) noexcept nogil
 # Stops the guardian, closes all. GIL released by the caller.
 cdef void engine_close(nc_engine* g) noexcept nogil
 

@@ -109,11 +109,12 @@ class TestOpen:
                 again = dialled.open("x", int)
                 assert first == again
                 assert hash(first) == hash(again)
-                assert dialled.open("y") != first
+                other = dialled.open("y")
+                assert other != first
                 for options in ({"type": str}, {"type": int, "capacity": 5}):
                     with pytest.raises(netchan.ConfigError, match="is open with"):
                         dialled.open("x", **options)
-                assert await came.__anext__() is not None
+                assert [(await anext(came)).close() for _ in range(2)] == [None, None]
 
         run(body)
 
@@ -153,17 +154,19 @@ class TestOpen:
         async def body() -> None:
             async with two() as (_, dialled, came):
                 mine = came.open("opened here first", int)
-                ends = [dialled.open(name, int) for name in ("b", "opened here first", "a", "b2")]
-                await ends[1].send(5)
+                ends = [mine, *(dialled.open(name, int) for name in ("b", "opened here first", "a", "b2"))]
+                await ends[2].send(5)
                 assert await mine.recv() == 5
-                assert [(await anext(came)).name for _ in range(3)] == ["b", "a", "b2"]
+                offered = [await anext(came) for _ in range(3)]
+                assert [channel.name for channel in offered] == ["b", "a", "b2"]
 
         run(body)
 
     def test_offered_channel_gets_its_type_by_opening_it(self) -> None:
         async def body() -> None:
             async with two() as (_, dialled, came):
-                await dialled.open("n", int).send(3)
+                there = dialled.open("n", int)
+                await there.send(3)
                 offered = await anext(came)
                 typed = came.open("n", int)
                 assert typed == offered
@@ -325,19 +328,22 @@ class TestServe:
     def test_handler_that_raises_is_logged_and_costs_its_own_peer_only(self, caplog: pytest.LogCaptureFixture) -> None:
         async def body() -> None:
             async def handler(peer: Peer) -> None:
-                if await peer.open("say", str).recv() == "bad":
-                    raise ZeroDivisionError
-                await peer.open("answer", str).send("good")
+                async with peer.open("say", str) as say:
+                    if await say.recv() == "bad":
+                        raise ZeroDivisionError
+                    await say.send("good")
 
             async with netchan.listen(TCP, identity=BOSS, trust="any") as listener:
                 serving = asyncio.create_task(listener.serve(handler))
                 first = await netchan.dial(listener.addresses[0])
-                await first.open("say", str).send("bad")
+                say = first.open("say", str)
+                await say.send("bad")
                 await first.wait_closed()
                 assert isinstance(first.error, netchan.ChannelAborted)
                 async with netchan.dial(listener.addresses[0]) as second:
-                    await second.open("say", str).send("x")
-                    assert await second.open("answer", str).recv() == "good"
+                    say = second.open("say", str)
+                    await say.send("x")
+                    assert await say.recv() == "good"
                 listener.close()
                 await serving
             assert [r for r in caplog.records if "ZeroDivisionError" in (r.exc_text or "")]
@@ -572,7 +578,8 @@ class TestListen:
                     assert peer.node_id == BOSS.node_id
                     channel = peer.open("x", bytes)
                     await channel.send(b"over unix")
-                    assert await (await listener.recv()).open("x", bytes).recv() == b"over unix"
+                    there = (await listener.recv()).open("x", bytes)
+                    assert await there.recv() == b"over unix"
             await until(lambda: not path.exists(), "the socket file is still there")
 
         run(body)
