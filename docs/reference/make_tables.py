@@ -40,8 +40,10 @@ def field_notes(owner: type) -> dict[str, str]:
     assert isinstance(body, ast.ClassDef)
     notes = {}
     for item, following in zip(body.body, body.body[1:], strict=False):
-        target = item.target if isinstance(item, ast.AnnAssign) else item.targets[0] if isinstance(item, ast.Assign) else None
-        said = following.value if isinstance(following, ast.Expr) else None
+        if not isinstance(item, ast.AnnAssign | ast.Assign) or not isinstance(following, ast.Expr):
+            continue
+        target = item.target if isinstance(item, ast.AnnAssign) else item.targets[0]
+        said = following.value
         if isinstance(target, ast.Name) and isinstance(said, ast.Constant) and isinstance(said.value, str):
             notes[target.id] = one_line(said.value)
     return notes
@@ -60,10 +62,15 @@ def errors_table() -> str:
         if not (isinstance(kind, type) and issubclass(kind, errors.NetchanError)):
             continue
         parent, *also = (f"`{base.__name__}`" for base in kind.__bases__)
-        transient = "yes" if kind.transient else "no"
-        rows.append(
-            f"| `{kind.__name__}` | {parent} | {', '.join(also)} | {transient} | {attributes(kind)} | {first_paragraph(kind)} |"
+        cells = (
+            f"`{kind.__name__}`",
+            parent,
+            ", ".join(also),
+            "yes" if kind.transient else "no",
+            attributes(kind),
+            first_paragraph(kind),
         )
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

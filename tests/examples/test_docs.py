@@ -1,12 +1,11 @@
 """The programs in the README, the tutorial and the how-to pages run, and print what the pages say.
 
-A fenced block marked ``python`` is a whole program: it is executed in an empty folder. If the next fenced block is marked ``text``, it
-is what the program prints. Fragments are marked ``py`` and are compiled only.
+A fenced block marked ``python`` is a whole program: it is executed in an empty folder. If the next fenced block is
+marked ``text``, it is what the program prints. Fragments are marked ``py`` and are compiled only.
 """
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
@@ -71,12 +70,8 @@ def test_program_of_a_page_run_prints_what_the_page_says(
 
 @pytest.mark.parametrize(("where", "code", "printed"), FRAGMENTS, ids=[item[0] for item in FRAGMENTS])
 def test_fragment_of_a_page_compiled_is_python(where: str, code: str, printed: str | None) -> None:
-    compile(
-        "async def fragment():\n" + textwrap.indent(code, "    ") + "\n    return\n",
-        where,
-        "exec",
-        ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
-    )
+    body = textwrap.indent(code, "    ")
+    compile(f"async def fragment():\n{body}\n    return\n", where, "exec")
 
 
 def test_tutorial_boss_and_worker_as_processes_print_five_squares(tmp_path: Path) -> None:
