@@ -65,6 +65,10 @@ sanitize: $(VENV)/.stamp-test  ## unit and property tests under AddressSanitizer
 	$(PY) -m pytest -q -p no:xdist $(wildcard tests/unit tests/property) $(TESTFLAGS)
 	@PYTHON=$(abspath $(PY)) tests/fuzz/tsan.sh
 
+long: debug  ## ten million seals without a repeated nonce, on a checked build (minutes)
+	@$(PY) tests/long/nonce_repeat.py
+	@rm -f build/.built
+
 model: $(VENV)/.stamp-test  ## explore the states of the protocol model in docs/spec
 	@$(PY) -m docs.spec.model
 

@@ -125,7 +125,7 @@ def put(str name, *args, size_t room=2048):
             blob = args[4]
             rc = frame_put_abort(&w, args[0], args[1], args[2], args[3], <const uint8_t*><char*>blob, len(blob))
         elif name == "stop":
-            rc = frame_put_stop(&w, args[0], args[1])
+            rc = frame_put_stop(&w, args[0], args[1], args[2])
         elif name == "max_streams":
             rc = frame_put_max_streams(&w, args[0])
         elif name == "ping":

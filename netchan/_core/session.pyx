@@ -1076,7 +1076,7 @@ cdef int put_end_control(nc_session* s, nc_end* e, nc_wr* w) noexcept nogil:
     cdef int wrote = 0
     cdef uint64_t final
     if e.ctl & CTL_STOP:
-        rc = frame_put_stop(w, e.in_.id, defs.CODE_STOPPED)
+        rc = frame_put_stop(w, e.in_.id, defs.CODE_STOPPED, load_acq_u64(&e.in_.taken) - e.in_.discarded)
         if rc < 0:
             return rc
         e.ctl &= <uint8_t>~CTL_STOP

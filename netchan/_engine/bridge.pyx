@@ -44,7 +44,7 @@ from netchan._core.stream cimport (
 )
 from netchan._engine.carrier cimport carrier_setup
 from netchan._engine.engine cimport (
-    CIPHERS, ENGINE_CALLER, ENGINE_LOOP, SLOTS_MAX, baton_give, baton_take, engine_add, engine_appended, engine_close,
+    CIPHERS, ENGINE_CALLER, ENGINE_LOOP, PINS_SOFT, baton_give, baton_take, engine_add, engine_appended, engine_close,
     engine_collect, engine_dirty, engine_open, engine_poke, engine_pump, engine_told, engine_try_flush, engine_wait, fork_count,
     fork_watch, nc_engine, nc_offer_event, nc_slot, slot_free,
 )
@@ -56,10 +56,10 @@ from netchan.markers import EMPTY
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() noexcept nogil
+    int Py_AddPendingCall(int (*fn)(void*) noexcept, void* arg) noexcept nogil
 
 cdef enum:
     PIN_MIN = 32768                 # immutable bytes from this size on are not copied but held until acknowledged
-    PINS_SOFT = 1048576             # held bytes that may wait for the next call
     SESSION_BLOCKS = 4096           # sessions whose secrets fit into one key store
 
 cdef object EMPTY_ = EMPTY
@@ -89,6 +89,42 @@ cdef void drop_pins(nc_seg* s):
         s = following
 
 
+cdef int on_pins(void* arg) noexcept:
+    cdef nc_engine* g = <nc_engine*>arg
+    cdef nc_seg* pins
+    store_seq_u32(&g.pins_asked, 0)
+    leaf_lock(&g.app_lock)
+    pins = g.pins
+    g.pins = NULL
+    g.n_pins_bytes = 0
+    leaf_unlock(&g.app_lock)
+    drop_pins(pins)
+    return 0
+
+
+# From any thread, without the GIL: the main thread releases what is held, though the program is elsewhere.
+cdef void ask_pins(nc_engine* g) noexcept nogil:
+    if Py_AddPendingCall(on_pins, g) != 0:
+        store_seq_u32(&g.pins_asked, 0)         # the list is full: the next one asks again
+
+
+def processors():
+    """Processors that this process may use at once: its affinity, or less by a cgroup's quota."""
+    n = len(os.sched_getaffinity(0))
+    for path in ("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"):
+        try:
+            with open(path) as f:
+                words = f.read().split()
+            period = 100_000.0
+            if len(words) > 1:
+                period = float(words[1])
+            if words[0] not in ("max", "-1"):
+                n = min(n, int(float(words[0]) / period))
+        except (OSError, ValueError, IndexError):
+            continue
+    return n
+
+
 cdef class Engine:
     """One epoll set with the sessions assigned to it, driven by a loop or by blocked callers.
 
@@ -115,7 +151,8 @@ cdef class Engine:
         self.g = <nc_engine*>calloc(1, sizeof(nc_engine))
         if self.g is NULL:
             raise MemoryError("netchan engine")
-        rc = engine_open(self.g, ENGINE_LOOP if kind == "loop" else ENGINE_CALLER)
+        self.g.ask_pins = ask_pins
+        rc = engine_open(self.g, ENGINE_LOOP if kind == "loop" else ENGINE_CALLER, processors() >= 2)
         if rc < 0:
             raise OSError(f"netchan engine could not start (code {rc}): descriptors or threads are used up")
         self.providers = {}
@@ -662,6 +699,7 @@ cdef class Session:
             "rekeys": s.sealer.keys.updates,
             "ratchets": s.ratchets,
             "sealed": s.sealer.keys.sealed,
+            "nonce_checked": s.sealer.keys.mono is not NULL,
             "nonce_repeats": s.sealer.keys.mono_violations,
             "channels": s.outs.len,
             "offered": s.n_offers,

@@ -25,14 +25,15 @@ cdef enum:
     PUMP_NS = 500000                # a pump ends after this time
     FLUSH_GAP_NS = 20000            # a send flushes in place when nothing was flushed for this long
     FLUSH_TAIL_NS = 100000          # else its bytes leave after this at the latest
-    FLUSH_BYTES = 65536             # or as soon as so much waits
-    FLUSH_BYTES_MAX = 1048576
+    FLUSH_FRESH_NS = 50000          # the tail timer leaves a program alone that has flushed so recently
+    FLUSH_BYTES = 32768             # or as soon as so much waits
     SPIN_NS = 20000                 # a blocked caller looks this long before it sleeps
     SLICE_NS = 1000000000           # the main thread looks for signals at least this often
     GUARD_CALLER_NS = 2000000       # under traffic the guardian looks this often
     GUARD_LOOP_NS = 20000000
     GUARD_QUIET = 25                # looks without anything before it sleeps until the next event
     LINGER_NS = 1000000000          # a closed session reads on this long
+    PINS_SOFT = 1048576             # held bytes that may wait for the program's next call
     SLOTS_MAX = 65536               # sessions of one engine
     CIPHERS = 3                     # caches by cipher id, 1 and 2 used
 
@@ -123,6 +124,7 @@ cdef struct nc_engine:
     uint32_t stopping               # atomic
     uint64_t fork_count             # of the process that made it
     # spin of the role holder
+    int spin_allowed                # 1: two processors or more are ours, also by quota
     int64_t spin_ns
     int64_t wait_avg_ns
     int64_t spin_off_until
@@ -132,16 +134,19 @@ cdef struct nc_engine:
     int guard_poller                # its own set: the poller (one-shot), the tail timer, its kick
     int guard_kick
     int tail_fd                     # timerfd of the flush rule
+    uint64_t guardian_looks         # times that the tail timer found the program flushing by itself
     uint64_t guardian_pumps
     uint64_t guardian_flushes
     # pins to drop with the GIL, under app_lock
     nc_seg* pins
     uint64_t n_pins_bytes
+    uint32_t pins_asked             # atomic: ask_pins was called and has not run yet
+    void (*ask_pins)(nc_engine* g) noexcept nogil       # many bytes are held and the program is silent: from any thread
 
 cdef int fork_watch() noexcept                                                  # once per process: makes fork_count work
 cdef uint64_t fork_count() noexcept nogil                                       # grows in every forked child
 # Fills a zeroed struct: descriptors, buffers, guardian. NC_OK, NC_ENOMEM, NC_ESYS. GIL side.
-cdef int engine_open(nc_engine* g, int kind) noexcept nogil
+cdef int engine_open(nc_engine* g, int kind, int spin_allowed) noexcept nogil
 # Stops the guardian, closes all. GIL released by the caller.
 cdef void engine_close(nc_engine* g) noexcept nogil
 

@@ -56,11 +56,12 @@ cdef uint64_t fork_count() noexcept nogil:
 
 # --- life -------------------------------------------------------------------------------------------------------------
 
-cdef int engine_open(nc_engine* g, int kind) noexcept nogil:
+cdef int engine_open(nc_engine* g, int kind, int spin_allowed) noexcept nogil:
     g.kind = kind
     g.poller = g.timer_fd = g.poke_fd = g.guard_poller = g.guard_kick = g.tail_fd = -1
     g.fork_count = forks
-    g.spin_ns = SPIN_NS if sys.n_cpus() >= 2 else 0
+    g.spin_allowed = spin_allowed
+    g.spin_ns = SPIN_NS
     sys.pthread_mutex_init(&g.baton, NULL)
     leaf_init(&g.app_lock)
     g.rx = <uint8_t*>malloc(RX_BYTES)
@@ -197,14 +198,16 @@ cdef void engine_collect(nc_engine* g, nc_slot* t) noexcept nogil:
     if t.session.pins is not NULL:
         tail = t.session.pins
         leaf_lock(&g.app_lock)
-        g.n_pins_bytes += tail.len
+        g.n_pins_bytes += <uint64_t>tail.len
         while tail.next is not NULL:
             tail = tail.next
-            g.n_pins_bytes += tail.len
+            g.n_pins_bytes += <uint64_t>tail.len
         tail.next = g.pins
         g.pins = t.session.pins
         leaf_unlock(&g.app_lock)
         t.session.pins = NULL
+        if g.n_pins_bytes > PINS_SOFT and xchg_u32(&g.pins_asked, 1) == 0:
+            g.ask_pins(g)
 
 
 cdef void collect_ratchet(nc_engine* g, nc_slot* t) noexcept nogil:
@@ -523,7 +526,7 @@ cdef int spin(nc_engine* g, int64_t now) noexcept nogil:
     cdef nc_report[4] report
     cdef int64_t until
     cdef long switches
-    if g.spin_ns < 1000 or now < g.spin_off_until:
+    if not g.spin_allowed or g.spin_ns < 1000 or now < g.spin_off_until:
         return 0
     until = now + g.spin_ns
     switches = sys.involuntary_switches()
@@ -542,7 +545,10 @@ cdef int spin(nc_engine* g, int64_t now) noexcept nogil:
 # Twice the moving average of recent waits; nothing once that is longer than the longest spin.
 cdef void learn(nc_engine* g, int64_t waited) noexcept nogil:
     g.wait_avg_ns += (waited - g.wait_avg_ns) // 8
-    g.spin_ns = 2 * g.wait_avg_ns if 2 * g.wait_avg_ns <= SPIN_NS and sys.n_cpus() >= 2 else (SPIN_NS if g.wait_avg_ns <= SPIN_NS and sys.n_cpus() >= 2 else 0)
+    if g.wait_avg_ns > SPIN_NS:
+        g.spin_ns = 0
+    else:
+        g.spin_ns = 2 * g.wait_avg_ns if 2 * g.wait_avg_ns < SPIN_NS else SPIN_NS
 
 
 cdef int role_run(nc_engine* g, int64_t until_ns) noexcept nogil:
@@ -665,8 +671,14 @@ cdef void tell(nc_engine* g) noexcept nogil:
 
 
 cdef void serve_tail(nc_engine* g) noexcept nogil:
+    cdef int64_t flushed = <int64_t>load_acq_u64(<uint64_t*>&g.flushed_at)
     if load_seq_u64(<uint64_t*>&g.dirty_head) == 0:
         store_rel_u32(&g.armed, 0)
+        return
+    if sys.now_ns() - flushed < FLUSH_FRESH_NS:
+        # The program is at it: what waits now is younger than the tail allows.
+        g.guardian_looks += 1
+        sys.timerfd_at(g.tail_fd, flushed + FLUSH_TAIL_NS)
         return
     baton_take(g)
     flush_dirty(g)

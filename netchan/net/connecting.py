@@ -197,6 +197,10 @@ class Connecting:
         """See worker.Job."""
         self.sock.close()
 
+    def on_stop(self) -> None:
+        """See worker.Job."""
+        self.close()
+
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _connect_again(self, sockaddr: Any) -> None:

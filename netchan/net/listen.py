@@ -113,6 +113,11 @@ class _Door:
     def close_copy(self) -> None:
         self.sock.close()
 
+    def on_stop(self) -> None:
+        if self.inode is not None:
+            _unlink(Path(self.address.path), self.inode)
+        self.sock.close()
+
 
 class Listening:
     """All sockets of one ``listen``.
@@ -454,9 +459,8 @@ class Listening:
 
 def _listen_error(address: Address, error: OSError) -> ListenError:
     why = (error.strerror or str(error)).lower()
-    found = ListenError(f"cannot listen on {address}: {why}; give another address, or port 0 for any free one")
-    found.errno, found.strerror = error.errno, None
-    return found
+    text = f"cannot listen on {address}: {why}; give another address, or port 0 for any free one"
+    return ListenError(text) if error.errno is None else ListenError(error.errno, text)
 
 
 def _is_stale(error: OSError, path: Path) -> bool:

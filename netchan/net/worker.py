@@ -49,6 +49,9 @@ class Job(Protocol):
     def close_copy(self) -> None:
         """In a forked child: close the descriptor, tell nobody."""
 
+    def on_stop(self) -> None:
+        """The process ends: close the descriptor and leave nothing behind."""
+
 
 class Timer:
     """A call that was put off; ``cancel`` it on the worker's thread, or leave it to run."""
@@ -141,6 +144,19 @@ class Worker:
                 job, _ = self._steps.popleft()
                 self._guarded(job, job.step)
                 time.sleep(GIVE_WAY_S)
+        for job in self._jobs():
+            self._guarded(None, job.on_stop)
+        self._selector.close()
+        self._forget_wake()
+
+    def _forget_wake(self) -> None:
+        """Close the descriptor; the number may be somebody else's from now on, so it is forgotten first."""
+        self._stopping = True
+        wake, self._wake = self._wake, -1
+        os.close(wake)
+
+    def _jobs(self) -> list[Job]:
+        return list({id(key.data): key.data for key in self._selector.get_map().values() if key.data is not None}.values())
 
     def _patience(self) -> float | None:
         if self._steps or self._posted:
@@ -170,11 +186,10 @@ class Worker:
 
     def close_copies(self) -> None:
         """In a forked child: close this process's copies of the descriptors; the parent's stay as they are."""
-        jobs = {id(key.data): key.data for key in self._selector.get_map().values() if key.data is not None}
-        for job in jobs.values():
+        for job in self._jobs():
             job.close_copy()
-        for fd in (self._selector.fileno(), self._wake):  # type: ignore[attr-defined]
-            os.close(fd)
+        os.close(self._selector.fileno())  # type: ignore[attr-defined]
+        self._forget_wake()
 
 
 class _Process:

@@ -45,7 +45,7 @@ class _Name:
 
     Attributes:
         bound: the newest channel of the name that this side opened or got.
-        early: channels opened here that no offer has found yet.
+        early: channels opened here before anything was heard of an offer, oldest first.
         offers: numbers of offers that nobody has opened or got, oldest first.
     """
 
@@ -53,8 +53,20 @@ class _Name:
 
     def __init__(self) -> None:
         self.bound: RemoteEndpoint | None = None
-        self.early = 0
+        self.early: list[RemoteEndpoint] = []
         self.offers: list[int] = []
+
+    def waits_for(self, just_opened: RemoteEndpoint | None) -> bool:
+        """True if a fresh offer belongs to a channel that was opened here already; that channel is then settled.
+
+        The engine tells of no offer that found its channel at once, so a paired channel has had its offer; only one
+        that was opened while the news was on its way (``just_opened``) has it still coming.
+        """
+        self.early = [end for end in self.early if end is just_opened or not (end.paired or end.send_over)]
+        if not self.early:
+            return False
+        del self.early[0]
+        return True
 
 
 class _Hint(Waiter):
@@ -132,8 +144,9 @@ class PeerCore:
             entry.bound = endpoint
             if entry.offers:
                 del self._offers[entry.offers.pop(0)]
-            else:
-                entry.early += 1
+                return endpoint
+            entry.early.append(endpoint)
+        self.take_offers(endpoint)
         return endpoint
 
     def next_offer(self) -> RemoteEndpoint | None:
@@ -157,8 +170,8 @@ class PeerCore:
         """True when ``next_offer`` would give a channel, or the iteration would end."""
         return bool(self._offers) or bool(self.session.over)
 
-    def take_offers(self) -> None:
-        """Enter what the engine has."""
+    def take_offers(self, just_opened: RemoteEndpoint | None = None) -> None:
+        """Enter what the engine has; ``just_opened``: the channel that this call follows."""
         fresh = 0
         for raw, codec_id, schema, _capacity, _flags in self.session.take_offers():
             try:
@@ -168,8 +181,8 @@ class PeerCore:
                 return
             with self._lock:
                 entry = self._names.setdefault(name, _Name())
-                if entry.early:
-                    entry.early -= 1
+                if entry.waits_for(just_opened):
+                    just_opened = None
                     continue
                 self._numbers += 1
                 self._offers[self._numbers] = (name, codec_id, schema)
@@ -205,6 +218,7 @@ class PeerCore:
             if endpoint.send_over and endpoint.recv_over and _arrived(endpoint, endpoint.sent()):
                 del self._open[key]
         for name, entry in list(self._names.items()):
+            entry.early = [end for end in entry.early if id(end) in self._open and not end.paired]
             if not entry.early and not entry.offers and (entry.bound is None or id(entry.bound) not in self._open):
                 del self._names[name]
 
@@ -396,6 +410,9 @@ def _tell(reference: weakref.ref[PeerCore], call: Callable[[PeerCore], object]) 
 
 
 def _arrived(endpoint: RemoteEndpoint, position: int) -> bool:
+    if not endpoint.paired:
+        # nobody over there has opened it, so nobody reports; its few values (limits.unopened_*) travel before the close
+        return True
     try:
         return bool(endpoint.reached("received", position))
     except ChannelError:
