@@ -16,7 +16,18 @@ NAME = re.compile(r"`(?:[\w/]+\.(?:py|pyx|pxd):\s)?((?:\w+\.)*\w*[A-Za-z]\w*)(?:
 FILE = re.compile(r"`(?:netchan/)?([\w/]+\.(?:py|pyx|pxd))(?::[^`]*)?`")
 SOURCES = [path for kind in ("py", "pyx", "pxd") for path in (ROOT / "netchan").rglob(f"*.{kind}")]
 # words of other people's libraries
-FOREIGN = {"asyncio", "run", "add_reader", "call_soon", "epoll_wait", "pthread_atfork", "cryptography", "await_spin"}
+FOREIGN = {
+    "asyncio",
+    "run",
+    "add_reader",
+    "call_soon",
+    "epoll_wait",
+    "pthread_atfork",
+    "cryptography",
+    "await_spin",
+    "long",
+    "make",
+}
 
 
 def words() -> set[str]:
@@ -44,3 +55,12 @@ def test_walk_names_files_of_every_layer_that_a_value_crosses() -> None:
     found = set(FILE.findall((ROOT / "docs/explanation/walk-of-a-value.md").read_text()))
     for folder in ("node", "channel", "net", "_engine", "_core"):
         assert any(name.startswith(f"{folder}/") for name in found), folder
+
+
+def test_figures_of_the_engine_are_those_of_the_code() -> None:
+    header = (ROOT / "netchan/_engine/engine.pxd").read_text()
+    rows = re.findall(
+        r"^\| `([A-Z_]+)` \| (\d+) \|", (ROOT / "docs/explanation/ownership.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) == 11
+    assert rows == [(name, "".join(re.findall(rf"^ +{name} = (\d+)", header, re.MULTILINE))) for name, _ in rows]
