@@ -320,7 +320,7 @@ cdef int arena_check(nc_arena_of_one* a) noexcept nogil:
         if e.paired and (e.in_.received > e.in_.granted_bytes or e.in_.started > e.in_.granted_msgs or e.in_.taken > e.in_.msgs
                          or e.in_.gaps.len > <uint32_t>defs.GAPS_MAX or e.in_.window > <uint64_t>defs.STREAM_BYTES_MAX):
             return 26
-        if a.s.state == SESSION_OVER and e.out.over == OVER_NOT:
+        if a.s.state == SESSION_OVER and e.out.over == OVER_NOT and e.out.id:    # without an id: opened since, cut by the next send
             return 27
     return 0
 
