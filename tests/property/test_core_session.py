@@ -1,4 +1,4 @@
-"""Properties of streams and sessions: a sender against a model in Python, and what every conversation conserves (docs/spec/session.md §8)."""
+"""Properties of streams and sessions (docs/spec/session.md §8): a sender against a model, and what is conserved."""
 
 from __future__ import annotations
 
@@ -110,11 +110,23 @@ class Sender(RuleBasedStateMachine):
     @invariant()
     def agrees(self) -> None:
         s = self.o.state()
-        assert (s["appended"], s["accepted"], s["sent"], s["acked"]) == (len(self.stream), len(self.starts), self.sent, self.acked)
-        assert (s["received"], s["taken"], s["max_msgs"], s["max_bytes"]) == (self.received, self.taken, self.msgs, self.bytes)
+        assert (s["appended"], s["accepted"], s["sent"], s["acked"]) == (
+            len(self.stream),
+            len(self.starts),
+            self.sent,
+            self.acked,
+        )
+        assert (s["received"], s["taken"], s["max_msgs"], s["max_bytes"]) == (
+            self.received,
+            self.taken,
+            self.msgs,
+            self.bytes,
+        )
         assert s["fin_acked"] <= self.fin
         if s["boundary"]:
-            assert self.sent in (*self.starts, len(self.stream)) and s["sent_msgs"] == sum(x < self.sent for x in self.starts)
+            assert self.sent in (*self.starts, len(self.stream)) and s["sent_msgs"] == sum(
+                x < self.sent for x in self.starts
+            )
         out = self.o.released()
         due = [at for at in self.pinned if at <= self.acked]
         assert out == len(due)
@@ -131,7 +143,9 @@ TestSender.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 STEPS = hs.lists(
-    hs.tuples(hs.sampled_from(["send a", "send b", "take a", "take b", "talk", "carry", "sleep"]), hs.integers(0, 1 << 20)),
+    hs.tuples(
+        hs.sampled_from(["send a", "send b", "take a", "take b", "talk", "carry", "sleep"]), hs.integers(0, 1 << 20)
+    ),
     max_size=60,
 )
 
@@ -139,7 +153,7 @@ STEPS = hs.lists(
 def undelivered_and_in_doubt(out: dict[str, int], starts: list[int]) -> tuple[set[int], set[int]]:
     """The report of session.md §8 from the sender's positions alone."""
     never = {k for k, at in enumerate(starts) if at >= out["sent"]}
-    return never, {k for k in range(out["taken"], len(starts))} - never
+    return never, set(range(out["taken"], len(starts))) - never
 
 
 class TestConservation:
@@ -177,8 +191,13 @@ class TestConservation:
                 o, i = ends[who].out(), ends[other[who]].in_()
                 assert o["acked"] <= o["sent"] <= o["max_bytes"] and o["received"] <= o["sent"] <= o["appended"]
                 if i is not None:
-                    assert o["taken"] <= i["taken"] <= i["msgs"] <= o["accepted"] and o["received"] <= i["received"] <= o["sent"]
-                    assert o["max_msgs"] <= max(i["granted_msgs"], 64) and o["max_bytes"] <= max(i["granted_bytes"], 16384)
+                    assert (
+                        o["taken"] <= i["taken"] <= i["msgs"] <= o["accepted"]
+                        and o["received"] <= i["received"] <= o["sent"]
+                    )
+                    assert o["max_msgs"] <= max(i["granted_msgs"], 64) and o["max_bytes"] <= max(
+                        i["granted_bytes"], 16384
+                    )
         if lose:
             p.a.path_lost()
             p.b.path_lost()
@@ -204,7 +223,9 @@ class TestConservation:
 
 
 class TestChunking:
-    @given(cuts=hs.lists(hs.integers(1, 3000), min_size=1, max_size=30), names=hs.lists(hs.sampled_from("pqr"), max_size=6))
+    @given(
+        cuts=hs.lists(hs.integers(1, 3000), min_size=1, max_size=30), names=hs.lists(hs.sampled_from("pqr"), max_size=6)
+    )
     @settings(max_examples=80)
     def test_pairing_does_not_depend_on_how_the_bytes_are_cut(self, cuts: list[int], names: list[str]) -> None:
         p = st.Pair()
