@@ -1,4 +1,4 @@
-"""One direction of a channel: what the sender keeps and what the receiver keeps (docs/spec/session.md §2, §4, §6, value.md)."""
+"""One direction of a channel: what sender and receiver keep (docs/spec/session.md §2, §4, §6, value.md)."""
 
 import random
 from typing import Any
@@ -349,7 +349,9 @@ class TestPositions:
         for seed in range(40):
             rng = random.Random(seed)
             capacity = rng.choice([1, 2, 10, 1000])
-            s = receiver(capacity=capacity, window=65536, budget=rng.choice([0, 100_000, 1 << 24]), msgs=rng.choice([1, 64]))
+            s = receiver(
+                capacity=capacity, window=65536, budget=rng.choice([0, 100_000, 1 << 24]), msgs=rng.choice([1, 64])
+            )
             budget = s.budget
             pending, at, last = b"", AT, (0, 0, 0, 0)
             for _ in range(300):
