@@ -276,10 +276,7 @@ cdef void pair(nc_session* s, nc_end* e, nc_offer* o) noexcept nogil:
         want_ctl(s, e, CTL_POS)
     take_requests(s, e)                         # a stop that waited for a stream to stop
     notify(s, e, EV_STATE | EV_RECV | EV_SEND | EV_ACK)
-    if not o.seen:
-        # The application opened it before it was told of it: it never will be.
-        unqueue_offer(s, o)
-    free(o)
+    drop_offer(s, o)
     end_release(e, &s.pins)
 
 
@@ -300,11 +297,56 @@ cdef void unqueue_offer(nc_session* s, nc_offer* o) noexcept nogil:
     s.n_new -= 1
 
 
+# An offer of this name that nobody has opened, taken off its chain; NULL: none.
+cdef nc_offer* take_offer(nc_session* s, nc_end* e) noexcept nogil:
+    cdef nc_offer** link = &s.offer_names[<uint32_t>e.name_hash % NAME_BUCKETS]
+    cdef nc_offer* o
+    while link[0] is not NULL and not (link[0].name_hash == e.name_hash and link[0].name_len == e.name_len
+                                       and memcmp(link[0].name, e.name, e.name_len) == 0):
+        link = &link[0].next
+    o = link[0]
+    if o is not NULL:
+        link[0] = o.next
+    return o
+
+
+# Opened after the session has ended: what the other side had sent under this name can still be taken (api R19).
+cdef void open_late(nc_session* s, nc_end* e) noexcept nogil:
+    cdef nc_offer* o = take_offer(s, e)
+    if o is not NULL:
+        idmap_pop(&s.offers, o.in_.id)
+        s.n_offers -= 1
+        e.in_ = o.in_
+        e.peer_codec = o.codec
+        memcpy(e.peer_schema, o.schema, 16)
+        if not codecs_fit(e, o):
+            e.over_code = defs.CODE_TYPE_MISMATCH
+            in_over(e.in_, OVER_ABORT, defs.CODE_TYPE_MISMATCH, NULL, 0)
+        elif o.aborted:
+            e.over_code = o.abort_code
+        e.capacity = o.capacity_wanted - 1 if o.capacity_wanted else defs.DEFAULT_CAPACITY
+        store_seq_u32(&e.paired, 1)
+        drop_offer(s, o)
+    end_cut(s, e)
+    end_release(e, &s.pins)
+
+
+# An offer that has been opened: off the lists it may be on, and gone. Its stream lives on in the end.
+cdef void drop_offer(nc_session* s, nc_offer* o) noexcept nogil:
+    cdef nc_offer** link = &s.offer_pos
+    if not o.seen:
+        unqueue_offer(s, o)                     # the application opened it before it was told of it
+    while link[0] is not NULL and link[0] is not o:
+        link = &link[0].pos_next
+    if link[0] is o:
+        link[0] = o.pos_next
+    free(o)
+
+
 # Gives ids to new ends, in the order in which they were opened, as far as the peer allows.
 cdef void bind_opens(nc_session* s) noexcept nogil:
     cdef nc_end* e
     cdef nc_offer* o
-    cdef nc_offer* before
     cdef nc_end** link
     cdef uint32_t bucket
     while s.opened < s.max_streams:
@@ -319,8 +361,7 @@ cdef void bind_opens(nc_session* s) noexcept nogil:
             return
         e.open_next = NULL
         if s.state == SESSION_OVER:
-            end_cut(s, e)                       # opened too late
-            end_release(e, &s.pins)
+            open_late(s, e)
             continue
         e.out.id = s.next_out
         if idmap_put(&s.outs, e.out.id, e) < 0:
@@ -337,17 +378,8 @@ cdef void bind_opens(nc_session* s) noexcept nogil:
         e.bound = 1
         want_data(s, e)
         bucket = <uint32_t>e.name_hash % NAME_BUCKETS
-        o = s.offer_names[bucket]
-        before = NULL
-        while o is not NULL and not (o.name_hash == e.name_hash and o.name_len == e.name_len
-                                     and memcmp(o.name, e.name, e.name_len) == 0):
-            before = o
-            o = o.next
+        o = take_offer(s, e)
         if o is not NULL:
-            if before is NULL:
-                s.offer_names[bucket] = o.next
-            else:
-                before.next = o.next
             pair(s, e, o)
         else:
             link = &s.end_names[bucket]
@@ -659,6 +691,16 @@ cdef void on_pos(nc_session* s, nc_frame* f) noexcept nogil:
         settle_end(s, e)
 
 
+# The sender of a channel that nobody has opened here asks whether its bytes have come: they have, or it is said later.
+cdef void answer_offer(nc_session* s, nc_offer* o) noexcept nogil:
+    if not load_acq_u32(&o.in_.asked) or o.in_.received < o.in_.ask_received or o.in_.told_received >= o.in_.ask_received:
+        return
+    if not o.pos_due:
+        o.pos_due = 1
+        o.pos_next = s.offer_pos
+        s.offer_pos = o
+
+
 cdef void on_ask(nc_session* s, nc_frame* f) noexcept nogil:
     cdef nc_end* e = <nc_end*>idmap_get(&s.ins, f.stream)
     cdef nc_offer* o
@@ -675,7 +717,9 @@ cdef void on_ask(nc_session* s, nc_frame* f) noexcept nogil:
     if f.b > i.ask_taken:
         i.ask_taken = f.b
     store_rel_u32(&i.asked, 1)
-    if e is not NULL and in_pos_due(i):
+    if e is NULL:
+        answer_offer(s, o)
+    elif in_pos_due(i):
         want_ctl(s, e, CTL_POS)
 
 
@@ -797,6 +841,9 @@ cdef void on_data(nc_session* s, nc_frame* f) noexcept nogil:
         offer_ready(s, o)                       # may free o
         e = <nc_end*>idmap_get(&s.ins, f.stream)
     if e is NULL:
+        o = <nc_offer*>idmap_get(&s.offers, f.stream)
+        if o is not NULL:
+            answer_offer(s, o)
         return
     if in_pos_due(i):
         want_ctl(s, e, CTL_POS)
@@ -1225,6 +1272,10 @@ cdef int64_t send_control(nc_session* s, uint8_t* out, size_t cap, int64_t now) 
         s.stats.pings += 1
         eliciting = 1
     put_ratchet(s, &w, &eliciting)
+    while s.offer_pos is not NULL and in_pos(s.offer_pos.in_, &w, 1, &s.budget) >= 0:
+        s.offer_pos.pos_due = 0
+        s.offer_pos = s.offer_pos.pos_next
+        eliciting = 1
     while s.ctl_head is not NULL:
         e = s.ctl_head
         rc = put_end_control(s, e, &w)
@@ -1311,7 +1362,7 @@ cdef int session_wants_send(nc_session* s) noexcept nogil:
         return 1
     if s.rekey_state == 1 and keys_may_update(s.sealer.keys):
         return 1
-    if s.max_streams_due or s.ping_due or (s.state == SESSION_CLOSING and not s.close_sent):
+    if s.offer_pos is not NULL or s.max_streams_due or s.ping_due or (s.state == SESSION_CLOSING and not s.close_sent):
         return 1
     return 0
 

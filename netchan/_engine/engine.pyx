@@ -567,21 +567,22 @@ cdef int role_run(nc_engine* g, int64_t until_ns) noexcept nogil:
         if load_seq_u32(&g.app_any):
             learn(g, now - began)
             return 1
+        if xchg_u32(&g.nudged, 0):
+            return 1                            # somebody woke this caller's waiter
         if now >= until_ns:
             return 0
         if spin(g, now):
             continue
         left = until_ns - now
         ms = <int>((left + 999999) // 1000000) if left < SLICE_NS else 1000
-        if load_seq_u32(&g.app_any):
+        if load_seq_u32(&g.app_any) or load_seq_u32(&g.nudged):
             continue
         rc = poller_wait(g.poller, report, 1, ms)
         if rc == defs.NC_EAGAIN or (rc == 0 and left >= SLICE_NS):
             return defs.NC_EAGAIN               # a signal, or time to look for one
 
 
-cdef int engine_wait(nc_engine* g, int64_t until_ns) noexcept nogil:
-    cdef uint32_t seen
+cdef int engine_wait(nc_engine* g, int64_t until_ns, uint32_t seen) noexcept nogil:
     cdef int64_t now, left
     cdef int rc
     if g.kind == ENGINE_CALLER and cas_u32(&g.role, 0, 1):
@@ -591,7 +592,6 @@ cdef int engine_wait(nc_engine* g, int64_t until_ns) noexcept nogil:
             fetch_add_u32(&g.generation, 1)
             sys.futex_wake(&g.generation, 1)    # one of them takes the role
         return rc
-    seen = load_seq_u32(&g.generation)
     fetch_add_u32(&g.sleepers, 1)
     rc = 0
     if load_seq_u32(&g.app_any) and g.kind == ENGINE_CALLER:
