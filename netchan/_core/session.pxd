@@ -3,8 +3,8 @@
 #
 # 1. The engine feeds what a path received (session_recv), asks for what to transmit (session_send), and calls
 #    session_on_deadline when session_deadline has passed. It walks what became ready with session_next_ready.
-# 2. The application's side of a channel is nc_end: it appends to end.out and takes from end.in_ under their leaf locks, sets
-#    request bits (end_request) and pushes the end on the session's dirty list (end_mark). It never touches the rest.
+# 2. The application's side of a channel is nc_end: it appends to end.out and takes from end.in_ under their leaf locks,
+#    sets request bits (end_request) and pushes the end on the dirty list of its session (end_mark), no more.
 # Threads: fields marked app are the application's (GIL), atomics as said, all else belongs to the holder of the baton.
 # Ownership: a session owns its paths, tables and, together with the application, its ends (refs).
 
@@ -273,4 +273,3 @@ cdef int end_mark(nc_end* e) noexcept nogil
 cdef int end_request(nc_end* e, uint32_t bits) noexcept nogil            # sets request bits, then end_mark
 # Drops one reference; the last one frees. Released pins are put on *pins.
 cdef void end_release(nc_end* e, nc_seg** pins) noexcept nogil
-

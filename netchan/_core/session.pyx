@@ -1,32 +1,40 @@
 """One session: takes bytes apart into records and frames, moves the streams, and writes what is due.
 
-Layer: _core, rung g. Sans-IO: bytes and the clock are arguments. It conducts; the algorithms are in stream, record, frame and keys.
-Threads: everything here runs under the engine's baton but the functions whose names begin with end_ (application, GIL); see session.pxd.
-Flow: session_recv -> record_open -> frame_next -> on_* ; session_send -> take_dirty -> control record -> one record per stream in turn.
+Layer: _core, rung g. Sans-IO: bytes and the clock are arguments. It conducts; the algorithms are in stream, record,
+frame and keys.
+Threads: everything here runs under the engine's baton but the functions whose names begin with end_ (application, GIL);
+see session.pxd.
+Flow: session_recv -> record_open -> frame_next -> on_* ; session_send -> take_dirty -> control record -> one record per
+stream in turn.
 Spec: docs/spec/session.md, docs/spec/wire.md §3, §5, §6.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memmove, memset
+from libc.string cimport memcmp, memcpy, memmove
 
 from netchan._core cimport defs
-from netchan._core.cursor cimport nc_rd, nc_wr, load_u16, rd_init, rd_left, rd_u8, rd_varint, rd_vbytes, rd_bytes, varint_len, varint_write, wr_init
+from netchan._core.cursor cimport (
+    nc_rd, nc_wr, rd_init, rd_left, rd_u8, rd_varint, rd_vbytes, rd_bytes, varint_write, wr_init,
+)
 from netchan._core.frame cimport (
     frame_next, frame_put_abort, frame_put_ack, frame_put_ask, frame_put_data_head, frame_put_max_streams,
-    frame_put_ping, frame_put_ratchet, frame_put_rekey, frame_put_session_close, frame_put_stop, name_is_valid, nc_frame,
+    frame_put_ping, frame_put_ratchet, frame_put_rekey, frame_put_session_close, frame_put_stop, name_is_valid,
+    nc_frame,
 )
 from netchan._core.idmap cimport idmap_free, idmap_get, idmap_init, idmap_next, idmap_pop, idmap_put
 from netchan._core.leaf cimport (
     cas_u64, fetch_add_u32, fetch_or_u32, fetch_sub_u32, leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64,
     load_seq_u32, store_rel_u32, store_seq_u32, store_rlx_u64, xchg_u32, xchg_u64,
 )
-from netchan._core.keys cimport keys_deadline, keys_may_update, keys_mix_announced, keys_tick, keys_update, keys_update_acked
+from netchan._core.keys cimport (
+    keys_deadline, keys_may_update, keys_mix_announced, keys_tick, keys_update, keys_update_acked,
+)
 from netchan._core.record cimport record_head_size, record_open, record_seal, record_size
 from netchan._core.stream cimport (
     OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_LEFT, OVER_LOST, OVER_NOT, OVER_STOPPED, in_data, in_free, in_init,
-    in_over, in_pos, in_pos_due, nc_in, nc_out, nc_seg, out_ack, out_end, out_free, out_init, out_pass, out_pos,
-    out_preface, out_read, out_ready, out_span,
+    in_over, in_pos, in_pos_due, nc_in, nc_seg, out_ack, out_end, out_free, out_init, out_pass, out_pos, out_preface,
+    out_read, out_ready, out_span,
 )
 from netchan._core.timer cimport TIMER_NEVER
 
@@ -128,7 +136,9 @@ cdef nc_end* end_open(nc_session* s, const uint8_t* name, size_t name_len, uint6
     memmove(preface + h, preface, n)
     memcpy(preface, head, h)
     # Credit before the other side has opened (session.md §4); the peer's figures are fixed since the handshake.
-    first = capacity_wanted - 1 if capacity_wanted and capacity_wanted - 1 < s.peer.initial_msgs else s.peer.initial_msgs
+    first = s.peer.initial_msgs
+    if capacity_wanted and capacity_wanted - 1 < first:
+        first = capacity_wanted - 1
     e.out.max_msgs = first
     e.out.max_bytes = s.peer.initial_bytes
     if out_preface(&e.out, preface, n + h) < 0:
@@ -218,7 +228,7 @@ cdef inline nc_end* pop_active(nc_session* s) noexcept nogil:
     return e
 
 
-# --- opening and pairing (session.md §3) --------------------------------------------------------------------------------
+# --- opening and pairing (session.md §3) ------------------------------------------------------------------------------
 
 # 1: what one codec encodes the other decodes (wire.md §8).
 cdef int codecs_fit(nc_end* e, nc_offer* o) noexcept nogil:
@@ -397,7 +407,8 @@ cdef int read_preface(nc_offer* o) noexcept nogil:
     if rd_varint(&r, &o.codec) < 0 or rd_bytes(&r, 16, &p) < 0:
         return defs.NC_EFRAME
     memcpy(o.schema, p, 16)
-    if rd_varint(&r, &o.capacity_wanted) < 0 or rd_u8(&r, &klass) < 0 or rd_u8(&r, &o.flags) < 0 or rd_varint(&r, &t) < 0:
+    if (rd_varint(&r, &o.capacity_wanted) < 0 or rd_u8(&r, &klass) < 0 or rd_u8(&r, &o.flags) < 0
+            or rd_varint(&r, &t) < 0):
         return defs.NC_EFRAME
     if klass > 2 or o.flags > 7 or o.capacity_wanted > (<uint64_t>1 << 40):
         return defs.NC_EFRAME
@@ -464,7 +475,7 @@ cdef void drop_end_name(nc_session* s, nc_end* e) noexcept nogil:
     e.unpaired = 0
 
 
-# --- ending ------------------------------------------------------------------------------------------------------------
+# --- ending -----------------------------------------------------------------------------------------------------------
 
 # A fault of the peer (or ours): the session ends with this code, said to the peer by the next session_send.
 cdef void fail(nc_session* s, uint16_t code) noexcept nogil:
@@ -587,10 +598,11 @@ cdef void settle_end(nc_session* s, nc_end* e) noexcept nogil:
         end_release(e, &s.pins)
 
 
-# --- frames of the peer ------------------------------------------------------------------------------------------------
+# --- frames of the peer -----------------------------------------------------------------------------------------------
 
 # ABORT for the peer's stream of e (or of the whole channel).
-cdef void peer_aborted(nc_session* s, nc_end* e, uint8_t flags, uint64_t code, const uint8_t* reason, size_t n) noexcept nogil:
+cdef void peer_aborted(nc_session* s, nc_end* e, uint8_t flags, uint64_t code, const uint8_t* reason,
+                       size_t n) noexcept nogil:
     if e.in_ is not NULL and not (flags & defs.ABORT_AFTER_DATA):
         in_over(e.in_, OVER_ABORT, code, reason, n)
         e.in_done = 1
@@ -1042,7 +1054,8 @@ cdef int session_recv(nc_session* s, uint8_t* buf_untrusted, size_t n, int64_t n
             k = <size_t>size - p.left_len
         if k > n:
             k = n
-        if keep_left(p, at, k, p.left_len + k if p.left_len < defs.RECORD_LEN_SIZE else <size_t>record_size(p.left)) < 0:
+        if keep_left(p, at, k,
+                     p.left_len + k if p.left_len < defs.RECORD_LEN_SIZE else <size_t>record_size(p.left)) < 0:
             fail(s, defs.CLOSE_INTERNAL)
             return defs.NC_ENOMEM
         at += k
@@ -1077,7 +1090,7 @@ cdef int session_recv(nc_session* s, uint8_t* buf_untrusted, size_t n, int64_t n
     return defs.NC_OK
 
 
-# --- what is to be sent -------------------------------------------------------------------------------------------------
+# --- what is to be sent -----------------------------------------------------------------------------------------------
 
 # Acts on what the application asked of one end.
 cdef void take_requests(nc_session* s, nc_end* e) noexcept nogil:
@@ -1137,7 +1150,8 @@ cdef int put_ack(nc_session* s, nc_wr* w, int64_t now) noexcept nogil:
     cdef int rc
     if p.unacked_records == 0:
         return 0
-    rc = frame_put_ack(w, p.id, p.rx_number - 1, <uint64_t>(now - p.rx_at) // 1000 if now > p.rx_at else 0, p.rx_number - 1)
+    rc = frame_put_ack(w, p.id, p.rx_number - 1, <uint64_t>(now - p.rx_at) // 1000 if now > p.rx_at else 0,
+                       p.rx_number - 1)
     if rc < 0:
         return rc
     p.unacked_records = 0
@@ -1211,7 +1225,7 @@ cdef int64_t finish_record(nc_session* s, uint8_t* rec, uint64_t tag, size_t bod
 # Room in the list of sent records beside `spare` entries: 1 yes, 0 no (sending waits for an ACK).
 cdef int sent_room(nc_path* p, uint64_t spare) noexcept nogil:
     cdef nc_sent* bigger
-    cdef uint32_t cap, i
+    cdef uint32_t cap
     cdef uint64_t number
     if p.tx_number - p.acked + spare >= <uint64_t>defs.SENT_MAX:
         return 0
@@ -1302,7 +1316,8 @@ cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_
         room = defs.RECORD_BODY_DEFAULT + RECORD_SLACK
     wr_init(&w, begin, room)
     # What we owe anyway rides along: one seal for a whole turn of a ping-pong.
-    if s.path.unacked_records and (s.path.ack_at <= now or s.path.unacked_bytes >= 65536 or now - s.path.tx_at > 1000000):
+    if s.path.unacked_records and (s.path.ack_at <= now or s.path.unacked_bytes >= 65536
+                                   or now - s.path.tx_at > 1000000):
         put_ack(s, &w, now)
     if e.in_ is not NULL and not e.in_done and (e.ctl & CTL_POS or in_pos_due(e.in_)):
         if in_pos(e.in_, &w, 1, &s.budget) > 0:
@@ -1314,7 +1329,8 @@ cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_
         n = <size_t>ready
     if fin and n < ready:
         fin = 0
-    rc = frame_put_data_head(&w, e.out.sent, fin, e.out.at_boundary and n > 0 and e.out.sent_msgs > 0, e.out.sent_msgs, -1)
+    rc = frame_put_data_head(&w, e.out.sent, fin, e.out.at_boundary and n > 0 and e.out.sent_msgs > 0,
+                             e.out.sent_msgs, -1)
     if rc < 0:
         return rc
     upto = e.out.sent + n
@@ -1336,11 +1352,15 @@ cdef int session_wants_send(nc_session* s) noexcept nogil:
         return 0
     if s.ctl_head is not NULL or s.active_head is not NULL:
         return 1
-    if load_ptr(<void**>&s.dirty_head) is not NULL or (load_ptr(<void**>&s.open_head) is not NULL and s.opened < s.max_streams):
+    if load_ptr(<void**>&s.dirty_head) is not NULL:
+        return 1
+    if load_ptr(<void**>&s.open_head) is not NULL and s.opened < s.max_streams:
         return 1
     if s.sealer.keys.wants_update and s.sealer.keys.acked and s.rekey_state != 2:
         return 1
-    if (s.ratchet_out_step != 0xFF and s.ratchet_out is not NULL) or (s.rekey_state == 1 and keys_may_update(s.sealer.keys)):
+    if s.ratchet_out_step != 0xFF and s.ratchet_out is not NULL:
+        return 1
+    if s.rekey_state == 1 and keys_may_update(s.sealer.keys):
         return 1
     if s.offer_pos is not NULL or s.max_streams_due or s.ping_due or (s.state == SESSION_CLOSING and not s.close_sent):
         return 1
@@ -1371,7 +1391,8 @@ cdef int64_t session_send(nc_session* s, uint8_t* out, size_t cap, int64_t now_n
         if s.close_sent:
             session_ended(s)
         return <int64_t>used
-    while s.active_head is not NULL and cap - used >= defs.RECORD_BODY_DEFAULT + 256 and sent_room(&s.path, SENT_RESERVE):
+    while (s.active_head is not NULL and cap - used >= defs.RECORD_BODY_DEFAULT + 256
+            and sent_room(&s.path, SENT_RESERVE)):
         e = pop_active(s)
         share = defs.RECORD_BODY_DEFAULT
         if s.n_active:
@@ -1405,7 +1426,7 @@ cdef int64_t session_send(nc_session* s, uint8_t* out, size_t cap, int64_t now_n
     return <int64_t>used
 
 
-# --- time -----------------------------------------------------------------------------------------------------------------
+# --- time -------------------------------------------------------------------------------------------------------------
 
 cdef int64_t session_deadline(nc_session* s) noexcept nogil:
     cdef int64_t at = TIMER_NEVER
@@ -1440,7 +1461,7 @@ cdef void session_on_deadline(nc_session* s, int64_t now_ns) noexcept nogil:
         p.ping_at = now_ns + p.ping_gap
 
 
-# --- life -----------------------------------------------------------------------------------------------------------------
+# --- life -------------------------------------------------------------------------------------------------------------
 
 cdef int session_init(nc_session* s, int role, const nc_params* mine, const nc_params* peer, const uint8_t* binding32,
                       uint64_t seed, int64_t now_ns) noexcept nogil:

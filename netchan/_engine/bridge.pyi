@@ -1,5 +1,7 @@
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
+
+from typing_extensions import disjoint_base
 
 from netchan.markers import Empty
 
@@ -7,8 +9,11 @@ class _Waiter(Protocol):
     @property
     def woken(self) -> bool: ...
 
+def processors() -> int: ...
+
+@disjoint_base
 class Engine:
-    def __init__(self, kind: str) -> None: ...
+    def __new__(cls, kind: str) -> Self: ...
     @property
     def kind(self) -> str: ...
     @property
@@ -43,6 +48,7 @@ class Engine:
     def close(self) -> None: ...
     def leave_all(self, code: int) -> None: ...
 
+@disjoint_base
 class Session:
     on_offers: Callable[[], object] | None
     on_over: Callable[[], object] | None
@@ -69,6 +75,7 @@ class Session:
     def close(self, code: int, reason: bytes = b"") -> None: ...
     def stats(self) -> dict[str, int]: ...
 
+@disjoint_base
 class StreamEnd:
     # Wait queues of the layer above: ``wake(n)`` and ``wake_all()`` are called.
     tx_waiters: Any
