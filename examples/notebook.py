@@ -11,12 +11,12 @@ import netchan, netchan.sync
 me = netchan.Identity.generate()
 listener = netchan.sync.listen("tcp://127.0.0.1:0", trust=[me.node_id])
 
-def thermometer(peer):
-    with peer.open("readings", float, capacity=4) as readings:
+def thermometer():
+    with listener.recv() as peer, peer.open("readings", float, capacity=4) as readings:
         for n in range(100):
             readings.send(20 + n / 10)                  # held back once four are under way
 
-serving = threading.Thread(target=listener.serve, args=(thermometer,))
+serving = threading.Thread(target=thermometer)
 serving.start()
 
 # %% connect, once
@@ -36,6 +36,6 @@ print(len(rest), "more, the last one", rest[-1])
 
 # %% tidy up
 peer.aclose()
-listener.aclose()
 serving.join()
+listener.aclose()
 print("closed")

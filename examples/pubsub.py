@@ -10,11 +10,13 @@ TICKS = 300
 
 async def main():
     quick, slow = netchan.Identity.generate(), netchan.Identity.generate()
-    subscribers = set()
+    subscribers, complete = set(), asyncio.Event()
 
     async def welcome(peer):
         feed = peer.open("ticks", int, capacity=16)
         subscribers.add(feed)
+        if len(subscribers) == 2:
+            complete.set()
         try:
             await peer.wait_closed()                    # until the subscriber leaves
         finally:
@@ -34,8 +36,7 @@ async def main():
             asyncio.create_task(subscribe(listener.addresses[0], quick, 0)),
             asyncio.create_task(subscribe(listener.addresses[0], slow, 0.02)),
         ]
-        while len(subscribers) < len(readers):
-            await asyncio.sleep(0.001)
+        await complete.wait()
         skipped = 0
         for tick in range(TICKS):
             for feed in subscribers:
