@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from netchan import __version__
 from netchan.cli import common
 from netchan.errors import NetchanError
 
@@ -21,7 +20,7 @@ from netchan.errors import NetchanError
 def parser() -> argparse.ArgumentParser:
     """All commands and their options; loads none of them."""
     top = argparse.ArgumentParser(prog="netchan", description="Go channels for Python over any wire.")
-    top.add_argument("--version", action="version", version=f"netchan {__version__}")
+    top.add_argument("--version", action="version", version=f"netchan {common.version()}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     doctor = commands.add_parser("doctor", help="what netchan finds on this machine, and whether it can run")

@@ -16,7 +16,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from netchan import __version__
 from netchan._core import provider
 from netchan.cli import common
 
@@ -63,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _python(found: Findings) -> None:
     version = platform.python_version()
-    found.add("netchan", __version__, __version__)
+    found.add("netchan", common.version(), common.version())
     found.add(
         "python",
         {"version": version, "implementation": platform.python_implementation(), "path": sys.executable},

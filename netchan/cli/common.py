@@ -19,6 +19,11 @@ INTERRUPTED: Final = 130
 _COLOURS: Final = {"ok": "32", "warn": "33", "bad": "31"}
 
 
+def version() -> str:
+    """The version of the package. Its root is loaded before any module of it, and no layer imports the root by name."""
+    return str(sys.modules["netchan"].__version__)
+
+
 def colours(stream: TextIO) -> bool:
     """True if ``stream`` is a terminal and NO_COLOR is not set to anything (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -113,7 +113,7 @@ class TestPairs:
     """Two programs in two processes, started as their docstrings say."""
 
     def run_pair(self, home: Path, server: str, client: str, key: str) -> tuple[list[str], list[str]]:
-        (node_id,) = python(home, "-m", "netchan", "key", "new", key)
+        (node_id,) = python(home, "-m", "netchan.cli", "key", "new", key)
         with subprocess.Popen(
             [sys.executable, "-W", "error", EXAMPLES / f"{server}.py", node_id],
             cwd=home,
