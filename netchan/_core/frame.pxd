@@ -35,7 +35,7 @@ cdef int frame_put_pos(nc_wr* w, uint64_t stream, uint64_t received, uint64_t ta
 cdef int frame_put_ask(nc_wr* w, uint64_t stream, uint64_t received, uint64_t taken) noexcept nogil
 cdef int frame_put_abort(nc_wr* w, uint64_t stream, uint8_t flags, uint64_t code, uint64_t final,
                          const uint8_t* reason, size_t reason_len) noexcept nogil
-cdef int frame_put_stop(nc_wr* w, uint64_t stream, uint64_t code) noexcept nogil
+cdef int frame_put_stop(nc_wr* w, uint64_t stream, uint64_t code, uint64_t taken) noexcept nogil
 cdef int frame_put_max_streams(nc_wr* w, uint64_t count) noexcept nogil
 cdef int frame_put_ping(nc_wr* w) noexcept nogil
 cdef int frame_put_rekey(nc_wr* w, uint8_t kind, uint64_t epoch, uint64_t ratchet, const uint8_t* mix32) noexcept nogil

@@ -178,16 +178,20 @@ cdef int parse_control(nc_rd* r, nc_frame* f) noexcept nogil:
     if t == defs.FRAME_PING:
         return defs.NC_OK
     if t == defs.FRAME_STOP:
-        return rd_two(r, &f.stream, &f.a)
+        return rd_three(r, &f.stream, &f.a, &f.b)
     if t == defs.FRAME_ABORT:
         return parse_abort(r, f)
     if t == defs.FRAME_MAX_STREAMS:
         return rd_varint(r, &f.a)
-    if t == defs.FRAME_WANT or t == defs.FRAME_WITHDRAW or t == defs.FRAME_ASK:
+    if t == defs.FRAME_WANT or t == defs.FRAME_ASK:
         return rd_three(r, &f.stream, &f.a, &f.b)
+    if t == defs.FRAME_WITHDRAW:
+        return rd_two(r, &f.stream, &f.a)
     if t == defs.FRAME_WITHDRAWN:
-        rc = rd_three(r, &f.stream, &f.a, &f.b)
-        return rc if rc < 0 else rd_varint(r, &f.c)
+        rc = rd_two(r, &f.stream, &f.a)
+        if rc >= 0:
+            rc = rd_u8(r, &f.flags)
+        return defs.NC_EFRAME if rc >= 0 and f.flags > 1 else rc
     if t == defs.FRAME_SESSION_CLOSE:
         f.eliciting = 0
         rc = rd_bytes(r, 2, &code)
@@ -235,7 +239,9 @@ cdef int parse_stream_rest(nc_rd* r, nc_frame* f) noexcept nogil:
         rc = rd_two(r, &f.a, &f.b)
         if rc >= 0:
             rc = rd_u8(r, &f.flags)
-        return rc if rc < 0 else rd_two(r, &f.c, &f.d)
+        if rc >= 0:
+            rc = rd_two(r, &f.c, &f.d)
+        return defs.NC_EFRAME if rc >= 0 and (f.flags < 1 or f.flags > 3) else rc
     if f.type == defs.FRAME_PARITY:
         rc = rd_three(r, &f.a, &f.b, &f.c)
         if rc >= 0:
@@ -387,11 +393,12 @@ cdef int frame_put_abort(nc_wr* w, uint64_t stream, uint8_t flags, uint64_t code
     return rc
 
 
-cdef int frame_put_stop(nc_wr* w, uint64_t stream, uint64_t code) noexcept nogil:
-    cdef uint64_t[2] v
+cdef int frame_put_stop(nc_wr* w, uint64_t stream, uint64_t code, uint64_t taken) noexcept nogil:
+    cdef uint64_t[3] v
     v[0] = stream
     v[1] = code
-    return wr_fields(w, defs.FRAME_STOP, v, 2)
+    v[2] = taken
+    return wr_fields(w, defs.FRAME_STOP, v, 3)
 
 
 cdef int frame_put_max_streams(nc_wr* w, uint64_t count) noexcept nogil:

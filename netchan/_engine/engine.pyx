@@ -1,31 +1,32 @@
 """The engine: one epoll set, one baton, sessions, and the guardian that keeps them alive while the program is busy.
 
 Layer: _engine; C only, no Python object anywhere below. Ownership and threads: the head of engine.pxd.
-Flow of a pump: poller -> carrier_read -> session_recv -> deadlines -> dirty sessions -> session_send -> carrier_write -> lists for
-the application. docs/explanation/ownership.md tells why.
+Flow of a pump: poller -> carrier_read -> session_recv -> deadlines -> dirty sessions -> session_send ->
+carrier_write -> lists for the application. docs/explanation/ownership.md tells why.
 """
 
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memmove, memset
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy
 
 from netchan._core cimport defs
-from netchan._core.ctxcache cimport cache_free
 from netchan._core.keys cimport keys_free
-from netchan._core.keystore cimport ks_free
 from netchan._core.leaf cimport (
-    cas_u32, cas_u64, fetch_add_u32, fetch_add_u64, fetch_sub_u32, leaf_init, leaf_lock, leaf_unlock, load_acq_u32,
-    load_acq_u64, load_seq_u32, load_seq_u64, store_rel_u32, store_rel_u64, store_seq_u32, store_seq_u64, xchg_u32, xchg_u64,
+    cas_u32, cas_u64, fetch_add_u32, fetch_sub_u32, leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64,
+    load_seq_u32, load_seq_u64, store_rel_u32, store_rel_u64, store_seq_u32, xchg_u32, xchg_u64,
 )
 from netchan._core.session cimport (
-    SESSION_CLOSING, SESSION_OVER, SESSION_UP, end_release, nc_offer, session_close, session_deadline, session_free,
+    SESSION_OVER, SESSION_UP, end_release, nc_offer, session_close, session_deadline, session_free,
     session_next_offer, session_next_ready, session_on_deadline, session_path_lost, session_recv, session_send,
-    session_wants_send,
 )
-from netchan._core.timer cimport TIMER_NEVER, theap_clear, theap_free, theap_init, theap_next, theap_pop_due, theap_reserve, theap_set
+from netchan._core.timer cimport (
+    TIMER_NEVER, theap_clear, theap_init, theap_next, theap_pop_due, theap_reserve, theap_set,
+)
 from netchan._engine cimport sys
 from netchan._engine.carrier cimport carrier_close, carrier_read, carrier_write
-from netchan._engine.poller cimport POLL_BATCH, POLL_IN, POLL_ONCE, POLL_OUT, nc_report, poller_add, poller_change, poller_open, poller_remove, poller_wait
+from netchan._engine.poller cimport (
+    POLL_BATCH, POLL_IN, POLL_ONCE, POLL_OUT, nc_report, poller_add, poller_change, poller_open, poller_wait,
+)
 
 cdef enum:
     IDLE_PEND = 4096                # a larger buffer of unsent bytes is given back when empty
@@ -56,11 +57,12 @@ cdef uint64_t fork_count() noexcept nogil:
 
 # --- life -------------------------------------------------------------------------------------------------------------
 
-cdef int engine_open(nc_engine* g, int kind) noexcept nogil:
+cdef int engine_open(nc_engine* g, int kind, int spin_allowed) noexcept nogil:
     g.kind = kind
     g.poller = g.timer_fd = g.poke_fd = g.guard_poller = g.guard_kick = g.tail_fd = -1
     g.fork_count = forks
-    g.spin_ns = SPIN_NS if sys.n_cpus() >= 2 else 0
+    g.spin_allowed = spin_allowed
+    g.spin_ns = SPIN_NS
     sys.pthread_mutex_init(&g.baton, NULL)
     leaf_init(&g.app_lock)
     g.rx = <uint8_t*>malloc(RX_BYTES)
@@ -75,7 +77,8 @@ cdef int engine_open(nc_engine* g, int kind) noexcept nogil:
     g.guard_kick = sys.eventfd(0, sys.EFD_CLOEXEC | sys.EFD_NONBLOCK)
     if g.poller < 0 or g.guard_poller < 0 or g.timer_fd < 0 or g.tail_fd < 0 or g.poke_fd < 0 or g.guard_kick < 0:
         return defs.NC_ESYS
-    if poller_add(g.poller, g.timer_fd, POLL_IN, &MARK_TIMER) < 0 or poller_add(g.poller, g.poke_fd, POLL_IN, &MARK_POKE) < 0:
+    if (poller_add(g.poller, g.timer_fd, POLL_IN, &MARK_TIMER) < 0
+            or poller_add(g.poller, g.poke_fd, POLL_IN, &MARK_POKE) < 0):
         return defs.NC_ESYS
     if poller_add(g.guard_poller, g.poller, POLL_IN | POLL_ONCE, &MARK_INNER) < 0 \
             or poller_add(g.guard_poller, g.tail_fd, POLL_IN, &MARK_TAIL) < 0 \
@@ -126,7 +129,7 @@ cdef void engine_close(nc_engine* g) noexcept nogil:
     close_fd(&g.guard_kick)
 
 
-# --- baton --------------------------------------------------------------------------------------------------------------
+# --- baton ------------------------------------------------------------------------------------------------------------
 
 cdef void baton_take(nc_engine* g) noexcept nogil:
     sys.pthread_mutex_lock(&g.baton)
@@ -142,7 +145,7 @@ cdef void baton_give(nc_engine* g) noexcept nogil:
         flush_dirty(g)
 
 
-# --- lists for the application --------------------------------------------------------------------------------------------
+# --- lists for the application ----------------------------------------------------------------------------------------
 
 cdef void engine_collect(nc_engine* g, nc_slot* t) noexcept nogil:
     cdef uint32_t bits
@@ -197,14 +200,16 @@ cdef void engine_collect(nc_engine* g, nc_slot* t) noexcept nogil:
     if t.session.pins is not NULL:
         tail = t.session.pins
         leaf_lock(&g.app_lock)
-        g.n_pins_bytes += tail.len
+        g.n_pins_bytes += <uint64_t>tail.len
         while tail.next is not NULL:
             tail = tail.next
-            g.n_pins_bytes += tail.len
+            g.n_pins_bytes += <uint64_t>tail.len
         tail.next = g.pins
         g.pins = t.session.pins
         leaf_unlock(&g.app_lock)
         t.session.pins = NULL
+        if g.n_pins_bytes > PINS_SOFT and xchg_u32(&g.pins_asked, 1) == 0:
+            g.ask_pins(g)
 
 
 cdef void collect_ratchet(nc_engine* g, nc_slot* t) noexcept nogil:
@@ -246,7 +251,7 @@ cdef void engine_told(nc_engine* g) noexcept nogil:
         sys.futex_wake(&g.generation, 0x7FFFFFFF)
 
 
-# --- one session's carrier --------------------------------------------------------------------------------------------------
+# --- one session's carrier --------------------------------------------------------------------------------------------
 
 cdef void slot_poll(nc_engine* g, nc_slot* t, int bits) noexcept nogil:
     if bits != t.poll_bits and not t.closed:
@@ -397,7 +402,7 @@ cdef void slot_ready(nc_engine* g, nc_slot* t, uint32_t bits, int64_t now) noexc
     slot_flush(g, t, now)
 
 
-# --- pump -------------------------------------------------------------------------------------------------------------------
+# --- pump -------------------------------------------------------------------------------------------------------------
 
 cdef void flush_dirty(nc_engine* g) noexcept nogil:
     cdef nc_slot* t
@@ -480,7 +485,7 @@ cdef void engine_pump(nc_engine* g) noexcept nogil:
     baton_give(g)
 
 
-# --- appending and flushing ----------------------------------------------------------------------------------------------------
+# --- appending and flushing -------------------------------------------------------------------------------------------
 
 cdef void engine_dirty(nc_engine* g, nc_slot* t) noexcept nogil:
     cdef uint64_t head
@@ -516,14 +521,14 @@ cdef int engine_appended(nc_engine* g, uint64_t n, int on_loop) noexcept nogil:
     return 0
 
 
-# --- blocked callers --------------------------------------------------------------------------------------------------------------
+# --- blocked callers --------------------------------------------------------------------------------------------------
 
 # The spin before a sleep: looks and yields. 1: something is ready.
 cdef int spin(nc_engine* g, int64_t now) noexcept nogil:
     cdef nc_report[4] report
     cdef int64_t until
     cdef long switches
-    if g.spin_ns < 1000 or now < g.spin_off_until:
+    if not g.spin_allowed or g.spin_ns < 1000 or now < g.spin_off_until:
         return 0
     until = now + g.spin_ns
     switches = sys.involuntary_switches()
@@ -542,7 +547,10 @@ cdef int spin(nc_engine* g, int64_t now) noexcept nogil:
 # Twice the moving average of recent waits; nothing once that is longer than the longest spin.
 cdef void learn(nc_engine* g, int64_t waited) noexcept nogil:
     g.wait_avg_ns += (waited - g.wait_avg_ns) // 8
-    g.spin_ns = 2 * g.wait_avg_ns if 2 * g.wait_avg_ns <= SPIN_NS and sys.n_cpus() >= 2 else (SPIN_NS if g.wait_avg_ns <= SPIN_NS and sys.n_cpus() >= 2 else 0)
+    if g.wait_avg_ns > SPIN_NS:
+        g.spin_ns = 0
+    else:
+        g.spin_ns = 2 * g.wait_avg_ns if 2 * g.wait_avg_ns < SPIN_NS else SPIN_NS
 
 
 cdef int role_run(nc_engine* g, int64_t until_ns) noexcept nogil:
@@ -559,21 +567,22 @@ cdef int role_run(nc_engine* g, int64_t until_ns) noexcept nogil:
         if load_seq_u32(&g.app_any):
             learn(g, now - began)
             return 1
+        if xchg_u32(&g.nudged, 0):
+            return 1                            # somebody woke this caller's waiter
         if now >= until_ns:
             return 0
         if spin(g, now):
             continue
         left = until_ns - now
         ms = <int>((left + 999999) // 1000000) if left < SLICE_NS else 1000
-        if load_seq_u32(&g.app_any):
+        if load_seq_u32(&g.app_any) or load_seq_u32(&g.nudged):
             continue
         rc = poller_wait(g.poller, report, 1, ms)
         if rc == defs.NC_EAGAIN or (rc == 0 and left >= SLICE_NS):
             return defs.NC_EAGAIN               # a signal, or time to look for one
 
 
-cdef int engine_wait(nc_engine* g, int64_t until_ns) noexcept nogil:
-    cdef uint32_t seen
+cdef int engine_wait(nc_engine* g, int64_t until_ns, uint32_t seen) noexcept nogil:
     cdef int64_t now, left
     cdef int rc
     if g.kind == ENGINE_CALLER and cas_u32(&g.role, 0, 1):
@@ -583,7 +592,6 @@ cdef int engine_wait(nc_engine* g, int64_t until_ns) noexcept nogil:
             fetch_add_u32(&g.generation, 1)
             sys.futex_wake(&g.generation, 1)    # one of them takes the role
         return rc
-    seen = load_seq_u32(&g.generation)
     fetch_add_u32(&g.sleepers, 1)
     rc = 0
     if load_seq_u32(&g.app_any) and g.kind == ENGINE_CALLER:
@@ -604,7 +612,7 @@ cdef int engine_wait(nc_engine* g, int64_t until_ns) noexcept nogil:
     return rc
 
 
-# --- guardian ----------------------------------------------------------------------------------------------------------------------
+# --- guardian ---------------------------------------------------------------------------------------------------------
 
 # Stands in for a program that is elsewhere. No Python, no allocation of crypto objects, all signals blocked.
 cdef void* guardian_main(void* arg) noexcept nogil:
@@ -665,8 +673,14 @@ cdef void tell(nc_engine* g) noexcept nogil:
 
 
 cdef void serve_tail(nc_engine* g) noexcept nogil:
+    cdef int64_t flushed = <int64_t>load_acq_u64(<uint64_t*>&g.flushed_at)
     if load_seq_u64(<uint64_t*>&g.dirty_head) == 0:
         store_rel_u32(&g.armed, 0)
+        return
+    if sys.now_ns() - flushed < FLUSH_FRESH_NS:
+        # The program is at it: what waits now is younger than the tail allows.
+        g.guardian_looks += 1
+        sys.timerfd_at(g.tail_fd, flushed + FLUSH_TAIL_NS)
         return
     baton_take(g)
     flush_dirty(g)
@@ -675,7 +689,7 @@ cdef void serve_tail(nc_engine* g) noexcept nogil:
     tell(g)
 
 
-# --- slots --------------------------------------------------------------------------------------------------------------------------
+# --- slots ------------------------------------------------------------------------------------------------------------
 
 # Room for one more index in the tables.
 cdef int index_grow(nc_engine* g) noexcept nogil:
@@ -725,7 +739,6 @@ cdef int engine_add(nc_engine* g, nc_slot* t) noexcept nogil:
 
 # The application has let go and the carrier is closed: nobody refers to the slot any more.
 cdef void slot_drop(nc_engine* g, nc_slot* t) noexcept nogil:
-    cdef nc_slot* at
     cdef nc_slot** link
     if t.all_prev is not NULL:
         t.all_prev.all_next = t.all_next

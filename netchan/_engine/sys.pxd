@@ -48,11 +48,6 @@ cdef extern from *:
     static inline void nc_futex_wake(uint32_t *word, int n) {
         syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
     }
-    static inline int nc_cpus(void) {
-        cpu_set_t set;
-        if (sched_getaffinity(0, sizeof set, &set) < 0) return 1;
-        return CPU_COUNT(&set);
-    }
     static inline long nc_involuntary(void) {
         struct rusage u;
         getrusage(RUSAGE_THREAD, &u);
@@ -87,7 +82,9 @@ cdef extern from *:
     int pthread_mutex_lock(pthread_mutex_t* m) noexcept nogil
     int pthread_mutex_trylock(pthread_mutex_t* m) noexcept nogil
     int pthread_mutex_unlock(pthread_mutex_t* m) noexcept nogil
-    int pthread_atfork(void (*prepare)() noexcept nogil, void (*parent)() noexcept nogil, void (*child)() noexcept nogil)
+    int pthread_atfork(
+        void (*prepare)() noexcept nogil, void (*parent)() noexcept nogil, void (*child)() noexcept nogil
+    )
     int thread_start "nc_thread_start"(pthread_t* t, void* (*fn)(void*) noexcept nogil, void* arg) noexcept nogil
     int thread_join "nc_thread_join"(pthread_t t, int64_t timeout_ns) noexcept nogil
     int sched_yield() noexcept nogil
@@ -96,7 +93,6 @@ cdef extern from *:
     int timerfd_at "nc_timerfd_at"(int fd, int64_t at_ns) noexcept nogil
     int futex_wait "nc_futex_wait"(uint32_t* word, uint32_t expect, int64_t timeout_ns) noexcept nogil
     void futex_wake "nc_futex_wake"(uint32_t* word, int n) noexcept nogil
-    int n_cpus "nc_cpus"() noexcept nogil
     long involuntary_switches "nc_involuntary"() noexcept nogil
     int last_errno "nc_errno"() noexcept nogil
 

@@ -21,6 +21,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -72,7 +73,7 @@ class ListenCounts:
     Attributes:
         accepted: connections taken from the kernel.
         handshakes_ok: handshakes that led to a session.
-        handshakes_failed: handshakes that did not, by reason (lower-case names of the codes, "connect", "carrier", ...).
+        handshakes_failed: handshakes that did not, by reason (lower-case names of the codes; "carrier", "fault").
         drained: connections that did not prove the gate and got no answer.
         refused: connections closed unread because a limit on strangers was reached.
         half_open: handshakes going on now.
@@ -111,6 +112,11 @@ class _Door:
         self.owner.on_door_error(self)
 
     def close_copy(self) -> None:
+        self.sock.close()
+
+    def on_stop(self) -> None:
+        if self.inode is not None:
+            _unlink(Path(self.address.path), self.inode)
         self.sock.close()
 
 
@@ -192,7 +198,7 @@ class Listening:
                     places[index] = error
             else:
                 self._unresolved += 1
-                resolve(address.host, address.port, lambda found, index=index: self._resolved(places, index, found))
+                resolve(address.host, address.port, partial(self._resolved, places, index))
         if not self._unresolved:
             self._bind_all(places)
 
@@ -454,9 +460,8 @@ class Listening:
 
 def _listen_error(address: Address, error: OSError) -> ListenError:
     why = (error.strerror or str(error)).lower()
-    found = ListenError(f"cannot listen on {address}: {why}; give another address, or port 0 for any free one")
-    found.errno, found.strerror = error.errno, None
-    return found
+    text = f"cannot listen on {address}: {why}; give another address, or port 0 for any free one"
+    return ListenError(text) if error.errno is None else ListenError(error.errno, text)
 
 
 def _is_stale(error: OSError, path: Path) -> bool:

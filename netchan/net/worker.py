@@ -23,6 +23,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Protocol
 
 GIVE_WAY_S: Final = 0.000_1
@@ -48,6 +49,9 @@ class Job(Protocol):
 
     def close_copy(self) -> None:
         """In a forked child: close the descriptor, tell nobody."""
+
+    def on_stop(self) -> None:
+        """The process ends: close the descriptor and leave nothing behind."""
 
 
 class Timer:
@@ -133,7 +137,7 @@ class Worker:
                 if key.data is None:
                     os.eventfd_read(self._wake)
                 else:
-                    self._guarded(key.data, lambda job=key.data, mask=mask: job.on_io(mask))
+                    self._guarded(key.data, partial(key.data.on_io, mask))
             while self._posted:
                 self._guarded(None, self._posted.popleft())
             self._run_timers()
@@ -141,6 +145,20 @@ class Worker:
                 job, _ = self._steps.popleft()
                 self._guarded(job, job.step)
                 time.sleep(GIVE_WAY_S)
+        for job in self._jobs():
+            self._guarded(None, job.on_stop)
+        self._selector.close()
+        self._forget_wake()
+
+    def _forget_wake(self) -> None:
+        """Close the descriptor; the number may be somebody else's from now on, so it is forgotten first."""
+        self._stopping = True
+        wake, self._wake = self._wake, -1
+        os.close(wake)
+
+    def _jobs(self) -> list[Job]:
+        jobs = [key.data for key in self._selector.get_map().values() if key.data is not None]
+        return list({id(job): job for job in jobs}.values())
 
     def _patience(self) -> float | None:
         if self._steps or self._posted:
@@ -170,11 +188,10 @@ class Worker:
 
     def close_copies(self) -> None:
         """In a forked child: close this process's copies of the descriptors; the parent's stay as they are."""
-        jobs = {id(key.data): key.data for key in self._selector.get_map().values() if key.data is not None}
-        for job in jobs.values():
+        for job in self._jobs():
             job.close_copy()
-        for fd in (self._selector.fileno(), self._wake):  # type: ignore[attr-defined]
-            os.close(fd)
+        os.close(self._selector.fileno())  # type: ignore[attr-defined,unused-ignore]
+        self._forget_wake()
 
 
 class _Process:
@@ -206,7 +223,7 @@ def running_worker() -> Worker | None:
 
 
 def forks() -> int:
-    """How many forks lie between the first process and this one: what is made here is usable while it stays the same."""
+    """Forks between the first process and this one: what is made here is usable while the figure stays the same."""
     return _process.forks
 
 
@@ -223,7 +240,7 @@ def _after_fork() -> None:
     _process.forks += 1
     found, _process.worker = _process.worker, None
     if found is not None:
-        # kept for ever: its selector must not be closed a second time by a finaliser, when the number is somebody else's
+        # kept for ever: no finaliser may close its selector again, when the number is somebody else's
         _process.graves.append(found)
         found.close_copies()
 

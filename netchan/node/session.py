@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from netchan.channel.codec import ID_ANY, ID_BYTES, Codec, codec_by_id, codec_for
 from netchan.config import Config, check_capacity
-from netchan.errors import ChannelError, Code, ConfigError, NetchanError, ProtocolError, channel_aborted, quote, session_lost
+from netchan.errors import (
+    ChannelError,
+    Code,
+    ConfigError,
+    NetchanError,
+    ProtocolError,
+    channel_aborted,
+    quote,
+    session_lost,
+)
 from netchan.net.dial import Link
 from netchan.net.manager import CLOSE_CLEAN, CLOSE_EXCEPTION, check_fork, log, remember_leaver
 from netchan.net.wait import Waiter, WaitQueue, leaf_lock
@@ -45,7 +54,7 @@ class _Name:
 
     Attributes:
         bound: the newest channel of the name that this side opened or got.
-        early: channels opened here that no offer has found yet.
+        early: channels opened here before anything was heard of an offer, oldest first.
         offers: numbers of offers that nobody has opened or got, oldest first.
     """
 
@@ -53,8 +62,20 @@ class _Name:
 
     def __init__(self) -> None:
         self.bound: RemoteEndpoint | None = None
-        self.early = 0
+        self.early: list[RemoteEndpoint] = []
         self.offers: list[int] = []
+
+    def waits_for(self, just_opened: RemoteEndpoint | None) -> bool:
+        """True if a fresh offer belongs to a channel that was opened here already; that channel is then settled.
+
+        The engine tells of no offer that found its channel at once, so a paired channel has had its offer; only one
+        that was opened while the news was on its way (``just_opened``) has it still coming.
+        """
+        self.early = [end for end in self.early if end is just_opened or not (end.paired or end.send_over)]
+        if not self.early:
+            return False
+        del self.early[0]
+        return True
 
 
 class _Hint(Waiter):
@@ -132,8 +153,9 @@ class PeerCore:
             entry.bound = endpoint
             if entry.offers:
                 del self._offers[entry.offers.pop(0)]
-            else:
-                entry.early += 1
+                return endpoint
+            entry.early.append(endpoint)
+        self.take_offers(endpoint)
         return endpoint
 
     def next_offer(self) -> RemoteEndpoint | None:
@@ -143,7 +165,7 @@ class PeerCore:
         with self._lock:
             if not self._offers:
                 return None
-            number, (name, codec_id, schema) = self._offers.popitem(last=False)
+            number, (name, codec_id, _schema) = self._offers.popitem(last=False)
             entry = self._names[name]
             entry.offers.remove(number)
         codec = codec_by_id(codec_id) or codec_for(Any)
@@ -157,8 +179,8 @@ class PeerCore:
         """True when ``next_offer`` would give a channel, or the iteration would end."""
         return bool(self._offers) or bool(self.session.over)
 
-    def take_offers(self) -> None:
-        """Enter what the engine has."""
+    def take_offers(self, just_opened: RemoteEndpoint | None = None) -> None:
+        """Enter what the engine has; ``just_opened``: the channel that this call follows."""
         fresh = 0
         for raw, codec_id, schema, _capacity, _flags in self.session.take_offers():
             try:
@@ -168,8 +190,8 @@ class PeerCore:
                 return
             with self._lock:
                 entry = self._names.setdefault(name, _Name())
-                if entry.early:
-                    entry.early -= 1
+                if entry.waits_for(just_opened):
+                    just_opened = None
                     continue
                 self._numbers += 1
                 self._offers[self._numbers] = (name, codec_id, schema)
@@ -205,6 +227,7 @@ class PeerCore:
             if endpoint.send_over and endpoint.recv_over and _arrived(endpoint, endpoint.sent()):
                 del self._open[key]
         for name, entry in list(self._names.items()):
+            entry.early = [end for end in entry.early if id(end) in self._open and not end.paired]
             if not entry.early and not entry.offers and (entry.bound is None or id(entry.bound) not in self._open):
                 del self._names[name]
 
@@ -295,9 +318,7 @@ class PeerCore:
             return
         values = sum(end.sent() for end in list(self._open.values()) if not _arrived(end, end.sent()))
         log.warning(
-            "process exits with an open session to %s: %d channels, of which some hold values that had not arrived (%d sent)"
-            if values
-            else "process exits with an open session to %s: %d channels, %d values under way",
+            "process exits with an open session to %s: %d channels; %d values in those that had not all arrived",
             self.link.node_id,
             len(self._open),
             values,
@@ -396,6 +417,9 @@ def _tell(reference: weakref.ref[PeerCore], call: Callable[[PeerCore], object]) 
 
 
 def _arrived(endpoint: RemoteEndpoint, position: int) -> bool:
+    if not endpoint.paired:
+        # nobody over there has opened it, so nobody reports; its few values (limits.unopened_*) travel before the close
+        return True
     try:
         return bool(endpoint.reached("received", position))
     except ChannelError:
@@ -417,13 +441,13 @@ def check_name(name: object) -> None:
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise ConfigError(f"channel name {ascii(name[:80])} holds a lone surrogate; give text that UTF-8 can carry") from None
+        raise ConfigError(f"channel name {name[:80]!a} holds a lone surrogate; give text for UTF-8") from None
     if not 1 <= size <= 255:
         raise ConfigError(f"channel name has {size} bytes of UTF-8; give 1 to 255")
     if any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in name):
-        raise ConfigError(f"channel name {ascii(name[:80])} holds a control character; give printable text")
+        raise ConfigError(f"channel name {name[:80]!a} holds a control character; give printable text")
     if name.startswith(RESERVED):
-        raise ConfigError(f"channel name {ascii(name[:80])}: names that begin with {RESERVED!r} are reserved; choose another")
+        raise ConfigError(f"channel name {name[:80]!a} begins with {RESERVED!r}, which is reserved; choose another")
 
 
 def _fits(codec: Codec, other_id: int, other_schema: bytes) -> bool:

@@ -146,7 +146,8 @@ class Meet:
                 yield f"task {task} selects", f"start {task}", self._park(_task(s, task, finished, PENDING), task, 1)
             return
         arms = self._arms(s, task)
-        mine = [e for kind, e in arms if kind != "r" and s.ends[e].offer in (OUT, BACK) and s.ends[e].owner == (task, finished)]
+        me = (task, finished)
+        mine = [e for kind, e in arms if kind != "r" and s.ends[e].offer in (OUT, BACK) and s.ends[e].owner == me]
         here = [e for kind, e in arms if kind == "r" and s.ends[e].fate == HERE]
         if phase == PENDING:
             early = "take before the answer" in self.broken
@@ -155,7 +156,8 @@ class Meet:
                     end = s.ends[e]
                     t = _end(s, e, fate=TAKEN, received=end.received + 1, due=end.due | {"POS"})
                     yield f"task {task} takes from stream {e}", f"take {task} {e}", self._finish(t, task)
-            if (not mine or "offers on every arm" in self.broken) and not here:
+            ready = here and "offers while a receive is ready" not in self.broken
+            if (not mine or "offers on every arm" in self.broken) and not ready:
                 for kind, e in arms:
                     end = s.ends[e]
                     if kind == "r" or end.offer != NONE or not s.up[self.path[e]]:
@@ -415,6 +417,7 @@ def mutants() -> list[tuple[str, Meet]]:
         ("equal ids", pair(ids=(1, 1))),
         ("take before the answer", pair(broken=broken("take before the answer"))),
         ("offers on every arm", fork(broken=broken("offers on every arm"))),
+        ("offers while a receive is ready", pair(broken=broken("offers while a receive is ready"))),
         ("unwanted offer stays", fork(cancels=1, broken=broken("unwanted offer stays"))),
         ("WANT without version", pair(2, broken=broken("WANT without version"))),
         ("WANT not repeated at resume", pair(cuts=1, broken=broken("WANT not repeated at resume"))),

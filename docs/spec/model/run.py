@@ -45,14 +45,15 @@ def full() -> Iterator[Model[Any]]:
     yield Stream(2, 3)
     yield Stream(2, 4, cancels=0, repeat=0)
     yield Stream(1, 3, cuts=2, loss=0)
-    yield Stream(2, 2, ends=ENDS)
-    yield Stream(1, 2, initial=2, ends=ENDS)
+    yield Stream(2, 2, ends=ENDS, cancels=0)
+    yield Stream(1, 3, initial=2, ends=("close", "stop"), repeat=0, cancels=0)
     yield Stream(2, 3, initial=1, ends=ENDS, repeat=0, cancels=0)
     yield Offers(1, 1, cancels=2, stop=True)
-    yield Offers(1, 2, stop=True, leaves=0)
-    yield Offers(2, 2)
+    yield Offers(1, 2, stop=True, leaves=0, repeat=0)
+    yield Offers(1, 2)
+    yield Offers(2, 2, leaves=0)
     yield Offers(2, 2, cancels=2, leaves=0, repeat=0, cuts=0, stop=True)
-    yield Offers(2, 2, cancels=2, leaves=0, repeat=0, loss=0, stop=True)
+    yield Offers(2, 2, cancels=2, leaves=0, repeat=0, loss=0)
     yield Offers(1, 3, leaves=0, repeat=0, loss=0)
     yield Offers(2, 3, leaves=0, repeat=0, cuts=0)
     yield Offers(2, 3, leaves=0, loss=0, cuts=0)
@@ -80,7 +81,8 @@ def row(result: Result) -> str:
     """Return one line of the table."""
     verdict = "hold" if result.problem is None else "FAIL"
     return (
-        f"{result.name:<9} {result.params:<84} {result.states:>9,} {result.edges:>12,} {result.seconds:>8.1f}  {verdict}"
+        f"{result.name:<9} {result.params:<84} {result.states:>9,} {result.edges:>12,} {result.seconds:>8.1f}"
+        f"  {verdict}"
     )
 
 
@@ -88,7 +90,8 @@ def together(name: str, models: Iterable[Model[Any]]) -> Result:
     """Check a family of models and add the figures up; stops at the first that fails."""
     total = Result("C select", name)
     count = 0
-    for count, model in enumerate(models, 1):
+    for model in models:
+        count += 1
         one = check(model)
         total.states += one.states
         total.edges += one.edges
