@@ -135,6 +135,7 @@ class TestOpen:
     def test_crossing_opens_pair_in_order(self) -> None:
         async def body() -> None:
             async with two() as (_, dialled, came):
+
                 async def side(peer: Peer, say: str) -> list[str]:
                     got = []
                     for n in range(20):
@@ -479,7 +480,9 @@ class TestDialErrors:
 
     def test_same_listener_at_two_addresses_sees_one_session(self) -> None:
         async def body() -> None:
-            async with netchan.listen([TCP, TCP.replace("127.0.0.1", "localhost")], identity=BOSS, trust="any") as listener:
+            async with netchan.listen(
+                [TCP, TCP.replace("127.0.0.1", "localhost")], identity=BOSS, trust="any"
+            ) as listener:
                 for _ in range(3):
                     async with netchan.dial(listener.addresses):
                         pass
