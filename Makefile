@@ -70,7 +70,7 @@ long: debug  ## ten million seals without a repeated nonce, on a checked build (
 	@rm -f build/.built
 
 model: $(VENV)/.stamp-test  ## explore the states of the protocol model in docs/spec
-	@$(PY) -m docs.spec.model
+	@$(PY) docs/spec/model.py
 
 clean:  ## remove everything that was built, and .venv
 	@rm -rf $(VENV) build dist *.egg-info docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
