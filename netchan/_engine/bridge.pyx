@@ -29,7 +29,7 @@ from netchan._core.frame cimport message_head
 from netchan._core.keys cimport keys_export, keys_may_update, keys_new, keys_path_add
 from netchan._core.keystore cimport ks_new
 from netchan._core.leaf cimport (
-    fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_seq_u32, load_seq_u64,
+    fetch_add_u32, fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_seq_u32, load_seq_u64,
     store_rel_u32, store_seq_u32, xchg_u32,
 )
 from netchan._core.provider cimport Provider, provider_table
@@ -221,13 +221,17 @@ cdef class Engine:
         """Move the sessions until ``waiter.woken`` or ``deadline`` (seconds of time.monotonic, None: no end)."""
         cdef nc_engine* g = self.g
         cdef int64_t until = INT64_MAX
+        cdef uint32_t wakes
         cdef int rc
         if deadline is not None:
             until = <int64_t>(<double>deadline * 1e9)
-        while not waiter.woken:
+        while True:
+            wakes = load_seq_u32(&g.wakes)      # before the look: a wake-up behind it ends the wait
+            if waiter.woken:
+                return
             check_fork(g)
             with nogil:
-                rc = engine_wait(g, until)
+                rc = engine_wait(g, until, wakes)
             if load_acq_u32(&g.app_any):
                 self.tell()
             if rc == defs.NC_EAGAIN:
@@ -238,6 +242,7 @@ cdef class Engine:
     def poke(self, waiter):
         """``waiter.woken`` was set by another thread: let its ``drive`` look."""
         cdef nc_engine* g = self.g
+        fetch_add_u32(&g.wakes, 1)
         if load_seq_u32(&g.role):
             engine_poke(g)
         engine_told(g)
