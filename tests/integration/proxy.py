@@ -170,7 +170,8 @@ class Proxy:
                         data, lose = data[: edit.at % len(data)], True
                     else:
                         data, end = edit.apply(data)
-                    link.applied.set()
+                    if data != unit:
+                        link.applied.set()
                 if data:
                     with link.lock[direction]:
                         drain.sendall(data)
