@@ -221,17 +221,17 @@ cdef class Engine:
         """Move the sessions until ``waiter.woken`` or ``deadline`` (seconds of time.monotonic, None: no end)."""
         cdef nc_engine* g = self.g
         cdef int64_t until = INT64_MAX
-        cdef uint32_t seen
+        cdef uint32_t wakes
         cdef int rc
         if deadline is not None:
             until = <int64_t>(<double>deadline * 1e9)
         while True:
-            seen = load_seq_u32(&g.generation)
+            wakes = load_seq_u32(&g.wakes)      # before the look: a wake-up behind it ends the wait
             if waiter.woken:
                 return
             check_fork(g)
             with nogil:
-                rc = engine_wait(g, until, seen)
+                rc = engine_wait(g, until, wakes)
             if load_acq_u32(&g.app_any):
                 self.tell()
             if rc == defs.NC_EAGAIN:
@@ -242,10 +242,9 @@ cdef class Engine:
     def poke(self, waiter):
         """``waiter.woken`` was set by another thread: let its ``drive`` look."""
         cdef nc_engine* g = self.g
-        store_seq_u32(&g.nudged, 1)
+        fetch_add_u32(&g.wakes, 1)
         if load_seq_u32(&g.role):
             engine_poke(g)
-        fetch_add_u32(&g.generation, 1)
         engine_told(g)
 
     cdef tell(self):
