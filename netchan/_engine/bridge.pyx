@@ -34,7 +34,7 @@ from netchan._core.leaf cimport (
 )
 from netchan._core.provider cimport Provider, provider_table
 from netchan._core.session cimport (
-    EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, end_mark, end_open, end_release,
+    EV_ACK, EV_RECV, EV_SEND, EV_STATE, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, end_mark, end_open, end_release,
     nc_end, nc_params, nc_session, session_close, session_init, session_ratchet_secret, session_ratchet_send,
     session_recv,
 )
@@ -770,6 +770,8 @@ cdef class StreamEnd:
 
     cdef on_ready(self, uint32_t bits):
         fetch_and_u32(&self.e.waiting, ~bits)
+        if bits & EV_STATE and load_acq_u32(&self.e.paired) and load_acq_u32(&self.e.in_.over) == OVER_ABORT:
+            in_discard(self.e.in_)              # what nobody may take any more is counted, and its memory goes
         if bits & EV_RECV and self.rx_waiters is not None:
             self.rx_waiters.wake_all() if self.recv_state() else self.rx_waiters.wake(max(<uint64_t>1, self.pending()))
         if bits & EV_SEND and self.tx_waiters is not None:
@@ -1131,6 +1133,13 @@ cdef class StreamEnd:
     cpdef uint64_t pending(self):
         """Values here, not yet taken."""
         return in_pending(self.e.in_) if load_acq_u32(&self.e.paired) else 0
+
+    def has(self, uint64_t n):
+        """True when n values are here, not yet taken; if not, ``rx_waiters`` are woken when more have come."""
+        if self.pending() >= n:
+            return True
+        fetch_or_u32(&self.e.waiting, EV_RECV)
+        return self.pending() >= n
 
     def stop_recv(self):
         """Take no more: what is here is discarded and counted. Idempotent."""

@@ -594,6 +594,7 @@ cdef int engine_wait(nc_engine* g, int64_t until_ns, uint32_t wakes) noexcept no
             fetch_add_u32(&g.generation, 1)
             sys.futex_wake(&g.generation, 1)    # one of them takes the role
         return rc
+    seen = load_seq_u32(&g.generation)
     fetch_add_u32(&g.sleepers, 1)
     rc = 0
     if load_seq_u32(&g.wakes) != wakes or (load_seq_u32(&g.app_any) and g.kind == ENGINE_CALLER):
