@@ -576,7 +576,7 @@ cdef int role_run(nc_engine* g, int64_t until_ns, uint32_t wakes) noexcept nogil
             continue
         left = until_ns - now
         ms = <int>((left + 999999) // 1000000) if left < SLICE_NS else 1000
-        if load_seq_u32(&g.app_any) or load_seq_u32(&g.nudged):
+        if load_seq_u32(&g.app_any) or load_seq_u32(&g.wakes) != wakes:
             continue
         rc = poller_wait(g.poller, report, 1, ms)
         if rc == defs.NC_EAGAIN or (rc == 0 and left >= SLICE_NS):
