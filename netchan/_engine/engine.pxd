@@ -167,7 +167,7 @@ cdef int engine_appended(nc_engine* g, uint64_t n, int on_loop) noexcept nogil
 # One turn of a loop's driver: everything that is ready, GIL released.
 cdef void engine_pump(nc_engine* g) noexcept nogil
 # A blocked caller: returns 1 when there is something for the application, 0 at until_ns, NC_EAGAIN when a signal came.
-# `seen`: generation as it was before the caller looked at its waiter, so that a wake-up in between is not slept through.
+# `seen`: generation as it was before the caller looked at its waiter: a wake-up in between is not slept through.
 cdef int engine_wait(nc_engine* g, int64_t until_ns, uint32_t seen) noexcept nogil
 # After the lists were emptied: lets the other blocked callers look.
 cdef void engine_told(nc_engine* g) noexcept nogil

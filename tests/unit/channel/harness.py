@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import netchan.channel.fronts as async_fronts
-import netchan.sync.fronts as sync_fronts
+from netchan.channel import fronts as async_fronts
+from netchan.sync import fronts as sync_fronts
 
 PATIENCE = 20.0
 """Seconds after which a call that should have returned is a failure."""

@@ -269,9 +269,8 @@ class TestPlaces:
         kind = want["type"]
         for other in (CONTROL, TRUNK, STREAM):
             anywhere = kind in (0, 2, 3) or kind >= 64
-            fits = anywhere or (
-                (other == CONTROL) == (kind < 0x20) and (kind < 0x20 or (other == TRUNK) == (kind == 0x30))
-            )
+            own = (kind >= 0x20) if other != CONTROL else (kind < 0x20)
+            fits = anywhere or (own and (other == CONTROL or (other == TRUNK) == (kind == 0x30)))
             if fits:
                 one(data, other)
             else:
@@ -319,11 +318,35 @@ class TestNames:
 
     @pytest.mark.parametrize(
         "raw",
-        [b"", b"a" * 256, b"\0", b"a\n", b"\x1f", b"\x7f", b"\xc2\x80", b"\xc2\x9f", b"\xff", b"\x80",
-         b"\xc0\x80", b"\xc1\xbf", b"\xe0\x9f\xbf", b"\xed\xa0\x80", b"\xf0\x8f\xbf\xbf", b"\xf4\x90\x80\x80",
-         b"\xf5\x80\x80\x80", b"a\xc3", b"a\xe2\x82", b"a\xf0\x90\x8d", b"\xc3(", b"\xe2(\xa1", b"\xe2\x82(",
-         b"\xf0(\x8c\xbc", b"\xf0\x90(\xbc", b"\xf0\x90\x8c("],
-    )  # fmt: skip
+        [
+            b"",
+            b"a" * 256,
+            b"\0",
+            b"a\n",
+            b"\x1f",
+            b"\x7f",
+            b"\xc2\x80",
+            b"\xc2\x9f",
+            b"\xff",
+            b"\x80",
+            b"\xc0\x80",
+            b"\xc1\xbf",
+            b"\xe0\x9f\xbf",
+            b"\xed\xa0\x80",
+            b"\xf0\x8f\xbf\xbf",
+            b"\xf4\x90\x80\x80",
+            b"\xf5\x80\x80\x80",
+            b"a\xc3",
+            b"a\xe2\x82",
+            b"a\xf0\x90\x8d",
+            b"\xc3(",
+            b"\xe2(\xa1",
+            b"\xe2\x82(",
+            b"\xf0(\x8c\xbc",
+            b"\xf0\x90(\xbc",
+            b"\xf0\x90\x8c(",
+        ],
+    )
     def test_name_is_refused(self, raw: bytes) -> None:
         assert not st.name_valid(raw)
 

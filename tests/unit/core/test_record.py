@@ -1,7 +1,4 @@
-"""Records of a stream path, and a session against a peer that does anything: splices, cuts, floods, lies.
-
-Spec: docs/spec/wire.md §3, §5.
-"""
+"""Records of a stream path, and a session against a peer that does anything (docs/spec/wire.md §3, §5)."""
 
 import random
 from collections.abc import Callable, Iterable
@@ -255,13 +252,23 @@ class TestTampering:
 
 
 FRAMES = {
-    "want": b"\x04\x10\0\0", "withdraw": b"\x05\x10\0", "withdrawn": b"\x06\x10\0\0", "challenge": b"\x0a12345678",
-    "response": b"\x0b12345678", "status": b"\x0c\0\0\0\0", "path close": b"\x0d\0\0",
+    "want": b"\x04\x10\0\0",
+    "withdraw": b"\x05\x10\0",
+    "withdrawn": b"\x06\x10\0\0",
+    "challenge": b"\x0a12345678",
+    "response": b"\x0b12345678",
+    "status": b"\x0c\0\0\0\0",
+    "path close": b"\x0d\0\0",
     "new cid": b"\x0e\0\0\0" + bytes(24),
-    "retire": b"\x0f\0\0", "addresses": b"\x10\0\0", "observed": b"\x11\0\0\0", "rekey with no ratchet": b"\x12\2\1\0",
+    "retire": b"\x0f\0\0",
+    "addresses": b"\x10\0\0",
+    "observed": b"\x11\0\0\0",
+    "rekey with no ratchet": b"\x12\2\1\0",
     "rekey out of turn": b"\x12\1\7" + bytes(32),
-    "locators": b"\x14\0", "ticket": b"\x15\0\0", "drain": b"\x16\0",
-}  # fmt: skip
+    "locators": b"\x14\0",
+    "ticket": b"\x15\0\0",
+    "drain": b"\x16\0",
+}
 
 
 class TestRefused:
@@ -377,23 +384,32 @@ class TestHarmless:
         peer.open(side.send())
         sent = end.out()["sent"]
         frames = [
-            st.put("pos", 17, sent, 3, 13, 70000), st.put("pos", 17, sent - 2, 2, 12, 65536),
+            st.put("pos", 17, sent, 3, 13, 70000),
+            st.put("pos", 17, sent - 2, 2, 12, 65536),
             st.put("pos", 17, 0, 0, 0, 0),
-            st.put("ask", 16, 0, 0), st.put("ask", 16, TOP, TOP), st.put("max_streams", 300), st.put("max_streams", 0),
-            st.put("ack", 0, side.state()["tx"] - 1, 0, side.state()["tx"] - 1), st.put("ack", 0, 0, 0, 0),
-            st.put("ack", 5, 2**40, 0, 2**40), st.put("ack", 0, 0, TOP, 0), st.put("stop", 16, 0, 0),
+            st.put("ask", 16, 0, 0),
+            st.put("ask", 16, TOP, TOP),
+            st.put("max_streams", 300),
+            st.put("max_streams", 0),
+            st.put("ack", 0, side.state()["tx"] - 1, 0, side.state()["tx"] - 1),
+            st.put("ack", 0, 0, 0, 0),
+            st.put("ack", 5, 2**40, 0, 2**40),
+            st.put("ack", 0, 0, TOP, 0),
+            st.put("stop", 16, 0, 0),
             st.put("stop", 999, 0, 0),
-            st.put("abort", 999, 2, 0, 0, b""), b"\x01", b"\0" * 40, b"\x40\x40\x05hello", st.put("ask", 999, 1, 1),
-        ]  # fmt: skip
+            st.put("abort", 999, 2, 0, 0, b""),
+            b"\x01",
+            b"\0" * 40,
+            b"\x40\x40\x05hello",
+            st.put("ask", 999, 1, 1),
+        ]
         rng = random.Random(4)
         for _ in range(300):
             side.recv(peer.seal(0, b"".join(rng.choices(frames, k=rng.randint(1, 5)))))
             peer.open(side.send() or b"")
         assert verdict(side) is None
         s = end.out()
-        assert (s["received"], s["taken"], s["max_msgs"], s["max_bytes"], s["over"]) == (sent, 3, 64, 70000, 0) or s[
-            "max_msgs"
-        ] == 13
+        assert (s["received"], s["taken"], s["max_msgs"], s["max_bytes"], s["over"]) == (sent, 3, 13, 70000, 0)
         assert end.send(b"w") == OK and side.state()["max_streams"] == 300
 
     @pytest.mark.parametrize(
@@ -432,8 +448,7 @@ class TestHarmless:
         side.recv(peer.seal(0, b"\x01"))
         side.now += S
         got = side.send()
-        assert isinstance(got, bytes)
-        assert len(got) > 20
+        assert isinstance(got, bytes) and len(got) > 20
         assert verdict(side) is None
 
     def test_echo_forcing_flood_has_one_answer(self) -> None:

@@ -1,4 +1,4 @@
-"""Sessions: two in virtual time over byte pipes; opening, moving, ending, time and loss (docs/spec/session.md)."""
+"""Two sessions in virtual time over byte pipes: opening, moving, ending, time, loss (docs/spec/session.md)."""
 
 import random
 from itertools import pairwise, product

@@ -1,4 +1,4 @@
-"""One direction of a channel: what sender and receiver keep (docs/spec/session.md §2, §4, §6, value.md)."""
+"""What the sender and the receiver of one direction keep (docs/spec/session.md §2, §4, §6, docs/spec/value.md)."""
 
 import random
 from typing import Any
