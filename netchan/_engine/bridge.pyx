@@ -34,9 +34,9 @@ from netchan._core.leaf cimport (
 )
 from netchan._core.provider cimport Provider, provider_table
 from netchan._core.session cimport (
-    EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, end_mark, end_open, end_release,
-    nc_end, nc_params, nc_session, session_close, session_init, session_ratchet_secret, session_ratchet_send,
-    session_recv,
+    EV_ACK, EV_RECV, EV_SEND, EV_STATE, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, end_mark, end_open,
+    end_release, nc_end, nc_params, nc_session, session_close, session_init, session_ratchet_secret,
+    session_ratchet_send, session_recv,
 )
 from netchan._core.stream cimport (
     OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_NOT, OVER_STOPPED, in_advance, in_copy, in_discard, in_over, in_peek,
@@ -221,17 +221,17 @@ cdef class Engine:
         """Move the sessions until ``waiter.woken`` or ``deadline`` (seconds of time.monotonic, None: no end)."""
         cdef nc_engine* g = self.g
         cdef int64_t until = INT64_MAX
-        cdef uint32_t seen
+        cdef uint32_t wakes
         cdef int rc
         if deadline is not None:
             until = <int64_t>(<double>deadline * 1e9)
         while True:
-            seen = load_seq_u32(&g.generation)
+            wakes = load_seq_u32(&g.wakes)      # before the look: a wake-up behind it ends the wait
             if waiter.woken:
                 return
             check_fork(g)
             with nogil:
-                rc = engine_wait(g, until, seen)
+                rc = engine_wait(g, until, wakes)
             if load_acq_u32(&g.app_any):
                 self.tell()
             if rc == defs.NC_EAGAIN:
@@ -242,10 +242,9 @@ cdef class Engine:
     def poke(self, waiter):
         """``waiter.woken`` was set by another thread: let its ``drive`` look."""
         cdef nc_engine* g = self.g
-        store_seq_u32(&g.nudged, 1)
+        fetch_add_u32(&g.wakes, 1)
         if load_seq_u32(&g.role):
             engine_poke(g)
-        fetch_add_u32(&g.generation, 1)
         engine_told(g)
 
     cdef tell(self):
@@ -771,6 +770,8 @@ cdef class StreamEnd:
 
     cdef on_ready(self, uint32_t bits):
         fetch_and_u32(&self.e.waiting, ~bits)
+        if bits & EV_STATE and load_acq_u32(&self.e.paired) and load_acq_u32(&self.e.in_.over) == OVER_ABORT:
+            in_discard(self.e.in_)              # what nobody may take any more is counted, and its memory goes
         if bits & EV_RECV and self.rx_waiters is not None:
             self.rx_waiters.wake_all() if self.recv_state() else self.rx_waiters.wake(max(<uint64_t>1, self.pending()))
         if bits & EV_SEND and self.tx_waiters is not None:
@@ -1132,6 +1133,13 @@ cdef class StreamEnd:
     cpdef uint64_t pending(self):
         """Values here, not yet taken."""
         return in_pending(self.e.in_) if load_acq_u32(&self.e.paired) else 0
+
+    def has(self, uint64_t n):
+        """True when n values are here, not yet taken; if not, ``rx_waiters`` are woken when more have come."""
+        if self.pending() >= n:
+            return True
+        fetch_or_u32(&self.e.waiting, EV_RECV)
+        return self.pending() >= n
 
     def stop_recv(self):
         """Take no more: what is here is discarded and counted. Idempotent."""
