@@ -1,7 +1,7 @@
-# _fuzz_session: fuzz targets over frames, streams, records and sessions. Test-only, never in a wheel; used by tests/fuzz.
+# _fuzz_session: fuzz targets over frames, streams, records and sessions. Test-only, never in a wheel.
 #
-# The contract of a target is in _fuzz.pxd. The session targets share one key store and one context cache of the process,
-# made at import; every run begins and ends its own sessions in them.
+# The contract of a target is in _fuzz.pxd. The session targets share one key store and one context cache of the
+# process, made at import; every run begins and ends its own sessions in them.
 
 from libc.stdint cimport uint8_t
 

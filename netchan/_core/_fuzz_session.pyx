@@ -1,7 +1,8 @@
 """Fuzz targets over frames, streams, records and sessions. Test-only, never in a wheel.
 
 Layer: beside _core. ``run(name, data)`` is for the corpus test; libFuzzer reaches the C functions directly.
-``session_frames`` seals the frames of the input under the right keys, so that the state machine behind the records is what is fuzzed.
+``session_frames`` seals the frames of the input under the right keys, so that the state machine behind the
+records is what is fuzzed.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -9,7 +10,6 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from netchan._core cimport defs
-from netchan._core.crypto cimport nc_crypto
 from netchan._core.ctxcache cimport cache_new, nc_cache
 from netchan._core.cursor cimport nc_rd, nc_wr, rd_bytes, rd_init, rd_left, rd_u8, rd_u16, wr_init
 from netchan._core.frame cimport frame_next, frame_next_range, message_head, nc_frame
@@ -18,13 +18,13 @@ from netchan._core.keystore cimport ks_new, nc_keystore
 from netchan._core.provider cimport Provider, cipher_id_of, provider_table
 from netchan._core.record cimport nc_sealer, record_head_size, record_seal
 from netchan._core.session cimport (
-    EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, SESSION_OVER, SESSION_UP, end_mark,
-    end_open, end_release, end_request, nc_end, nc_params, nc_session, session_deadline, session_free, session_init,
-    session_next_offer, session_next_ready, session_on_deadline, session_recv, session_send,
+    REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, SESSION_OVER, end_mark, end_open, end_release, end_request,
+    nc_end, nc_params, nc_session, session_deadline, session_free, session_init, session_next_offer,
+    session_next_ready, session_on_deadline, session_recv, session_send,
 )
 from netchan._core.stream cimport (
-    OVER_ABORT, OVER_ABORT_AFTER, OVER_NOT, OVER_STOPPED, in_advance, in_copy, in_data, in_discard, in_free, in_init, in_over,
-    in_peek, in_pos, nc_in, nc_msg, nc_seg, out_append, out_close, out_end,
+    OVER_ABORT, OVER_ABORT_AFTER, OVER_NOT, OVER_STOPPED, in_advance, in_copy, in_data, in_discard, in_free, in_init,
+    in_over, in_peek, in_pos, nc_in, nc_msg, out_append, out_close, out_end,
 )
 
 from netchan._core import provider as provider_module
@@ -113,8 +113,8 @@ cdef int fuzz_frame(const uint8_t* data, size_t n) noexcept nogil:
             return 9
 
 
-# The first two bytes: how many bytes the stream has; then its bytes; then steps (op, offset u16, length u16) that give parts of
-# it in any order. The oracle parses the bytes at once.
+# The first two bytes: how many bytes the stream has; then its bytes; then steps (op, offset u16, length u16) that give
+# parts of it in any order. The oracle parses the bytes at once.
 cdef int fuzz_stream_in(const uint8_t* data, size_t n) noexcept nogil:
     cdef nc_in s
     cdef int rc
@@ -200,19 +200,21 @@ cdef int stream_steps(nc_in* s, const uint8_t* data, size_t n) noexcept nogil:
         msgs = s.msgs
         rc = in_data(s, offset, bytes_ + offset, length, 1 if op & 1 and offset + length == total else 0, 2000)
         if rc < 0:
-            if rc != defs.NC_ECREDIT and rc != defs.NC_ELIMIT and rc != defs.NC_ESTATE and rc != defs.NC_EFRAME and rc != defs.NC_EAGAIN:
+            if (rc != defs.NC_ECREDIT and rc != defs.NC_ELIMIT and rc != defs.NC_ESTATE and rc != defs.NC_EFRAME
+                    and rc != defs.NC_EAGAIN):
                 return 8
             if rc != defs.NC_EAGAIN:
                 return 0
-        if s.received > total or s.end > s.received or s.msgs < msgs or s.started < s.msgs or s.started > s.granted_msgs:
+        if (s.received > total or s.end > s.received or s.msgs < msgs or s.started < s.msgs
+                or s.started > s.granted_msgs):
             return 9
-        if s.preface_done and s.received >= preface and s.preface_len and memcmp(s.preface, bytes_ + (preface - s.preface_len),
-                                                                                s.preface_len) != 0:
+        if (s.preface_done and s.received >= preface and s.preface_len
+                and memcmp(s.preface, bytes_ + (preface - s.preface_len), s.preface_len) != 0):
             return 10
     return 0
 
 
-# --- sessions -------------------------------------------------------------------------------------------------------------
+# --- sessions ---------------------------------------------------------------------------------------------------------
 
 cdef struct nc_arena_of_one:        # one session under attack and what the attacker holds
     nc_session s
@@ -313,14 +315,17 @@ cdef int arena_check(nc_arena_of_one* a) noexcept nogil:
             continue
         if e.refs == 0 or e.refs > 8:
             return 23
-        if e.out.acked > e.out.sent or e.out.sent > e.out.appended or e.out.received > e.out.sent or e.out.taken > e.out.accepted:
+        if (e.out.acked > e.out.sent or e.out.sent > e.out.appended or e.out.received > e.out.sent
+                or e.out.taken > e.out.accepted):
             return 24
         if e.out.sent > e.out.max_bytes or e.out.sent_msgs > e.out.accepted:
             return 25
-        if e.paired and (e.in_.received > e.in_.granted_bytes or e.in_.started > e.in_.granted_msgs or e.in_.taken > e.in_.msgs
+        if e.paired and (e.in_.received > e.in_.granted_bytes or e.in_.started > e.in_.granted_msgs
+                         or e.in_.taken > e.in_.msgs
                          or e.in_.gaps.len > <uint32_t>defs.GAPS_MAX or e.in_.window > <uint64_t>defs.STREAM_BYTES_MAX):
             return 26
-        if a.s.state == SESSION_OVER and e.out.over == OVER_NOT and e.out.id:    # without an id: opened since, cut by the next send
+        # Without an id it was opened since and is cut by the next send.
+        if a.s.state == SESSION_OVER and e.out.over == OVER_NOT and e.out.id:
             return 27
     return 0
 
@@ -368,7 +373,7 @@ cdef int arena_close(nc_arena_of_one* a) noexcept nogil:
     return rc
 
 
-# Steps: op u8; below 0x80 a record (tag from the op, length u16, frames), else an act of the application or of the clock.
+# Steps: op u8; below 0x80 a record (tag from the op, length u16, frames), else an act of application or clock.
 cdef int fuzz_session_frames(const uint8_t* data, size_t n) noexcept nogil:
     cdef nc_arena_of_one* a = arena_make()
     cdef int rc, end

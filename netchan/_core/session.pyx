@@ -693,7 +693,9 @@ cdef void on_pos(nc_session* s, nc_frame* f) noexcept nogil:
 
 # The sender of a channel that nobody has opened here asks whether its bytes have come: they have, or it is said later.
 cdef void answer_offer(nc_session* s, nc_offer* o) noexcept nogil:
-    if not load_acq_u32(&o.in_.asked) or o.in_.received < o.in_.ask_received or o.in_.told_received >= o.in_.ask_received:
+    if not load_acq_u32(&o.in_.asked) or o.in_.received < o.in_.ask_received:
+        return
+    if o.in_.told_received >= o.in_.ask_received:
         return
     if not o.pos_due:
         o.pos_due = 1
@@ -703,7 +705,7 @@ cdef void answer_offer(nc_session* s, nc_offer* o) noexcept nogil:
 
 cdef void on_ask(nc_session* s, nc_frame* f) noexcept nogil:
     cdef nc_end* e = <nc_end*>idmap_get(&s.ins, f.stream)
-    cdef nc_offer* o
+    cdef nc_offer* o = NULL
     cdef nc_in* i
     if e is NULL:
         o = <nc_offer*>idmap_get(&s.offers, f.stream)
@@ -717,7 +719,7 @@ cdef void on_ask(nc_session* s, nc_frame* f) noexcept nogil:
     if f.b > i.ask_taken:
         i.ask_taken = f.b
     store_rel_u32(&i.asked, 1)
-    if e is NULL:
+    if o is not NULL:
         answer_offer(s, o)
     elif in_pos_due(i):
         want_ctl(s, e, CTL_POS)

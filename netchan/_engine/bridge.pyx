@@ -29,14 +29,14 @@ from netchan._core.frame cimport message_head
 from netchan._core.keys cimport nc_keys_warning, keys_take_warning, keys_export, keys_may_update, keys_new, keys_path_add
 from netchan._core.keystore cimport ks_new
 from netchan._core.leaf cimport (
-    fetch_add_u32, fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_seq_u32, load_seq_u64,
-    store_rel_u32, store_seq_u32, xchg_u32,
+    fetch_add_u32, fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_seq_u32,
+    load_seq_u64, store_rel_u32, store_seq_u32, xchg_u32,
 )
 from netchan._core.provider cimport Provider, provider_table
 from netchan._core.session cimport (
-    EV_ACK, EV_RECV, EV_SEND, EV_STATE, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, end_mark, end_open, end_release,
-    nc_end, nc_params, nc_session, session_close, session_init, session_ratchet_secret, session_ratchet_send,
-    session_recv,
+    EV_ACK, EV_RECV, EV_SEND, EV_STATE, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, end_mark, end_open,
+    end_release, nc_end, nc_params, nc_session, session_close, session_init, session_ratchet_secret,
+    session_ratchet_send, session_recv,
 )
 from netchan._core.stream cimport (
     OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_NOT, OVER_STOPPED, in_advance, in_copy, in_discard, in_over, in_peek,

@@ -24,7 +24,7 @@ LIMIT_S = 3.0
 AT_ONCE = 24
 VALUES = 120
 STALL_S = 12.0
-"""A record that claims to be longer than all that follows is told from silence only by the time limit of a path (10 s)."""
+"""A record that claims to be longer than all that follows is told from silence by a time limit only (10 s)."""
 KINDS = ("flip", "zero", "drop", "insert", "repeat", "swap", "cut", "lose")
 
 
@@ -232,8 +232,10 @@ class TestHandshakeBytes:
                 served = await goods
                 after = listener.stats()
                 moved = (
-                    after.drained - stats.drained
-                    + sum(after.handshakes_failed.values()) - sum(stats.handshakes_failed.values())
+                    after.drained
+                    - stats.drained
+                    + sum(after.handshakes_failed.values())
+                    - sum(stats.handshakes_failed.values())
                 )
                 lost = sum("SessionLost" in case.ends for case in cases)
                 tell(f"handshake (seed {seed})", cases, f"; counters + {moved}, good peers meanwhile {served}")
