@@ -12,10 +12,12 @@ from typing import Any
 
 from netchan import Identity
 from netchan._core import _selftest_session as core
+from netchan.channel.codec import codec_for
 from netchan.net.handshake import Established, Failed, HandshakeConfig, Initiator, Send
 from netchan.net.identity import parse_node_id
 from netchan.net.trust import make_policy
 
+BYTES = codec_for(bytes)
 CONTROL = 0
 FIRST_STREAM = 16
 DATA_LEN = 0x24
@@ -29,10 +31,10 @@ def varint(n: int) -> bytes:
     raise ValueError(n)
 
 
-def preface(name: bytes, *, codec: int = 2, capacity: int | None = None) -> bytes:
-    """Stream preface of wire.md section 6.3."""
+def preface(name: bytes, *, capacity: int | None = None) -> bytes:
+    """Stream preface of wire.md section 6.3, for a channel of bytes."""
     figure = 0 if capacity is None else capacity + 1
-    body = b"\0" + varint(len(name)) + name + varint(codec) + bytes(16) + varint(figure) + b"\x01\0" + varint(0)
+    body = b"\0" + varint(len(name)) + name + varint(BYTES.id) + BYTES.schema_hash + varint(figure) + b"\x01\0" + varint(0)
     return varint(len(body)) + body
 
 
