@@ -16,7 +16,7 @@ LINTED = $(wildcard netchan tests tools examples bench docs setup.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo build debug test lint format docs bench bench-quick fuzz sanitize model clean
+.PHONY: help demo build debug test lint format docs bench bench-quick fuzz sanitize long model clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ demo: build/.built  ## two processes, one encrypted channel, a stream of values;
 
 build: build/.built  ## compile in place (only what has changed)
 
-debug: $(VENV)/.stamp-test  ## compile in place with run-time checks, counters and line tracing
+debug: $(VENV)/.stamp-test  ## compile in place with run-time checks, counters and the nonce check
 	@rm -f build/.built
 	@NETCHAN_DEBUG=1 $(PY) setup.py -q build_ext --inplace
 
@@ -70,7 +70,7 @@ long: debug  ## ten million seals without a repeated nonce, on a checked build (
 	@rm -f build/.built
 
 model: $(VENV)/.stamp-test  ## explore the states of the protocol model in docs/spec
-	@$(PY) -m docs.spec.model
+	@$(PY) docs/spec/model.py
 
 clean:  ## remove everything that was built, and .venv
 	@rm -rf $(VENV) build dist *.egg-info docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis

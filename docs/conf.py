@@ -11,7 +11,7 @@ copyright = "the netchan authors"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_build", "changes"]
+exclude_patterns = ["_build", "changes", "plan"]
 suppress_warnings = ["toc.empty_glob"]  # a part may still be empty
 
 myst_enable_extensions = ["colon_fence", "deflist"]

@@ -2,7 +2,8 @@
 
 from importlib.util import find_spec
 
-if find_spec("netchan._core.errors") is None or not str(find_spec("netchan._core.errors").origin).endswith((".so", ".pyd")):  # type: ignore[union-attr]
+_spec = find_spec("netchan._core.errors")
+if _spec is None or not str(_spec.origin).endswith((".so", ".pyd")):
     raise ImportError(
         "netchan's compiled core is not built in this source tree; "
         "run `make build` (or `python setup.py build_ext --inplace`), or install the package with `pip install .`"

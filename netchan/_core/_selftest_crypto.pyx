@@ -1,6 +1,7 @@
 """Opens the record-layer cryptography to pytest; test-only, never in wheels.
 
-Layer: _core, rung g: above all that it opens; nothing imports it but tests. Each class is a thin handle around one C struct.
+Layer: _core, rung g: above all that it opens; nothing imports it but tests. Each class is a thin handle around one C
+struct.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -419,7 +420,9 @@ cdef class Keys:
         with nogil:
             for i in range(first, first + <uint64_t>rounds):
                 keys_seal(self.k, self.store.c, 0, i, 16, head, 5, buf, size, 0)
-                good += keys_open(peer.k, peer.store.c, 0, i, keys_epoch_byte(self.k), 16, head, 5, buf, size + 16, 0, 0)
+                good += keys_open(
+                    peer.k, peer.store.c, 0, i, keys_epoch_byte(self.k), 16, head, 5, buf, size + 16, 0, 0
+                )
         end = clock_ns()
         free(buf)
         if good != rounds:

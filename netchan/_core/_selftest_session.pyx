@@ -39,6 +39,12 @@ from netchan._core.stream cimport (
 
 from netchan._core import provider as provider_module
 
+RC = {
+    "OK": defs.NC_OK, "EAGAIN": defs.NC_EAGAIN, "ETRUNC": defs.NC_ETRUNC, "EFRAME": defs.NC_EFRAME, "ELIMIT": defs.NC_ELIMIT,
+    "ECRYPTO": defs.NC_ECRYPTO, "ECLOSED": defs.NC_ECLOSED, "ENOMEM": defs.NC_ENOMEM, "EINVAL": defs.NC_EINVAL,
+    "ESPACE": defs.NC_ESPACE, "ESTATE": defs.NC_ESTATE, "ECREDIT": defs.NC_ECREDIT, "EEXHAUSTED": defs.NC_EEXHAUSTED,
+}
+
 cdef nc_keystore* STORE = NULL          # shared by all sides; sessions in it are told apart by their serial
 cdef nc_cache* CACHE = NULL
 cdef Provider PROVIDER = None
@@ -771,6 +777,7 @@ cdef class Pair:
         cdef int64_t until = self.a.now + ns
         cdef int64_t at
         cdef int guard = 0
+        self.run()
         while True:
             at = min(self.a.deadline(), self.b.deadline())
             if at > until:

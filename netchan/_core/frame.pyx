@@ -239,7 +239,9 @@ cdef int parse_stream_rest(nc_rd* r, nc_frame* f) noexcept nogil:
         rc = rd_two(r, &f.a, &f.b)
         if rc >= 0:
             rc = rd_u8(r, &f.flags)
-        return rc if rc < 0 else rd_two(r, &f.c, &f.d)
+        if rc >= 0:
+            rc = rd_two(r, &f.c, &f.d)
+        return defs.NC_EFRAME if rc >= 0 and (f.flags < 1 or f.flags > 3) else rc
     if f.type == defs.FRAME_PARITY:
         rc = rd_three(r, &f.a, &f.b, &f.c)
         if rc >= 0:

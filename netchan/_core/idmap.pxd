@@ -1,7 +1,7 @@
 # idmap: stream id -> pointer, open addressing with a random multiplier. Layer: _core, rung c.
 #
-# The peer chooses ids, so the hash is keyed (security.md §1.9 of the design: no chosen collisions). Grows by doubling up to
-# `max` entries, then NC_ELIMIT; key 0 is not a key. Threads: belongs to its owner.
+# The peer chooses ids, so the hash is keyed: it cannot choose collisions. Grows by doubling up to `max` entries, then
+# NC_ELIMIT; key 0 is not a key. Threads: belongs to its owner.
 
 from libc.stdint cimport uint32_t, uint64_t
 

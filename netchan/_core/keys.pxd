@@ -108,7 +108,7 @@ cdef int keys_mix_announced(nc_keys *k, nc_cache *c, uint32_t epoch, const uint8
 # What is due now: an ordinary update, old keys to wipe. 1 = our epoch changed, 0 = not, negative as keys_update.
 cdef int keys_tick(nc_keys *k, nc_cache *c, int64_t now_ns) noexcept nogil
 cdef int64_t keys_deadline(const nc_keys *k) noexcept nogil                      # next useful keys_tick, -1 = none
-cdef int keys_take_warning(nc_keys *k, nc_keys_warning *out) noexcept nogil      # 1 once, when the threshold was crossed
+cdef int keys_take_warning(nc_keys *k, nc_keys_warning *out) noexcept nogil      # 1 once, when the limit nears
 
 # --- records ---
 # As aead_seal and aead_seal2, under the key of (tag, our epoch) for a path of keys_path_add. number: grows on each path
@@ -116,9 +116,9 @@ cdef int keys_take_warning(nc_keys *k, nc_keys_warning *out) noexcept nogil     
 # (hard limit: an update must come first), NC_EFORK (forked child), NC_ECRYPTO.
 cdef int keys_seal(nc_keys *k, nc_cache *c, int path, uint64_t number, uint64_t tag, const uint8_t *aad, size_t aad_len,
                    uint8_t *buf, size_t n, int64_t now_ns) noexcept nogil
-cdef int keys_seal2(nc_keys *k, nc_cache *c, int path, uint64_t number, uint64_t tag, const uint8_t *aad, size_t aad_len,
-                    const uint8_t *head, size_t head_len, const uint8_t *body, size_t body_len, uint8_t *out,
-                    int64_t now_ns) noexcept nogil
+cdef int keys_seal2(nc_keys *k, nc_cache *c, int path, uint64_t number, uint64_t tag, const uint8_t *aad,
+                    size_t aad_len, const uint8_t *head, size_t head_len, const uint8_t *body, size_t body_len,
+                    uint8_t *out, int64_t now_ns) noexcept nogil
 # 1 = the tag holds (state may have moved to the next epoch); 0 = it does not, nothing moved but the count of failures;
 # NC_ECRYPTO = epoch not accepted on this path; NC_EEXHAUSTED = failed_max reached: close the session; NC_EINVAL (path);
 # NC_EFORK. The caller has made sure that tag is an open stream or may be opened. old_until_ns: on a datagram path, how

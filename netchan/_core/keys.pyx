@@ -332,9 +332,9 @@ cdef int keys_seal(nc_keys *k, nc_cache *c, int path, uint64_t number, uint64_t 
     return keys_seal2(k, c, path, number, tag, aad, aad_len, buf, n, NULL, 0, buf, now_ns)
 
 
-cdef int keys_seal2(nc_keys *k, nc_cache *c, int path, uint64_t number, uint64_t tag, const uint8_t *aad, size_t aad_len,
-                    const uint8_t *head, size_t head_len, const uint8_t *body, size_t body_len, uint8_t *out,
-                    int64_t now_ns) noexcept nogil:
+cdef int keys_seal2(nc_keys *k, nc_cache *c, int path, uint64_t number, uint64_t tag, const uint8_t *aad,
+                    size_t aad_len, const uint8_t *head, size_t head_len, const uint8_t *body, size_t body_len,
+                    uint8_t *out, int64_t now_ns) noexcept nogil:
     cdef nc_keys_path *p
     cdef nc_key_meta *m
     cdef nc_ctx *ctx
@@ -446,7 +446,8 @@ cdef int keys_open(nc_keys *k, nc_cache *c, int path, uint64_t number, uint8_t e
     return 1
 
 
-cdef int mono_check(nc_keys_mono *table, uint32_t epoch, uint64_t tag, uint32_t path_id, uint64_t number) noexcept nogil:
+cdef int mono_check(nc_keys_mono *table, uint32_t epoch, uint64_t tag, uint32_t path_id,
+                    uint64_t number) noexcept nogil:
     cdef uint64_t x = (tag * <uint64_t>0x9E3779B97F4A7C15 + path_id) * <uint64_t>0xD6E8FEB86659FD93
     cdef uint32_t first = <uint32_t>(x >> 40)
     cdef nc_keys_mono *e = NULL

@@ -87,10 +87,11 @@ cdef int ks_expand(nc_keystore *s, const uint8_t *prk, const char *label, size_t
                    const uint8_t *context, size_t context_len, uint8_t *out, size_t out_len) noexcept nogil
 
 # Place of a stored key, or -1; places >= n_slots are beside the table. Counts as a use.
-cdef int32_t ks_find(nc_keystore *s, const nc_key_owner *owner, uint64_t tag, uint32_t epoch, uint8_t dir) noexcept nogil
-# Derives a key from a master and stores it: in the table, or beside it until ks_confirm. Returns its place, or NC_ECRYPTO.
-cdef int32_t ks_make(nc_keystore *s, nc_key_owner *owner, const uint8_t *master, uint64_t tag, uint32_t epoch, uint8_t dir,
-                     bint beside) noexcept nogil
+cdef int32_t ks_find(nc_keystore *s, const nc_key_owner *owner, uint64_t tag, uint32_t epoch,
+                     uint8_t dir) noexcept nogil
+# Derives a key from a master and stores it: in the table, or beside it until ks_confirm. Its place, or NC_ECRYPTO.
+cdef int32_t ks_make(nc_keystore *s, nc_key_owner *owner, const uint8_t *master, uint64_t tag, uint32_t epoch,
+                     uint8_t dir, bint beside) noexcept nogil
 cdef int32_t ks_confirm(nc_keystore *s, int32_t place) noexcept nogil       # its tag held: into the table; new place
 # Wipes stored keys of an owner: those of one direction byte and epoch, or (ks_forget_all) every one. Returns how many.
 cdef int ks_forget(nc_keystore *s, const nc_key_owner *owner, uint8_t dir, uint32_t epoch) noexcept nogil

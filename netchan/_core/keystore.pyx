@@ -141,7 +141,8 @@ cdef inline bint is_it(const nc_key_meta *m, const nc_key_owner *owner, uint64_t
     return m.owner == owner and m.tag == tag and m.epoch == epoch and m.dir == dir
 
 
-cdef int32_t ks_find(nc_keystore *s, const nc_key_owner *owner, uint64_t tag, uint32_t epoch, uint8_t dir) noexcept nogil:
+cdef int32_t ks_find(nc_keystore *s, const nc_key_owner *owner, uint64_t tag, uint32_t epoch,
+                     uint8_t dir) noexcept nogil:
     cdef uint32_t first = <uint32_t>(hash_of(s, owner, tag, epoch, dir) & (s.n_slots - 1)) & ~<uint32_t>(KS_WAYS - 1)
     cdef uint32_t i
     for i in range(first, first + KS_WAYS):
@@ -155,8 +156,8 @@ cdef int32_t ks_find(nc_keystore *s, const nc_key_owner *owner, uint64_t tag, ui
     return -1
 
 
-cdef int32_t ks_make(nc_keystore *s, nc_key_owner *owner, const uint8_t *master, uint64_t tag, uint32_t epoch, uint8_t dir,
-                     bint beside) noexcept nogil:
+cdef int32_t ks_make(nc_keystore *s, nc_key_owner *owner, const uint8_t *master, uint64_t tag, uint32_t epoch,
+                     uint8_t dir, bint beside) noexcept nogil:
     cdef uint8_t context[9]
     cdef uint64_t x = hash_of(s, owner, tag, epoch, dir)
     cdef uint32_t mark = <uint32_t>(x >> 32) | 1
@@ -236,7 +237,8 @@ cdef uint32_t room(nc_keystore *s, uint64_t x) noexcept nogil:
     return best
 
 
-cdef void claim(nc_keystore *s, uint32_t i, nc_key_owner *owner, uint64_t tag, uint32_t epoch, uint8_t dir) noexcept nogil:
+cdef void claim(nc_keystore *s, uint32_t i, nc_key_owner *owner, uint64_t tag, uint32_t epoch,
+                uint8_t dir) noexcept nogil:
     cdef nc_key_meta *m = &s.meta[i]
     s.clock += 1
     m.owner = owner

@@ -1,4 +1,5 @@
-# provider: finds a crypto library, proves it, and hands out its function tables. Layer: _core, rung d. Python side only.
+# provider: finds a crypto library, proves it, and hands out its function tables.
+# Layer: _core, rung d. Python side only.
 from libc.stdint cimport uint8_t
 
 from netchan._core cimport crypto

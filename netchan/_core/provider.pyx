@@ -457,7 +457,8 @@ cdef int prove_cipher(nc_ctx *c, const uint8_t *key, const uint8_t *nonce, bytes
         memcpy(wrong, sealed + n, 16)
         wrong[turn * 7] ^= 0x80
         memcpy(buf, sealed, n)
-        if t.open(c, nonce, a, a_len, buf, n, buf, wrong) != 0 or memcmp(buf, p, n) == 0 or buf[0] != 0 or buf[n - 1] != 0:
+        if (t.open(c, nonce, a, a_len, buf, n, buf, wrong) != 0 or memcmp(buf, p, n) == 0
+                or buf[0] != 0 or buf[n - 1] != 0):
             return 18               # wrong tag, nothing of the plaintext left
         memcpy(buf, sealed, n)
         if t.open(c, nonce, a, a_len, buf, n, buf, sealed + n) != 1 or memcmp(buf, p, n) != 0:

@@ -133,6 +133,8 @@ cdef struct nc_offer:
     uint8_t flags
     uint8_t seen                    # given to the application already
     uint8_t aborted                 # ABORT came before it was opened
+    uint8_t pos_due                 # on the list of those whose sender asked for POS
+    nc_offer* pos_next
     uint64_t abort_code
     uint16_t name_len
     uint8_t name[256]
@@ -196,6 +198,7 @@ cdef struct nc_session:
     uint64_t n_offers
     nc_offer* offer_names[64]       # unpaired offers by hash of the name, each chain in order
     nc_end* end_names[64]           # unpaired ends by hash of the name, each chain in order
+    nc_offer* offer_pos             # offers whose POS is to be written
     nc_offer* new_head              # offers not given to the application, in order
     nc_offer* new_tail
     uint32_t n_new

@@ -40,6 +40,8 @@ cdef enum:
     ROUND_BYTES = 1024              # deficit round robin: least share of a stream's turn
     RECORD_SLACK = 64               # room kept for POS and ACK in a stream's record
     CONTROL_ROOM = 640              # least room in which a control record is begun
+    SENT_RESERVE = 1024             # of SENT_MAX, kept for control: acknowledgements must go when data may not
+    ACK_DELAY_US_MAX = 16777216     # a larger delay in an ACK is not believed
 
 cdef int64_t PING_MAX_NS = 60 * 1000000000
 
@@ -192,7 +194,8 @@ cdef inline void want_ctl(nc_session* s, nc_end* e, uint8_t bits) noexcept nogil
 
 
 cdef inline void want_data(nc_session* s, nc_end* e) noexcept nogil:
-    if e.active or not e.bound or e.out_done:
+    # What was aborted before it began still says its name: ids and names keep their order (session.md §6).
+    if e.active or not e.bound or (e.out_done and e.out.sent):
         return
     e.active = 1
     fetch_add_u32(&e.refs, 1)
@@ -240,6 +243,7 @@ cdef void pair(nc_session* s, nc_end* e, nc_offer* o) noexcept nogil:
     idmap_pop(&s.offers, i.id)
     if idmap_put(&s.ins, i.id, e) < 0:
         fail(s, defs.CLOSE_INTERNAL)
+    fetch_add_u32(&e.refs, 1)                   # what follows may end both directions and with them the session's hold
     i.capacity = capacity if capacity else 1
     i.window = defs.STREAM_BYTES_MIN
     store_rlx_u64(&i.pos_at_msgs, 0)
@@ -248,19 +252,22 @@ cdef void pair(nc_session* s, nc_end* e, nc_offer* o) noexcept nogil:
     if s.peer_max - s.peer_max_told >= 64 or s.peer_max_told * 2 < ((s.next_in >> 1) - 8) * 2 + 256:
         s.max_streams_due = 1
     e.in_ = i
+    if load_acq_u32(&e.over) == OVER_ABORT:
+        # Aborted before there was anything to abort: nothing of what is here is given out.
+        in_over(i, OVER_ABORT, e.over_code, e.reason, e.reason_len)
+        i.stopped = 1
     store_seq_u32(&e.paired, 1)
     if not codecs_fit(e, o):
         e.abort_code = defs.CODE_TYPE_MISMATCH
         fetch_or_u32(&e.requests, REQ_ABORT)
     if o.aborted:
-        peer_aborted(s, e, defs.ABORT_CHANNEL, o.abort_code, NULL, 0)
-    want_ctl(s, e, CTL_POS)
+        peer_aborted(s, e, o.aborted & defs.ABORT_CHANNEL, o.abort_code, NULL, 0)
+    if not e.in_done:
+        want_ctl(s, e, CTL_POS)
     take_requests(s, e)                         # a stop that waited for a stream to stop
     notify(s, e, EV_STATE | EV_RECV | EV_SEND | EV_ACK)
-    if not o.seen:
-        # The application opened it before it was told of it: it never will be.
-        unqueue_offer(s, o)
-    free(o)
+    drop_offer(s, o)
+    end_release(e, &s.pins)
 
 
 cdef void unqueue_offer(nc_session* s, nc_offer* o) noexcept nogil:
@@ -280,11 +287,56 @@ cdef void unqueue_offer(nc_session* s, nc_offer* o) noexcept nogil:
     s.n_new -= 1
 
 
+# An offer of this name that nobody has opened, taken off its chain; NULL: none.
+cdef nc_offer* take_offer(nc_session* s, nc_end* e) noexcept nogil:
+    cdef nc_offer** link = &s.offer_names[<uint32_t>e.name_hash % NAME_BUCKETS]
+    cdef nc_offer* o
+    while link[0] is not NULL and not (link[0].name_hash == e.name_hash and link[0].name_len == e.name_len
+                                       and memcmp(link[0].name, e.name, e.name_len) == 0):
+        link = &link[0].next
+    o = link[0]
+    if o is not NULL:
+        link[0] = o.next
+    return o
+
+
+# Opened after the session has ended: what the other side had sent under this name can still be taken (api R19).
+cdef void open_late(nc_session* s, nc_end* e) noexcept nogil:
+    cdef nc_offer* o = take_offer(s, e)
+    if o is not NULL:
+        idmap_pop(&s.offers, o.in_.id)
+        s.n_offers -= 1
+        e.in_ = o.in_
+        e.peer_codec = o.codec
+        memcpy(e.peer_schema, o.schema, 16)
+        if not codecs_fit(e, o):
+            e.over_code = defs.CODE_TYPE_MISMATCH
+            in_over(e.in_, OVER_ABORT, defs.CODE_TYPE_MISMATCH, NULL, 0)
+        elif o.aborted:
+            e.over_code = o.abort_code
+        e.capacity = o.capacity_wanted - 1 if o.capacity_wanted else defs.DEFAULT_CAPACITY
+        store_seq_u32(&e.paired, 1)
+        drop_offer(s, o)
+    end_cut(s, e)
+    end_release(e, &s.pins)
+
+
+# An offer that has been opened: off the lists it may be on, and gone. Its stream lives on in the end.
+cdef void drop_offer(nc_session* s, nc_offer* o) noexcept nogil:
+    cdef nc_offer** link = &s.offer_pos
+    if not o.seen:
+        unqueue_offer(s, o)                     # the application opened it before it was told of it
+    while link[0] is not NULL and link[0] is not o:
+        link = &link[0].pos_next
+    if link[0] is o:
+        link[0] = o.pos_next
+    free(o)
+
+
 # Gives ids to new ends, in the order in which they were opened, as far as the peer allows.
 cdef void bind_opens(nc_session* s) noexcept nogil:
     cdef nc_end* e
     cdef nc_offer* o
-    cdef nc_offer* before
     cdef nc_end** link
     cdef uint32_t bucket
     while s.opened < s.max_streams:
@@ -299,8 +351,7 @@ cdef void bind_opens(nc_session* s) noexcept nogil:
             return
         e.open_next = NULL
         if s.state == SESSION_OVER:
-            end_cut(s, e)                       # opened too late
-            end_release(e, &s.pins)
+            open_late(s, e)
             continue
         e.out.id = s.next_out
         if idmap_put(&s.outs, e.out.id, e) < 0:
@@ -317,17 +368,8 @@ cdef void bind_opens(nc_session* s) noexcept nogil:
         e.bound = 1
         want_data(s, e)
         bucket = <uint32_t>e.name_hash % NAME_BUCKETS
-        o = s.offer_names[bucket]
-        before = NULL
-        while o is not NULL and not (o.name_hash == e.name_hash and o.name_len == e.name_len
-                                     and memcmp(o.name, e.name, e.name_len) == 0):
-            before = o
-            o = o.next
+        o = take_offer(s, e)
         if o is not NULL:
-            if before is NULL:
-                s.offer_names[bucket] = o.next
-            else:
-                before.next = o.next
             pair(s, e, o)
         else:
             link = &s.end_names[bucket]
@@ -383,6 +425,9 @@ cdef void offer_ready(nc_session* s, nc_offer* o) noexcept nogil:
         return
     if o.capacity_wanted and o.capacity_wanted - 1 < o.in_.granted_msgs:
         o.in_.granted_msgs = o.capacity_wanted - 1
+        if o.in_.started > o.in_.granted_msgs:
+            fail(s, defs.CLOSE_CREDIT)          # more in the first record than its own figure allows
+            return
     o.name_hash = hash_name(s, o.name, o.name_len)
     bucket = <uint32_t>o.name_hash % NAME_BUCKETS
     link = &s.end_names[bucket]
@@ -433,6 +478,7 @@ cdef void end_cut(nc_session* s, nc_end* e) noexcept nogil:
     cdef int why = s.close_code
     cdef int said = why == defs.CLOSE_EXCEPTION or why == defs.CLOSE_PROCESS_EXIT or why == defs.CLOSE_HANDED_OVER
     cdef uint64_t code = 0
+    cdef uint32_t over
     cdef int clean = why == defs.CLOSE_NONE and not s.abrupt
     if why == defs.CLOSE_EXCEPTION:
         code = defs.CODE_LEFT_BY_EXCEPTION
@@ -441,14 +487,16 @@ cdef void end_cut(nc_session* s, nc_end* e) noexcept nogil:
     elif why == defs.CLOSE_HANDED_OVER:
         code = defs.CODE_HANDED_OVER
     if said and not s.abrupt:
-        e.over_code = code
-        e.over_by_us = s.close_by_us
+        if e.over_code == 0 and not e.over_by_us:       # else it was over before, for a reason of its own
+            e.over_code = code
+            e.over_by_us = s.close_by_us
         out_end(&e.out, OVER_ABORT)
         if e.in_ is not NULL:
-            if load_acq_u32(&e.in_.over) == OVER_NOT:
+            over = load_acq_u32(&e.in_.over)
+            if over == OVER_NOT or (over == OVER_ABORT_AFTER and e.in_.received < e.in_.final):
                 e.in_.has_final = 1
-                e.in_.final = e.in_.received
-            in_over(e.in_, OVER_ABORT_AFTER, code, s.reason, s.reason_len)
+                e.in_.final = e.in_.received            # nothing more comes: what is here is all
+                in_over(e.in_, OVER_ABORT_AFTER, code, s.reason, s.reason_len)
         else:
             store_rel_u32(&e.over, OVER_ABORT)
     else:
@@ -515,6 +563,9 @@ cdef void settle_end(nc_session* s, nc_end* e) noexcept nogil:
     if e.bound and not e.out_done and e.out.fin_acked and load_acq_u64(&e.out.taken) >= e.out.accepted:
         e.out_done = 1
         out_end(&e.out, OVER_FIN)
+    elif e.bound and not e.out_done and e.abort_flags & defs.ABORT_AFTER_DATA and not e.ctl & CTL_ABORT \
+            and e.out.acked >= e.out.appended:
+        e.out_done = 1                          # ended behind its data, and all of it is over there
     if i is not NULL and not e.in_done:
         over = load_acq_u32(&i.over)
         if over == OVER_FIN and load_acq_u64(&i.take_off) == i.final and i.told_taken == load_acq_u64(&i.taken) \
@@ -522,13 +573,15 @@ cdef void settle_end(nc_session* s, nc_end* e) noexcept nogil:
             e.in_done = 1
         elif over == OVER_ABORT_AFTER and i.received >= i.final:
             e.in_done = 1
-        elif over == OVER_STOPPED and i.has_final and i.received >= i.final:
+        elif (over == OVER_STOPPED or over == OVER_ABORT) and i.has_final and i.received >= i.final:
             e.in_done = 1
     if e.out_done and e.in_done and e.bound and e.ctl == 0:
         e.bound = 0
         idmap_pop(&s.outs, e.out.id)
         if i is not NULL:
             idmap_pop(&s.ins, i.id)
+            s.budget += <int64_t>i.grown
+            i.grown = 0
         if e.unpaired:
             drop_end_name(s, e)
         end_release(e, &s.pins)
@@ -542,7 +595,8 @@ cdef void peer_aborted(nc_session* s, nc_end* e, uint8_t flags, uint64_t code, c
         in_over(e.in_, OVER_ABORT, code, reason, n)
         e.in_done = 1
     if flags & defs.ABORT_CHANNEL:
-        e.over_code = code
+        if e.over_code == 0 and not e.over_by_us:           # the first one counts
+            e.over_code = code
         if not e.out_done:
             if not e.out.fin_sent:
                 e.abort_flags = 0
@@ -565,7 +619,7 @@ cdef void on_abort(nc_session* s, nc_frame* f) noexcept nogil:
                 o.in_.final = f.b
                 in_over(o.in_, OVER_ABORT_AFTER, f.a, f.data, f.len)
             else:
-                o.aborted = 1
+                o.aborted = 1 | (f.flags & defs.ABORT_CHANNEL)
                 o.abort_code = f.a
                 in_over(o.in_, OVER_ABORT, f.a, f.data, f.len)
         return
@@ -625,6 +679,16 @@ cdef void on_pos(nc_session* s, nc_frame* f) noexcept nogil:
         settle_end(s, e)
 
 
+# The sender of a channel that nobody has opened here asks whether its bytes have come: they have, or it is said later.
+cdef void answer_offer(nc_session* s, nc_offer* o) noexcept nogil:
+    if not load_acq_u32(&o.in_.asked) or o.in_.received < o.in_.ask_received or o.in_.told_received >= o.in_.ask_received:
+        return
+    if not o.pos_due:
+        o.pos_due = 1
+        o.pos_next = s.offer_pos
+        s.offer_pos = o
+
+
 cdef void on_ask(nc_session* s, nc_frame* f) noexcept nogil:
     cdef nc_end* e = <nc_end*>idmap_get(&s.ins, f.stream)
     cdef nc_offer* o
@@ -641,7 +705,9 @@ cdef void on_ask(nc_session* s, nc_frame* f) noexcept nogil:
     if f.b > i.ask_taken:
         i.ask_taken = f.b
     store_rel_u32(&i.asked, 1)
-    if e is not NULL and in_pos_due(i):
+    if e is NULL:
+        answer_offer(s, o)
+    elif in_pos_due(i):
         want_ctl(s, e, CTL_POS)
 
 
@@ -651,6 +717,7 @@ cdef void on_ack(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
     cdef nc_end* e
     cdef int64_t sample = -1
     cdef int64_t dev
+    cdef uint64_t number
     if f.a != p.id:
         return
     if f.b >= p.tx_number or f.n != 0 or f.d != f.b:
@@ -662,8 +729,10 @@ cdef void on_ack(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
             e = <nc_end*>idmap_get(&s.outs, x.stream)
             if e is not NULL:
                 out_ack(&e.out, x.upto, &s.pins)
+                if e.abort_flags & defs.ABORT_AFTER_DATA:
+                    settle_end(s, e)
         if x.eliciting:
-            sample = now - x.at - <int64_t>f.c * 1000
+            sample = now - x.at - (<int64_t>f.c * 1000 if f.c < ACK_DELAY_US_MAX else 0)
         p.acked += 1
     if s.rekey_state == 2 and p.acked > s.rekey_at:
         # The peer knows what to mix in: switch.
@@ -686,7 +755,11 @@ cdef void on_ack(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
             dev = sample - p.srtt if sample > p.srtt else p.srtt - sample
             p.rttvar = (3 * p.rttvar + dev) // 4
             p.srtt = (7 * p.srtt + sample) // 8
-    p.oldest_at = p.sent[p.acked & (p.sent_cap - 1)].at if p.acked < p.tx_number else 0
+    # Only a record that asks for an acknowledgement can be waited for.
+    number = p.acked
+    while number < p.tx_number and not p.sent[number & (p.sent_cap - 1)].eliciting:
+        number += 1
+    p.oldest_at = p.sent[number & (p.sent_cap - 1)].at if number < p.tx_number else 0
 
 
 # A stream id of the peer that is not in a table: new, or closed.
@@ -703,6 +776,7 @@ cdef nc_offer* on_new_stream(nc_session* s, uint64_t id) noexcept nogil:
         return NULL
     o = <nc_offer*>calloc(1, sizeof(nc_offer))
     if o is NULL:
+        fail(s, defs.CLOSE_INTERNAL)
         return NULL
     o.in_ = <nc_in*>malloc(sizeof(nc_in))
     if o.in_ is NULL or idmap_put(&s.offers, id, o) < 0:
@@ -755,13 +829,16 @@ cdef void on_data(nc_session* s, nc_frame* f) noexcept nogil:
         offer_ready(s, o)                       # may free o
         e = <nc_end*>idmap_get(&s.ins, f.stream)
     if e is NULL:
+        o = <nc_offer*>idmap_get(&s.offers, f.stream)
+        if o is not NULL:
+            answer_offer(s, o)
         return
+    if in_pos_due(i):
+        want_ctl(s, e, CTL_POS)
     if i.msgs != had or load_acq_u32(&i.over):
         notify(s, e, EV_RECV)
         if load_acq_u32(&i.over):
-            settle_end(s, e)
-    if in_pos_due(i):
-        want_ctl(s, e, CTL_POS)
+            settle_end(s, e)                    # may be the end of e
 
 
 cdef void on_session_close(nc_session* s, nc_frame* f) noexcept nogil:
@@ -873,6 +950,9 @@ cdef int on_record(nc_session* s, uint64_t tag, const uint8_t* body, size_t n, i
             fail(s, defs.CLOSE_UNSUPPORTED if rc == defs.NC_ELIMIT else defs.CLOSE_PROTOCOL)
             break
         eliciting |= f.eliciting
+        if f.eliciting and f.type != defs.FRAME_PING and s.path.ping_gap != s.mine.heartbeat_ns:
+            s.path.ping_gap = s.mine.heartbeat_ns           # no quiet time any more; the answer to a PING is none
+            s.path.ping_at = now + s.path.ping_gap
         if s.state == SESSION_CLOSING and f.type != defs.FRAME_SESSION_CLOSE and f.type != defs.FRAME_ACK:
             continue
         if f.type == defs.FRAME_DATA:
@@ -949,7 +1029,6 @@ cdef int session_recv(nc_session* s, uint8_t* buf_untrusted, size_t n, int64_t n
     cdef size_t k
     cdef int size
     p.rx_at = now_ns
-    p.ping_gap = s.mine.heartbeat_ns
     p.ping_at = now_ns + p.ping_gap
     s.stats.bytes_received += n
     # 1. Complete the record that was begun.
@@ -1022,10 +1101,8 @@ cdef void take_requests(nc_session* s, nc_end* e) noexcept nogil:
     if bits & REQ_STOP and e.in_ is not NULL and not e.in_done and not e.in_.stopped:
         in_over(e.in_, OVER_STOPPED, 0, NULL, 0)
         e.in_.stopped = 1
-        if e.in_.has_final and e.in_.received >= e.in_.final:
-            e.in_done = 1
-        else:
-            want_ctl(s, e, CTL_STOP)
+        # Said also when all is here: the sender waits to hear that its values were taken, and they never will be.
+        want_ctl(s, e, CTL_STOP)
     elif bits & REQ_STOP and e.in_ is NULL:
         fetch_or_u32(&e.requests, REQ_STOP)     # said as soon as there is a stream to stop
     if bits & REQ_ASK:
@@ -1060,7 +1137,7 @@ cdef int put_ack(nc_session* s, nc_wr* w, int64_t now) noexcept nogil:
     cdef int rc
     if p.unacked_records == 0:
         return 0
-    rc = frame_put_ack(w, p.id, p.rx_number - 1, 0, p.rx_number - 1)
+    rc = frame_put_ack(w, p.id, p.rx_number - 1, <uint64_t>(now - p.rx_at) // 1000 if now > p.rx_at else 0, p.rx_number - 1)
     if rc < 0:
         return rc
     p.unacked_records = 0
@@ -1089,13 +1166,14 @@ cdef int put_end_control(nc_session* s, nc_end* e, nc_wr* w) noexcept nogil:
             return rc
         e.ctl &= <uint8_t>~CTL_POS
         wrote |= rc
-    if e.ctl & CTL_ASK:
+    # What speaks of our stream waits for its preface: before that the other side knows no such stream, and names keep
+    # their order (session.md §6).
+    if e.ctl & CTL_ASK and e.out.sent:
         rc = frame_put_ask(w, e.out.id, e.ask_received, e.ask_taken)
         if rc < 0:
             return rc
         e.ctl &= <uint8_t>~CTL_ASK
         wrote = 1
-    # An abort waits for the preface: names keep their order (session.md §6).
     if e.ctl & CTL_ABORT and e.out.sent:
         final = e.out.appended if e.abort_flags & defs.ABORT_AFTER_DATA else e.out.sent
         rc = frame_put_abort(w, e.out.id, e.abort_flags, e.abort_code, final, e.reason, e.reason_len)
@@ -1130,15 +1208,15 @@ cdef int64_t finish_record(nc_session* s, uint8_t* rec, uint64_t tag, size_t bod
     return size
 
 
-# Room in the list of sent records: 1 yes, 0 no (sending waits for an ACK).
-cdef int sent_room(nc_path* p) noexcept nogil:
+# Room in the list of sent records beside `spare` entries: 1 yes, 0 no (sending waits for an ACK).
+cdef int sent_room(nc_path* p, uint64_t spare) noexcept nogil:
     cdef nc_sent* bigger
     cdef uint32_t cap, i
     cdef uint64_t number
+    if p.tx_number - p.acked + spare >= <uint64_t>defs.SENT_MAX:
+        return 0
     if p.tx_number - p.acked < p.sent_cap:
         return 1
-    if p.sent_cap >= <uint32_t>defs.SENT_MAX:
-        return 0
     cap = p.sent_cap * 2 if p.sent_cap else 16
     bigger = <nc_sent*>calloc(cap, sizeof(nc_sent))
     if bigger is NULL:
@@ -1157,7 +1235,6 @@ cdef int sent_room(nc_path* p) noexcept nogil:
 cdef int64_t send_control(nc_session* s, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
     cdef nc_wr w
     cdef nc_end* e
-    cdef nc_end* again = NULL
     cdef int rc
     cdef int eliciting = 0
     cdef size_t head = record_head_size(defs.TAG_CONTROL)
@@ -1181,6 +1258,10 @@ cdef int64_t send_control(nc_session* s, uint8_t* out, size_t cap, int64_t now) 
         s.stats.pings += 1
         eliciting = 1
     put_ratchet(s, &w, &eliciting)
+    while s.offer_pos is not NULL and in_pos(s.offer_pos.in_, &w, 1, &s.budget) >= 0:
+        s.offer_pos.pos_due = 0
+        s.offer_pos = s.offer_pos.pos_next
+        eliciting = 1
     while s.ctl_head is not NULL:
         e = s.ctl_head
         rc = put_end_control(s, e, &w)
@@ -1189,20 +1270,9 @@ cdef int64_t send_control(nc_session* s, uint8_t* out, size_t cap, int64_t now) 
         if rc > 0:
             eliciting = 1
         s.ctl_head = e.ctl_next
-        e.in_ctl = 0
-        if e.ctl:
-            # An abort before its preface: back on the list once data has gone.
-            e.ctl_next = again
-            again = e
-            continue
+        e.in_ctl = 0                            # what is left in e.ctl waits for the preface; send_data lists it again
         settle_end(s, e)
         end_release(e, &s.pins)
-    while again is not NULL:
-        e = again
-        again = e.ctl_next
-        e.in_ctl = 1
-        e.ctl_next = s.ctl_head
-        s.ctl_head = e
     if s.state == SESSION_CLOSING and not s.close_sent:
         if frame_put_session_close(&w, s.close_code, s.reason, s.reason_len) >= 0:
             s.close_sent = 1
@@ -1268,11 +1338,11 @@ cdef int session_wants_send(nc_session* s) noexcept nogil:
         return 1
     if load_ptr(<void**>&s.dirty_head) is not NULL or (load_ptr(<void**>&s.open_head) is not NULL and s.opened < s.max_streams):
         return 1
-    if s.sealer.keys.wants_update and s.rekey_state != 2:
+    if s.sealer.keys.wants_update and s.sealer.keys.acked and s.rekey_state != 2:
         return 1
     if (s.ratchet_out_step != 0xFF and s.ratchet_out is not NULL) or (s.rekey_state == 1 and keys_may_update(s.sealer.keys)):
         return 1
-    if s.max_streams_due or s.ping_due or (s.state == SESSION_CLOSING and not s.close_sent):
+    if s.offer_pos is not NULL or s.max_streams_due or s.ping_due or (s.state == SESSION_CLOSING and not s.close_sent):
         return 1
     return 0
 
@@ -1282,12 +1352,11 @@ cdef int64_t session_send(nc_session* s, uint8_t* out, size_t cap, int64_t now_n
     cdef size_t share
     cdef int64_t size
     cdef nc_end* e
-    cdef uint32_t idle = 0
     if s.state == SESSION_OVER:
         take_dirty(s)                           # ends that were opened since are cut
         return defs.NC_ECLOSED
     take_dirty(s)
-    if not sent_room(&s.path):
+    if not sent_room(&s.path, 0):
         return 0
     if s.rekey_state != 2 and (s.sealer.keys.wants_update or 0 <= keys_deadline(s.sealer.keys) <= now_ns):
         if keys_tick(s.sealer.keys, s.sealer.cache, now_ns) == 1:
@@ -1302,7 +1371,7 @@ cdef int64_t session_send(nc_session* s, uint8_t* out, size_t cap, int64_t now_n
         if s.close_sent:
             session_ended(s)
         return <int64_t>used
-    while s.active_head is not NULL and cap - used >= defs.RECORD_BODY_DEFAULT + 256 and sent_room(&s.path):
+    while s.active_head is not NULL and cap - used >= defs.RECORD_BODY_DEFAULT + 256 and sent_room(&s.path, SENT_RESERVE):
         e = pop_active(s)
         share = defs.RECORD_BODY_DEFAULT
         if s.n_active:
@@ -1319,13 +1388,20 @@ cdef int64_t session_send(nc_session* s, uint8_t* out, size_t cap, int64_t now_n
             return size
         used += <size_t>size
         if size > 0:
+            if e.ctl:
+                want_ctl(s, e, 0)
             want_data(s, e)                     # to the end of the line; leaves it when nothing is ready
+            if e.out.fin_sent and not e.out_done:
+                if e.out.received >= e.out.fin_at:
+                    e.out.fin_acked = 1         # every byte was there before the end was said
+                settle_end(s, e)
         end_release(e, &s.pins)
-    if s.ctl_head is not NULL and used and cap - used >= CONTROL_ROOM and s.ctl_head.ctl & CTL_ABORT:
-        size = send_control(s, out + used, cap - used, now_ns)
-        if size < 0:
-            return size
-        used += <size_t>size
+    if s.ctl_head is not NULL and used and cap - used >= CONTROL_ROOM and s.ctl_head.ctl & (CTL_ABORT | CTL_ASK):
+        if sent_room(&s.path, 0):
+            size = send_control(s, out + used, cap - used, now_ns)
+            if size < 0:
+                return size
+            used += <size_t>size
     return <int64_t>used
 
 
@@ -1333,6 +1409,7 @@ cdef int64_t session_send(nc_session* s, uint8_t* out, size_t cap, int64_t now_n
 
 cdef int64_t session_deadline(nc_session* s) noexcept nogil:
     cdef int64_t at = TIMER_NEVER
+    cdef int64_t silent
     cdef nc_path* p = &s.path
     if s.state == SESSION_OVER:
         return at
@@ -1342,8 +1419,10 @@ cdef int64_t session_deadline(nc_session* s) noexcept nogil:
         at = p.ping_at
     if 0 <= keys_deadline(s.sealer.keys) < at:
         at = keys_deadline(s.sealer.keys)
-    if p.oldest_at and p.oldest_at + s.mine.dead_ns < at:
-        at = p.oldest_at + s.mine.dead_ns
+    if p.oldest_at:
+        silent = p.oldest_at if p.oldest_at > p.rx_at else p.rx_at
+        if silent + s.mine.dead_ns < at:
+            at = silent + s.mine.dead_ns
     return at
 
 
@@ -1387,7 +1466,7 @@ cdef int session_init(nc_session* s, int role, const nc_params* mine, const nc_p
     s.path.ack_at = TIMER_NEVER
     s.path.ping_gap = mine.heartbeat_ns
     s.path.ping_at = now_ns + mine.heartbeat_ns
-    return defs.NC_OK if sent_room(&s.path) else defs.NC_ENOMEM
+    return defs.NC_OK if sent_room(&s.path, 0) else defs.NC_ENOMEM
 
 
 cdef void session_free(nc_session* s) noexcept nogil:

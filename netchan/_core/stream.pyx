@@ -312,16 +312,17 @@ cdef void out_ack(nc_out* o, uint64_t upto, nc_seg** pins) noexcept nogil:
 cdef int out_pos(nc_out* o, uint64_t received, uint64_t taken, uint64_t max_msgs, uint64_t max_bytes,
                  nc_seg** pins) noexcept nogil:
     cdef int moved = 0
-    if received == VARINT_MAX and taken == VARINT_MAX:          # finished and forgotten over there
+    if received == VARINT_MAX and taken == VARINT_MAX and o.fin_sent:      # finished and forgotten over there
         received = o.sent
         taken = o.accepted
-    if received > o.sent or taken > o.accepted:
+    if received > o.sent or taken > (o.sent_msgs if o.at_boundary else o.accepted):
         return defs.NC_EFRAME
     if received > o.received:
         store_seq_u64(&o.received, received)
         moved = 1
-        if o.fin_sent and received >= o.fin_at:
-            o.fin_acked = 1
+    if o.fin_sent and not o.fin_acked and o.received >= o.fin_at:
+        o.fin_acked = 1                         # also when all bytes were there before the end was said
+        moved = 1
     if taken > o.taken:
         store_seq_u64(&o.taken, taken)
         moved = 1
@@ -569,7 +570,7 @@ cdef int in_data(nc_in* s, uint64_t offset, const uint8_t* p, size_t n, int fin,
     cdef uint64_t skip
     cdef nc_seg* held
     cdef int rc
-    if end > s.granted_bytes and not s.stopped:
+    if end > s.granted_bytes:                   # after a stop, too: what comes too early would be kept
         return defs.NC_ECREDIT
     if s.has_final and (end > s.final or (fin and end != s.final)):
         return defs.NC_ESTATE
@@ -608,11 +609,12 @@ cdef int in_data(nc_in* s, uint64_t offset, const uint8_t* p, size_t n, int fin,
 
 cdef void in_over(nc_in* s, uint32_t over, uint64_t code, const uint8_t* reason, size_t n) noexcept nogil:
     cdef uint32_t now = load_acq_u32(&s.over)
-    # A complete stream stays complete when the session goes; only abort and stop throw values away.
-    if now != OVER_NOT and over != OVER_ABORT and over != OVER_STOPPED and now != OVER_ABORT_AFTER:
-        return
     if now == OVER_ABORT or now == OVER_STOPPED:
         return
+    # A complete stream stays as it ended when the session goes; only abort and stop throw values away.
+    if over != OVER_ABORT and over != OVER_STOPPED and now != OVER_NOT:
+        if now != OVER_ABORT_AFTER or (over != OVER_ABORT_AFTER and s.received >= s.final):
+            return
     if n > 255:
         n = 255
     s.abort_code = code

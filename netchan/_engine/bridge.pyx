@@ -1,23 +1,23 @@
 """The bridge: what Python holds of the engine: Engine, Session, StreamEnd.
 
-Layer: _engine; the only place where C state meets Python objects. A StreamEnd keeps the promises of channel.base.Endpoint for one end of
-a channel over a session; codecs, wait queues and errors are given to it by the layer above (channel/remote.py).
-Threads: every method may be called from any thread that holds the GIL. The GIL is released only around a pump, a flush or a sleep;
-no Python object is touched under a leaf lock or the baton. Objects are made after a lock is left, because making one may run the
-collector and come back in here; what was looked at before is therefore looked at again.
+Layer: _engine; the only place where C state meets Python objects. A StreamEnd keeps the promises of
+channel.base.Endpoint for one end of a channel over a session; codecs, wait queues and errors are given to it by the
+layer above (channel/remote.py).
+Threads: every method may be called from any thread that holds the GIL. The GIL is released only around a pump, a flush
+or a sleep; no Python object is touched under a leaf lock or the baton. Objects are made after a lock is left, because
+making one may run the collector and come back in here; what was looked at before is therefore looked at again.
 Spec: docs/spec/value.md, docs/spec/session.md §4, §6.
 """
 
 import atexit
 import os
-import threading
 import time
 import weakref
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
@@ -29,24 +29,24 @@ from netchan._core.frame cimport message_head
 from netchan._core.keys cimport keys_export, keys_may_update, keys_new, keys_path_add
 from netchan._core.keystore cimport ks_new
 from netchan._core.leaf cimport (
-    fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_seq_u32, load_seq_u64, store_rel_u32,
-    store_seq_u32, xchg_u32,
+    fetch_add_u32, fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_seq_u32, load_seq_u64,
+    store_rel_u32, store_seq_u32, xchg_u32,
 )
 from netchan._core.provider cimport Provider, provider_table
 from netchan._core.session cimport (
-    EV_ACK, EV_RECV, EV_SEND, EV_STATE, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_FORGET, REQ_POS, REQ_STOP, SESSION_OVER, SESSION_UP,
-    end_mark, end_open, end_release, end_request, nc_end, nc_params, nc_session, session_close, session_init,
-    session_ratchet_secret, session_ratchet_send, session_recv,
+    EV_ACK, EV_RECV, EV_SEND, EV_STATE, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, end_mark, end_open,
+    end_release, nc_end, nc_params, nc_session, session_close, session_init, session_ratchet_secret, session_ratchet_send,
+    session_recv,
 )
 from netchan._core.stream cimport (
-    OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_LEFT, OVER_LOST, OVER_NOT, OVER_STOPPED, in_advance, in_copy, in_discard,
-    in_over, in_peek, in_pending, nc_in, nc_msg, nc_seg, out_append, out_close, out_end, out_has_room, out_reserve, out_unreserve,
+    OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_NOT, OVER_STOPPED, in_advance, in_copy, in_discard, in_over, in_peek,
+    in_pending, nc_in, nc_msg, nc_seg, out_append, out_close, out_end, out_has_room, out_reserve, out_unreserve,
 )
 from netchan._engine.carrier cimport carrier_setup
 from netchan._engine.engine cimport (
     CIPHERS, ENGINE_CALLER, ENGINE_LOOP, PINS_SOFT, baton_give, baton_take, engine_add, engine_appended, engine_close,
-    engine_collect, engine_dirty, engine_open, engine_poke, engine_pump, engine_told, engine_try_flush, engine_wait, fork_count,
-    fork_watch, nc_engine, nc_offer_event, nc_slot, slot_free,
+    engine_collect, engine_dirty, engine_open, engine_poke, engine_pump, engine_told, engine_try_flush, engine_wait,
+    fork_count, fork_watch, nc_engine, nc_offer_event, nc_slot, slot_free,
 )
 from netchan._engine cimport sys
 
@@ -179,7 +179,7 @@ cdef class Engine:
         return tuple(known[name] for name in p.ciphers)
 
     def set_loop(self, thread_id, schedule):
-        """LOOP: the thread of the running loop and its ``call_soon``; ``(None, None)``: no loop drives this engine now."""
+        """LOOP: the thread of the running loop and its ``call_soon``; ``(None, None)``: none drives this engine now."""
         self.loop_thread = 0 if thread_id is None else thread_id
         self.schedule = schedule
         self.g.kind = ENGINE_CALLER if thread_id is None else ENGINE_LOOP
@@ -221,13 +221,17 @@ cdef class Engine:
         """Move the sessions until ``waiter.woken`` or ``deadline`` (seconds of time.monotonic, None: no end)."""
         cdef nc_engine* g = self.g
         cdef int64_t until = INT64_MAX
+        cdef uint32_t seen
         cdef int rc
         if deadline is not None:
             until = <int64_t>(<double>deadline * 1e9)
-        while not waiter.woken:
+        while True:
+            seen = load_seq_u32(&g.generation)
+            if waiter.woken:
+                return
             check_fork(g)
             with nogil:
-                rc = engine_wait(g, until)
+                rc = engine_wait(g, until, seen)
             if load_acq_u32(&g.app_any):
                 self.tell()
             if rc == defs.NC_EAGAIN:
@@ -238,8 +242,10 @@ cdef class Engine:
     def poke(self, waiter):
         """``waiter.woken`` was set by another thread: let its ``drive`` look."""
         cdef nc_engine* g = self.g
+        store_seq_u32(&g.nudged, 1)
         if load_seq_u32(&g.role):
             engine_poke(g)
+        fetch_add_u32(&g.generation, 1)
         engine_told(g)
 
     cdef tell(self):
@@ -313,7 +319,9 @@ cdef class Engine:
         p = provider_module.load()
         table = provider_table(p, cipher)
         if table is NULL:
-            raise ConfigError(f"the crypto library {p.version} has no cipher {cipher}; the handshake must not choose it")
+            raise ConfigError(
+                f"the crypto library {p.version} has no cipher {cipher}; the handshake must not choose it"
+            )
         self.providers[cipher] = p
         seed = int.from_bytes(os.urandom(8), "little") | 1
         with nogil:
@@ -479,7 +487,9 @@ cdef class Session:
     """One session of an engine; what the layer above needs of it. Made by ``Engine.attach``.
 
     Attributes:
-        on_offers: called without arguments when ``take_offers`` has something. on_over: called once when the session is over.
+        on_offers: called without arguments when ``take_offers`` has something.
+        on_over: called once, without arguments, when the session is over.
+        on_ratchet: called without arguments when ``take_ratchet`` has something.
     """
 
     cdef nc_slot* t
@@ -605,7 +615,7 @@ cdef class Session:
         wipe(copy, 32)
 
     def export(self, bytes label, bytes context, Py_ssize_t n):
-        """A secret of this session for another use (keys.md §1): label 1-64 bytes, context 0-48 bytes, n 1-8160 bytes."""
+        """A secret of this session for another use (keys.md §1): label 1-64, context 0-48 and n 1-8160 bytes."""
         cdef nc_slot* t = self.t
         cdef nc_engine* g = t.engine
         cdef bytearray out = bytearray(n)
@@ -737,9 +747,13 @@ cdef class StreamEnd:
         self.engine = session.engine
         self.g = t.engine
         self.marks = []
-        self.e = end_open(&t.session, <const uint8_t*><char*>name, len(name), codec, <const uint8_t*><char*>schema, figure)
+        self.e = end_open(
+            &t.session, <const uint8_t*><char*>name, len(name), codec, <const uint8_t*><char*>schema, figure
+        )
         if self.e is NULL:
-            raise ConfigError(f"channel name {name!r} is not 1-255 bytes of UTF-8 without control characters, or memory is used up")
+            raise ConfigError(
+                f"channel name {name!r} is not 1-255 bytes of UTF-8 without control characters, or memory is used up"
+            )
         self.e.user = <void*>self
         self.mark(0)
 
@@ -757,14 +771,21 @@ cdef class StreamEnd:
 
     cdef on_ready(self, uint32_t bits):
         fetch_and_u32(&self.e.waiting, ~bits)
-        if bits & EV_STATE and load_acq_u32(&self.e.paired) and load_acq_u32(&self.e.in_.over) == OVER_ABORT:
-            in_discard(self.e.in_)              # what nobody may take any more is counted, and its memory goes
+        if bits & EV_STATE:
+            self.discard_aborted()
+        # First come first served: only the head is woken, and who leaves the queue wakes the next one.
         if bits & EV_RECV and self.rx_waiters is not None:
-            self.rx_waiters.wake_all() if self.recv_state() else self.rx_waiters.wake(max(1, self.pending()))
+            self.rx_waiters.wake_all() if self.recv_state() else self.rx_waiters.nudge()
         if bits & EV_SEND and self.tx_waiters is not None:
-            self.tx_waiters.wake_all()
+            self.tx_waiters.wake_all() if self.send_over else self.tx_waiters.nudge()
         if bits & EV_ACK and self.ack_waiters is not None:
             self.ack_waiters.wake_all()
+
+    cdef int discard_aborted(self) except -1:
+        """What nobody may take any more is counted, and its memory goes."""
+        if load_acq_u32(&self.e.paired) and load_acq_u32(&self.e.in_.over) == OVER_ABORT:
+            in_discard(self.e.in_)
+        return 0
 
     cdef inline int mark(self, uint64_t n) except -1:
         """What was changed is to be sent: n bytes, by the flush rule."""
@@ -772,10 +793,11 @@ cdef class StreamEnd:
         cdef nc_slot* t = self.session.t
         cdef nc_engine* g = t.engine
         cdef int rc
+        cdef unsigned long loop = self.engine.loop_thread
         if load_seq_u32(&e.dirty) == 0 or load_seq_u32(&t.session.dirty_any) == 0:
             if end_mark(e):
                 engine_dirty(g, t)
-        rc = engine_appended(g, n + 8, self.engine.loop_thread != 0 and self.engine.loop_thread == PyThread_get_thread_ident())
+        rc = engine_appended(g, n + 8, loop != 0 and loop == PyThread_get_thread_ident())
         if rc == 1:
             with nogil:
                 engine_try_flush(g)
@@ -1165,7 +1187,7 @@ cdef class StreamEnd:
         if queue is not None:
             queue.wake_all()
 
-    # --- for the layer above -------------------------------------------------------------------------------------------
+    # --- for the layer above ------------------------------------------------------------------------------------------
 
     def send_error(self):
         """The exception that a send raises now; overridden by the layer above."""
@@ -1214,8 +1236,9 @@ cdef class StreamEnd:
         cdef nc_end* e = self.e
         if not load_acq_u32(&e.paired):
             return e.out.accepted, 0, 0, 0, 0, e.out.credit_stalls
-        return (e.out.accepted, load_acq_u64(&e.in_.msgs), e.in_.taken - e.in_.discarded, e.in_.discarded, self.pending(),
-                e.out.credit_stalls)
+        self.discard_aborted()                  # the engine may not have had a chance to tell of it
+        return (e.out.accepted, load_acq_u64(&e.in_.msgs), e.in_.taken - e.in_.discarded, e.in_.discarded,
+                self.pending(), e.out.credit_stalls)
 
     def unsettled(self):
         """After the session is over: what this side sent and does not know to be taken.

@@ -1,12 +1,13 @@
 # engine: one epoll set, one baton, the sessions assigned to it for life, and a guardian that stands in. Layer: _engine.
 #
 # Who may do what (core of the house; docs/explanation/ownership.md):
-# 1. Only the holder of the *baton* touches core state or a descriptor. Nobody sleeps, takes the GIL or calls Python while
-#    holding it. With the GIL held it is only tried (engine_try_flush); to wait for it one releases the GIL first.
-# 2. Application code needs no baton: it appends to outboxes and takes from inboxes under leaf locks and puts the session on the
-#    dirty list (engine_dirty). Baton free: the appender flushes itself. Taken: its holder re-reads the list after unlocking.
-# 3. Drivers: a loop's callback (engine_pump), blocked callers (engine_wait: one of them holds the *role* and sleeps in the
-#    poller without the baton, the others on `generation`), and the guardian thread, which never touches Python.
+# 1. Only the holder of the *baton* touches core state or a descriptor. Nobody sleeps, takes the GIL or calls Python
+#    while holding it. With the GIL held it is only tried (engine_try_flush); to wait for it one releases the GIL first.
+# 2. Application code needs no baton: it appends to outboxes and takes from inboxes under leaf locks and puts the
+#    session on the dirty list (engine_dirty). Baton free: the appender flushes itself. Taken: its holder re-reads the
+#    list after unlocking.
+# 3. Drivers: a loop's callback (engine_pump), blocked callers (engine_wait: one of them holds the *role* and sleeps in
+#    the poller without the baton, the others on `generation`), and the guardian thread, which never touches Python.
 # 4. What happened to channel ends goes to lists under `app_lock`; whoever holds the GIL next empties them.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -118,6 +119,7 @@ cdef struct nc_engine:
     nc_slot* app_slots
     uint32_t app_any                # atomic: something for a holder of the GIL
     uint32_t poked                  # atomic: poke_fd is readable
+    uint32_t nudged                 # atomic: the holder of the role is to look at its waiter
     uint32_t role                   # atomic: 1: a blocked caller sits in the poller
     uint32_t generation             # futex of the other blocked callers
     uint32_t sleepers               # how many sleep there
@@ -143,7 +145,7 @@ cdef struct nc_engine:
     uint32_t pins_asked             # atomic: ask_pins was called and has not run yet
     void (*ask_pins)(nc_engine* g) noexcept nogil       # many bytes are held and the program is silent: from any thread
 
-cdef int fork_watch() noexcept                                                  # once per process: makes fork_count work
+cdef int fork_watch() noexcept                                                  # once: makes fork_count work
 cdef uint64_t fork_count() noexcept nogil                                       # grows in every forked child
 # Fills a zeroed struct: descriptors, buffers, guardian. NC_OK, NC_ENOMEM, NC_ESYS. GIL side.
 cdef int engine_open(nc_engine* g, int kind, int spin_allowed) noexcept nogil
@@ -159,13 +161,14 @@ cdef void engine_collect(nc_engine* g, nc_slot* t) noexcept nogil
 # Anyone, without the baton ------------------------------------------------------------------------------------------
 cdef void engine_dirty(nc_engine* g, nc_slot* t) noexcept nogil                 # after session dirty_any went 0 -> 1
 cdef int engine_try_flush(nc_engine* g) noexcept nogil                          # 1 flushed, 0 the baton is taken
-# Flush rule after n appended bytes. 1: the caller should flush now (engine_try_flush without the GIL); 0: a flush is due anyway;
-# 2: due at the end of the loop's turn, which the caller arranges (LOOP, on its thread).
+# Flush rule after n appended bytes. 1: the caller should flush now (engine_try_flush without the GIL); 0: a flush is
+# due anyway; 2: due at the end of the loop's turn, which the caller arranges (LOOP, on its thread).
 cdef int engine_appended(nc_engine* g, uint64_t n, int on_loop) noexcept nogil
 # One turn of a loop's driver: everything that is ready, GIL released.
 cdef void engine_pump(nc_engine* g) noexcept nogil
 # A blocked caller: returns 1 when there is something for the application, 0 at until_ns, NC_EAGAIN when a signal came.
-cdef int engine_wait(nc_engine* g, int64_t until_ns) noexcept nogil
+# `seen`: generation as it was before the caller looked at its waiter, so that a wake-up in between is not slept through.
+cdef int engine_wait(nc_engine* g, int64_t until_ns, uint32_t seen) noexcept nogil
 # After the lists were emptied: lets the other blocked callers look.
 cdef void engine_told(nc_engine* g) noexcept nogil
 cdef void engine_poke(nc_engine* g) noexcept nogil

@@ -1,31 +1,32 @@
 """The engine: one epoll set, one baton, sessions, and the guardian that keeps them alive while the program is busy.
 
 Layer: _engine; C only, no Python object anywhere below. Ownership and threads: the head of engine.pxd.
-Flow of a pump: poller -> carrier_read -> session_recv -> deadlines -> dirty sessions -> session_send -> carrier_write -> lists for
-the application. docs/explanation/ownership.md tells why.
+Flow of a pump: poller -> carrier_read -> session_recv -> deadlines -> dirty sessions -> session_send ->
+carrier_write -> lists for the application. docs/explanation/ownership.md tells why.
 """
 
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memmove, memset
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy
 
 from netchan._core cimport defs
-from netchan._core.ctxcache cimport cache_free
 from netchan._core.keys cimport keys_free
-from netchan._core.keystore cimport ks_free
 from netchan._core.leaf cimport (
-    cas_u32, cas_u64, fetch_add_u32, fetch_add_u64, fetch_sub_u32, leaf_init, leaf_lock, leaf_unlock, load_acq_u32,
-    load_acq_u64, load_seq_u32, load_seq_u64, store_rel_u32, store_rel_u64, store_seq_u32, store_seq_u64, xchg_u32, xchg_u64,
+    cas_u32, cas_u64, fetch_add_u32, fetch_sub_u32, leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64,
+    load_seq_u32, load_seq_u64, store_rel_u32, store_rel_u64, store_seq_u32, xchg_u32, xchg_u64,
 )
 from netchan._core.session cimport (
-    SESSION_CLOSING, SESSION_OVER, SESSION_UP, end_release, nc_offer, session_close, session_deadline, session_free,
+    SESSION_OVER, SESSION_UP, end_release, nc_offer, session_close, session_deadline, session_free,
     session_next_offer, session_next_ready, session_on_deadline, session_path_lost, session_recv, session_send,
-    session_wants_send,
 )
-from netchan._core.timer cimport TIMER_NEVER, theap_clear, theap_free, theap_init, theap_next, theap_pop_due, theap_reserve, theap_set
+from netchan._core.timer cimport (
+    TIMER_NEVER, theap_clear, theap_init, theap_next, theap_pop_due, theap_reserve, theap_set,
+)
 from netchan._engine cimport sys
 from netchan._engine.carrier cimport carrier_close, carrier_read, carrier_write
-from netchan._engine.poller cimport POLL_BATCH, POLL_IN, POLL_ONCE, POLL_OUT, nc_report, poller_add, poller_change, poller_open, poller_remove, poller_wait
+from netchan._engine.poller cimport (
+    POLL_BATCH, POLL_IN, POLL_ONCE, POLL_OUT, nc_report, poller_add, poller_change, poller_open, poller_wait,
+)
 
 cdef enum:
     IDLE_PEND = 4096                # a larger buffer of unsent bytes is given back when empty
@@ -76,7 +77,8 @@ cdef int engine_open(nc_engine* g, int kind, int spin_allowed) noexcept nogil:
     g.guard_kick = sys.eventfd(0, sys.EFD_CLOEXEC | sys.EFD_NONBLOCK)
     if g.poller < 0 or g.guard_poller < 0 or g.timer_fd < 0 or g.tail_fd < 0 or g.poke_fd < 0 or g.guard_kick < 0:
         return defs.NC_ESYS
-    if poller_add(g.poller, g.timer_fd, POLL_IN, &MARK_TIMER) < 0 or poller_add(g.poller, g.poke_fd, POLL_IN, &MARK_POKE) < 0:
+    if (poller_add(g.poller, g.timer_fd, POLL_IN, &MARK_TIMER) < 0
+            or poller_add(g.poller, g.poke_fd, POLL_IN, &MARK_POKE) < 0):
         return defs.NC_ESYS
     if poller_add(g.guard_poller, g.poller, POLL_IN | POLL_ONCE, &MARK_INNER) < 0 \
             or poller_add(g.guard_poller, g.tail_fd, POLL_IN, &MARK_TAIL) < 0 \
@@ -127,7 +129,7 @@ cdef void engine_close(nc_engine* g) noexcept nogil:
     close_fd(&g.guard_kick)
 
 
-# --- baton --------------------------------------------------------------------------------------------------------------
+# --- baton ------------------------------------------------------------------------------------------------------------
 
 cdef void baton_take(nc_engine* g) noexcept nogil:
     sys.pthread_mutex_lock(&g.baton)
@@ -143,7 +145,7 @@ cdef void baton_give(nc_engine* g) noexcept nogil:
         flush_dirty(g)
 
 
-# --- lists for the application --------------------------------------------------------------------------------------------
+# --- lists for the application ----------------------------------------------------------------------------------------
 
 cdef void engine_collect(nc_engine* g, nc_slot* t) noexcept nogil:
     cdef uint32_t bits
@@ -249,7 +251,7 @@ cdef void engine_told(nc_engine* g) noexcept nogil:
         sys.futex_wake(&g.generation, 0x7FFFFFFF)
 
 
-# --- one session's carrier --------------------------------------------------------------------------------------------------
+# --- one session's carrier --------------------------------------------------------------------------------------------
 
 cdef void slot_poll(nc_engine* g, nc_slot* t, int bits) noexcept nogil:
     if bits != t.poll_bits and not t.closed:
@@ -400,7 +402,7 @@ cdef void slot_ready(nc_engine* g, nc_slot* t, uint32_t bits, int64_t now) noexc
     slot_flush(g, t, now)
 
 
-# --- pump -------------------------------------------------------------------------------------------------------------------
+# --- pump -------------------------------------------------------------------------------------------------------------
 
 cdef void flush_dirty(nc_engine* g) noexcept nogil:
     cdef nc_slot* t
@@ -483,7 +485,7 @@ cdef void engine_pump(nc_engine* g) noexcept nogil:
     baton_give(g)
 
 
-# --- appending and flushing ----------------------------------------------------------------------------------------------------
+# --- appending and flushing -------------------------------------------------------------------------------------------
 
 cdef void engine_dirty(nc_engine* g, nc_slot* t) noexcept nogil:
     cdef uint64_t head
@@ -519,7 +521,7 @@ cdef int engine_appended(nc_engine* g, uint64_t n, int on_loop) noexcept nogil:
     return 0
 
 
-# --- blocked callers --------------------------------------------------------------------------------------------------------------
+# --- blocked callers --------------------------------------------------------------------------------------------------
 
 # The spin before a sleep: looks and yields. 1: something is ready.
 cdef int spin(nc_engine* g, int64_t now) noexcept nogil:
@@ -565,31 +567,32 @@ cdef int role_run(nc_engine* g, int64_t until_ns) noexcept nogil:
         if load_seq_u32(&g.app_any):
             learn(g, now - began)
             return 1
+        if xchg_u32(&g.nudged, 0):
+            return 1                            # somebody woke this caller's waiter
         if now >= until_ns:
             return 0
         if spin(g, now):
             continue
         left = until_ns - now
         ms = <int>((left + 999999) // 1000000) if left < SLICE_NS else 1000
-        if load_seq_u32(&g.app_any):
+        if load_seq_u32(&g.app_any) or load_seq_u32(&g.nudged):
             continue
         rc = poller_wait(g.poller, report, 1, ms)
         if rc == defs.NC_EAGAIN or (rc == 0 and left >= SLICE_NS):
             return defs.NC_EAGAIN               # a signal, or time to look for one
 
 
-cdef int engine_wait(nc_engine* g, int64_t until_ns) noexcept nogil:
-    cdef uint32_t seen
+cdef int engine_wait(nc_engine* g, int64_t until_ns, uint32_t seen) noexcept nogil:
     cdef int64_t now, left
     cdef int rc
     if g.kind == ENGINE_CALLER and cas_u32(&g.role, 0, 1):
-        rc = role_run(g, until_ns)
+        # Whoever held the role before us may have used up the nudge that was for us: then the generation has moved.
+        rc = role_run(g, until_ns) if load_seq_u32(&g.generation) == seen else 1
         store_seq_u32(&g.role, 0)
         if load_seq_u32(&g.sleepers):
             fetch_add_u32(&g.generation, 1)
             sys.futex_wake(&g.generation, 1)    # one of them takes the role
         return rc
-    seen = load_seq_u32(&g.generation)
     fetch_add_u32(&g.sleepers, 1)
     rc = 0
     if load_seq_u32(&g.app_any) and g.kind == ENGINE_CALLER:
@@ -610,7 +613,7 @@ cdef int engine_wait(nc_engine* g, int64_t until_ns) noexcept nogil:
     return rc
 
 
-# --- guardian ----------------------------------------------------------------------------------------------------------------------
+# --- guardian ---------------------------------------------------------------------------------------------------------
 
 # Stands in for a program that is elsewhere. No Python, no allocation of crypto objects, all signals blocked.
 cdef void* guardian_main(void* arg) noexcept nogil:
@@ -687,7 +690,7 @@ cdef void serve_tail(nc_engine* g) noexcept nogil:
     tell(g)
 
 
-# --- slots --------------------------------------------------------------------------------------------------------------------------
+# --- slots ------------------------------------------------------------------------------------------------------------
 
 # Room for one more index in the tables.
 cdef int index_grow(nc_engine* g) noexcept nogil:
@@ -737,7 +740,6 @@ cdef int engine_add(nc_engine* g, nc_slot* t) noexcept nogil:
 
 # The application has let go and the carrier is closed: nobody refers to the slot any more.
 cdef void slot_drop(nc_engine* g, nc_slot* t) noexcept nogil:
-    cdef nc_slot* at
     cdef nc_slot** link
     if t.all_prev is not NULL:
         t.all_prev.all_next = t.all_next

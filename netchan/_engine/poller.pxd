@@ -1,4 +1,6 @@
-# poller: wait for readiness or a deadline. Layer: _engine. One epoll set; level-triggered; a slot pointer per descriptor.
+# poller: wait for readiness or a deadline. Layer: _engine.
+#
+# One epoll set; level-triggered; a slot pointer per descriptor.
 #
 # A platform without epoll gets a clear error at import (engine.pyx); there is no second implementation without a test.
 # Threads: poller_wait may run in one thread while others add, change and remove.

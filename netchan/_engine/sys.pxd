@@ -82,7 +82,9 @@ cdef extern from *:
     int pthread_mutex_lock(pthread_mutex_t* m) noexcept nogil
     int pthread_mutex_trylock(pthread_mutex_t* m) noexcept nogil
     int pthread_mutex_unlock(pthread_mutex_t* m) noexcept nogil
-    int pthread_atfork(void (*prepare)() noexcept nogil, void (*parent)() noexcept nogil, void (*child)() noexcept nogil)
+    int pthread_atfork(
+        void (*prepare)() noexcept nogil, void (*parent)() noexcept nogil, void (*child)() noexcept nogil
+    )
     int thread_start "nc_thread_start"(pthread_t* t, void* (*fn)(void*) noexcept nogil, void* arg) noexcept nogil
     int thread_join "nc_thread_join"(pthread_t t, int64_t timeout_ns) noexcept nogil
     int sched_yield() noexcept nogil

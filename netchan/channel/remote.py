@@ -1,7 +1,8 @@
 """The endpoint of a channel over a session.
 
-Layer 5: codecs, wait queues and errors around the compiled ``StreamEnd``, which does the rest (contract: base.Endpoint).
-No I/O here, and nothing waits. Threads: any; see the engine's bridge. Spec: docs/spec/session.md §3, §6, §8.
+Layer: channel (L5): codecs, wait queues and errors around the compiled ``StreamEnd``, which does the rest (contract:
+base.Endpoint). No I/O here, and nothing waits. Threads: any; see the engine's bridge.
+Spec: docs/spec/session.md §3, §6, §8.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class RemoteEndpoint(StreamEnd):
         self.tx_waiters = WaitQueue()
         self.rx_waiters = WaitQueue()
         self.ack_waiters = WaitQueue()
-        self.prepare: Callable[[Any], Any] = self._encode_bytes if codec.id == ID_BYTES else self._encode
+        self.prepare: Callable[[Any], Any] | None = self._encode_bytes if codec.id == ID_BYTES else self._encode
         self.encode = self.prepare
         self.decode = None if codec.id == ID_BYTES else codec.decode
         self._lost: ChannelError | None = None
@@ -98,17 +99,23 @@ class RemoteEndpoint(StreamEnd):
         )
 
     def try_recv_into(self, buffer: memoryview) -> int | Empty:
+        """As in base.Endpoint.
+
+        Raises:
+            MessageTooLarge: the buffer is too small; ``needed`` is the length in bytes, and the value stays.
+        """
         got = super().try_recv_into(buffer)
         if isinstance(got, int) and got < 0:
             raise MessageTooLarge(
-                f"the value at the head has {-got} bytes and the buffer {buffer.nbytes}; it stays: call again with a larger one",
+                f"the value at the head has {-got} bytes and the buffer {buffer.nbytes}; it stays: "
+                "call again with a larger one",
                 needed=-got,
                 limit=buffer.nbytes,
             )
         return got
 
     def offer(self, source: Any, waiter: Waiter, *, many: bool = False) -> None:
-        return None
+        """None always: a value of a channel over a session leaves at once."""
 
     def check_send(self) -> None:
         """Raise what a send would raise now; nothing if it could be accepted or would have to wait."""
@@ -131,19 +138,23 @@ class RemoteEndpoint(StreamEnd):
     def unwant(self, n: int) -> None:
         """The call of ``want`` has ended."""
 
-    # --- ending --------------------------------------------------------------------------------------------------------
+    # --- ending -------------------------------------------------------------------------------------------------------
 
     def abort(self, code: int, reason: str) -> None:
+        """End both directions at once; at most 255 bytes of the reason travel. The first call counts."""
         self.abort_both(code, reason.encode()[:255])
 
     def close_unclean(self) -> None:
+        """Like ``close_send``, but the other side gets ChannelAborted(LEFT_BY_EXCEPTION) behind the values."""
         self.end_after(Code.LEFT_BY_EXCEPTION)
 
     def left_by_exception(self) -> None:
+        """An ``async with`` was left by an exception: neither direction ends cleanly."""
         self.close_unclean()
         self.stop_recv()
 
     def drop_send(self) -> bool:
+        """The last sending handle was collected unclosed; True when that cuts somebody off (base.Endpoint)."""
         if self.send_over:
             return False
         # No warning where the other side's end was taken: both sides know that it is over.
@@ -152,14 +163,15 @@ class RemoteEndpoint(StreamEnd):
         return noticed
 
     def drop_recv(self) -> None:
+        """The last receiving handle was collected unclosed: ``stop_recv`` unless the direction is over anyway."""
         if self.state[1] in (_NOT, _FIN, _ABORT_AFTER):
             self.stop_recv()
 
-    # --- errors --------------------------------------------------------------------------------------------------------
+    # --- errors -------------------------------------------------------------------------------------------------------
 
     def send_error(self) -> ChannelError:
         """The exception that a send raises now (api R48)."""
-        over, _, closing, code, by_us, reason = self.state
+        over, _, _, code, by_us, reason = self.state
         if over in (_ABORT, _ABORT_AFTER) and not (over == _ABORT_AFTER and not by_us and code == 0):
             return self._aborted(code, by_us, reason)
         if over == _LOST:
@@ -178,7 +190,8 @@ class RemoteEndpoint(StreamEnd):
         if over == _FIN:
             return channel_ended(self.name, self.peer_id)
         if over == _STOPPED:
-            return channel_closed(self.name, self.peer_id, "this side stopped receiving", "open the name again to go on")
+            why = "this side stopped receiving"
+            return channel_closed(self.name, self.peer_id, why, "open the name again to go on")
         if over in (_ABORT, _ABORT_AFTER):
             return self._aborted(code, by_us, reason)
         if self.session.close_by_us and not self.session.lost:
@@ -204,14 +217,19 @@ class RemoteEndpoint(StreamEnd):
             undelivered: list[Any] = []
             in_doubt: list[InDoubt] = []
             for number, data, sealed in self.unsettled():
-                if not sealed:
-                    undelivered.append(self._decode_own(data))
-                elif data is None:
+                if data is None:
                     in_doubt.append(InDoubt(number))
+                elif not sealed:
+                    undelivered.append(self._decode_own(data))
                 else:
                     in_doubt.append(InDoubt(number, self._decode_own(data)))
             self._lost = session_lost(
-                self.name, self.peer_id, self._why_lost(), undelivered=undelivered, in_doubt=in_doubt, cause=self._cause()
+                self.name,
+                self.peer_id,
+                self._why_lost(),
+                undelivered=undelivered,
+                in_doubt=in_doubt,
+                cause=self._cause(),
             )
         return self._lost
 
@@ -229,9 +247,10 @@ class RemoteEndpoint(StreamEnd):
     def _cause(self) -> BaseException | None:
         return getattr(self.peer, "loss_cause", None)
 
-    # --- looking -------------------------------------------------------------------------------------------------------
+    # --- looking ------------------------------------------------------------------------------------------------------
 
     def stats(self) -> ChannelStats:
+        """A snapshot; ``credit_limited`` counts how often data waited for credit."""
         sent, received, taken, discarded, pending, stalls = self.counts()
         return ChannelStats(
             sent=sent,
@@ -262,17 +281,22 @@ def open_endpoint(
     """Open a channel by name on a session; never waits.
 
     Args:
+        session: the session that carries it.
         name: 1–255 bytes of UTF-8 without control characters.
-        type: type form; its codec is looked up unless ``codec`` (that of an offered channel) is given.
+        type: type form; its codec is looked up unless ``codec`` is given.
         capacity: values per direction, at least 1; None: the other side decides, else 1 024.
-        peer, peer_id: for errors and ``Channel.peer``.
+        peer: what ``Channel.peer`` gives.
+        peer_id: how errors call the other side.
         driver: what blocking callers run.
-        close_timeout: seconds. max_message: bytes that the other side takes at most.
+        close_timeout: seconds that ``aclose`` waits at most.
+        max_message: bytes of one value that the other side takes at most.
+        codec: that of an offered channel; None: by ``type``.
 
     Raises:
         ConfigError: name, type or capacity out of range. ForkError.
     """
-    if not isinstance(name, str) or not 1 <= len(name.encode()) <= NAME_MAX_BYTES:
+    # Callers may be untyped, so the type is looked at all the same.
+    if not isinstance(name, str) or not 1 <= len(name.encode()) <= NAME_MAX_BYTES:  # type: ignore[redundant-expr]
         raise ConfigError(f"channel name {name!r} must be a str of 1 to {NAME_MAX_BYTES} bytes in UTF-8")
     if any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in name):
         raise ConfigError(f"channel name {name!r} holds a control character; use printable text")

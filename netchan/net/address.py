@@ -152,7 +152,7 @@ def _tcp(text: str, place: str, node_id: str | None, listening: bool) -> Address
         raise ConfigError(f"address {_shown(text)}: the port is missing or no number from 0 to 65535")
     number = int(port)
     if number == 0 and not listening:
-        raise ConfigError(f"address {_shown(text)}: port 0 cannot be dialled; take listener.addresses of the other side")
+        raise ConfigError(f"address {_shown(text)}: port 0 cannot be dialled; take one of listener.addresses")
     return Address("tcp", host=host, port=number, node_id=node_id)
 
 

@@ -284,7 +284,9 @@ class Connecting:
 
     def _ask(self, event: Ask) -> None:
         machine = self.machine
-        left = 0.0 if machine is None or machine.deadline_ns is None else (machine.deadline_ns - time.monotonic_ns()) / 1e9
+        left = 0.0
+        if machine is not None and machine.deadline_ns is not None:
+            left = (machine.deadline_ns - time.monotonic_ns()) / 1e9
 
         def answer(allowed: bool) -> None:
             if self.phase is Phase.HANDSHAKE and machine is not None:

@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from netchan.config import Config
@@ -120,7 +121,7 @@ class _Place:
 
 
 def resolve(host: str, port: int, done: Callable[[list[tuple[int, Any]] | OSError], None]) -> None:
-    """Look a name up on a thread of its own and post the result, (family, sockaddr) pairs or the error, to the worker."""
+    """Look a name up on a thread of its own; (family, sockaddr) pairs or the error are posted to the worker."""
 
     def run() -> None:
         result: list[tuple[int, Any]] | OSError
@@ -209,7 +210,7 @@ class Dial(Generic[T]):
                     self._places.append(_Place(index, family, sockaddr, address.location))
             else:
                 self._unresolved += 1
-                resolve(address.host, address.port, lambda found, index=index: self._resolved(index, found))
+                resolve(address.host, address.port, partial(self._resolved, index))
         self._next()
 
     def _resolved(self, index: int, found: list[tuple[int, Any]] | OSError) -> None:
@@ -286,8 +287,8 @@ class Dial(Generic[T]):
             return
         try:
             made = self.outcome.take()
-        except BaseException:  # noqa: BLE001 - it failed: nothing to give back
-            return
+        except BaseException:
+            return  # it failed: nothing to give back
         if made is not None:
             self._drop(made)
 
@@ -301,7 +302,10 @@ class Dial(Generic[T]):
 
     def _error(self, *, timed_out: bool) -> DialError:
         plan = self.plan
-        causes = [self._causes.get(i, DialTimeout(f"{a.location}: not tried in time")) for i, a in enumerate(plan.addresses)]
+        causes = [
+            self._causes.get(index, DialTimeout(f"{address.location}: not tried in time"))
+            for index, address in enumerate(plan.addresses)
+        ]
         if len(causes) == 1 and isinstance(causes[0], DialError):
             only = causes[0]
             only.causes = (only,) if not only.causes else only.causes
@@ -348,7 +352,7 @@ class Dial(Generic[T]):
             link = Link(address.carrier, local, address.location, event.node_id, event.remote.params.max_message)
             session = attach(self._engine, conn.take_fd(), address.carrier, event, self.plan.config)
             made = self._make(session, link)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller must hear of it
+        except Exception as error:  # whatever it is, the caller must hear of it
             conn.close()
             self._finish()
             self.outcome.fail(error)

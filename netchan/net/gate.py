@@ -221,8 +221,9 @@ class Gate:
 
     def find_keys(self, header: Header, frame: bytes) -> GateKeys | None:
         """The keys whose mac1 holds and whose form fits the mode; None: silence."""
+        # PSK and id prove themselves in any mode, so who sends one that we do not know is told, not left in silence
         if self._psk_keys:
-            candidates = self._psk_keys if header.mode <= MODE_XK else []
+            candidates = self._psk_keys
         elif header.mode == MODE_XX_OPEN:
             candidates = [self._open] if self._open else []
         else:

@@ -21,6 +21,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -72,7 +73,7 @@ class ListenCounts:
     Attributes:
         accepted: connections taken from the kernel.
         handshakes_ok: handshakes that led to a session.
-        handshakes_failed: handshakes that did not, by reason (lower-case names of the codes, "connect", "carrier", ...).
+        handshakes_failed: handshakes that did not, by reason (lower-case names of the codes; "carrier", "fault").
         drained: connections that did not prove the gate and got no answer.
         refused: connections closed unread because a limit on strangers was reached.
         half_open: handshakes going on now.
@@ -197,7 +198,7 @@ class Listening:
                     places[index] = error
             else:
                 self._unresolved += 1
-                resolve(address.host, address.port, lambda found, index=index: self._resolved(places, index, found))
+                resolve(address.host, address.port, partial(self._resolved, places, index))
         if not self._unresolved:
             self._bind_all(places)
 

@@ -374,8 +374,9 @@ class Machine:
         if record is None or (in_hand is None and record.static_pub != noise.rs):
             raise Refused(Refusal.RECORD, "the record names another static key")
         if in_hand is not None and record.id_pub != in_hand.id_pub:
-            raise Refused(Refusal.RECORD, "the new record names another node")
-        if not self._policy.allow_self and noise.rs == config.static_key(wall_s).record.static_pub:
+            raise Refused(Refusal.WRONG_ID, "the new record names another node")
+        ours = record.id_pub == config.identity.id_pub or noise.rs == config.static_key(wall_s).record.static_pub
+        if ours and not self._policy.allow_self:
             raise Refused(Refusal.SELF, "our own identity came back")
         live = self._check_live(items.get(p.LIVE_SIG), record, noise.payload_hash)
         try:

@@ -250,8 +250,6 @@ def check_blocking_trust(trust: Any) -> None:
         raise ConfigError("trust= is an async function, and a blocking call has no loop for it; give a plain function")
 
 
-
-
 def _at_exit() -> None:
     """Runs before the engine's own exit, which says PROCESS_EXIT on every session that is left."""
     with _engines.lock:

@@ -1,8 +1,9 @@
 """The in-band Diffie-Hellman ratchet: what was recorded before it stays closed even to a thief of today's keys.
 
 Layer: net (L3). Sans-IO but for the session that carries the two messages; randomness is an argument; cold code.
-Flow: initiator ``start`` -> RATCHET 1 -> responder answers RATCHET 2 and has the secret -> initiator has it, hands it to the core,
-which announces it with REKEY and switches when that is acknowledged; the responder's direction follows. Only the initiator starts.
+Flow: initiator ``start`` -> RATCHET 1 -> responder answers RATCHET 2 and has the secret -> initiator has it, hands it
+to the core, which announces it with REKEY and switches when that is acknowledged; the responder's direction follows.
+Only the initiator starts.
 Threads: called by the session's notification and by whoever starts it; both hold the GIL. Spec: docs/spec/keys.md §2.1.
 """
 

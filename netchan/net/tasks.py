@@ -1,7 +1,7 @@
 """Tasks and threads that belong to one ``serve`` call.
 
-Layer: net (L3), beside wait.py: the layers above import neither asyncio nor threading. A group holds its tasks until they
-are done, so none is lost to the collector, and never lets an exception of one touch another.
+Layer: net (L3), beside wait.py: the layers above import neither asyncio nor threading. A group holds its tasks until
+they are done, so none is lost to the collector, and never lets an exception of one touch another.
 Spec: docs/spec/session.md §7.
 """
 

@@ -23,6 +23,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Protocol
 
 GIVE_WAY_S: Final = 0.000_1
@@ -136,7 +137,7 @@ class Worker:
                 if key.data is None:
                     os.eventfd_read(self._wake)
                 else:
-                    self._guarded(key.data, lambda job=key.data, mask=mask: job.on_io(mask))
+                    self._guarded(key.data, partial(key.data.on_io, mask))
             while self._posted:
                 self._guarded(None, self._posted.popleft())
             self._run_timers()
@@ -156,7 +157,8 @@ class Worker:
         os.close(wake)
 
     def _jobs(self) -> list[Job]:
-        return list({id(key.data): key.data for key in self._selector.get_map().values() if key.data is not None}.values())
+        jobs = [key.data for key in self._selector.get_map().values() if key.data is not None]
+        return list({id(job): job for job in jobs}.values())
 
     def _patience(self) -> float | None:
         if self._steps or self._posted:
@@ -188,7 +190,7 @@ class Worker:
         """In a forked child: close this process's copies of the descriptors; the parent's stay as they are."""
         for job in self._jobs():
             job.close_copy()
-        os.close(self._selector.fileno())  # type: ignore[attr-defined]
+        os.close(self._selector.fileno())  # type: ignore[attr-defined,unused-ignore]
         self._forget_wake()
 
 
@@ -221,7 +223,7 @@ def running_worker() -> Worker | None:
 
 
 def forks() -> int:
-    """How many forks lie between the first process and this one: what is made here is usable while it stays the same."""
+    """Forks between the first process and this one: what is made here is usable while the figure stays the same."""
     return _process.forks
 
 
@@ -238,7 +240,7 @@ def _after_fork() -> None:
     _process.forks += 1
     found, _process.worker = _process.worker, None
     if found is not None:
-        # kept for ever: its selector must not be closed a second time by a finaliser, when the number is somebody else's
+        # kept for ever: no finaliser may close its selector again, when the number is somebody else's
         _process.graves.append(found)
         found.close_copies()
 

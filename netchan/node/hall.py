@@ -32,7 +32,8 @@ class ListenerStats(ChannelStats):
 
     Attributes:
         peers: sessions that came in and are not over.
-        accepted, handshakes_ok, handshakes_failed, drained, refused, half_open, held, accept_errors: as in ListenCounts.
+        accepted, handshakes_ok, handshakes_failed, drained, refused: as in ListenCounts.
+        half_open, held, accept_errors: as in ListenCounts.
     """
 
     peers: int = 0
@@ -163,7 +164,7 @@ class Hall:
         self.listening.close()
         # peers in the queue go with it, those that were taken are left as well: peers do not outlive their listener
         living = self.living()
-        self.listening.later(lambda: [core.leave_by_exception() for core in living])
+        self.listening.later(lambda: _leave_all(living))
         return bool(self.addresses)
 
     def stats(self, queue: ChannelStats) -> ListenerStats:
@@ -209,6 +210,11 @@ class _Room(Waiter):
         hall = self._hall()
         if hall is not None:
             hall.took()
+
+
+def _leave_all(cores: list[PeerCore]) -> None:
+    for core in cores:
+        core.leave_by_exception()
 
 
 def _over(reference: weakref.ref[Hall]) -> None:

@@ -18,6 +18,7 @@ from netchan.channel.local import channel_endpoint
 from netchan.errors import ChannelError
 from netchan.net.manager import log
 from netchan.net.tasks import TaskGroup  # async-only
+
 # sync-only: from netchan.net.tasks import ThreadGroup
 from netchan.node.hall import Hall, ListenerStats
 from netchan.node.peer import Peer
@@ -57,7 +58,7 @@ class Listener(Receiver[Peer]):
         """Run ``handler(peer)`` as a task for every peer that comes.
 
         A handler that returns closes its peer; one that raises leaves it as by an exception and is logged; a
-        ChannelError that escapes is an ordinary departure. Returns when the listener is closed and all handlers are done.
+        ChannelError that escapes is an ordinary departure. Returns when the listener is closed and all are done.
 
         Cancelled: accepting stops, the handlers are cancelled, the listener is closed.
         """

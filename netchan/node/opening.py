@@ -7,16 +7,23 @@ Arguments are checked by the call; nothing else happens before the first step. S
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import (
+    Coroutine,  # async-only
+    Generator,  # async-only
+    Sequence,
+)
+from functools import partial
+from types import TracebackType  # async-only
+from typing import (
+    TYPE_CHECKING,
+    Any,  # async-only
+    Generic,  # async-only
+    Protocol,  # async-only
+    TypeVar,  # async-only
+)
 
-# async-only: begin
-from collections.abc import Coroutine, Generator
-from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar
-
-# async-only: end
 from netchan.config import Config
-from netchan.net.dial import Dial, DialPlan
+from netchan.net.dial import Dial, DialPlan, Link
 from netchan.net.identity import Identity
 from netchan.net.listen import ListenPlan
 
@@ -33,6 +40,9 @@ from netchan.node.peer import Peer
 from netchan.node.plan import NETWORK, Pq, plan_dial, plan_listen
 from netchan.node.session import PeerCore
 from netchan.node.waits import new_waiter, wait_until
+
+if TYPE_CHECKING:
+    from netchan._engine.bridge import Engine, Session
 
 # async-only: begin
 
@@ -103,8 +113,8 @@ def dial(
         addresses: one or up to 32 of the same node: ``tcp://[node-id@]host:port``, ``unix://[node-id@]/path``. They are
             tried 250 ms apart; the first that leads to a session wins.
         identity: who we are; None = a fresh key in memory.
-        trust: whom to accept: "any", "tofu", node ids, an authority, or a function of the node id (also async, awaited in
-            this loop). Not needed with a node id in the address, a psk, or a Unix socket of our own user.
+        trust: whom to accept: "any", "tofu", node ids, an authority, or a function of the node id (an async one is
+            awaited in this loop). Not needed with a node id in the address, a psk, or a Unix socket of our own user.
         psk: a secret of 32 bytes or more that both sides hold.
         config: settings; ``dial_timeout`` bounds the whole call.
         network: name of the network; both sides need the same.
@@ -154,7 +164,9 @@ def listen(
             a psk, or on a Unix socket for our own user.
         psk: secrets of 32 bytes or more, up to 16; who holds none gets no answer at all.
         config: settings; ``backlog`` bounds the peers that wait here.
-        network, pq, membership: as for ``dial``.
+        network: as for ``dial``.
+        pq: as for ``dial``.
+        membership: as for ``dial``.
         stealth: answer only those who know our node id and have a clock.
 
     Raises:
@@ -220,7 +232,7 @@ def listen(
 # sync-only:     stealth: bool = False,
 # sync-only:     timeout: float | None = None,
 # sync-only: ) -> Listener:
-# sync-only:     """Listen for sessions; arguments and errors as ``netchan.listen``. ``timeout`` is for resolving names."""
+# sync-only:     """Listen for sessions; arguments and errors as ``netchan.listen``. ``timeout`` bounds the look-ups."""
 # sync-only:     check_blocking_trust(trust)
 # sync-only:     plan = plan_listen(
 # sync-only:         addresses,
@@ -243,8 +255,7 @@ async def _dial(plan: DialPlan) -> Peer:  # + timeout
     # async-only: end
     # sync-only: engine = caller_engine()
     # sync-only: ask = refuse_awaitables
-    make: Callable[..., Peer] = lambda session, link: Peer(PeerCore(engine, session, link, plan.config))  # noqa: E731
-    attempt = Dial(plan, engine, make, _drop, ask)
+    attempt: Dial[Peer] = Dial(plan, engine, partial(_make, engine, plan.config), _drop, ask)
     outcome = attempt.outcome
     attempt.start()
     try:
@@ -256,6 +267,10 @@ async def _dial(plan: DialPlan) -> Peer:  # + timeout
     if peer is None:
         raise RuntimeError("the result of a dial was taken twice")
     return peer
+
+
+def _make(engine: Engine, config: Config, session: Session, link: Link) -> Peer:
+    return Peer(PeerCore(engine, session, link, config))
 
 
 def _drop(peer: Peer) -> None:

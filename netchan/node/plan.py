@@ -101,7 +101,7 @@ def _policies(places: tuple[Address, ...], trust: Trust | None, me: Identity, **
 
 
 def _handshake(
-    me: Identity, config: Config, network: str, pq: Pq, membership: Membership | bytes | None
+    me: Identity, config: Config, network: object, pq: Pq, membership: Membership | bytes | None
 ) -> HandshakeConfig:
     if not isinstance(network, str) or not network.isprintable():
         raise ConfigError(f"network={network!r} is no printable str; leave it out, or give one name to all your nodes")

@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from netchan.channel.codec import ID_ANY, ID_BYTES, Codec, codec_by_id, codec_for
 from netchan.config import Config, check_capacity
-from netchan.errors import ChannelError, Code, ConfigError, NetchanError, ProtocolError, channel_aborted, quote, session_lost
+from netchan.errors import (
+    ChannelError,
+    Code,
+    ConfigError,
+    NetchanError,
+    ProtocolError,
+    channel_aborted,
+    quote,
+    session_lost,
+)
 from netchan.net.dial import Link
 from netchan.net.manager import CLOSE_CLEAN, CLOSE_EXCEPTION, check_fork, log, remember_leaver
 from netchan.net.wait import Waiter, WaitQueue, leaf_lock
@@ -156,7 +165,7 @@ class PeerCore:
         with self._lock:
             if not self._offers:
                 return None
-            number, (name, codec_id, schema) = self._offers.popitem(last=False)
+            number, (name, codec_id, _schema) = self._offers.popitem(last=False)
             entry = self._names[name]
             entry.offers.remove(number)
         codec = codec_by_id(codec_id) or codec_for(Any)
@@ -309,9 +318,7 @@ class PeerCore:
             return
         values = sum(end.sent() for end in list(self._open.values()) if not _arrived(end, end.sent()))
         log.warning(
-            "process exits with an open session to %s: %d channels, of which some hold values that had not arrived (%d sent)"
-            if values
-            else "process exits with an open session to %s: %d channels, %d values under way",
+            "process exits with an open session to %s: %d channels; %d values in those that had not all arrived",
             self.link.node_id,
             len(self._open),
             values,
@@ -434,13 +441,13 @@ def check_name(name: object) -> None:
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise ConfigError(f"channel name {ascii(name[:80])} holds a lone surrogate; give text that UTF-8 can carry") from None
+        raise ConfigError(f"channel name {name[:80]!a} holds a lone surrogate; give text for UTF-8") from None
     if not 1 <= size <= 255:
         raise ConfigError(f"channel name has {size} bytes of UTF-8; give 1 to 255")
     if any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in name):
-        raise ConfigError(f"channel name {ascii(name[:80])} holds a control character; give printable text")
+        raise ConfigError(f"channel name {name[:80]!a} holds a control character; give printable text")
     if name.startswith(RESERVED):
-        raise ConfigError(f"channel name {ascii(name[:80])}: names that begin with {RESERVED!r} are reserved; choose another")
+        raise ConfigError(f"channel name {name[:80]!a} begins with {RESERVED!r}, which is reserved; choose another")
 
 
 def _fits(codec: Codec, other_id: int, other_schema: bytes) -> bool:

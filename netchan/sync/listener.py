@@ -19,6 +19,7 @@ from netchan.sync.fronts import Receiver
 from netchan.channel.local import channel_endpoint
 from netchan.errors import ChannelError
 from netchan.net.manager import log
+
 from netchan.net.tasks import ThreadGroup
 from netchan.node.hall import Hall, ListenerStats
 from netchan.sync.peer import Peer

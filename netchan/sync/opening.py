@@ -9,10 +9,16 @@ Arguments are checked by the call; nothing else happens before the first step. S
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import (
+    Sequence,
+)
+from functools import partial
+from typing import (
+    TYPE_CHECKING,
+)
 
 from netchan.config import Config
-from netchan.net.dial import Dial, DialPlan
+from netchan.net.dial import Dial, DialPlan, Link
 from netchan.net.identity import Identity
 from netchan.net.listen import ListenPlan
 
@@ -25,6 +31,9 @@ from netchan.sync.peer import Peer
 from netchan.node.plan import NETWORK, Pq, plan_dial, plan_listen
 from netchan.node.session import PeerCore
 from netchan.sync.node_waits import new_waiter, wait_until
+
+if TYPE_CHECKING:
+    from netchan._engine.bridge import Engine, Session
 
 def dial(
     addresses: str | Sequence[str],
@@ -71,7 +80,7 @@ def listen(
     stealth: bool = False,
     timeout: float | None = None,
 ) -> Listener:
-    """Listen for sessions; arguments and errors as ``netchan.listen``. ``timeout`` is for resolving names."""
+    """Listen for sessions; arguments and errors as ``netchan.listen``. ``timeout`` bounds the look-ups."""
     check_blocking_trust(trust)
     plan = plan_listen(
         addresses,
@@ -90,8 +99,7 @@ def listen(
 def _dial(plan: DialPlan, *, timeout: float | None = None) -> Peer:
     engine = caller_engine()
     ask = refuse_awaitables
-    make: Callable[..., Peer] = lambda session, link: Peer(PeerCore(engine, session, link, plan.config))  # noqa: E731
-    attempt = Dial(plan, engine, make, _drop, ask)
+    attempt: Dial[Peer] = Dial(plan, engine, partial(_make, engine, plan.config), _drop, ask)
     outcome = attempt.outcome
     attempt.start()
     try:
@@ -103,6 +111,10 @@ def _dial(plan: DialPlan, *, timeout: float | None = None) -> Peer:
     if peer is None:
         raise RuntimeError("the result of a dial was taken twice")
     return peer
+
+
+def _make(engine: Engine, config: Config, session: Session, link: Link) -> Peer:
+    return Peer(PeerCore(engine, session, link, config))
 
 
 def _drop(peer: Peer) -> None:

@@ -76,7 +76,7 @@ class Peer:
 
     def stats(self) -> dict[str, int]:
         """Counts since the session began: records, bytes, ``rtt_us`` (0 without a sample), channels, rekeys."""
-        return self._core.session.stats()
+        return dict(self._core.session.stats())
 
     # --- channels ----------------------------------------------------------------------------------------------------
 

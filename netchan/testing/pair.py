@@ -1,6 +1,7 @@
 """Two joined sessions in one process over a real socket pair, without a handshake: for tests of what lies above it.
 
-Layer: testing; may import all layers, imported by tests only. The root is random, so nothing here is a way into a real session.
+Layer: testing; may import all layers, imported by tests only. The root is random, so nothing here is a way into a real
+session.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Threads over the shared-memory rungs, to be run under the thread sanitizer by ``tsan.sh``; exits 1 on a wrong result."""
+"""Threads over the shared-memory rungs, run under the thread sanitizer by ``tsan.sh``; exits 1 on a wrong result."""
 
 import sys
 import threading

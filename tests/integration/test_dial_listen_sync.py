@@ -193,7 +193,9 @@ class TestProcess:
 
     def test_unix_socket_file_is_gone_after_the_exit(self, tmp_path: Path) -> None:
         path = tmp_path / "node.sock"
-        result = child("import sys\nfrom netchan import sync\nl = sync.listen(sys.argv[1]); del sys.argv[1:]", f"unix://{path}")
+        result = child(
+            "import sys\nfrom netchan import sync\nl = sync.listen(sys.argv[1]); del sys.argv[1:]", f"unix://{path}"
+        )
         assert result.returncode == 0, result.stderr
         assert not path.exists()
 

@@ -75,7 +75,8 @@ class TestRekeyUnderTraffic:
 class TestRatchet:
     def test_ten_ratchets_change_both_directions_and_lose_nothing(self, sides: tuple[Side, Side]) -> None:
         a, b = sides
-        first, second = Ratchet(a.session, initiator=True, rng=os.urandom), Ratchet(b.session, initiator=False, rng=os.urandom)
+        first = Ratchet(a.session, initiator=True, rng=os.urandom)
+        second = Ratchet(b.session, initiator=False, rng=os.urandom)
         tx, rx = Channel(a.open("n")), Channel(b.open("n"))
         stop = threading.Event()
 
@@ -97,7 +98,8 @@ class TestRatchet:
 
     def test_message_at_the_wrong_time_is_counted_and_changes_nothing(self, sides: tuple[Side, Side]) -> None:
         a, b = sides
-        first, second = Ratchet(a.session, initiator=True, rng=os.urandom), Ratchet(b.session, initiator=False, rng=os.urandom)
+        first = Ratchet(a.session, initiator=True, rng=os.urandom)
+        second = Ratchet(b.session, initiator=False, rng=os.urandom)
         a.session.ratchet_send(7, 1, b"x" * 48)  # not the next number
         b.session.ratchet_send(1, 2, b"y" * 48)  # nobody asked
         tx, rx = Channel(a.open("n")), Channel(b.open("n"))

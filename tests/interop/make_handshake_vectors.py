@@ -9,8 +9,8 @@ taken over from the file in place if it has them for the same encapsulation key,
 A change of the file is a change of the protocol: it belongs in the same commit as the page that demands it.
 
 Layout: a list of cases. Bytes are lower-case hex, items are [type, hex] in the order of the payload; LIVE_SIG items
-hold the signature. `first_hello`, `cookie_frame`, `cookie_secret` and `address` stand in the case with a cookie only; there
-`initiator.first_*` are the keys of the first HELLO.
+hold the signature. `first_hello`, `cookie_frame`, `cookie_secret` and `address` stand in the case with a cookie only;
+there `initiator.first_*` are the keys of the first HELLO.
 """
 
 import json

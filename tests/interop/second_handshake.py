@@ -1,7 +1,7 @@
 """A second implementation of docs/spec/handshake.md, written from that page alone, for tests only.
 
-It shares no line with netchan and imports nothing of it. It reads from top to bottom like the page: primitives (§1.1,
-§3), records (§1.3), frames and gate (§2, §5), Noise (§3), payloads (§3.4), verdict (§4), and the two sides. Every key and
+It shares no line with netchan and imports nothing of it. It reads from top to bottom like the page: primitives (§1.1),
+records (§1.3), frames and gate (§2, §5), Noise (§3), payloads (§3.4), verdict (§4), and the two sides. Every key and
 random number is an argument, so a run is a function of its inputs. It keeps no secret safe and no clock: one handshake,
 no trust policy, no cookies of its own making except by `cookie_frame`.
 """

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "spec" / "keys.md"
 ROOT = bytes(range(32))
 MIX = bytes(range(0xA0, 0xC0))
-AAD = bytes.fromhex("001a000010")
+AAD = bytes.fromhex("0018000010")  # the header of wire.md §3 for five bytes of frames
 PLAIN = b"hello"
 
 

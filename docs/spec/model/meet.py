@@ -146,7 +146,8 @@ class Meet:
                 yield f"task {task} selects", f"start {task}", self._park(_task(s, task, finished, PENDING), task, 1)
             return
         arms = self._arms(s, task)
-        mine = [e for kind, e in arms if kind != "r" and s.ends[e].offer in (OUT, BACK) and s.ends[e].owner == (task, finished)]
+        me = (task, finished)
+        mine = [e for kind, e in arms if kind != "r" and s.ends[e].offer in (OUT, BACK) and s.ends[e].owner == me]
         here = [e for kind, e in arms if kind == "r" and s.ends[e].fate == HERE]
         if phase == PENDING:
             early = "take before the answer" in self.broken

@@ -81,7 +81,8 @@ def row(result: Result) -> str:
     """Return one line of the table."""
     verdict = "hold" if result.problem is None else "FAIL"
     return (
-        f"{result.name:<9} {result.params:<84} {result.states:>9,} {result.edges:>12,} {result.seconds:>8.1f}  {verdict}"
+        f"{result.name:<9} {result.params:<84} {result.states:>9,} {result.edges:>12,} {result.seconds:>8.1f}"
+        f"  {verdict}"
     )
 
 
@@ -89,7 +90,8 @@ def together(name: str, models: Iterable[Model[Any]]) -> Result:
     """Check a family of models and add the figures up; stops at the first that fails."""
     total = Result("C select", name)
     count = 0
-    for count, model in enumerate(models, 1):
+    for model in models:
+        count += 1
         one = check(model)
         total.states += one.states
         total.edges += one.edges

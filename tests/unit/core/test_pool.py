@@ -24,8 +24,8 @@ class TestGetAndPut:
         p = core.Pool(10**6, 0)
         assert p.get(0, payload) == 1
         assert p.info(0) == {
-            "refs": 1, "sole": 1, "len": 0, "head": HEAD, "tail": CLASSES[cls] + TAIL, "cap": HEAD + CLASSES[cls] + TAIL,
-            "cls": cls, "next_is_null": True, "aligned": True,
+            "refs": 1, "sole": 1, "len": 0, "head": HEAD, "tail": CLASSES[cls] + TAIL,
+            "cap": HEAD + CLASSES[cls] + TAIL, "cls": cls, "next_is_null": True, "aligned": True,
         }  # fmt: skip
         st = p.stats()
         assert st["used"][cls] == 1

@@ -1,4 +1,4 @@
-"""Anti-replay window (RFC 6479; core decision 25): what was seen or is too old is refused, nothing moves before commit."""
+"""Anti-replay window (RFC 6479; core decision 25): seen or too old is refused, nothing moves before commit."""
 
 import pytest
 

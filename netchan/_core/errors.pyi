@@ -1,0 +1,3 @@
+class CoreError(Exception):
+    rc: int
+    def __init__(self, rc: int, text: str) -> None: ...

@@ -1,0 +1,484 @@
+"""One direction of a channel: what the sender keeps and what the receiver keeps (docs/spec/session.md §2, §4, §6, value.md)."""
+
+import random
+from typing import Any
+
+import pytest
+
+from netchan._core import _selftest_session as st
+
+OK, EAGAIN, ECLOSED, EFRAME, ELIMIT, ESTATE, ECREDIT, ESPACE = (
+    st.RC[k] for k in ("OK", "EAGAIN", "ECLOSED", "EFRAME", "ELIMIT", "ESTATE", "ECREDIT", "ESPACE")
+)
+FIN, ABORT_AFTER, ABORT, STOPPED, LOST, LEFT = range(1, 7)
+PREFACE = b"\x05hello"
+
+
+def vint(v: int) -> bytes:
+    for n, bits in ((1, 6), (2, 14), (4, 30), (8, 62)):
+        if v < 1 << bits:
+            return (v | {1: 0, 2: 1, 4: 2, 8: 3}[n] << (8 * n - 2)).to_bytes(n, "big")
+    raise ValueError(v)
+
+
+def msg(body: bytes, ext: bytes | None = None) -> bytes:
+    if ext is None:
+        return vint(len(body) * 2) + body
+    return vint(len(body) * 2 + 1) + vint(len(ext)) + ext + body
+
+
+DELIVER = b"\x01\x00"
+
+
+def receiver(**given: Any) -> st.In:
+    """A receiver whose preface is here."""
+    s = st.In(**given)
+    assert s.data(0, PREFACE) == OK and s.preface() == b"hello"
+    return s
+
+
+AT = len(PREFACE)
+
+
+class TestAppend:
+    def test_bytes_are_head_and_body(self) -> None:
+        o = st.Out()
+        want = b""
+        for body in (b"", b"a", b"b" * 31, b"c" * 32, b"d" * 8191, b"e" * 8192, b"f" * 40000):
+            for deliver in (False, True):
+                for pin in (False, True):
+                    assert o.append(body, deliver, pin) == OK
+                    want += msg(body, DELIVER) if deliver else msg(body)
+        assert o.ready() == (len(want), False)
+        assert o.read(len(want)) == want
+        assert o.state()["accepted"] == 28
+
+    @pytest.mark.parametrize("pin", [False, True])
+    def test_credit_counts_messages_and_the_first_byte(self, pin: bool) -> None:
+        o = st.Out(msgs=3, bytes_=10)
+        assert o.append(b"x" * 8, pin=pin) == OK  # 9 bytes: the next first byte still fits
+        assert o.append(b"y" * 50_000, pin=pin) == OK
+        assert o.append(b"", pin=pin) == EAGAIN and not o.has_room()
+        assert o.ready() == (10, False)
+        o.read(10)
+        assert o.ready() == (0, False)
+        assert o.pos(10, 0, 3, 100_000) == 1 and o.append(b"", pin=pin) == OK
+        assert o.append(b"", pin=pin) == EAGAIN  # messages
+        assert o.pos(10, 0, 4, 0) == 1 and o.append(b"", pin=pin) == OK
+
+    def test_credit_never_shrinks(self) -> None:
+        o = st.Out(msgs=5, bytes_=500)
+        assert o.pos(0, 0, 2, 100) == 0
+        assert (o.state()["max_msgs"], o.state()["max_bytes"]) == (5, 500)
+
+    def test_nothing_is_accepted_after_close_or_end(self) -> None:
+        for end in (lambda o: o.close(), lambda o: o.end(ABORT)):
+            o = st.Out()
+            end(o)
+            assert o.append(b"x") == ECLOSED == o.append(b"x", pin=True) and o.has_room()
+            assert o.close() == ECLOSED
+
+
+class TestSenderPositions:
+    def test_fin_is_ready_only_with_the_last_byte(self) -> None:
+        o = st.Out(bytes_=5)
+        o.append(b"1234567")
+        o.close()
+        assert o.ready() == (5, False)
+        o.read(5)
+        o.pos(5, 0, 1 << 40, 8)
+        assert o.ready() == (3, True)
+        o.read(3)
+        assert o.ready() == (0, True)
+        o.fin_was_sent()
+        assert o.ready() == (0, False)
+
+    @pytest.mark.parametrize("early", [False, True])
+    def test_end_counts_as_reached_whenever_the_bytes_were(self, early: bool) -> None:
+        """Found: a FIN behind bytes that had all been reported was never settled."""
+        o = st.Out()
+        o.append(b"abc")
+        o.read(4)
+        if early:
+            o.pos(4, 1, 10, 10)
+        o.close()
+        o.fin_was_sent()
+        assert not o.state()["fin_acked"]
+        assert o.pos(4, 1, 10, 10) == 1 and o.state()["fin_acked"]
+
+    def test_positions_beyond_what_was_sent_are_refused(self) -> None:
+        o = st.Out()
+        o.append(b"abc")
+        o.append(b"def")
+        o.read(4)
+        assert o.pos(5, 0, 10, 10) == EFRAME and o.pos(4, 3, 10, 10) == EFRAME
+        assert o.pos(2**62 - 1, 2**62 - 1, 0, 0) == EFRAME  # finished, before the end was said
+        o.read(4)
+        o.append(b"ghi")
+        assert o.pos(8, 3, 10, 10) == EFRAME  # accepted, but not sent
+        assert o.pos(8, 2, 10, 10) == 1
+        o.close()
+        o.read(4)
+        o.fin_was_sent()
+        assert o.pos(2**62 - 1, 2**62 - 1, 0, 0) == 1
+        s = o.state()
+        assert (s["received"], s["taken"], s["fin_acked"]) == (12, 3, 1)
+
+    def test_numbers_at_boundaries(self) -> None:
+        o = st.Out()
+        o.preface(PREFACE)
+        assert (o.state()["boundary"], o.state()["sent_msgs"]) == (1, 0)
+        o.read(len(PREFACE))
+        o.append(b"abc")
+        o.append(b"def")
+        o.read(2)
+        assert o.state()["boundary"] == 0
+        o.read(6)
+        assert (o.state()["boundary"], o.state()["sent_msgs"]) == (1, 2)
+        o.append(b"")
+        assert (o.state()["boundary"], o.state()["sent_msgs"]) == (1, 2)
+
+
+class TestSenderMemory:
+    def test_every_pinned_value_comes_out_exactly_once(self) -> None:
+        for seed in range(60):
+            rng = random.Random(seed)
+            o, pinned, released = st.Out(), 0, 0
+            for _ in range(rng.randint(1, 30)):
+                size = rng.choice([0, 1, 100, 40000])
+                pin = rng.random() < 0.5
+                pinned += pin
+                assert o.append(bytes(size), pin=pin) == OK
+                if rng.random() < 0.5:
+                    o.read(rng.randint(0, o.ready()[0]))
+                if rng.random() < 0.5:
+                    o.ack(rng.randint(0, o.state()["sent"]))
+                    released += o.released()
+            assert released <= pinned
+            if rng.random() < 0.5:
+                o.read(o.ready()[0])
+                o.ack(1 << 60)
+                released += o.released()
+                assert o.state()["segments"] <= 1, seed
+            o.free()
+            assert released + o.released() == pinned, seed
+
+    def test_value_that_was_not_accepted_stays_the_callers(self) -> None:
+        o = st.Out(msgs=0)
+        assert o.append(b"x" * 9, pin=True) == EAGAIN and o.released() == 0
+
+    def test_acknowledged_bytes_are_freed(self) -> None:
+        o = st.Out()
+        for _ in range(300):
+            for _ in range(20):
+                o.append(b"x" * 700)
+            o.read(o.ready()[0])
+            o.ack(o.state()["sent"])
+        assert o.state()["own_bytes"] <= 65536
+
+    def test_small_idle_stream_keeps_one_small_segment(self) -> None:
+        o = st.Out()
+        for _ in range(200):
+            o.append(b"x" * 30)
+            o.read(o.ready()[0])
+            o.ack(o.state()["sent"])
+        assert o.state()["own_bytes"] <= 1024
+
+    def test_ack_beyond_what_was_sent_frees_no_unsent_byte(self) -> None:
+        o = st.Out()
+        o.append(b"abc", pin=True)
+        o.ack(100)
+        assert o.released() == 0 and o.read(4) == b"\x06abc"
+
+
+class TestPreface:
+    @pytest.mark.parametrize("length", [1, 63, 64, 1024])
+    def test_preface_arrives_however_it_is_cut(self, length: int) -> None:
+        body = bytes(range(256)) * 4
+        data = vint(length) + body[:length]
+        for step in (1, 2, 3, len(data)):
+            s = st.In(capacity=0)
+            for at in range(0, len(data), step):
+                assert s.preface() is None
+                assert s.data(at, data[at : at + step]) == OK
+            assert s.preface() == body[:length] and s.state()["received"] == len(data)
+            assert s.state()["msgs"] == 0
+
+    @pytest.mark.parametrize("length", [0, 1025, 2**30, 2**62 - 1])
+    def test_preface_of_no_or_too_great_length_is_refused(self, length: int) -> None:
+        assert st.In(capacity=0).data(0, vint(length) + b"x" * 20) == ELIMIT
+
+    def test_stream_that_ends_before_its_preface_is_malformed(self) -> None:
+        assert st.In(capacity=0).data(0, b"", True) == EFRAME
+        assert st.In(capacity=0).data(0, PREFACE[:3], True) == EFRAME
+        assert st.In(capacity=0).data(0, PREFACE, True) == OK
+
+
+def cut(rng: random.Random, data: bytes, base: int) -> list[tuple[int, bytes]]:
+    """The bytes in pieces that overlap, repeat and come in any order."""
+    out = []
+    at = 0
+    while at < len(data):
+        n = rng.choice([1, 2, 7, 30, 400, 5000])
+        out.append((base + at, data[at : at + n]))
+        if rng.random() < 0.3:
+            lo = rng.randint(0, at)
+            out.append((base + lo, data[lo : lo + rng.randint(0, 600)]))
+        at += n
+    return out
+
+
+class TestReceiving:
+    @pytest.mark.parametrize("order", ["in order", "near", "any"])
+    def test_values_are_whole_whatever_way_the_bytes_come(self, order: str) -> None:
+        for seed in range(60):
+            rng = random.Random(f"{order}{seed}")
+            values = [rng.randbytes(rng.choice([0, 1, 31, 32, 100, 3000])) for _ in range(rng.randint(1, 20))]
+            marks = [rng.random() < 0.3 for _ in values]
+            data = b"".join(msg(v, DELIVER if m else None) for v, m in zip(values, marks, strict=True))
+            pieces = cut(rng, data, AT)
+            if order == "any":
+                rng.shuffle(pieces)
+            elif order == "near":
+                pieces = [p for _, p in sorted((i + rng.randint(0, 3), p) for i, p in enumerate(pieces))]
+            s = receiver(bytes_=1 << 20)
+            got: list[tuple[bytes, bool]] = []
+            for offset, piece in pieces:
+                assert s.data(offset, piece) == OK, seed
+                if rng.random() < 0.5:
+                    while not isinstance(one := s.take(), int):
+                        got.append(one[:2])
+                assert s.state()["gaps"] <= 1024
+            assert s.data(AT + len(data), b"", True) == OK
+            while not isinstance(one := s.take(), int):
+                got.append(one[:2])
+            assert one == ECLOSED and got == list(zip(values, marks, strict=True)), seed
+            state = s.state()
+            assert (state["gaps"], state["early_bytes"], state["over"]) == (0, 0, FIN) and state["held_bytes"] <= 65536
+
+    @pytest.mark.parametrize("size", [65535, 65536, 70_000, 1_000_000])
+    def test_long_value(self, size: int) -> None:
+        value = random.Random(size).randbytes(size)
+        data = msg(b"before") + msg(value) + msg(b"behind")
+        s = receiver(bytes_=1 << 30)
+        for at in range(0, len(data), 9999):
+            assert s.data(AT + at, data[at : at + 9999]) == OK
+        assert [s.take()[0] for _ in range(3)] == [b"before", value, b"behind"]
+        assert s.take() == EAGAIN and s.state()["held_bytes"] <= 65536
+
+    def test_value_is_not_seen_before_its_last_byte(self) -> None:
+        data = msg(b"abc", DELIVER)
+        s = receiver()
+        for i, x in enumerate(data):
+            assert s.take() == EAGAIN and s.pending() == 0
+            assert s.data(AT + i, bytes([x])) == OK
+        assert s.take()[:2] == (b"abc", True)
+
+    @pytest.mark.parametrize("block", [0, 1, 2, 20, 21, 22, 23, 24, 100, 1024])
+    def test_block_of_fields_is_skipped_whatever_it_holds(self, block: int) -> None:
+        ext = (b"\x40\x40" + vint(block - 3) + bytes(block)) if block > 3 else bytes(block)
+        for deliver in (b"", DELIVER):
+            whole = (deliver + ext)[:block] if block < 1024 else ext[:1024]
+            data = msg(b"body", whole)
+            for step in (1, 10, len(data)):
+                s = receiver()
+                for at in range(0, len(data), step):
+                    assert s.data(AT + at, data[at : at + step]) == OK
+                assert s.take()[:2] == (b"body", whole[:2] == DELIVER)
+
+    def test_too_long_block_or_body_is_refused(self) -> None:
+        for step in (1, 100):
+            for data in (vint(1) + vint(1025), vint(2 * 101), vint(2 * (2**61 - 1))):
+                s = receiver()
+                codes = [s.data(AT + at, data[at : at + step], max_message=100) for at in range(0, len(data), step)]
+                assert codes[-1] == ELIMIT and set(codes[:-1]) <= {OK}
+        assert receiver().data(AT, vint(200) + b"x" * 100, max_message=100) == OK
+
+
+class TestEnd:
+    def test_end_may_be_repeated_but_not_moved(self) -> None:
+        s = receiver()
+        assert s.data(AT, msg(b"abc"), True) == OK
+        assert s.data(AT, msg(b"abc"), True) == OK == s.data(AT + 4, b"", True)
+        assert s.data(AT + 3, b"", True) == ESTATE == s.data(AT + 4, b"x")
+        assert s.data(AT + 5, b"", True) == ESTATE
+        assert s.take()[0] == b"abc" and s.take() == ECLOSED
+
+    def test_end_below_what_is_here_is_refused(self) -> None:
+        s = receiver()
+        assert s.data(AT, msg(b"abc")) == OK and s.data(AT + 1, b"", True) == ESTATE
+        s = receiver()
+        assert s.data(AT + 50, b"xyz") == OK and s.data(AT + 40, b"", True) == ESTATE
+
+    def test_end_known_before_its_bytes(self) -> None:
+        s = receiver()
+        assert s.data(AT + 4, b"", True) == OK and s.take() == EAGAIN and s.state()["over"] == 0
+        assert s.data(AT, msg(b"abc")) == OK
+        assert s.take()[0] == b"abc" and s.take() == ECLOSED
+
+    @pytest.mark.parametrize("part", [b"\x08abc", b"\x40", b"\x01", b"\x03\x40", b"\x03\x02\x01"])
+    def test_end_inside_a_message_is_malformed(self, part: bytes) -> None:
+        assert receiver().data(AT, part, True) == EFRAME
+
+
+class TestCredit:
+    def test_messages_beyond_the_grant_are_refused(self) -> None:
+        for step in (1, 50):
+            s = receiver(msgs=2)
+            data = msg(b"a") + msg(b"b") + msg(b"c" * 40)
+            codes = [s.data(AT + at, data[at : at + step]) for at in range(0, len(data), step)]
+            first_bad = codes.index(ECREDIT)
+            assert first_bad == (4 if step == 1 else 0)
+
+    def test_bytes_beyond_the_grant_are_refused_even_before_their_turn_and_after_a_stop(self) -> None:
+        """Found: after a stop bytes at any offset were kept without a bound."""
+        s = receiver(bytes_=100)
+        assert s.data(99, b"x") == OK and s.data(100, b"x") == ECREDIT and s.data(2**61, b"x") == ECREDIT
+        assert s.data(AT, b"x" * 96) == ECREDIT
+        s.stop()
+        assert s.data(100, b"x") == ECREDIT and s.data(2**61, b"x" * 5) == ECREDIT
+
+    def test_gap_table_is_bounded(self) -> None:
+        s = receiver()
+        codes = [s.data(AT + 1 + 2 * i, b"x") for i in range(1100)]
+        assert codes == [OK] * 1024 + [EAGAIN] * 76
+
+
+class TestPositions:
+    def test_positions_only_grow_and_the_grant_keeps_its_bounds(self) -> None:
+        for seed in range(40):
+            rng = random.Random(seed)
+            capacity = rng.choice([1, 2, 10, 1000])
+            s = receiver(capacity=capacity, window=65536, budget=rng.choice([0, 100_000, 1 << 24]), msgs=rng.choice([1, 64]))
+            budget = s.budget
+            pending, at, last = b"", AT, (0, 0, 0, 0)
+            for _ in range(300):
+                state = s.state()
+                if not pending and state["started"] < state["granted_msgs"]:
+                    pending = msg(bytes(rng.choice([0, 10, 3000, 200_000])))
+                room = state["granted_bytes"] - at
+                n = min(len(pending), room, rng.choice([1, 1000, 30000]))
+                assert s.data(at, pending[:n]) == OK
+                pending, at = pending[n:], at + n
+                if rng.random() < 0.6:
+                    s.take()
+                due = s.due()
+                got = s.pos(force=rng.random() < 0.2)
+                if got is not None:
+                    assert all(x >= y for x, y in zip(got, last, strict=True)), seed
+                    last = got
+                else:
+                    assert not due
+                state = s.state()
+                in_message = len(pending)
+                assert state["granted_msgs"] <= max(64, state["taken"] + capacity)
+                assert state["granted_bytes"] <= max(16384, state["take_off"] + state["window"], at + in_message)
+                assert state["window"] == 65536 + state["grown"] <= 4 << 20 and state["grown"] + s.budget == budget
+
+    def test_pos_is_due_after_a_quarter_of_the_capacity(self) -> None:
+        s = receiver(capacity=100, msgs=1000)
+        s.pos()
+        data = msg(b"v") * 60
+        assert s.data(AT, data) == OK and not s.due()
+        for i in range(50):
+            assert s.due() == (i >= 25) and s.take()[0] == b"v"
+        assert s.pos(force=False)[1:3] == (50, 1000) and not s.due()
+
+    def test_pos_is_due_at_once_when_the_sender_can_send_no_more(self) -> None:
+        s = receiver(capacity=100, msgs=10)
+        s.pos()
+        granted = s.state()["granted_msgs"]
+        assert s.data(AT, msg(b"v") * granted) == OK and not s.due()
+        assert s.take()[2] in (1, 2) and s.due()
+
+    def test_pos_that_does_not_fit_changes_nothing(self) -> None:
+        s = receiver()
+        s.data(AT, msg(b"v") * 3)
+        before = s.state()
+        assert s.pos(room=6) == ESPACE and s.state() == before
+
+    def test_marked_value_and_asked_position_are_due(self) -> None:
+        s = receiver(capacity=100)
+        s.pos()
+        s.data(AT, msg(b"a") + msg(b"b", DELIVER) + msg(b"c") * 2)
+        assert s.take()[2] == 0 and not s.due()
+        assert s.take()[2] == 1 and s.due()
+        s.pos()
+        s.ask(0, 3)
+        assert not s.due() and s.take()[2] == 1 and s.due()
+        s.pos()
+        assert not s.due() and s.state()["asked"] == 0
+
+    def test_last_take_is_reported(self) -> None:
+        s = receiver(capacity=100)
+        s.pos()
+        s.data(AT, msg(b"a") + msg(b"b"), True)
+        assert not s.due() and s.take()[2] == 0
+        assert s.take()[2] == 1 and s.due() and s.pos(force=False)[:2] == (AT + 4, 2)
+        assert not s.due()
+
+    def test_nothing_is_granted_before_we_opened_or_after_a_stop(self) -> None:
+        s = st.In(capacity=0)
+        s.data(0, PREFACE + msg(b"a") * 64)
+        assert not s.due()
+        s = receiver()
+        s.stop()
+        assert not s.due() and s.pos() is None
+
+
+class TestOver:
+    def test_stop_discards_and_counts(self) -> None:
+        s = receiver()
+        s.data(AT, msg(b"abc") * 5 + msg(b"half")[:3])
+        s.take()
+        assert s.stop() == 4 and s.take() == ECLOSED and s.pending() == 0
+        at = s.state()["received"]
+        assert s.data(at, msg(b"half")[3:] + msg(b"late")) == OK
+        state = s.state()
+        assert state["discarded"] == 4 and state["dropped_bytes"] == 7 and state["received"] == at + 7
+        assert state["msgs"] == 5
+
+    def test_abort_gives_nothing_and_abort_after_gives_what_is_before_its_end(self) -> None:
+        s = receiver()
+        s.data(AT, msg(b"abc") * 2)
+        s.over(ABORT, 7, b"why")
+        assert s.take() == ECLOSED and s.pending() == 0 and (s.state()["code"], s.state()["reason"]) == (7, b"why")
+        s = receiver()
+        s.data(AT, msg(b"abc"))
+        s.final(AT + 8)
+        s.over(ABORT_AFTER, 8)
+        assert s.take()[0] == b"abc" and s.take() == EAGAIN
+        s.data(AT + 4, msg(b"def"))
+        assert s.take()[0] == b"def" and s.take() == ECLOSED
+
+    @pytest.mark.parametrize("why", [ABORT, STOPPED])
+    def test_first_abort_or_stop_counts(self, why: int) -> None:
+        for later in range(1, 7):
+            s = receiver()
+            s.over(why, 7)
+            s.over(later, 8)
+            assert (s.state()["over"], s.state()["code"]) == (why, 7)
+
+    def test_complete_stream_stays_complete_when_the_session_goes(self) -> None:
+        for later in (ABORT_AFTER, LOST, LEFT):
+            s = receiver()
+            s.data(AT, msg(b"abc"), True)
+            s.over(later)
+            assert s.state()["over"] == FIN and s.take()[0] == b"abc"
+        for later in (LOST, LEFT):
+            s = receiver()
+            s.data(AT, msg(b"abc"))
+            s.final(AT + 4)
+            s.over(ABORT_AFTER, 5)
+            s.over(later)
+            assert s.state()["over"] == ABORT_AFTER  # found: it became lost
+            s = receiver()
+            s.final(AT + 4)
+            s.over(ABORT_AFTER, 5)
+            s.over(later)
+            assert s.state()["over"] == later and s.take() == ECLOSED
+
+    def test_reason_is_cut_to_its_field(self) -> None:
+        s = receiver()
+        s.over(ABORT, 1, b"r" * 256)
+        assert s.state()["reason"] == b"r" * 255
