@@ -783,14 +783,21 @@ cdef class StreamEnd:
 
     cdef on_ready(self, uint32_t bits):
         fetch_and_u32(&self.e.waiting, ~bits)
-        if bits & EV_STATE and load_acq_u32(&self.e.paired) and load_acq_u32(&self.e.in_.over) == OVER_ABORT:
-            in_discard(self.e.in_)              # what nobody may take any more is counted, and its memory goes
+        if bits & EV_STATE:
+            self.discard_aborted()
+        # First come first served: only the head is woken, and who leaves the queue wakes the next one.
         if bits & EV_RECV and self.rx_waiters is not None:
-            self.rx_waiters.wake_all() if self.recv_state() else self.rx_waiters.wake(max(<uint64_t>1, self.pending()))
+            self.rx_waiters.wake_all() if self.recv_state() else self.rx_waiters.nudge()
         if bits & EV_SEND and self.tx_waiters is not None:
-            self.tx_waiters.wake_all()
+            self.tx_waiters.wake_all() if self.send_over else self.tx_waiters.nudge()
         if bits & EV_ACK and self.ack_waiters is not None:
             self.ack_waiters.wake_all()
+
+    cdef int discard_aborted(self) except -1:
+        """What nobody may take any more is counted, and its memory goes."""
+        if load_acq_u32(&self.e.paired) and load_acq_u32(&self.e.in_.over) == OVER_ABORT:
+            in_discard(self.e.in_)
+        return 0
 
     cdef inline int mark(self, uint64_t n) except -1:
         """What was changed is to be sent: n bytes, by the flush rule."""
@@ -1241,6 +1248,7 @@ cdef class StreamEnd:
         cdef nc_end* e = self.e
         if not load_acq_u32(&e.paired):
             return e.out.accepted, 0, 0, 0, 0, e.out.credit_stalls
+        self.discard_aborted()                  # the engine may not have had a chance to tell of it
         return (e.out.accepted, load_acq_u64(&e.in_.msgs), e.in_.taken - e.in_.discarded, e.in_.discarded,
                 self.pending(), e.out.credit_stalls)
 
