@@ -266,6 +266,14 @@ class TestReceiving:
         assert [s.take()[0] for _ in range(3)] == [b"before", value, b"behind"]
         assert s.take() == EAGAIN and s.state()["held_bytes"] <= 65536
 
+    def test_receiver_with_nothing_to_take_holds_one_small_segment(self) -> None:
+        s, at = receiver(bytes_=1 << 30, msgs=1 << 20), AT
+        for i in range(50):
+            data = msg(bytes(40 if i % 2 else 30_000))
+            assert s.data(at, data) == OK and s.take()[0] == bytes(40 if i % 2 else 30_000)
+            at += len(data)
+            assert s.state()["held_bytes"] <= 512
+
     def test_value_is_not_seen_before_its_last_byte(self) -> None:
         data = msg(b"abc", DELIVER)
         s = receiver()
