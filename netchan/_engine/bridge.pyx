@@ -26,7 +26,9 @@ from netchan._core cimport defs
 from netchan._core.crypto cimport NC_CIPHER_AES256GCM, NC_CIPHER_CHACHA20POLY1305, nc_crypto
 from netchan._core.ctxcache cimport CACHE_CONTEXTS, cache_grow, cache_new, cache_wants_grow
 from netchan._core.frame cimport message_head
-from netchan._core.keys cimport nc_keys_warning, keys_take_warning, keys_export, keys_may_update, keys_new, keys_path_add
+from netchan._core.keys cimport (
+    keys_export, keys_may_update, keys_new, keys_path_add, keys_take_warning, nc_keys_warning,
+)
 from netchan._core.keystore cimport ks_new
 from netchan._core.leaf cimport (
     fetch_add_u32, fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_seq_u32,
@@ -635,7 +637,7 @@ cdef class Session:
         return out
 
     def take_usage_warning(self):
-        """(records sealed in the session, with one key, its tag, its epoch) once, when the threshold of keys.md §3 was crossed."""
+        """(records sealed in the session, with one key, its tag, its epoch) once, when a key was used much (keys.md §3)."""
         cdef nc_slot* t = self.t
         cdef nc_engine* g = t.engine
         cdef nc_keys_warning w
