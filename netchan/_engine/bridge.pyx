@@ -29,8 +29,8 @@ from netchan._core.frame cimport message_head
 from netchan._core.keys cimport keys_export, keys_may_update, keys_new, keys_path_add
 from netchan._core.keystore cimport ks_new
 from netchan._core.leaf cimport (
-    fetch_add_u32, fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_seq_u32, load_seq_u64,
-    store_rel_u32, store_seq_u32, xchg_u32,
+    fetch_add_u32, fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_seq_u32,
+    load_seq_u64, store_rel_u32, store_seq_u32, xchg_u32,
 )
 from netchan._core.provider cimport Provider, provider_table
 from netchan._core.session cimport (

@@ -466,7 +466,8 @@ cdef void pump(nc_engine* g) noexcept nogil:
             drain(g.timer_fd)
             g.timer_at = 0
         elif mark == &MARK_POKE:
-            drain(g.poke_fd)                    # first: a poke between the two would leave the flag set and nothing to read
+            # in this order: a poke between the two must not leave the flag set and nothing to read
+            drain(g.poke_fd)
             store_seq_u32(&g.poked, 0)
         else:
             slot_ready(g, <nc_slot*>mark, reports[i].bits, now)

@@ -1,4 +1,4 @@
-"""Connections that begin and never finish: they hold up nobody, they are bounded, they leave nothing (handshake.md §9)."""
+"""Connections that begin and never finish: they hold up nobody, are bounded, leave nothing (handshake.md §9)."""
 
 from __future__ import annotations
 
@@ -153,7 +153,9 @@ class TestCrowd:
                 drop(socks)
             until(lambda: listener.stats().half_open == 0, "half-open connections are left")
             until(lambda: descriptors() <= before + 2, "descriptors are left")
-            print(f"\n{count} silent: {MAX_HALF_OPEN} held, the {len(ended)} oldest dropped; a good peer took {took * 1e3:.1f} ms")
+            print(
+                f"\n{count} silent: {MAX_HALF_OPEN} held, the {len(ended)} oldest dropped; a good peer took {took * 1e3:.1f} ms"
+            )
 
     def test_one_address_of_the_network_gets_sixty_four_places(self) -> None:
         host = outside_address()

@@ -232,8 +232,10 @@ class TestHandshakeBytes:
                 served = await goods
                 after = listener.stats()
                 moved = (
-                    after.drained - stats.drained
-                    + sum(after.handshakes_failed.values()) - sum(stats.handshakes_failed.values())
+                    after.drained
+                    - stats.drained
+                    + sum(after.handshakes_failed.values())
+                    - sum(stats.handshakes_failed.values())
                 )
                 lost = sum("SessionLost" in case.ends for case in cases)
                 tell(f"handshake (seed {seed})", cases, f"; counters + {moved}, good peers meanwhile {served}")
