@@ -203,7 +203,8 @@ class TestSilence:
             until(lambda: len(os.listdir("/proc/self/fd")) <= fds + 3, "descriptors are left")
             print(
                 f"\n{count} strangers: {MAX_DEAD_SOCKETS} held, oldest {len(ended)} closed; they end in "
-                f"{(min(deadlines) - begun) / 1e9:.0f} to {(max(deadlines) - begun) / 1e9:.0f} s; echo {took * 1e3:.0f} ms"
+                f"{(min(deadlines) - begun) / 1e9:.0f} to {(max(deadlines) - begun) / 1e9:.0f} s; "
+                f"echo {took * 1e3:.0f} ms"
             )
 
     def test_stranger_that_floods_a_held_connection_costs_no_memory(self) -> None:

@@ -216,7 +216,8 @@ class TestSealedElsewhere:
             keys.close()
         store.close()
         print(
-            f"\n{tried} records re-sealed elsewhere ({dict(kinds)}): {accepted.total()} accepted; {controls} controls opened"
+            f"\n{tried} records re-sealed elsewhere ({dict(kinds)}): {accepted.total()} accepted; "
+            f"{controls} controls opened"
         )
         assert accepted.total() == 0
         assert controls > 300
