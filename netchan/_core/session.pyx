@@ -1010,7 +1010,7 @@ cdef int recv_record(nc_session* s, uint8_t* rec, size_t size, int64_t now) noex
                               &tag, &body, &n)
     if rc < 0:
         # On a stream path nothing can be lost or repeated: the path is over, and with it the session (lease 0).
-        fail(s, defs.CLOSE_PROTOCOL if rc == defs.NC_EFRAME else defs.CLOSE_CRYPTO)
+        fail(s, defs.CLOSE_CRYPTO)
         return rc
     p.rx_number += 1
     s.stats.records_received += 1

@@ -28,7 +28,8 @@ class Edit:
     """One change of one unit (message of the handshake or record).
 
     Attributes:
-        kind: flip, zero, drop, insert, repeat, swap, cut (end the connection there) or lose (pass nothing from there).
+        kind: flip, zero, drop, insert, repeat, swap, cut (end the connection
+            there) or lose (pass nothing from there on).
         direction: whose bytes.
         unit: number of the unit in its direction, from 0.
         at: offset in the unit; taken modulo its length.

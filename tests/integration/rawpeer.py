@@ -34,7 +34,9 @@ def varint(n: int) -> bytes:
 def preface(name: bytes, *, capacity: int | None = None) -> bytes:
     """Stream preface of wire.md section 6.3, for a channel of bytes."""
     figure = 0 if capacity is None else capacity + 1
-    body = b"\0" + varint(len(name)) + name + varint(BYTES.id) + BYTES.schema_hash + varint(figure) + b"\x01\0" + varint(0)
+    body = (
+        b"\0" + varint(len(name)) + name + varint(BYTES.id) + BYTES.schema_hash + varint(figure) + b"\x01\0" + varint(0)
+    )
     return varint(len(body)) + body
 
 

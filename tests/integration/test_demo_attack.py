@@ -143,7 +143,9 @@ class TestKill:
                 line = account.settle(received, killed=True)
                 assert account.lost_at - killed < 3
                 assert isinstance(peer.loss_cause, ConnectionError)
-                print(f"\npause {pause} capacity {capacity}: {line}; told {(account.lost_at - killed) * 1e3:.0f} ms after")
+                print(
+                    f"\npause {pause} capacity {capacity}: {line}; told {(account.lost_at - killed) * 1e3:.0f} ms after"
+                )
             with pytest.raises(netchan.SessionLost):
                 next(iter(peer))
             account.channel.abort()

@@ -106,7 +106,9 @@ class TestSplicedRecords:
         assert talk.errors == []
 
     @pytest.mark.parametrize("direction", ["up", "down"])
-    @pytest.mark.parametrize("kind", ["again", "older again", "left out", "exchanged", "other direction", "own direction"])
+    @pytest.mark.parametrize(
+        "kind", ["again", "older again", "left out", "exchanged", "other direction", "own direction"]
+    )
     def test_record_at_another_place_ends_the_session(self, direction: Direction, kind: str) -> None:
         other: Direction = "down" if direction == "up" else "up"
         held: list[bytes] = []
@@ -129,15 +131,21 @@ class TestSplicedRecords:
             "left out": at(direction, 12, lambda link, data: link.units[direction][11]),
             "exchanged": exchanged,
             "other direction": reflected,
-            "own direction": at(direction, 12, lambda link, data: link.units[other][min(11, len(link.units[other]) - 1)]),
+            "own direction": at(
+                direction, 12, lambda link, data: link.units[other][min(11, len(link.units[other]) - 1)]
+            ),
         }
         talk = Talk(taps[kind])
         talk.check()
-        print(f"\n{kind} ({direction}): up {len(talk.up)} down {len(talk.down)} codes {talk.codes} {talk.seconds:.2f} s")
+        print(
+            f"\n{kind} ({direction}): up {len(talk.up)} down {len(talk.down)} codes {talk.codes} {talk.seconds:.2f} s"
+        )
 
     @pytest.mark.parametrize("direction", ["up", "down"])
     @pytest.mark.parametrize("place", [FIRST, FIRST + 1, 15])
-    def test_record_of_an_earlier_session_of_the_same_pair_ends_the_session(self, direction: Direction, place: int) -> None:
+    def test_record_of_an_earlier_session_of_the_same_pair_ends_the_session(
+        self, direction: Direction, place: int
+    ) -> None:
         before = Talk(None).link.units[direction]
         same = at(direction, place, lambda link, data: before[place])
         talk = Talk(same)
@@ -207,7 +215,10 @@ class TestSealedElsewhere:
         for keys in (*sealers.values(), *openers.values()):
             keys.close()
         store.close()
-        print(f"\n{tried} records re-sealed elsewhere ({dict(kinds)}): {accepted.total()} accepted; {controls} controls opened")
+        print(
+            f"\n{tried} records re-sealed elsewhere ({dict(kinds)}): {accepted.total()} accepted; "
+            f"{controls} controls opened"
+        )
         assert accepted.total() == 0
         assert controls > 300
 

@@ -46,7 +46,7 @@ class TestCommand:
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
         loaded = {name for name in done.stdout.split() if name.startswith("netchan")}
-        assert loaded == {"netchan.cli", "netchan.cli.__main__", "netchan.cli.common"}
+        assert loaded == {"netchan.cli", "netchan.cli.__main__", "netchan.cli.common", "netchan.errors"}
         heavy = {"click", "getpass", "numpy", "resource", "rich", "uvloop"}
         assert heavy.isdisjoint(done.stdout.split())
 
