@@ -211,7 +211,7 @@ def check_rungs(root: Path) -> list[str]:
     for path in sources:
         match = re.search(r"rung ([a-z])\b", head(path))
         if match is None or match.group(1) not in RUNGS:
-            bad.append(f"{where(root, path)}: the head states no rung (rung a … rung g)")
+            bad.append(f"{where(root, path)}: the head states no rung (rung a … rung k)")
         elif rung.setdefault(path.stem, match.group(1)) != match.group(1):
             bad.append(f"{where(root, path)}: .pyx and .pxd state different rungs")
     for path in sources:

@@ -17,10 +17,12 @@ from netchan._core.keys cimport keys_free, keys_new, keys_path_add
 from netchan._core.keystore cimport ks_new, nc_keystore
 from netchan._core.provider cimport Provider, cipher_id_of, provider_table
 from netchan._core.record cimport nc_sealer, record_head_size, record_seal
-from netchan._core.session cimport (
-    REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, SESSION_OVER, end_mark, end_open, end_release, end_request,
-    nc_end, nc_params, nc_session, session_deadline, session_free, session_init, session_next_offer,
-    session_next_ready, session_on_deadline, session_recv, session_send,
+from netchan._core.ends cimport end_mark, end_open, end_release, end_request, session_next_offer, session_next_ready
+from netchan._core.inbound cimport session_recv
+from netchan._core.outbound cimport session_send
+from netchan._core.session cimport session_deadline, session_free, session_init, session_on_deadline
+from netchan._core.state cimport (
+    REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, SESSION_OVER, nc_end, nc_params, nc_session,
 )
 from netchan._core.stream cimport (
     OVER_ABORT, OVER_ABORT_AFTER, OVER_NOT, OVER_STOPPED, in_advance, in_copy, in_data, in_discard, in_free, in_init,

@@ -35,10 +35,13 @@ from netchan._core.leaf cimport (
     load_seq_u64, store_rel_u32, store_seq_u32, xchg_u32,
 )
 from netchan._core.provider cimport Provider, provider_table
-from netchan._core.session cimport (
-    EV_ACK, EV_RECV, EV_SEND, EV_STATE, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, end_mark, end_open,
-    end_release, nc_end, nc_params, nc_session, session_close, session_init, session_ratchet_secret,
-    session_ratchet_send, session_recv,
+from netchan._core.ends cimport end_mark, end_open, end_release, session_close
+from netchan._core.inbound cimport session_recv
+from netchan._core.ratchet cimport session_ratchet_secret, session_ratchet_send
+from netchan._core.session cimport session_init
+from netchan._core.state cimport (
+    EV_ACK, EV_RECV, EV_SEND, EV_STATE, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, nc_end, nc_params,
+    nc_session,
 )
 from netchan._core.stream cimport (
     OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_NOT, OVER_STOPPED, in_advance, in_copy, in_discard, in_over, in_peek,

@@ -15,7 +15,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from netchan._core.ctxcache cimport nc_cache
 from netchan._core.keystore cimport nc_keystore
 from netchan._core.leaf cimport nc_leaf
-from netchan._core.session cimport nc_end, nc_session
+from netchan._core.state cimport nc_end, nc_session
 from netchan._core.stream cimport nc_seg
 from netchan._core.timer cimport nc_theap
 from netchan._engine.sys cimport pthread_mutex_t, pthread_t

@@ -15,10 +15,11 @@ from netchan._core.leaf cimport (
     cas_u32, cas_u64, fetch_add_u32, fetch_sub_u32, leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64,
     load_seq_u32, load_seq_u64, store_rel_u32, store_rel_u64, store_seq_u32, xchg_u32, xchg_u64,
 )
-from netchan._core.session cimport (
-    SESSION_OVER, SESSION_UP, end_release, nc_offer, session_close, session_deadline, session_free,
-    session_next_offer, session_next_ready, session_on_deadline, session_path_lost, session_recv, session_send,
-)
+from netchan._core.ends cimport end_release, session_close, session_next_offer, session_next_ready, session_path_lost
+from netchan._core.inbound cimport session_recv
+from netchan._core.outbound cimport session_send
+from netchan._core.session cimport session_deadline, session_free, session_on_deadline
+from netchan._core.state cimport SESSION_OVER, SESSION_UP, nc_offer
 from netchan._core.timer cimport (
     TIMER_NEVER, theap_clear, theap_init, theap_next, theap_pop_due, theap_reserve, theap_set,
 )
