@@ -1,7 +1,7 @@
 """netchan: Go channels for Python over any wire.
 
-The names are loaded when they are first used (PEP 562): ``import netchan`` alone costs a few milliseconds, and a program that
-only asks for its version never meets asyncio or a crypto library.
+The names are loaded when they are first used (PEP 562): ``import netchan`` alone costs a few milliseconds, and a
+program that only asks for its version never meets asyncio or a crypto library.
 """
 
 from __future__ import annotations
@@ -79,13 +79,45 @@ __all__ = [
 __version__ = "0.1.0.dev0"
 
 _HOMES = {
-    "netchan.channel.fronts": ("Channel", "Receiver", "Sender", "channel", "pipe",),
-    "netchan.config": ("Config", "Limits",),
-    "netchan.errors": ("AuthError", "ChannelAborted", "ChannelClosed", "ChannelEnded", "ChannelError", "Code", "CodecError", "ConfigError", "DialError", "DialTimeout", "ForkError", "HandshakeError", "InDoubt", "ListenError", "MessageTooLarge", "NetchanError", "ProtocolError", "SessionLost", "WouldBlock",),
+    "netchan.channel.fronts": (
+        "Channel",
+        "Receiver",
+        "Sender",
+        "channel",
+        "pipe",
+    ),
+    "netchan.config": (
+        "Config",
+        "Limits",
+    ),
+    "netchan.errors": (
+        "AuthError",
+        "ChannelAborted",
+        "ChannelClosed",
+        "ChannelEnded",
+        "ChannelError",
+        "Code",
+        "CodecError",
+        "ConfigError",
+        "DialError",
+        "DialTimeout",
+        "ForkError",
+        "HandshakeError",
+        "InDoubt",
+        "ListenError",
+        "MessageTooLarge",
+        "NetchanError",
+        "ProtocolError",
+        "SessionLost",
+        "WouldBlock",
+    ),
     "netchan.net.identity": ("Identity",),
     "netchan.net.trust": ("CA",),
     "netchan.node.listener": ("Listener",),
-    "netchan.node.opening": ("dial", "listen",),
+    "netchan.node.opening": (
+        "dial",
+        "listen",
+    ),
     "netchan.node.peer": ("Peer",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -640,7 +640,7 @@ cdef class Session:
         return out
 
     def take_usage_warning(self):
-        """(records sealed in the session, with one key, its tag, its epoch) once, when a key was used much (keys.md §3)."""
+        """(records sealed in all, with one key, its tag, its epoch) once, when a key was used much (keys.md §3)."""
         cdef nc_slot* t = self.t
         cdef nc_engine* g = t.engine
         cdef nc_keys_warning w

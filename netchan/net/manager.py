@@ -242,7 +242,8 @@ def _tend(session_ref: weakref.ref[Session], ratchet: Ratchet | None, turned_at:
     warning = session.take_usage_warning()
     if warning is not None:
         log.warning(
-            "a session has sealed %d records, %d of them with one key (tag %d, epoch %d): see docs/explanation/security-model.md",
+            "a session has sealed %d records, %d of them with one key (tag %d, epoch %d): "
+            "see docs/explanation/security-model.md",
             *warning,
         )
     now = time.monotonic()

@@ -13,12 +13,12 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from netchan._core._selftest_crypto import Keys, Store
 
 import netchan
 from netchan import Config, Identity, sync
 from netchan._core import _selftest_session as core
 from netchan._core import provider
-from netchan._core._selftest_crypto import Keys, Store
 from tests.integration.proxy import Direction, Link, Proxy, Tap
 
 BOSS, KEY = Identity.generate(), Identity.generate()
