@@ -29,6 +29,7 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 DEBUG = os.environ.get("NETCHAN_DEBUG") == "1"
+COVERAGE = os.environ.get("NETCHAN_COVERAGE") == "1"
 SANITIZE = os.environ.get("NETCHAN_SANITIZE", "")
 WERROR = os.environ.get("NETCHAN_WERROR") == "1"
 BUILD_EXT = os.environ.get("NETCHAN_BUILD_EXT") != "0"
@@ -46,9 +47,11 @@ COMMON = {
     "autotestdict": False,
 }
 RELEASE = {"boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False}
-CHECKED = {"boundscheck": True, "wraparound": False, "cdivision": True, "initializedcheck": True, "linetrace": True}
+CHECKED = {"boundscheck": True, "wraparound": False, "cdivision": True, "initializedcheck": True}
 
-PROFILE = f"debug={DEBUG} sanitize={SANITIZE} python={sys.version_info[:2]} cython={Cython.__version__}"
+PROFILE = (
+    f"debug={DEBUG} coverage={COVERAGE} sanitize={SANITIZE} python={sys.version_info[:2]} cython={Cython.__version__}"
+)
 PROFILES = ROOT / "build" / "profiles.json"  # which profile the files lying about were made with
 
 
@@ -102,7 +105,7 @@ def extensions() -> list[Extension]:
     pyx_files = [pyx for folder in folders for pyx in sorted(folder.glob("*.pyx"))]
     headers = [str(path.relative_to(ROOT)) for folder in folders for path in sorted(folder.glob("*.h"))]
     macros = [("NETCHAN_DEBUG", "1" if DEBUG else "0")]
-    if DEBUG:
+    if COVERAGE:
         # Line events of nogil functions; sys.monitoring gives Cython's coverage plugin no lines on 3.13 and later.
         macros += [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
     link = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
@@ -148,7 +151,7 @@ def cython_modules() -> list[Extension]:
             nthreads=0 if WERROR else JOBS,  # in one process, so that the hints pass through the catcher
             annotate=DEBUG,
             force=True if WERROR or last_profile("c") != PROFILE or headers_changed() else None,
-            compiler_directives=COMMON | (CHECKED if DEBUG else RELEASE),
+            compiler_directives=COMMON | (CHECKED if DEBUG else RELEASE) | {"linetrace": COVERAGE},
         )
     finally:
         sys.stderr = sys.__stderr__

@@ -3,8 +3,8 @@
 #
 # 1. The engine feeds what a path received (session_recv), asks for what to transmit (session_send), and calls
 #    session_on_deadline when session_deadline has passed. It walks what became ready with session_next_ready.
-# 2. The application's side of a channel is nc_end: it appends to end.out and takes from end.in_ under their leaf locks, sets
-#    request bits (end_request) and pushes the end on the session's dirty list (end_mark). It never touches the rest.
+# 2. The application's side of a channel is nc_end: it appends to end.out and takes from end.in_ under their leaf locks,
+#    sets request bits (end_request) and pushes the end on the dirty list of its session (end_mark), no more.
 # Threads: fields marked app are the application's (GIL), atomics as said, all else belongs to the holder of the baton.
 # Ownership: a session owns its paths, tables and, together with the application, its ends (refs).
 
@@ -133,6 +133,8 @@ cdef struct nc_offer:
     uint8_t flags
     uint8_t seen                    # given to the application already
     uint8_t aborted                 # ABORT came before it was opened
+    uint8_t pos_due                 # on the list of those whose sender asked for POS
+    nc_offer* pos_next
     uint64_t abort_code
     uint16_t name_len
     uint8_t name[256]
@@ -196,6 +198,7 @@ cdef struct nc_session:
     uint64_t n_offers
     nc_offer* offer_names[64]       # unpaired offers by hash of the name, each chain in order
     nc_end* end_names[64]           # unpaired ends by hash of the name, each chain in order
+    nc_offer* offer_pos             # offers whose POS is to be written
     nc_offer* new_head              # offers not given to the application, in order
     nc_offer* new_tail
     uint32_t n_new
@@ -270,4 +273,3 @@ cdef int end_mark(nc_end* e) noexcept nogil
 cdef int end_request(nc_end* e, uint32_t bits) noexcept nogil            # sets request bits, then end_mark
 # Drops one reference; the last one frees. Released pins are put on *pins.
 cdef void end_release(nc_end* e, nc_seg** pins) noexcept nogil
-

@@ -1,32 +1,40 @@
 """One session: takes bytes apart into records and frames, moves the streams, and writes what is due.
 
-Layer: _core, rung g. Sans-IO: bytes and the clock are arguments. It conducts; the algorithms are in stream, record, frame and keys.
-Threads: everything here runs under the engine's baton but the functions whose names begin with end_ (application, GIL); see session.pxd.
-Flow: session_recv -> record_open -> frame_next -> on_* ; session_send -> take_dirty -> control record -> one record per stream in turn.
+Layer: _core, rung g. Sans-IO: bytes and the clock are arguments. It conducts; the algorithms are in stream, record,
+frame and keys.
+Threads: everything here runs under the engine's baton but the functions whose names begin with end_ (application, GIL);
+see session.pxd.
+Flow: session_recv -> record_open -> frame_next -> on_* ; session_send -> take_dirty -> control record -> one record per
+stream in turn.
 Spec: docs/spec/session.md, docs/spec/wire.md §3, §5, §6.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memmove, memset
+from libc.string cimport memcmp, memcpy, memmove
 
 from netchan._core cimport defs
-from netchan._core.cursor cimport nc_rd, nc_wr, load_u16, rd_init, rd_left, rd_u8, rd_varint, rd_vbytes, rd_bytes, varint_len, varint_write, wr_init
+from netchan._core.cursor cimport (
+    nc_rd, nc_wr, rd_init, rd_left, rd_u8, rd_varint, rd_vbytes, rd_bytes, varint_write, wr_init,
+)
 from netchan._core.frame cimport (
     frame_next, frame_put_abort, frame_put_ack, frame_put_ask, frame_put_data_head, frame_put_max_streams,
-    frame_put_ping, frame_put_ratchet, frame_put_rekey, frame_put_session_close, frame_put_stop, name_is_valid, nc_frame,
+    frame_put_ping, frame_put_ratchet, frame_put_rekey, frame_put_session_close, frame_put_stop, name_is_valid,
+    nc_frame,
 )
 from netchan._core.idmap cimport idmap_free, idmap_get, idmap_init, idmap_next, idmap_pop, idmap_put
 from netchan._core.leaf cimport (
     cas_u64, fetch_add_u32, fetch_or_u32, fetch_sub_u32, leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64,
     load_seq_u32, store_rel_u32, store_seq_u32, store_rlx_u64, xchg_u32, xchg_u64,
 )
-from netchan._core.keys cimport keys_deadline, keys_may_update, keys_mix_announced, keys_tick, keys_update, keys_update_acked
+from netchan._core.keys cimport (
+    keys_deadline, keys_may_update, keys_mix_announced, keys_tick, keys_update, keys_update_acked,
+)
 from netchan._core.record cimport record_head_size, record_open, record_seal, record_size
 from netchan._core.stream cimport (
     OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_LEFT, OVER_LOST, OVER_NOT, OVER_STOPPED, in_data, in_free, in_init,
-    in_over, in_pos, in_pos_due, nc_in, nc_out, nc_seg, out_ack, out_end, out_free, out_init, out_pass, out_pos,
-    out_preface, out_read, out_ready, out_span,
+    in_over, in_pos, in_pos_due, nc_in, nc_seg, out_ack, out_end, out_free, out_init, out_pass, out_pos, out_preface,
+    out_read, out_ready, out_span,
 )
 from netchan._core.timer cimport TIMER_NEVER
 
@@ -128,7 +136,9 @@ cdef nc_end* end_open(nc_session* s, const uint8_t* name, size_t name_len, uint6
     memmove(preface + h, preface, n)
     memcpy(preface, head, h)
     # Credit before the other side has opened (session.md §4); the peer's figures are fixed since the handshake.
-    first = capacity_wanted - 1 if capacity_wanted and capacity_wanted - 1 < s.peer.initial_msgs else s.peer.initial_msgs
+    first = s.peer.initial_msgs
+    if capacity_wanted and capacity_wanted - 1 < first:
+        first = capacity_wanted - 1
     e.out.max_msgs = first
     e.out.max_bytes = s.peer.initial_bytes
     if out_preface(&e.out, preface, n + h) < 0:
@@ -218,7 +228,7 @@ cdef inline nc_end* pop_active(nc_session* s) noexcept nogil:
     return e
 
 
-# --- opening and pairing (session.md §3) --------------------------------------------------------------------------------
+# --- opening and pairing (session.md §3) ------------------------------------------------------------------------------
 
 # 1: what one codec encodes the other decodes (wire.md §8).
 cdef int codecs_fit(nc_end* e, nc_offer* o) noexcept nogil:
@@ -266,10 +276,7 @@ cdef void pair(nc_session* s, nc_end* e, nc_offer* o) noexcept nogil:
         want_ctl(s, e, CTL_POS)
     take_requests(s, e)                         # a stop that waited for a stream to stop
     notify(s, e, EV_STATE | EV_RECV | EV_SEND | EV_ACK)
-    if not o.seen:
-        # The application opened it before it was told of it: it never will be.
-        unqueue_offer(s, o)
-    free(o)
+    drop_offer(s, o)
     end_release(e, &s.pins)
 
 
@@ -290,11 +297,56 @@ cdef void unqueue_offer(nc_session* s, nc_offer* o) noexcept nogil:
     s.n_new -= 1
 
 
+# An offer of this name that nobody has opened, taken off its chain; NULL: none.
+cdef nc_offer* take_offer(nc_session* s, nc_end* e) noexcept nogil:
+    cdef nc_offer** link = &s.offer_names[<uint32_t>e.name_hash % NAME_BUCKETS]
+    cdef nc_offer* o
+    while link[0] is not NULL and not (link[0].name_hash == e.name_hash and link[0].name_len == e.name_len
+                                       and memcmp(link[0].name, e.name, e.name_len) == 0):
+        link = &link[0].next
+    o = link[0]
+    if o is not NULL:
+        link[0] = o.next
+    return o
+
+
+# Opened after the session has ended: what the other side had sent under this name can still be taken (api R19).
+cdef void open_late(nc_session* s, nc_end* e) noexcept nogil:
+    cdef nc_offer* o = take_offer(s, e)
+    if o is not NULL:
+        idmap_pop(&s.offers, o.in_.id)
+        s.n_offers -= 1
+        e.in_ = o.in_
+        e.peer_codec = o.codec
+        memcpy(e.peer_schema, o.schema, 16)
+        if not codecs_fit(e, o):
+            e.over_code = defs.CODE_TYPE_MISMATCH
+            in_over(e.in_, OVER_ABORT, defs.CODE_TYPE_MISMATCH, NULL, 0)
+        elif o.aborted:
+            e.over_code = o.abort_code
+        e.capacity = o.capacity_wanted - 1 if o.capacity_wanted else defs.DEFAULT_CAPACITY
+        store_seq_u32(&e.paired, 1)
+        drop_offer(s, o)
+    end_cut(s, e)
+    end_release(e, &s.pins)
+
+
+# An offer that has been opened: off the lists it may be on, and gone. Its stream lives on in the end.
+cdef void drop_offer(nc_session* s, nc_offer* o) noexcept nogil:
+    cdef nc_offer** link = &s.offer_pos
+    if not o.seen:
+        unqueue_offer(s, o)                     # the application opened it before it was told of it
+    while link[0] is not NULL and link[0] is not o:
+        link = &link[0].pos_next
+    if link[0] is o:
+        link[0] = o.pos_next
+    free(o)
+
+
 # Gives ids to new ends, in the order in which they were opened, as far as the peer allows.
 cdef void bind_opens(nc_session* s) noexcept nogil:
     cdef nc_end* e
     cdef nc_offer* o
-    cdef nc_offer* before
     cdef nc_end** link
     cdef uint32_t bucket
     while s.opened < s.max_streams:
@@ -309,8 +361,7 @@ cdef void bind_opens(nc_session* s) noexcept nogil:
             return
         e.open_next = NULL
         if s.state == SESSION_OVER:
-            end_cut(s, e)                       # opened too late
-            end_release(e, &s.pins)
+            open_late(s, e)
             continue
         e.out.id = s.next_out
         if idmap_put(&s.outs, e.out.id, e) < 0:
@@ -327,17 +378,8 @@ cdef void bind_opens(nc_session* s) noexcept nogil:
         e.bound = 1
         want_data(s, e)
         bucket = <uint32_t>e.name_hash % NAME_BUCKETS
-        o = s.offer_names[bucket]
-        before = NULL
-        while o is not NULL and not (o.name_hash == e.name_hash and o.name_len == e.name_len
-                                     and memcmp(o.name, e.name, e.name_len) == 0):
-            before = o
-            o = o.next
+        o = take_offer(s, e)
         if o is not NULL:
-            if before is NULL:
-                s.offer_names[bucket] = o.next
-            else:
-                before.next = o.next
             pair(s, e, o)
         else:
             link = &s.end_names[bucket]
@@ -365,7 +407,8 @@ cdef int read_preface(nc_offer* o) noexcept nogil:
     if rd_varint(&r, &o.codec) < 0 or rd_bytes(&r, 16, &p) < 0:
         return defs.NC_EFRAME
     memcpy(o.schema, p, 16)
-    if rd_varint(&r, &o.capacity_wanted) < 0 or rd_u8(&r, &klass) < 0 or rd_u8(&r, &o.flags) < 0 or rd_varint(&r, &t) < 0:
+    if (rd_varint(&r, &o.capacity_wanted) < 0 or rd_u8(&r, &klass) < 0 or rd_u8(&r, &o.flags) < 0
+            or rd_varint(&r, &t) < 0):
         return defs.NC_EFRAME
     if klass > 2 or o.flags > 7 or o.capacity_wanted > (<uint64_t>1 << 40):
         return defs.NC_EFRAME
@@ -432,7 +475,7 @@ cdef void drop_end_name(nc_session* s, nc_end* e) noexcept nogil:
     e.unpaired = 0
 
 
-# --- ending ------------------------------------------------------------------------------------------------------------
+# --- ending -----------------------------------------------------------------------------------------------------------
 
 # A fault of the peer (or ours): the session ends with this code, said to the peer by the next session_send.
 cdef void fail(nc_session* s, uint16_t code) noexcept nogil:
@@ -555,10 +598,11 @@ cdef void settle_end(nc_session* s, nc_end* e) noexcept nogil:
         end_release(e, &s.pins)
 
 
-# --- frames of the peer ------------------------------------------------------------------------------------------------
+# --- frames of the peer -----------------------------------------------------------------------------------------------
 
 # ABORT for the peer's stream of e (or of the whole channel).
-cdef void peer_aborted(nc_session* s, nc_end* e, uint8_t flags, uint64_t code, const uint8_t* reason, size_t n) noexcept nogil:
+cdef void peer_aborted(nc_session* s, nc_end* e, uint8_t flags, uint64_t code, const uint8_t* reason,
+                       size_t n) noexcept nogil:
     if e.in_ is not NULL and not (flags & defs.ABORT_AFTER_DATA):
         in_over(e.in_, OVER_ABORT, code, reason, n)
         e.in_done = 1
@@ -647,9 +691,21 @@ cdef void on_pos(nc_session* s, nc_frame* f) noexcept nogil:
         settle_end(s, e)
 
 
+# The sender of a channel that nobody has opened here asks whether its bytes have come: they have, or it is said later.
+cdef void answer_offer(nc_session* s, nc_offer* o) noexcept nogil:
+    if not load_acq_u32(&o.in_.asked) or o.in_.received < o.in_.ask_received:
+        return
+    if o.in_.told_received >= o.in_.ask_received:
+        return
+    if not o.pos_due:
+        o.pos_due = 1
+        o.pos_next = s.offer_pos
+        s.offer_pos = o
+
+
 cdef void on_ask(nc_session* s, nc_frame* f) noexcept nogil:
     cdef nc_end* e = <nc_end*>idmap_get(&s.ins, f.stream)
-    cdef nc_offer* o
+    cdef nc_offer* o = NULL
     cdef nc_in* i
     if e is NULL:
         o = <nc_offer*>idmap_get(&s.offers, f.stream)
@@ -663,7 +719,9 @@ cdef void on_ask(nc_session* s, nc_frame* f) noexcept nogil:
     if f.b > i.ask_taken:
         i.ask_taken = f.b
     store_rel_u32(&i.asked, 1)
-    if e is not NULL and in_pos_due(i):
+    if o is not NULL:
+        answer_offer(s, o)
+    elif in_pos_due(i):
         want_ctl(s, e, CTL_POS)
 
 
@@ -785,6 +843,9 @@ cdef void on_data(nc_session* s, nc_frame* f) noexcept nogil:
         offer_ready(s, o)                       # may free o
         e = <nc_end*>idmap_get(&s.ins, f.stream)
     if e is NULL:
+        o = <nc_offer*>idmap_get(&s.offers, f.stream)
+        if o is not NULL:
+            answer_offer(s, o)
         return
     if in_pos_due(i):
         want_ctl(s, e, CTL_POS)
@@ -995,7 +1056,8 @@ cdef int session_recv(nc_session* s, uint8_t* buf_untrusted, size_t n, int64_t n
             k = <size_t>size - p.left_len
         if k > n:
             k = n
-        if keep_left(p, at, k, p.left_len + k if p.left_len < defs.RECORD_LEN_SIZE else <size_t>record_size(p.left)) < 0:
+        if keep_left(p, at, k,
+                     p.left_len + k if p.left_len < defs.RECORD_LEN_SIZE else <size_t>record_size(p.left)) < 0:
             fail(s, defs.CLOSE_INTERNAL)
             return defs.NC_ENOMEM
         at += k
@@ -1030,7 +1092,7 @@ cdef int session_recv(nc_session* s, uint8_t* buf_untrusted, size_t n, int64_t n
     return defs.NC_OK
 
 
-# --- what is to be sent -------------------------------------------------------------------------------------------------
+# --- what is to be sent -----------------------------------------------------------------------------------------------
 
 # Acts on what the application asked of one end.
 cdef void take_requests(nc_session* s, nc_end* e) noexcept nogil:
@@ -1090,7 +1152,8 @@ cdef int put_ack(nc_session* s, nc_wr* w, int64_t now) noexcept nogil:
     cdef int rc
     if p.unacked_records == 0:
         return 0
-    rc = frame_put_ack(w, p.id, p.rx_number - 1, <uint64_t>(now - p.rx_at) // 1000 if now > p.rx_at else 0, p.rx_number - 1)
+    rc = frame_put_ack(w, p.id, p.rx_number - 1, <uint64_t>(now - p.rx_at) // 1000 if now > p.rx_at else 0,
+                       p.rx_number - 1)
     if rc < 0:
         return rc
     p.unacked_records = 0
@@ -1164,7 +1227,7 @@ cdef int64_t finish_record(nc_session* s, uint8_t* rec, uint64_t tag, size_t bod
 # Room in the list of sent records beside `spare` entries: 1 yes, 0 no (sending waits for an ACK).
 cdef int sent_room(nc_path* p, uint64_t spare) noexcept nogil:
     cdef nc_sent* bigger
-    cdef uint32_t cap, i
+    cdef uint32_t cap
     cdef uint64_t number
     if p.tx_number - p.acked + spare >= <uint64_t>defs.SENT_MAX:
         return 0
@@ -1211,6 +1274,10 @@ cdef int64_t send_control(nc_session* s, uint8_t* out, size_t cap, int64_t now) 
         s.stats.pings += 1
         eliciting = 1
     put_ratchet(s, &w, &eliciting)
+    while s.offer_pos is not NULL and in_pos(s.offer_pos.in_, &w, 1, &s.budget) >= 0:
+        s.offer_pos.pos_due = 0
+        s.offer_pos = s.offer_pos.pos_next
+        eliciting = 1
     while s.ctl_head is not NULL:
         e = s.ctl_head
         rc = put_end_control(s, e, &w)
@@ -1251,7 +1318,8 @@ cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_
         room = defs.RECORD_BODY_DEFAULT + RECORD_SLACK
     wr_init(&w, begin, room)
     # What we owe anyway rides along: one seal for a whole turn of a ping-pong.
-    if s.path.unacked_records and (s.path.ack_at <= now or s.path.unacked_bytes >= 65536 or now - s.path.tx_at > 1000000):
+    if s.path.unacked_records and (s.path.ack_at <= now or s.path.unacked_bytes >= 65536
+                                   or now - s.path.tx_at > 1000000):
         put_ack(s, &w, now)
     if e.in_ is not NULL and not e.in_done and (e.ctl & CTL_POS or in_pos_due(e.in_)):
         if in_pos(e.in_, &w, 1, &s.budget) > 0:
@@ -1263,7 +1331,8 @@ cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_
         n = <size_t>ready
     if fin and n < ready:
         fin = 0
-    rc = frame_put_data_head(&w, e.out.sent, fin, e.out.at_boundary and n > 0 and e.out.sent_msgs > 0, e.out.sent_msgs, -1)
+    rc = frame_put_data_head(&w, e.out.sent, fin, e.out.at_boundary and n > 0 and e.out.sent_msgs > 0,
+                             e.out.sent_msgs, -1)
     if rc < 0:
         return rc
     upto = e.out.sent + n
@@ -1285,13 +1354,17 @@ cdef int session_wants_send(nc_session* s) noexcept nogil:
         return 0
     if s.ctl_head is not NULL or s.active_head is not NULL:
         return 1
-    if load_ptr(<void**>&s.dirty_head) is not NULL or (load_ptr(<void**>&s.open_head) is not NULL and s.opened < s.max_streams):
+    if load_ptr(<void**>&s.dirty_head) is not NULL:
+        return 1
+    if load_ptr(<void**>&s.open_head) is not NULL and s.opened < s.max_streams:
         return 1
     if s.sealer.keys.wants_update and s.sealer.keys.acked and s.rekey_state != 2:
         return 1
-    if (s.ratchet_out_step != 0xFF and s.ratchet_out is not NULL) or (s.rekey_state == 1 and keys_may_update(s.sealer.keys)):
+    if s.ratchet_out_step != 0xFF and s.ratchet_out is not NULL:
         return 1
-    if s.max_streams_due or s.ping_due or (s.state == SESSION_CLOSING and not s.close_sent):
+    if s.rekey_state == 1 and keys_may_update(s.sealer.keys):
+        return 1
+    if s.offer_pos is not NULL or s.max_streams_due or s.ping_due or (s.state == SESSION_CLOSING and not s.close_sent):
         return 1
     return 0
 
@@ -1320,7 +1393,8 @@ cdef int64_t session_send(nc_session* s, uint8_t* out, size_t cap, int64_t now_n
         if s.close_sent:
             session_ended(s)
         return <int64_t>used
-    while s.active_head is not NULL and cap - used >= defs.RECORD_BODY_DEFAULT + 256 and sent_room(&s.path, SENT_RESERVE):
+    while (s.active_head is not NULL and cap - used >= defs.RECORD_BODY_DEFAULT + 256
+            and sent_room(&s.path, SENT_RESERVE)):
         e = pop_active(s)
         share = defs.RECORD_BODY_DEFAULT
         if s.n_active:
@@ -1354,7 +1428,7 @@ cdef int64_t session_send(nc_session* s, uint8_t* out, size_t cap, int64_t now_n
     return <int64_t>used
 
 
-# --- time -----------------------------------------------------------------------------------------------------------------
+# --- time -------------------------------------------------------------------------------------------------------------
 
 cdef int64_t session_deadline(nc_session* s) noexcept nogil:
     cdef int64_t at = TIMER_NEVER
@@ -1389,7 +1463,7 @@ cdef void session_on_deadline(nc_session* s, int64_t now_ns) noexcept nogil:
         p.ping_at = now_ns + p.ping_gap
 
 
-# --- life -----------------------------------------------------------------------------------------------------------------
+# --- life -------------------------------------------------------------------------------------------------------------
 
 cdef int session_init(nc_session* s, int role, const nc_params* mine, const nc_params* peer, const uint8_t* binding32,
                       uint64_t seed, int64_t now_ns) noexcept nogil:

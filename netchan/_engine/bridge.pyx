@@ -26,7 +26,9 @@ from netchan._core cimport defs
 from netchan._core.crypto cimport NC_CIPHER_AES256GCM, NC_CIPHER_CHACHA20POLY1305, nc_crypto
 from netchan._core.ctxcache cimport CACHE_CONTEXTS, cache_grow, cache_new, cache_wants_grow
 from netchan._core.frame cimport message_head
-from netchan._core.keys cimport keys_export, keys_may_update, keys_new, keys_path_add
+from netchan._core.keys cimport (
+    keys_export, keys_may_update, keys_new, keys_path_add, keys_take_warning, nc_keys_warning,
+)
 from netchan._core.keystore cimport ks_new
 from netchan._core.leaf cimport (
     fetch_add_u32, fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_seq_u32,
@@ -34,9 +36,9 @@ from netchan._core.leaf cimport (
 )
 from netchan._core.provider cimport Provider, provider_table
 from netchan._core.session cimport (
-    EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, end_mark, end_open, end_release,
-    nc_end, nc_params, nc_session, session_close, session_init, session_ratchet_secret, session_ratchet_send,
-    session_recv,
+    EV_ACK, EV_RECV, EV_SEND, EV_STATE, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, end_mark, end_open,
+    end_release, nc_end, nc_params, nc_session, session_close, session_init, session_ratchet_secret,
+    session_ratchet_send, session_recv,
 )
 from netchan._core.stream cimport (
     OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_NOT, OVER_STOPPED, in_advance, in_copy, in_discard, in_over, in_peek,
@@ -634,6 +636,19 @@ cdef class Session:
             raise ValueError(f"export of {n} bytes with a label of {lab_n} and a context of {ctx_n} bytes (code {rc})")
         return out
 
+    def take_usage_warning(self):
+        """(records sealed in the session, with one key, its tag, its epoch) once, when a key was used much (keys.md §3)."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef nc_keys_warning w
+        cdef int got
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            got = keys_take_warning(t.session.sealer.keys, &w)
+            baton_give(g)
+        return (w.session_messages, w.key_messages, w.tag, w.epoch) if got == 1 else None
+
     def rekey(self):
         """Start the next epoch of our direction now; True if it could (the last one is acknowledged)."""
         cdef nc_slot* t = self.t
@@ -770,12 +785,21 @@ cdef class StreamEnd:
 
     cdef on_ready(self, uint32_t bits):
         fetch_and_u32(&self.e.waiting, ~bits)
+        if bits & EV_STATE:
+            self.discard_aborted()
+        # First come first served: only the head is woken, and who leaves the queue wakes the next one.
         if bits & EV_RECV and self.rx_waiters is not None:
-            self.rx_waiters.wake_all() if self.recv_state() else self.rx_waiters.wake(max(<uint64_t>1, self.pending()))
+            self.rx_waiters.wake_all() if self.recv_state() else self.rx_waiters.nudge()
         if bits & EV_SEND and self.tx_waiters is not None:
-            self.tx_waiters.wake_all()
+            self.tx_waiters.wake_all() if self.send_over else self.tx_waiters.nudge()
         if bits & EV_ACK and self.ack_waiters is not None:
             self.ack_waiters.wake_all()
+
+    cdef int discard_aborted(self) except -1:
+        """What nobody may take any more is counted, and its memory goes."""
+        if load_acq_u32(&self.e.paired) and load_acq_u32(&self.e.in_.over) == OVER_ABORT:
+            in_discard(self.e.in_)
+        return 0
 
     cdef inline int mark(self, uint64_t n) except -1:
         """What was changed is to be sent: n bytes, by the flush rule."""
@@ -1132,6 +1156,13 @@ cdef class StreamEnd:
         """Values here, not yet taken."""
         return in_pending(self.e.in_) if load_acq_u32(&self.e.paired) else 0
 
+    def has(self, uint64_t n):
+        """True when n values are here, not yet taken; if not, ``rx_waiters`` are woken when more have come."""
+        if self.pending() >= n:
+            return True
+        fetch_or_u32(&self.e.waiting, EV_RECV)
+        return self.pending() >= n
+
     def stop_recv(self):
         """Take no more: what is here is discarded and counted. Idempotent."""
         cdef nc_end* e = self.e
@@ -1219,6 +1250,7 @@ cdef class StreamEnd:
         cdef nc_end* e = self.e
         if not load_acq_u32(&e.paired):
             return e.out.accepted, 0, 0, 0, 0, e.out.credit_stalls
+        self.discard_aborted()                  # the engine may not have had a chance to tell of it
         return (e.out.accepted, load_acq_u64(&e.in_.msgs), e.in_.taken - e.in_.discarded, e.in_.discarded,
                 self.pending(), e.out.credit_stalls)
 

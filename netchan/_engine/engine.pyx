@@ -466,8 +466,7 @@ cdef void pump(nc_engine* g) noexcept nogil:
             drain(g.timer_fd)
             g.timer_at = 0
         elif mark == &MARK_POKE:
-            # in this order: a poke between the two must not leave the flag set and nothing to read
-            drain(g.poke_fd)
+            drain(g.poke_fd)                    # first: a poke between the two would set the flag with nothing to read
             store_seq_u32(&g.poked, 0)
         else:
             slot_ready(g, <nc_slot*>mark, reports[i].bits, now)
@@ -577,7 +576,7 @@ cdef int role_run(nc_engine* g, int64_t until_ns, uint32_t wakes) noexcept nogil
             continue
         left = until_ns - now
         ms = <int>((left + 999999) // 1000000) if left < SLICE_NS else 1000
-        if load_seq_u32(&g.app_any):
+        if load_seq_u32(&g.app_any) or load_seq_u32(&g.wakes) != wakes:
             continue
         rc = poller_wait(g.poller, report, 1, ms)
         if rc == defs.NC_EAGAIN or (rc == 0 and left >= SLICE_NS):

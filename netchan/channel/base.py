@@ -122,6 +122,10 @@ class Endpoint(Protocol):
         """True when ``try_recv`` would raise (so never while a value can still be taken)."""
 
     @property
+    def most_at_once(self) -> int | None:
+        """Largest ``recv_many(min=n)`` that can be served; None: ``want`` makes room for any."""
+
+    @property
     def recv_ending(self) -> bool:
         """True when no further value will arrive: what is pending is all there will be (or nothing is left at all)."""
 
@@ -175,6 +179,9 @@ class Endpoint(Protocol):
         Raises:
             as ``try_send``.
         """
+
+    def has(self, n: int) -> bool:
+        """True when ``n`` values are here, not yet taken; if not, ``rx_waiters`` are woken when more have come."""
 
     def want(self, n: int) -> None:
         """A ``recv_many(min=n)`` waits: let at least ``n`` values be here, whatever capacity and byte budgets say.

@@ -467,9 +467,15 @@ class LocalEndpoint:
     def recv_over(self) -> bool:
         return self.rx.over_rx()
 
+    most_at_once: Final = None
+    """As in base.Endpoint: ``want`` makes room for any number."""
+
     @property
     def recv_ending(self) -> bool:
         return self.rx.over_tx and not self.rx.reserved
+
+    def has(self, n: int) -> bool:
+        return self.pending() >= n
 
     def want(self, n: int) -> None:
         flow = self.rx

@@ -95,6 +95,7 @@ class RemoteEndpoint(StreamEnd):
             f"a value of {n} bytes is longer than max_message={self.max_message} of the other side; "
             "send it in parts, or raise Config.max_message over there",
             needed=n,
+            limit=self.max_message,
         )
 
     def try_recv_into(self, buffer: memoryview) -> int | Empty:
@@ -109,6 +110,7 @@ class RemoteEndpoint(StreamEnd):
                 f"the value at the head has {-got} bytes and the buffer {buffer.nbytes}; it stays: "
                 "call again with a larger one",
                 needed=-got,
+                limit=buffer.nbytes,
             )
         return got
 
@@ -125,8 +127,13 @@ class RemoteEndpoint(StreamEnd):
         """True when no further value can come; those that are here can still be taken."""
         return self.state[1] != _NOT
 
+    @property
+    def most_at_once(self) -> int | None:
+        """As in base.Endpoint: what the other side may send ahead of us."""
+        return self.capacity
+
     def want(self, n: int) -> None:
-        """A receive call waits for n values: nothing to do here, its front checks n against the capacity."""
+        """A receive call waits for n values: nothing to do here, it has checked n against ``most_at_once``."""
 
     def unwant(self, n: int) -> None:
         """The call of ``want`` has ended."""
@@ -150,7 +157,8 @@ class RemoteEndpoint(StreamEnd):
         """The last sending handle was collected unclosed; True when that cuts somebody off (base.Endpoint)."""
         if self.send_over:
             return False
-        noticed = self.state[1] == _NOT
+        # No warning where the other side's end was taken: both sides know that it is over.
+        noticed = self.state[1] in (_NOT, _STOPPED) or not self.recv_over
         self.end_after(Code.DROPPED)
         return noticed
 

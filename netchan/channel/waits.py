@@ -33,9 +33,17 @@ async def wait_recv(endpoint: Endpoint, attempt: Callable[[], Any], waiter: Asyn
 
 
 def check_min(endpoint: Endpoint, least: int) -> None:
-    """Raise ConfigError if ``recv_many(min=least)`` cannot be served: a rendezvous hands over one value at a time."""
-    if least > 1 and endpoint.capacity == 0:
+    """Raise ConfigError if ``recv_many(min=least)`` can never be served: so many values cannot be here untaken."""
+    if least == 1:
+        return
+    if endpoint.capacity == 0:
         raise ConfigError("recv_many(min=...) above 1 cannot work on a capacity-0 channel; use min=1 or a capacity")
+    most = endpoint.most_at_once
+    if most is not None and least > most:
+        raise ConfigError(
+            f"recv_many(min={least}) cannot work: this channel's capacity is {most} and no more values travel ahead; "
+            "use a smaller min or a larger capacity"
+        )
 
 
 async def wait_recv_min(endpoint: Endpoint, limit: int, least: int, waiter: AsyncWaiter) -> list[Any]:
@@ -50,7 +58,7 @@ async def wait_recv_min(endpoint: Endpoint, limit: int, least: int, waiter: Asyn
         while True:
             if queue.may_try(waiter):
                 check_min(endpoint, least)
-                if endpoint.pending() >= least or endpoint.recv_ending:
+                if endpoint.has(least) or endpoint.recv_ending:
                     got = endpoint.try_recv_many(limit)
                     if got:
                         return got

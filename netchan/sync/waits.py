@@ -34,9 +34,17 @@ def wait_recv(endpoint: Endpoint, attempt: Callable[[], Any], waiter: ThreadWait
 
 
 def check_min(endpoint: Endpoint, least: int) -> None:
-    """Raise ConfigError if ``recv_many(min=least)`` cannot be served: a rendezvous hands over one value at a time."""
-    if least > 1 and endpoint.capacity == 0:
+    """Raise ConfigError if ``recv_many(min=least)`` can never be served: so many values cannot be here untaken."""
+    if least == 1:
+        return
+    if endpoint.capacity == 0:
         raise ConfigError("recv_many(min=...) above 1 cannot work on a capacity-0 channel; use min=1 or a capacity")
+    most = endpoint.most_at_once
+    if most is not None and least > most:
+        raise ConfigError(
+            f"recv_many(min={least}) cannot work: this channel's capacity is {most} and no more values travel ahead; "
+            "use a smaller min or a larger capacity"
+        )
 
 
 def wait_recv_min(endpoint: Endpoint, limit: int, least: int, waiter: ThreadWaiter) -> list[Any]:
@@ -51,7 +59,7 @@ def wait_recv_min(endpoint: Endpoint, limit: int, least: int, waiter: ThreadWait
         while True:
             if queue.may_try(waiter):
                 check_min(endpoint, least)
-                if endpoint.pending() >= least or endpoint.recv_ending:
+                if endpoint.has(least) or endpoint.recv_ending:
                     got = endpoint.try_recv_many(limit)
                     if got:
                         return got

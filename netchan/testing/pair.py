@@ -48,12 +48,19 @@ class Side:
         )
 
 
-def joined(*, cipher: int = 1, params: dict[str, int] | None = None, **limits: Any) -> tuple[Side, Side]:
-    """Two sessions of one association, each with a blocking engine of its own.
+def joined(
+    *,
+    cipher: int = 1,
+    params: dict[str, int] | None = None,
+    engines: tuple[Engine, Engine] | None = None,
+    **limits: Any,
+) -> tuple[Side, Side]:
+    """Two sessions of one association.
 
     Args:
         cipher: 1 AES-256-GCM, 2 ChaCha20-Poly1305.
         params: transport parameters that differ from the defaults, for both sides.
+        engines: of the two sides, may be one and the same; None: each side has a blocking engine of its own.
         limits: max_channels, session_bytes, heartbeat, dead.
     """
     ends = socket.socketpair()
@@ -61,9 +68,9 @@ def joined(*, cipher: int = 1, params: dict[str, int] | None = None, **limits: A
     known = PARAMS | (params or {})
     settings = {"max_channels": 65_536, "session_bytes": 8 << 20, "heartbeat": 5.0} | limits
     sides = []
-    for initiator, end in zip((True, False), ends, strict=True):
+    drivers = engines or (Engine("caller"), Engine("caller"))
+    for initiator, end, engine in zip((True, False), ends, drivers, strict=True):
         end.setblocking(False)
-        engine = Engine("caller")
         session = engine.attach(
             end.detach(),
             carrier=UNIX,

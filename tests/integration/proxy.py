@@ -28,8 +28,7 @@ class Edit:
     """One change of one unit (message of the handshake or record).
 
     Attributes:
-        kind: flip, zero, drop, insert, repeat, swap, cut (end the connection
-            there) or lose (pass nothing from there on).
+        kind: flip, zero, drop, insert, repeat, swap, cut (end the connection there) or lose (pass nothing from there).
         direction: whose bytes.
         unit: number of the unit in its direction, from 0.
         at: offset in the unit; taken modulo its length.

@@ -1,4 +1,4 @@
-"""Connections that begin and never finish: they hold up nobody, are bounded, leave nothing (handshake.md §9)."""
+"""Connections that begin and never finish: they hold up nobody, are bounded and leave nothing (handshake.md §9)."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ class TestCrowd:
             until(lambda: descriptors() <= before + 2, "descriptors are left")
             after = p50(listener)
             print(
-                f"\ndial and echo p50: idle {idle * 1e3:.1f} ms, beside 400 silent and 100 half-open "
-                f"{crowded * 1e3:.1f} ms, "
+                f"\ndial and echo p50: idle {idle * 1e3:.1f} ms, "
+                f"beside 400 silent and 100 half-open {crowded * 1e3:.1f} ms, "
                 f"after {after * 1e3:.1f} ms; descriptors {before} -> {descriptors()}"
             )
             assert crowded < 2 * idle + 0.02
@@ -154,7 +154,10 @@ class TestCrowd:
                 drop(socks)
             until(lambda: listener.stats().half_open == 0, "half-open connections are left")
             until(lambda: descriptors() <= before + 2, "descriptors are left")
-            print(f"\n{count} silent: {MAX_HALF_OPEN} held, {len(ended)} oldest dropped; good peer {took * 1e3:.1f} ms")
+            print(
+                f"\n{count} silent: {MAX_HALF_OPEN} held, the {len(ended)} oldest dropped; "
+                f"a good peer took {took * 1e3:.1f} ms"
+            )
 
     def test_one_address_of_the_network_gets_sixty_four_places(self) -> None:
         host = outside_address()

@@ -24,7 +24,7 @@ LIMIT_S = 3.0
 AT_ONCE = 24
 VALUES = 120
 STALL_S = 12.0
-"""A record that claims to be longer than all that follows is told from silence only by a path's time limit."""
+"""A record that claims to be longer than all that follows is told from silence by a time limit only (10 s)."""
 KINDS = ("flip", "zero", "drop", "insert", "repeat", "swap", "cut", "lose")
 
 

@@ -10,10 +10,10 @@ import zlib
 from typing import Any
 
 import pytest
+from netchan._core._selftest_crypto import Keys, Store
 
 from netchan import Identity, sync
 from netchan._core import provider
-from netchan._core._selftest_crypto import Keys, Store
 from netchan.net import dial as dial_module
 from netchan.net import listen as listen_module
 from tests.integration.proxy import Proxy
