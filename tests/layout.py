@@ -28,7 +28,7 @@ RANKS = {
     "cli": 8.0,
 }
 TESTING = "testing"  # imports everything below cli; nothing of the package imports it
-RUNGS = "abcdefg"
+RUNGS = "abcdefghijk"
 TEST_ONLY = ("_selftest", "_fuzz")  # begin the names of compiled modules that are built for tests only
 
 TOP_FILES = {"README.md", "LICENSE", "CHANGELOG.md", "Makefile", "pyproject.toml", "setup.py", "MANIFEST.in"}
