@@ -25,7 +25,7 @@ from netchan._core.keys cimport keys_deadline, keys_may_update, keys_mix_announc
 from netchan._core.record cimport record_head_size, record_open, record_seal, record_size
 from netchan._core.stream cimport (
     OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_LEFT, OVER_LOST, OVER_NOT, OVER_STOPPED, in_data, in_free, in_init,
-    in_over, in_pos, in_pos_due, nc_in, nc_out, nc_seg, out_ack, out_end, out_free, out_init, out_pass, out_pos,
+    in_over, in_pos, in_pos_due, nc_in, nc_out, nc_seg, out_ack, out_end, out_free, out_init, out_limit, out_narrow, out_pass, out_pos,
     out_preface, out_read, out_ready, out_span,
 )
 from netchan._core.timer cimport TIMER_NEVER
@@ -252,6 +252,7 @@ cdef void pair(nc_session* s, nc_end* e, nc_offer* o) noexcept nogil:
     if s.peer_max - s.peer_max_told >= 64 or s.peer_max_told * 2 < ((s.next_in >> 1) - 8) * 2 + 256:
         s.max_streams_due = 1
     e.in_ = i
+    out_narrow(&e.out, capacity if capacity else 1)
     if load_acq_u32(&e.over) == OVER_ABORT:
         # Aborted before there was anything to abort: nothing of what is here is given out.
         in_over(i, OVER_ABORT, e.over_code, e.reason, e.reason_len)
@@ -661,7 +662,7 @@ cdef void on_pos(nc_session* s, nc_frame* f) noexcept nogil:
         if f.stream >= s.next_out or (f.stream & 1) != s.role:
             fail(s, defs.CLOSE_PROTOCOL)
         return
-    had_msgs = e.out.max_msgs
+    had_msgs = out_limit(&e.out)
     had_bytes = e.out.max_bytes
     had_received = e.out.received
     had_taken = e.out.taken
@@ -670,7 +671,7 @@ cdef void on_pos(nc_session* s, nc_frame* f) noexcept nogil:
         fail(s, defs.CLOSE_PROTOCOL)
         return
     if rc:
-        if e.out.max_msgs > had_msgs or e.out.max_bytes > had_bytes:
+        if out_limit(&e.out) > had_msgs or e.out.max_bytes > had_bytes:
             bits |= EV_SEND
             want_data(s, e)
         if e.out.received > had_received or e.out.taken > had_taken:
