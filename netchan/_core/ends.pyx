@@ -24,7 +24,7 @@ from netchan._core.state cimport (
 )
 from netchan._core.stream cimport (
     OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_LEFT, OVER_LOST, OVER_NOT, OVER_STOPPED, in_free, in_over, nc_in,
-    nc_seg, out_end, out_free, out_init, out_preface,
+    nc_seg, out_end, out_free, out_init, out_narrow, out_preface,
 )
 
 
@@ -179,6 +179,7 @@ cdef void pair(nc_session* s, nc_end* e, nc_offer* o) noexcept nogil:
     if s.peer_max - s.peer_max_told >= 64 or s.peer_max_told * 2 < ((s.next_in >> 1) - 8) * 2 + 256:
         s.max_streams_due = 1
     e.in_ = i
+    out_narrow(&e.out, capacity if capacity else 1)
     if load_acq_u32(&e.over) == OVER_ABORT:
         # Aborted before there was anything to abort: nothing of what is here is given out.
         in_over(i, OVER_ABORT, e.over_code, e.reason, e.reason_len)

@@ -23,7 +23,7 @@ from netchan._core.state cimport (
 )
 from netchan._core.stream cimport (
     OVER_ABORT, OVER_ABORT_AFTER, OVER_STOPPED, in_data, in_init, in_over, in_pos_due, nc_in, out_ack, out_end,
-    out_pos,
+    out_limit, out_pos,
 )
 from netchan._core.timer cimport TIMER_NEVER
 
@@ -84,7 +84,7 @@ cdef void on_pos(nc_session* s, nc_frame* f) noexcept nogil:
         if f.stream >= s.next_out or (f.stream & 1) != s.role:
             fail(s, defs.CLOSE_PROTOCOL)
         return
-    had_msgs = e.out.max_msgs
+    had_msgs = out_limit(&e.out)
     had_bytes = e.out.max_bytes
     had_received = e.out.received
     had_taken = e.out.taken
@@ -93,7 +93,7 @@ cdef void on_pos(nc_session* s, nc_frame* f) noexcept nogil:
         fail(s, defs.CLOSE_PROTOCOL)
         return
     if rc:
-        if e.out.max_msgs > had_msgs or e.out.max_bytes > had_bytes:
+        if out_limit(&e.out) > had_msgs or e.out.max_bytes > had_bytes:
             bits |= EV_SEND
             want_data(s, e)
         if e.out.received > had_received or e.out.taken > had_taken:

@@ -49,6 +49,7 @@ ctypedef struct nc_out:
     uint64_t reserved               # places promised to callers that do not have their value yet
     uint64_t max_msgs               # credit from POS
     uint64_t max_bytes
+    uint64_t capacity               # of the channel, which the sender keeps to besides max_msgs; 0: not known yet
     uint64_t fin_at                 # end of the stream, valid when closing
     uint32_t closing                # 1: close() was called, FIN follows the last byte
     uint32_t over                   # nc_over: sends raise
@@ -79,6 +80,7 @@ ctypedef struct nc_in:
     uint32_t over                   # atomic nc_over; set last
     uint32_t copying                # under lock: the engine writes into tail now
     uint32_t starved                # atomic: 1: the sender can send no more until the next POS
+    uint32_t wanted                 # atomic: messages that a waiting caller wants to see here untaken; 0: none
     uint32_t asked                  # atomic: 1: ASK outstanding, see ask_received, ask_taken
     uint64_t ask_received
     uint64_t ask_taken
@@ -149,6 +151,9 @@ cdef void out_ack(nc_out* o, uint64_t upto, nc_seg** pins) noexcept nogil
 # Engine: credit and positions from POS. 1: something moved; 0: nothing new; NC_EFRAME: beyond what was sent.
 cdef int out_pos(nc_out* o, uint64_t received, uint64_t taken, uint64_t max_msgs, uint64_t max_bytes,
                  nc_seg** pins) noexcept nogil
+# Engine: the channel's capacity has become known: what was not accepted yet keeps to it (session.md §4).
+cdef void out_narrow(nc_out* o, uint64_t capacity) noexcept nogil
+cdef uint64_t out_limit(nc_out* o) noexcept nogil                       # messages that may be accepted by now
 cdef void out_free(nc_out* o, nc_seg** pins) noexcept nogil
 
 # --- receiver -------------------------------------------------------------------------------------------------

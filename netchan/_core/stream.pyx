@@ -96,7 +96,7 @@ cdef int out_preface(nc_out* o, const uint8_t* p, size_t n) noexcept nogil:
 cdef inline int out_gate(nc_out* o) noexcept nogil:
     if o.over or o.closing:
         return defs.NC_ECLOSED
-    if o.accepted + o.reserved >= o.max_msgs or o.appended >= o.max_bytes:
+    if o.accepted + o.reserved >= out_limit(o) or o.appended >= o.max_bytes:
         return defs.NC_EAGAIN
     return defs.NC_OK
 
@@ -338,6 +338,20 @@ cdef int out_pos(nc_out* o, uint64_t received, uint64_t taken, uint64_t max_msgs
     return moved
 
 
+cdef void out_narrow(nc_out* o, uint64_t capacity) noexcept nogil:
+    leaf_lock(&o.lock)
+    o.capacity = capacity
+    leaf_unlock(&o.lock)
+
+
+cdef uint64_t out_limit(nc_out* o) noexcept nogil:
+    cdef uint64_t most
+    if o.capacity == 0:
+        return o.max_msgs
+    most = load_seq_u64(&o.taken) + o.capacity
+    return most if most < o.max_msgs else o.max_msgs
+
+
 cdef void out_free(nc_out* o, nc_seg** pins) noexcept nogil:
     cdef nc_seg* s
     leaf_lock(&o.lock)
@@ -565,6 +579,14 @@ cdef int in_keep(nc_in* s, uint64_t offset, const uint8_t* p, size_t n) noexcept
     return defs.NC_OK
 
 
+# 1: the sender has used up what it may send. Once the capacity is known it keeps to that, whatever was granted before.
+cdef inline uint32_t in_spent(nc_in* s) noexcept nogil:
+    cdef uint64_t most = s.granted_msgs
+    if s.capacity and s.told_taken + s.capacity < most:
+        most = s.told_taken + s.capacity
+    return 1 if s.started >= most or s.received >= s.granted_bytes else 0
+
+
 cdef int in_data(nc_in* s, uint64_t offset, const uint8_t* p, size_t n, int fin, uint64_t max_message) noexcept nogil:
     cdef uint64_t end = offset + n
     cdef uint64_t skip
@@ -603,7 +625,7 @@ cdef int in_data(nc_in* s, uint64_t offset, const uint8_t* p, size_t n, int fin,
             return defs.NC_EFRAME                       # the stream ends inside a message
         if load_acq_u32(&s.over) == OVER_NOT:
             store_rel_u32(&s.over, OVER_FIN)
-    store_rel_u32(&s.starved, 1 if s.started >= s.granted_msgs or s.received >= s.granted_bytes else 0)
+    store_rel_u32(&s.starved, in_spent(s))
     return defs.NC_OK
 
 
@@ -624,6 +646,12 @@ cdef void in_over(nc_in* s, uint32_t over, uint64_t code, const uint8_t* reason,
     store_rel_u32(&s.over, over)
 
 
+# A caller waits for more whole messages than the window holds: they are granted a window at a time, like a long value.
+cdef inline int in_more_wanted(nc_in* s, uint64_t taken) noexcept nogil:
+    cdef uint64_t n = load_acq_u32(&s.wanted)
+    return n and load_acq_u64(&s.msgs) < taken + n and s.received + (s.window >> 1) >= s.granted_bytes
+
+
 cdef int in_pos_due(nc_in* s) noexcept nogil:
     cdef uint64_t taken = load_acq_u64(&s.taken)
     if s.capacity == 0 or s.stopped:
@@ -637,6 +665,8 @@ cdef int in_pos_due(nc_in* s) noexcept nogil:
         return 1
     # The head message is longer than the window: grant up to its end as it comes.
     if s.body_left and s.received + s.body_left > s.granted_bytes and s.received + (s.window >> 1) >= s.granted_bytes:
+        return 1
+    if in_more_wanted(s, taken):
         return 1
     # The last message was taken: the sender may forget the stream.
     return 1 if s.over == OVER_FIN and load_acq_u64(&s.take_off) == s.final and s.told_taken < taken else 0
@@ -666,10 +696,12 @@ cdef int in_pos(nc_in* s, nc_wr* w, int force, int64_t* budget) noexcept nogil:
             # One value always gets through: granted a window at a time up to its end.
             bytes_to = s.received + s.window if s.received + s.window < want else want
     msgs_to = taken + s.capacity
+    if in_more_wanted(s, taken) and bytes_to < s.received + s.window:
+        bytes_to = s.received + s.window
     if bytes_to < s.granted_bytes:
         bytes_to = s.granted_bytes
     if msgs_to < s.granted_msgs:
-        msgs_to = s.granted_msgs
+        msgs_to = s.granted_msgs                # what was granted before the capacity was known is not taken back
     rc = frame_put_pos(w, s.id, s.received, taken, msgs_to, bytes_to)
     if rc < 0:
         return rc
@@ -682,7 +714,7 @@ cdef int in_pos(nc_in* s, nc_wr* w, int force, int64_t* budget) noexcept nogil:
         store_rlx_u64(&s.pos_at_bytes, off + (s.window >> 2))
     if load_acq_u32(&s.asked) and s.received >= s.ask_received and taken >= s.ask_taken:
         store_rel_u32(&s.asked, 0)              # both were told just now
-    store_rel_u32(&s.starved, 1 if s.started >= s.granted_msgs or s.received >= s.granted_bytes else 0)
+    store_rel_u32(&s.starved, in_spent(s))
     return 1
 
 

@@ -1164,7 +1164,16 @@ cdef class StreamEnd:
         if self.pending() >= n:
             return True
         fetch_or_u32(&self.e.waiting, EV_RECV)
+        if load_acq_u32(&self.e.paired) and self.e.in_.wanted < n:
+            store_rel_u32(&self.e.in_.wanted, <uint32_t>n)
+            self.request(REQ_POS)
         return self.pending() >= n
+
+    def unwant(self, uint32_t n):
+        """Nobody waits for n values any more; others that wait say so again."""
+        if load_acq_u32(&self.e.paired):
+            store_rel_u32(&self.e.in_.wanted, 0)
+            self.wake(self.rx_waiters)
 
     def stop_recv(self):
         """Take no more: what is here is discarded and counted. Idempotent."""

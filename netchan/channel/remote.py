@@ -133,10 +133,7 @@ class RemoteEndpoint(StreamEnd):
         return self.capacity
 
     def want(self, n: int) -> None:
-        """A receive call waits for n values: nothing to do here, it has checked n against ``most_at_once``."""
-
-    def unwant(self, n: int) -> None:
-        """The call of ``want`` has ended."""
+        """A receive call waits for n values: ``has`` tells the engine, n was checked against ``most_at_once``."""
 
     # --- ending -------------------------------------------------------------------------------------------------------
 

@@ -435,7 +435,7 @@ class TestHarmless:
 
     def test_peer_that_acknowledges_nothing_stops_us_at_a_bound(self) -> None:
         """Found: with a full list of unacknowledged records not even an acknowledgement went out."""
-        side, peer, end = hosted()
+        side, peer, end = hosted(capacity=1 << 20)
         side.recv(peer.seal(0, st.put("pos", 17, 0, 0, 1 << 40, 1 << 40)))
         n = 0
         for _ in range(70_000):
