@@ -20,6 +20,7 @@ from netchan._core.record cimport nc_sealer, record_head_size, record_seal
 from netchan._core.ends cimport end_mark, end_open, end_release, end_request, session_next_offer, session_next_ready
 from netchan._core.inbound cimport session_recv
 from netchan._core.outbound cimport session_send
+from netchan._core.timer cimport TIMER_NEVER
 from netchan._core.session cimport session_deadline, session_free, session_init, session_on_deadline
 from netchan._core.state cimport (
     REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, SESSION_OVER, nc_end, nc_params, nc_session,
@@ -446,7 +447,7 @@ cdef int app_step(nc_arena_of_one* a, uint8_t op) noexcept nogil:
     if op & 0x40:
         # The clock: to the next deadline, or two seconds.
         at = session_deadline(&a.s)
-        a.now = at if at > a.now and act & 1 else a.now + 2000000000
+        a.now = at if a.now < at < TIMER_NEVER and act & 1 else a.now + 2000000000
         session_on_deadline(&a.s, a.now)
         return 0
     if act == 0:

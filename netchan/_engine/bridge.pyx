@@ -1266,6 +1266,20 @@ cdef class StreamEnd:
         return (e.out.accepted, load_acq_u64(&e.in_.msgs), e.in_.taken - e.in_.discarded, e.in_.discarded,
                 self.pending(), e.out.credit_stalls)
 
+    def positions(self):
+        """Where both directions stand, for diagnosis: offsets in bytes, counts of messages (session.md §4)."""
+        cdef nc_end* e = self.e
+        cdef dict d = {
+            "appended": e.out.appended, "sent": e.out.sent, "acked": e.out.acked, "max_msgs": e.out.max_msgs,
+            "max_bytes": e.out.max_bytes, "their_taken": load_seq_u64(&e.out.taken),
+        }
+        if load_acq_u32(&e.paired):
+            d |= {
+                "received": e.in_.received, "take_off": e.in_.take_off, "window": e.in_.window,
+                "granted_msgs": e.in_.granted_msgs, "granted_bytes": e.in_.granted_bytes,
+            }
+        return d
+
     def unsettled(self):
         """After the session is over: what this side sent and does not know to be taken.
 

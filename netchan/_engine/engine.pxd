@@ -25,9 +25,9 @@ cdef enum:
     RX_BYTES = 262144               # bytes of one read: PUMP_BYTES of docs/spec/limits.md
     PUMP_NS = 500000                # a pump ends after this time
     FLUSH_GAP_NS = 20000            # a send flushes in place when nothing was flushed for this long
-    FLUSH_TAIL_NS = 100000          # else its bytes leave after this at the latest
+    FLUSH_TAIL_NS = 150000          # else its bytes leave after this at the latest
     FLUSH_FRESH_NS = 50000          # the tail timer leaves a program alone that has flushed so recently
-    FLUSH_BYTES = 32768             # or as soon as so much waits
+    FLUSH_BYTES = 49152             # or as soon as so much waits
     SPIN_NS = 20000                 # a blocked caller looks this long before it sleeps
     SLICE_NS = 1000000000           # the main thread looks for signals at least this often
     GUARD_CALLER_NS = 2000000       # under traffic the guardian looks this often

@@ -409,7 +409,6 @@ cdef void flush_dirty(nc_engine* g) noexcept nogil:
     cdef nc_slot* t
     cdef nc_slot* following
     cdef int64_t now = sys.now_ns()
-    store_rel_u64(<uint64_t*>&g.flushed_at, <uint64_t>now)
     store_rel_u32(&g.armed, 0)
     g.pending = 0
     g.pumps += 1
@@ -422,6 +421,8 @@ cdef void flush_dirty(nc_engine* g) noexcept nogil:
         store_seq_u32(&t.session.dirty_any, 0)
         slot_flush(g, t, now)
         t = following
+    # The time of its end: a flush that itself took long must not make the next message look like the first of a burst.
+    store_rel_u64(<uint64_t*>&g.flushed_at, <uint64_t>sys.now_ns())
     if g.graves is not NULL:
         sweep(g)
 

@@ -1,0 +1,81 @@
+"""Kernel suites for pytest-benchmark: the pieces that every value passes, each alone.
+
+Run: ``python -m pytest bench/bench_kernels.py`` (needs pytest-benchmark; docs/howto are for users, bench/README.md tells how to read this).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from netchan import sync
+from netchan._core import provider
+from netchan.channel.codec import codec_for
+from netchan.markers import EMPTY
+from netchan.testing.pair import Side, joined
+
+RECORD = {"id": 7, "name": "reading", "value": 21.5, "ok": True, "tags": ["a", "b"]}
+
+
+@pytest.fixture(scope="module")
+def sides() -> tuple[Side, Side]:
+    return joined()
+
+
+@pytest.mark.parametrize("size", [64, 1024, 16384])
+def test_aead_speed_of_the_provider_in_use(benchmark: Any, size: int) -> None:
+    import time
+
+    name = provider.load().name
+    speeds = benchmark.pedantic(provider.speed, (name, time.perf_counter_ns), rounds=3)
+    benchmark.extra_info["GB/s"] = speeds[size]
+
+
+@pytest.mark.parametrize("kind", ["any", "int", "str", "bytes"])
+def test_codec_round_trip(benchmark: Any, kind: str) -> None:
+    form: Any = {"any": Any, "int": int, "str": str, "bytes": bytes}[kind]
+    value: Any = {"any": RECORD, "int": 2**40, "str": "a short text", "bytes": os.urandom(64)}[kind]
+    codec = codec_for(form)
+    assert benchmark(lambda: codec.decode(codec.encode(value))) == value
+
+
+@pytest.mark.parametrize("size", [64, 1024, 65536])
+def test_endpoint_accepts_seals_opens_and_gives_a_batch(benchmark: Any, sides: tuple[Side, Side], size: int) -> None:
+    a, b = sides
+    tx, rx = a.open(f"batch {size}"), b.open(f"batch {size}")
+    batch = [os.urandom(size)] * (512 if size < 65536 else 8)
+
+    def turn() -> int:
+        sent = got = 0
+        values = iter(batch)
+        while got < len(batch):
+            n, _ = tx.try_send_many(values, len(batch) - sent)
+            sent += n
+            a.engine.flush()
+            b.engine.pump()
+            got += len(rx.try_recv_many(1024))
+            b.engine.flush()
+            a.engine.pump()
+        return got
+
+    assert benchmark(turn) == len(batch)
+    tx.close_send()
+    rx.close_send()
+
+
+def test_ready_blocking_send_and_recv_in_process(benchmark: Any) -> None:
+    ch = sync.channel(int, capacity=1)
+
+    def turn() -> int:
+        ch.send(1)
+        return ch.recv()
+
+    assert benchmark(turn) == 1
+
+
+def test_endpoint_receive_without_a_value(benchmark: Any, sides: tuple[Side, Side]) -> None:
+    rx = sides[1].open("empty")
+    assert benchmark(rx.try_recv) is EMPTY
+    rx.close_send()
