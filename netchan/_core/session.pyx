@@ -24,9 +24,9 @@ from netchan._core.leaf cimport (
 from netchan._core.keys cimport keys_deadline, keys_may_update, keys_mix_announced, keys_tick, keys_update, keys_update_acked
 from netchan._core.record cimport record_head_size, record_open, record_seal, record_size
 from netchan._core.stream cimport (
-    OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_LEFT, OVER_LOST, OVER_NOT, OVER_STOPPED, in_data, in_free, in_init,
-    in_over, in_pos, in_pos_due, nc_in, nc_out, nc_seg, out_ack, out_end, out_free, out_init, out_limit, out_narrow, out_pass, out_pos,
-    out_preface, out_read, out_ready, out_span,
+    OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_LEFT, OVER_LOST, OVER_NOT, OVER_STOPPED, REASON_MAX, in_data,
+    in_free, in_init, in_over, in_pos, in_pos_due, nc_in, nc_out, nc_seg, out_ack, out_end, out_free, out_init,
+    out_limit, out_narrow, out_pass, out_pos, out_preface, out_read, out_ready, out_span,
 )
 from netchan._core.timer cimport TIMER_NEVER
 
@@ -540,11 +540,11 @@ cdef void session_close(nc_session* s, uint16_t code, const uint8_t* reason, siz
     s.state = SESSION_CLOSING
     s.close_by_us = 1
     s.close_code = code
-    if n > 255:
-        n = 255
+    if n > REASON_MAX:
+        n = REASON_MAX
     if n:
         memcpy(s.reason, reason, n)
-    s.reason_len = <uint8_t>n
+    s.reason_len = <uint16_t>n
 
 
 cdef void session_path_lost(nc_session* s, int64_t now_ns) noexcept nogil:
@@ -848,7 +848,7 @@ cdef void on_session_close(nc_session* s, nc_frame* f) noexcept nogil:
     if s.state == SESSION_UP:
         s.close_code = <uint16_t>f.a
         s.abrupt = 1 if f.a >= defs.CLOSE_PROTOCOL and f.a < 256 else 0
-        s.reason_len = <uint8_t>(f.len if f.len < 255 else 255)
+        s.reason_len = <uint16_t>(f.len if f.len < REASON_MAX else REASON_MAX)
         if s.reason_len:
             memcpy(s.reason, f.data, s.reason_len)
     session_ended(s)

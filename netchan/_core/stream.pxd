@@ -18,6 +18,7 @@ from netchan._core.ranges cimport nc_ranges
 cdef enum:
     SEG_FIRST = 512                 # bytes of a stream's first segment; doubled for each full one
     SEG_MAX = 65536                 # up to this
+    REASON_MAX = 256                # bytes of the reason of an abort or close; bounds what a peer can make us keep
     COPY_MAX = 32768                # longest copy under a leaf lock; longer values get a segment of their own
 
 cdef enum nc_over:                  # why a direction is over, as the application sees it
@@ -117,8 +118,8 @@ ctypedef struct nc_in:
     uint16_t preface_len            # bytes of the preface
     uint16_t preface_got            # bytes of it that are here, its length field not counted
     uint8_t preface_done            # 1: complete
-    uint8_t reason_len
-    uint8_t[256] reason
+    uint16_t reason_len
+    uint8_t[256] reason            # REASON_MAX
 
 ctypedef struct nc_msg:
     nc_seg* seg                     # where the body starts
