@@ -925,6 +925,8 @@ cdef class StreamEnd:
         """True when the first ``position`` values were received, or taken, over there."""
         cdef nc_end* e = self.e
         cdef uint64_t received
+        if self.g.fork_count != fork_count():
+            check_fork(self.g)
         if position == 0 or load_seq_u64(&e.out.taken) >= position:
             return True
         if level == "received":
