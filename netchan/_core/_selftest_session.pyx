@@ -544,7 +544,7 @@ cdef class End:
         self.e.over_by_us = 1
         self.e.over_code = code
         self.e.abort_code = code
-        self.e.reason_len = <uint8_t>len(reason)
+        self.e.reason_len = <uint16_t>len(reason)
         memcpy(self.e.reason, <const char*>reason, len(reason))
         out_end(&self.e.out, OVER_ABORT)
         if self.e.paired:

@@ -466,11 +466,11 @@ cdef void session_close(nc_session* s, uint16_t code, const uint8_t* reason, siz
     s.state = SESSION_CLOSING
     s.close_by_us = 1
     s.close_code = code
-    if n > 255:
-        n = 255
+    if n > <size_t>defs.REASON_MAX:
+        n = defs.REASON_MAX
     if n:
         memcpy(s.reason, reason, n)
-    s.reason_len = <uint8_t>n
+    s.reason_len = <uint16_t>n
 
 
 cdef void session_path_lost(nc_session* s, int64_t now_ns) noexcept nogil:

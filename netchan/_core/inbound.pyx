@@ -272,7 +272,7 @@ cdef void on_session_close(nc_session* s, nc_frame* f) noexcept nogil:
     if s.state == SESSION_UP:
         s.close_code = <uint16_t>f.a
         s.abrupt = 1 if f.a >= defs.CLOSE_PROTOCOL and f.a < 256 else 0
-        s.reason_len = <uint8_t>(f.len if f.len < 255 else 255)
+        s.reason_len = <uint16_t>(f.len if f.len < <size_t>defs.REASON_MAX else defs.REASON_MAX)
         if s.reason_len:
             memcpy(s.reason, f.data, s.reason_len)
     session_ended(s)

@@ -99,7 +99,7 @@ cdef struct nc_end:
     uint64_t end_code
     uint64_t ask_received
     uint64_t ask_taken
-    uint8_t reason_len
+    uint16_t reason_len
     uint8_t reason[256]
     # fixed at open
     uint64_t capacity_wanted        # 0: no figure; else capacity + 1
@@ -188,7 +188,7 @@ cdef struct nc_session:
     uint8_t close_sent
     uint8_t abrupt                  # our own end, not said to the peer
     uint16_t close_code
-    uint8_t reason_len
+    uint16_t reason_len
     uint8_t reason[256]
     nc_sealer sealer
     nc_path path                    # the one path of this version

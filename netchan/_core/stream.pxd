@@ -117,8 +117,8 @@ ctypedef struct nc_in:
     uint16_t preface_len            # bytes of the preface
     uint16_t preface_got            # bytes of it that are here, its length field not counted
     uint8_t preface_done            # 1: complete
-    uint8_t reason_len
-    uint8_t[256] reason
+    uint16_t reason_len
+    uint8_t[256] reason            # REASON_MAX
 
 ctypedef struct nc_msg:
     nc_seg* seg                     # where the body starts

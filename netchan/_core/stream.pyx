@@ -637,12 +637,12 @@ cdef void in_over(nc_in* s, uint32_t over, uint64_t code, const uint8_t* reason,
     if over != OVER_ABORT and over != OVER_STOPPED and now != OVER_NOT:
         if now != OVER_ABORT_AFTER or (over != OVER_ABORT_AFTER and s.received >= s.final):
             return
-    if n > 255:
-        n = 255
+    if n > <size_t>defs.REASON_MAX:
+        n = defs.REASON_MAX
     s.abort_code = code
     if n:
         memcpy(s.reason, reason, n)
-    s.reason_len = <uint8_t>n
+    s.reason_len = <uint16_t>n
     store_rel_u32(&s.over, over)
 
 

@@ -44,8 +44,9 @@ from netchan._core.state cimport (
     nc_session,
 )
 from netchan._core.stream cimport (
-    OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_NOT, OVER_STOPPED, in_advance, in_copy, in_discard, in_over, in_peek,
-    in_pending, nc_in, nc_msg, nc_seg, out_append, out_close, out_end, out_has_room, out_reserve, out_unreserve,
+    OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_NOT, OVER_STOPPED, in_advance, in_copy, in_discard,
+    in_over, in_peek, in_pending, nc_in, nc_msg, nc_seg, out_append, out_close, out_end, out_has_room, out_reserve,
+    out_unreserve,
 )
 from netchan._engine.carrier cimport carrier_setup
 from netchan._engine.engine cimport (
@@ -941,6 +942,8 @@ cdef class StreamEnd:
         """True when the first ``position`` values were received, or taken, over there."""
         cdef nc_end* e = self.e
         cdef uint64_t received
+        if self.g.fork_count != fork_count():
+            check_fork(self.g)
         if position == 0 or load_seq_u64(&e.out.taken) >= position:
             return True
         if level == "received":
@@ -1191,12 +1194,12 @@ cdef class StreamEnd:
         """End both directions at once; queued values are discarded. The first call counts."""
         cdef nc_end* e = self.e
         check_fork(self.g)
-        if e.over_by_us or e.over_code:
+        if e.over_by_us or e.over_code or e.out.over == OVER_ABORT:
             return
         e.over_by_us = 1
         e.over_code = code
         e.abort_code = code
-        e.reason_len = <uint8_t>min(len(reason), 255)
+        e.reason_len = <uint16_t>min(len(reason), <int>defs.REASON_MAX)
         memcpy(e.reason, <const uint8_t*><char*>reason, e.reason_len)
         out_end(&e.out, OVER_ABORT)
         if load_acq_u32(&e.paired):

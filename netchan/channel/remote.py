@@ -138,8 +138,8 @@ class RemoteEndpoint(StreamEnd):
     # --- ending -------------------------------------------------------------------------------------------------------
 
     def abort(self, code: int, reason: str) -> None:
-        """End both directions at once; at most 255 bytes of the reason travel. The first call counts."""
-        self.abort_both(code, reason.encode()[:255])
+        """End both directions at once; The first call counts."""
+        self.abort_both(code, reason.encode())
 
     def close_unclean(self) -> None:
         """Like ``close_send``, but the other side gets ChannelAborted(LEFT_BY_EXCEPTION) behind the values."""

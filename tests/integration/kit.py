@@ -122,6 +122,10 @@ class Wire:
         """Nothing goes through any more; the connections stay."""
         self._flowing.clear()
 
+    def go_on(self) -> None:
+        """What was held back goes through, and all that follows."""
+        self._flowing.set()
+
     async def cut(self) -> None:
         """End all connections at once."""
         for task in self._tasks:

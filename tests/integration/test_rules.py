@@ -18,10 +18,16 @@ import pytest
 
 import netchan
 from netchan import ChannelAborted, Code, CodecError, Config, ConfigError
+from tests import rules
 from tests.integration.kit import BOSS, KEY, TCP, fill, joined, listening, program, session, until
 
 SETTLED = 0.05
 """Seconds in which what must not happen could have happened many times over."""
+
+
+def test_every_rule_has_a_test() -> None:
+    found = rules.collect()
+    assert [number for number in rules.RULES if not found[number] and number not in rules.LATER] == []
 
 
 # --- objects and calls -----------------------------------------------------------------------------------------------

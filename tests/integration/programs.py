@@ -1,0 +1,122 @@
+"""Little programs that tests run as processes of their own, with signals and a clean-up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SOURCES = {
+    # Sends back what comes on "echo"; "exit" ends the process without closing anything.
+    "echo": """
+import sys
+from netchan import sync
+peer = sync.dial(sys.argv[1])
+channel = peer.open("echo", str)
+for value in channel:
+    if value == "exit":
+        sys.exit(0)
+    channel.send(value)
+""",
+    # Waits in a call named by the second argument and says when Ctrl-C got it out.
+    "wait": """
+import sys, time
+from netchan import sync
+address, verb = sys.argv[1:]
+peer = sync.dial(address)
+channel = peer.open("wait", bytes, capacity=1)
+channel.send(b"ready")
+calls = {
+    "recv": channel.recv,
+    "send": lambda: [channel.send(b"x") for _ in range(3)],
+    "next": lambda: next(peer),
+    "wait_closed": peer.wait_closed,
+    "flush": lambda: channel.flush("taken"),
+    "listen": lambda: sync.listen("tcp://127.0.0.1:0", trust="any").recv(),
+    "dial": lambda: sync.dial(address.replace(address[6:58], "a" * 51 + "q"), trust="any"),
+}
+print("waiting", flush=True)
+try:
+    calls[verb]()
+except KeyboardInterrupt:
+    print("interrupted", time.monotonic(), flush=True)
+    peer.close()
+    sys.exit(0)
+except BaseException as error:
+    print(repr(error), flush=True)
+    sys.exit(1)
+sys.exit(3)
+""",
+    # Shakes hands as often as the second argument says per second, until it is ended.
+    "hammer": """
+import asyncio, sys, time
+import netchan
+async def main():
+    address, rate = sys.argv[1], float(sys.argv[2])
+    done = failed = 0
+    begun = time.monotonic()
+    async def one():
+        nonlocal done, failed
+        try:
+            async with netchan.dial(address, identity=key):
+                done += 1
+        except netchan.NetchanError:
+            failed += 1
+    key = netchan.Identity.generate()
+    print("hammering", flush=True)
+    tasks = set()
+    started = 0
+    while time.monotonic() - begun < float(sys.argv[3]):
+        while started < (time.monotonic() - begun) * rate and len(tasks) < 32:
+            task = asyncio.create_task(one())
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+            started += 1
+        await asyncio.sleep(0.002)
+    print(done, failed, flush=True)
+    await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+asyncio.run(main())
+""",
+}
+
+
+class Program:
+    """A running program of SOURCES; killed and reaped at the end of the with-block."""
+
+    def __init__(self, name: str, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", SOURCES[name], *arguments],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def line(self) -> str:
+        """The next line that it prints; blocks."""
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float) -> int:
+        return self._process.wait(seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait(10)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
