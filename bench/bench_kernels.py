@@ -1,6 +1,7 @@
 """Kernel suites for pytest-benchmark: the pieces that every value passes, each alone.
 
-Run: ``python -m pytest bench/bench_kernels.py`` (needs pytest-benchmark; docs/howto are for users, bench/README.md tells how to read this).
+Run: ``python -m pytest bench/bench_kernels.py`` (needs pytest-benchmark; docs/howto are for users, bench/README.md
+tells how to read this).
 """
 
 from __future__ import annotations

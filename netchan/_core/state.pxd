@@ -1,7 +1,7 @@
 # state: what a session is made of, and the lists of its ends. Layer: _core, rung g; types and inline list steps only.
 #
-# 1. nc_end is the application's side of a channel: it appends to end.out and takes from end.in_ under their leaf locks,
-#    sets request bits (end_request) and pushes the end on the session's dirty list (end_mark). It never touches the rest.
+# 1. nc_end is the application's side of a channel: it appends to end.out and takes from end.in_ under their leaf
+#    locks, sets request bits (end_request) and pushes the end on the session's dirty list (end_mark); no more.
 # 2. ends.pyx opens, pairs and ends them, inbound.pyx acts on what the peer sends, outbound.pyx writes, session.pyx is
 #    the clock.
 # Threads: fields marked app are the application's (GIL), atomics as said, all else belongs to the holder of the baton.

@@ -1,6 +1,7 @@
 """What a user may rely on for a channel across a session: opening, values, capacity, sending and receiving.
 
-Each test is named after the rule it proves; tests/rules.py lists them. Ending and leaving are in test_ending.py, progress
+Each test is named after the rule it proves; tests/rules.py lists them. Ending and leaving are in test_ending.py,
+progress
 in test_progress.py, cancellation in test_cancellation.py.
 """
 
@@ -362,7 +363,7 @@ async def test_r15_exactly_capacity_values_are_accepted_and_not_yet_received(cap
                         accepted += 1
 
                 task = asyncio.create_task(send_on())
-                await until(lambda taken=taken: accepted >= taken)  # type: ignore[misc]
+                await until(lambda taken=taken: accepted >= taken)  # type: ignore[misc]  # noqa: B023
                 await asyncio.sleep(SETTLED / 5)
                 assert accepted == taken
                 task.cancel()
@@ -696,7 +697,9 @@ async def test_r54_addresses_carry_the_node_id_and_can_be_dialled_as_they_stand(
 
 
 def test_r55_config_is_frozen_and_refuses_what_it_cannot_keep() -> None:
-    names = "lease dial_timeout handshake_timeout close_timeout heartbeat max_message max_channels backlog session_bytes"
+    names = (
+        "lease dial_timeout handshake_timeout close_timeout heartbeat max_message max_channels backlog session_bytes"
+    )
     for name in (*names.split(), "node_bytes", "await_spin", "limits"):
         assert hasattr(Config(), name)
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -1,6 +1,6 @@
 """What every pair of (Sender, Receiver) does, on both fronts (docs/spec/channel-end.md)."""
 
-# ruff: noqa: N805, PT031 - the decorator adds self; the drop is two statements
+# ruff: noqa: N805 - the decorator adds self; the drop is two statements
 
 from __future__ import annotations
 
