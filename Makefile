@@ -12,6 +12,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(shell find netchan/_core netchan/_engine -name '*.pyx' -o -name '*.pxd' -o -name '*.h' -o -name 'k_*.c')
 SUITES = $(wildcard tests/unit tests/property tests/integration tests/interop tests/examples tests/fuzz bench/test_*.py)
+STUBBED = $(subst /,.,$(basename $(wildcard netchan/_core/*.pyi netchan/_engine/*.pyi)))
 LINTED = $(wildcard netchan tests tools examples bench docs setup.py)
 
 .DEFAULT_GOAL := help
@@ -33,11 +34,13 @@ debug: $(VENV)/.stamp-test  ## compile in place with run-time checks, counters a
 test: build/.built $(VENV)/.stamp-test  ## unit, property, integration and example tests
 	@$(PY) -m pytest -q --session-timeout=720 $(SUITES) $(TESTFLAGS)
 
-lint: build/.built $(VENV)/.stamp-lint  ## ruff, mypy --strict, cython-lint
+lint: build/.built $(VENV)/.stamp-lint  ## ruff, mypy --strict, cython-lint, and stubs against what was compiled
 	@$(VENV)/bin/ruff check $(LINTED)
 	@$(VENV)/bin/ruff format --check $(LINTED)
 	@PATH="$(VENV)/bin:$$PATH" cython-lint netchan
 	@$(VENV)/bin/mypy
+	@$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml --concise \
+	  --allowlist tools/stubtest-allow.txt $(STUBBED)
 	@echo "lint: clean"
 
 format: $(VENV)/.stamp-lint  ## rewrite the Python files in the house layout

@@ -49,7 +49,9 @@ COMMON = {
 RELEASE = {"boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False}
 CHECKED = {"boundscheck": True, "wraparound": False, "cdivision": True, "initializedcheck": True}
 
-PROFILE = f"debug={DEBUG} coverage={COVERAGE} sanitize={SANITIZE} python={sys.version_info[:2]} cython={Cython.__version__}"
+PROFILE = (
+    f"debug={DEBUG} coverage={COVERAGE} sanitize={SANITIZE} python={sys.version_info[:2]} cython={Cython.__version__}"
+)
 PROFILES = ROOT / "build" / "profiles.json"  # which profile the files lying about were made with
 
 

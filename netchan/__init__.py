@@ -1,33 +1,45 @@
-"""netchan: Go channels for Python over any wire."""
+"""netchan: Go channels for Python over any wire.
 
-from netchan.channel.fronts import Channel, Receiver, Sender, channel, pipe
-from netchan.config import Config, Limits
-from netchan.errors import (
-    AuthError,
-    ChannelAborted,
-    ChannelClosed,
-    ChannelEnded,
-    ChannelError,
-    Code,
-    CodecError,
-    ConfigError,
-    DialError,
-    DialTimeout,
-    ForkError,
-    HandshakeError,
-    InDoubt,
-    ListenError,
-    MessageTooLarge,
-    NetchanError,
-    ProtocolError,
-    SessionLost,
-    WouldBlock,
-)
-from netchan.net.identity import Identity
-from netchan.net.trust import CA
-from netchan.node.listener import Listener
-from netchan.node.opening import dial, listen
-from netchan.node.peer import Peer
+The names are loaded when they are first used (PEP 562): ``import netchan`` alone costs a few milliseconds, and a
+program that only asks for its version never meets asyncio or a crypto library.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from netchan.channel.fronts import Channel, Receiver, Sender, channel, pipe
+    from netchan.config import Config, Limits
+    from netchan.errors import (
+        AuthError,
+        ChannelAborted,
+        ChannelClosed,
+        ChannelEnded,
+        ChannelError,
+        Code,
+        CodecError,
+        ConfigError,
+        DialError,
+        DialTimeout,
+        ForkError,
+        HandshakeError,
+        InDoubt,
+        ListenError,
+        MessageTooLarge,
+        NetchanError,
+        ProtocolError,
+        SessionLost,
+        WouldBlock,
+    )
+    from netchan.net.identity import Identity
+    from netchan.net.trust import CA
+    from netchan.node.listener import Listener
+    from netchan.node.opening import dial, listen
+    from netchan.node.peer import Peer
 
 __all__ = [
     "CA",
@@ -65,3 +77,73 @@ __all__ = [
 ]
 
 __version__ = "0.1.0.dev0"
+
+_HOMES = {
+    "netchan.channel.fronts": (
+        "Channel",
+        "Receiver",
+        "Sender",
+        "channel",
+        "pipe",
+    ),
+    "netchan.config": (
+        "Config",
+        "Limits",
+    ),
+    "netchan.errors": (
+        "AuthError",
+        "ChannelAborted",
+        "ChannelClosed",
+        "ChannelEnded",
+        "ChannelError",
+        "Code",
+        "CodecError",
+        "ConfigError",
+        "DialError",
+        "DialTimeout",
+        "ForkError",
+        "HandshakeError",
+        "InDoubt",
+        "ListenError",
+        "MessageTooLarge",
+        "NetchanError",
+        "ProtocolError",
+        "SessionLost",
+        "WouldBlock",
+    ),
+    "netchan.net.identity": ("Identity",),
+    "netchan.net.trust": ("CA",),
+    "netchan.node.listener": ("Listener",),
+    "netchan.node.opening": (
+        "dial",
+        "listen",
+    ),
+    "netchan.node.peer": ("Peer",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+class _Root(ModuleType):
+    """The package itself. ``netchan.channel`` is the function, though a layer of the package has the same name.
+
+    The import system binds a subpackage on its parent when it is loaded; for this one name the function stays.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        home = _HOME_OF.get(name)
+        if home is None:
+            raise AttributeError(f"module 'netchan' has no attribute {name!r}")
+        value = getattr(import_module(home), name)
+        if name != "channel":
+            self.__dict__[name] = value
+        return value
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "channel":
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Root

@@ -1,6 +1,6 @@
 """Print, for each rule of the public contract, the tests that prove it: ``python -m tests.rules``.
 
-A test proves a rule when its name begins ``test_r<number>_`` (several numbers may follow each other), or when its file is
+A test proves a rule when its name begins ``test_r<number>_`` (several numbers may follow each other), or when it is
 listed below: the conformance suite and older tests carry names of their own. Ends with status 1 if a rule has no test.
 """
 
@@ -22,7 +22,10 @@ ELSEWHERE = {
     2: [("unit/channel/test_conformance.py", "values_sent_arrive_in_order")],
     5: [("unit/net/test_wait.py", "budget")],
     9: [("integration/test_dial_listen.py", "crossing_opens")],
-    10: [("integration/test_dial_listen.py", "open_while_bound"), ("integration/test_dial_listen.py", "reopened_after")],
+    10: [
+        ("integration/test_dial_listen.py", "open_while_bound"),
+        ("integration/test_dial_listen.py", "reopened_after"),
+    ],
     15: [("unit/channel/test_conformance.py", "accepts_exactly_capacity")],
     18: [("integration/test_dial_listen.py", "options_that_do_not_exist")],
     19: [("integration/test_dial_listen.py", "iteration_gives_what_was_not_opened")],
@@ -32,7 +35,10 @@ ELSEWHERE = {
     23: [("unit/channel/test_conformance.py", "send_many")],
     24: [("unit/channel/test_conformance.py", "receivers_are_served")],
     25: [("unit/channel/test_conformance.py", "recv_many"), ("unit/channel/test_conformance.py", "recv_into")],
-    27: [("unit/channel/test_conformance.py", "close_wakes"), ("unit/channel/test_conformance.py", "last_closed_sender")],
+    27: [
+        ("unit/channel/test_conformance.py", "close_wakes"),
+        ("unit/channel/test_conformance.py", "last_closed_sender"),
+    ],
     29: [("unit/channel/test_conformance.py", "stop_discards")],
     32: [("unit/channel/test_conformance.py", "abort_")],
     44: [("integration/test_dial_listen.py", "serve_runs"), ("integration/test_dial_listen.py", "handler_that_raises")],

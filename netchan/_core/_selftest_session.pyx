@@ -1,13 +1,14 @@
 """Opens frames, streams, records and sessions to pytest; test-only, never in wheels.
 
-Layer: beside _core; nothing imports it but tests. ``Side`` is one session with real keys in virtual time, ``Pair`` two of them joined by
-byte pipes, ``Peer`` the other end of a session in the hands of a test: it seals any frames under the right keys.
+Layer: beside _core; nothing imports it but tests. ``Side`` is one session with real keys in virtual time, ``Pair`` two
+of them joined by byte pipes, ``Peer`` the other end of a session in the hands of a test: it seals any frames under the
+right keys.
 Threads: everything on the caller's, with the GIL.
 """
 
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from netchan._core cimport defs
@@ -15,34 +16,42 @@ from netchan._core.crypto cimport nc_crypto
 from netchan._core.ctxcache cimport cache_new, nc_cache
 from netchan._core.cursor cimport nc_rd, nc_wr, rd_init, wr_init
 from netchan._core.frame cimport (
-    frame_next, frame_next_range, frame_put_abort, frame_put_ack, frame_put_ask, frame_put_data_head, frame_put_extension,
-    frame_put_max_streams, frame_put_ping, frame_put_pos, frame_put_ratchet, frame_put_rekey, frame_put_session_close,
-    frame_put_stop, message_head, name_is_valid, nc_frame,
+    frame_next, frame_next_range, frame_put_abort, frame_put_ack, frame_put_ask, frame_put_data_head,
+    frame_put_extension, frame_put_max_streams, frame_put_ping, frame_put_pos, frame_put_ratchet, frame_put_rekey,
+    frame_put_session_close, frame_put_stop, message_head, name_is_valid, nc_frame,
 )
 from netchan._core.idmap cimport idmap_free, idmap_get, idmap_init, idmap_next, idmap_pop, idmap_put, nc_idmap
-from netchan._core.keys cimport keys_free, keys_limits_default, keys_new, keys_path_add, keys_update, nc_keys, nc_keys_limits
+from netchan._core.keys cimport (
+    keys_free, keys_limits_default, keys_new, keys_path_add, keys_update, nc_keys, nc_keys_limits,
+)
 from netchan._core.keystore cimport ks_new, nc_keystore
 from netchan._core.leaf cimport load_acq_u32
 from netchan._core.provider cimport Provider, cipher_id_of, provider_table
 from netchan._core.record cimport nc_sealer, record_head_size, record_open, record_seal, record_size
-from netchan._core.session cimport (
-    EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, end_mark, end_open, end_release,
-    end_request, nc_end, nc_offer, nc_params, nc_session, session_close, session_deadline, session_free, session_init,
-    session_next_offer, session_next_ready, session_on_deadline, session_path_lost, session_recv, session_send,
-    session_wants_send,
+from netchan._core.ends cimport (
+    end_mark, end_open, end_release, end_request, session_close, session_next_offer, session_next_ready,
+    session_path_lost,
+)
+from netchan._core.inbound cimport session_recv
+from netchan._core.outbound cimport session_send, session_wants_send
+from netchan._core.session cimport session_deadline, session_free, session_init, session_on_deadline
+from netchan._core.state cimport (
+    EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, nc_end, nc_offer, nc_params,
+    nc_session,
 )
 from netchan._core.stream cimport (
-    OVER_ABORT, OVER_ABORT_AFTER, OVER_NOT, OVER_STOPPED, in_advance, in_copy, in_data, in_discard, in_free, in_init, in_over,
-    in_peek, in_pending, in_pos, in_pos_due, nc_in, nc_msg, nc_out, nc_seg, out_ack, out_append, out_close, out_end, out_free,
-    out_has_room, out_init, out_pass, out_pos, out_preface, out_read, out_ready, out_span,
+    OVER_ABORT, OVER_ABORT_AFTER, OVER_NOT, OVER_STOPPED, in_advance, in_copy, in_data, in_discard, in_free, in_init,
+    in_over, in_peek, in_pending, in_pos, in_pos_due, nc_in, nc_msg, nc_out, nc_seg, out_ack, out_append, out_close,
+    out_end, out_free, out_has_room, out_init, out_pass, out_pos, out_preface, out_read, out_ready, out_span,
 )
 
 from netchan._core import provider as provider_module
 
 RC = {
-    "OK": defs.NC_OK, "EAGAIN": defs.NC_EAGAIN, "ETRUNC": defs.NC_ETRUNC, "EFRAME": defs.NC_EFRAME, "ELIMIT": defs.NC_ELIMIT,
-    "ECRYPTO": defs.NC_ECRYPTO, "ECLOSED": defs.NC_ECLOSED, "ENOMEM": defs.NC_ENOMEM, "EINVAL": defs.NC_EINVAL,
-    "ESPACE": defs.NC_ESPACE, "ESTATE": defs.NC_ESTATE, "ECREDIT": defs.NC_ECREDIT, "EEXHAUSTED": defs.NC_EEXHAUSTED,
+    "OK": defs.NC_OK, "EAGAIN": defs.NC_EAGAIN, "ETRUNC": defs.NC_ETRUNC, "EFRAME": defs.NC_EFRAME,
+    "ELIMIT": defs.NC_ELIMIT, "ECRYPTO": defs.NC_ECRYPTO, "ECLOSED": defs.NC_ECLOSED, "ENOMEM": defs.NC_ENOMEM,
+    "EINVAL": defs.NC_EINVAL, "ESPACE": defs.NC_ESPACE, "ESTATE": defs.NC_ESTATE, "ECREDIT": defs.NC_ECREDIT,
+    "EEXHAUSTED": defs.NC_EEXHAUSTED,
 }
 
 cdef nc_keystore* STORE = NULL          # shared by all sides; sessions in it are told apart by their serial
@@ -79,7 +88,7 @@ cdef nc_keys* new_keys(bytes root, int role, dict limits) except NULL:
     return k
 
 
-# --- frames ---------------------------------------------------------------------------------------------------------------
+# --- frames -----------------------------------------------------------------------------------------------------------
 
 def parse(bytes data, uint64_t tag):
     """(frames as dicts, code that ended the walk: NC_EAGAIN at the end of the record)."""
@@ -171,7 +180,7 @@ def name_valid(bytes name):
     return name_is_valid(<const uint8_t*><const char*>name, len(name)) == 1
 
 
-# --- idmap ------------------------------------------------------------------------------------------------------------------
+# --- idmap ------------------------------------------------------------------------------------------------------------
 
 cdef class IdMap:
     """Ids to numbers."""
@@ -211,7 +220,7 @@ cdef class IdMap:
             out.append(<size_t>v)
 
 
-# --- streams ----------------------------------------------------------------------------------------------------------------
+# --- streams ----------------------------------------------------------------------------------------------------------
 
 # Drops the references of released segments; how many there were.
 cdef int drop_pins(nc_seg* s) except -1:
@@ -248,8 +257,9 @@ cdef out_state(nc_out* o):
         s = s.next
     return {"appended": o.appended, "accepted": o.accepted, "max_msgs": o.max_msgs, "max_bytes": o.max_bytes,
             "closing": o.closing, "over": o.over, "received": o.received, "taken": o.taken, "sent": o.sent,
-            "sent_msgs": o.sent_msgs, "acked": o.acked, "boundary": o.at_boundary, "fin_sent": o.fin_sent, "fin_acked": o.fin_acked,
-            "fin_at": o.fin_at, "segments": n, "own_bytes": own, "pinned_bytes": pinned, "credit_stalls": o.credit_stalls}
+            "sent_msgs": o.sent_msgs, "acked": o.acked, "boundary": o.at_boundary, "fin_sent": o.fin_sent,
+            "fin_acked": o.fin_acked, "fin_at": o.fin_at, "segments": n, "own_bytes": own, "pinned_bytes": pinned,
+            "credit_stalls": o.credit_stalls}
 
 
 cdef class Out:
@@ -334,7 +344,8 @@ cdef in_state(nc_in* s):
     while a is not NULL:
         early += a.cap
         a = a.next
-    return {"received": s.received, "started": s.started, "msgs": s.msgs, "taken": s.taken, "end": s.end, "take_off": s.take_off,
+    return {"received": s.received, "started": s.started, "msgs": s.msgs, "taken": s.taken, "end": s.end,
+            "take_off": s.take_off,
             "granted_msgs": s.granted_msgs, "granted_bytes": s.granted_bytes, "window": s.window, "grown": s.grown,
             "over": s.over, "has_final": s.has_final, "final": s.final, "discarded": s.discarded, "stopped": s.stopped,
             "dropped_bytes": s.dropped_bytes, "preface_done": s.preface_done, "held_bytes": own, "early_bytes": early,
@@ -362,7 +373,8 @@ cdef class In:
     cdef nc_in s
     cdef public int64_t budget
 
-    def __cinit__(self, uint64_t capacity=1024, uint64_t window=65536, int64_t budget=0, uint64_t msgs=64, uint64_t bytes_=16384):
+    def __cinit__(self, uint64_t capacity=1024, uint64_t window=65536, int64_t budget=0, uint64_t msgs=64,
+                  uint64_t bytes_=16384):
         in_init(&self.s, 17)
         self.s.granted_msgs = msgs
         self.s.granted_bytes = bytes_
@@ -433,12 +445,12 @@ cdef class In:
         return in_state(&self.s)
 
 
-# --- sessions ---------------------------------------------------------------------------------------------------------------
+# --- sessions ---------------------------------------------------------------------------------------------------------
 
 DEFAULTS = {
     "max_record": 65535, "ack_delay_ns": 25_000_000, "ack_interval": 262144, "initial_msgs": 64, "initial_bytes": 16384,
-    "max_streams": 256, "max_message": 1 << 24, "max_channels": 1024, "session_bytes": 1 << 26, "heartbeat_ns": 5_000_000_000,
-    "dead_ns": 10_000_000_000,
+    "max_streams": 256, "max_message": 1 << 24, "max_channels": 1024, "session_bytes": 1 << 26,
+    "heartbeat_ns": 5_000_000_000, "dead_ns": 10_000_000_000,
 }
 
 
@@ -601,8 +613,8 @@ cdef class Side:
     cdef public int64_t now
     cdef dict ends
 
-    def __cinit__(self, int role, bytes root=bytes(32), bytes binding=b"b" * 32, dict mine=None, dict peer=None, dict limits=None,
-                  uint64_t seed=5, int64_t now=1_000_000_000):
+    def __cinit__(self, int role, bytes root=bytes(32), bytes binding=b"b" * 32, dict mine=None, dict peer=None,
+                  dict limits=None, uint64_t seed=5, int64_t now=1_000_000_000):
         cdef nc_params m, q
         need_store()
         self.ends = {}
@@ -699,7 +711,8 @@ cdef class Side:
             o = session_next_offer(&self.s)
             if o is NULL:
                 return out
-            out.append(((<const char*>o.name)[:o.name_len], None if o.capacity_wanted == 0 else o.capacity_wanted - 1, o.codec))
+            figure = None if o.capacity_wanted == 0 else o.capacity_wanted - 1
+            out.append(((<const char*>o.name)[:o.name_len], figure, o.codec))
 
     def released(self):
         """Pinned values that came out since the last call."""
@@ -712,14 +725,15 @@ cdef class Side:
     def state(self):
         cdef nc_session* s = &self.s
         return {"state": s.state, "code": s.close_code, "by_us": bool(s.close_by_us), "abrupt": bool(s.abrupt),
-                "reason": (<const char*>s.reason)[:s.reason_len], "outs": s.outs.len, "ins": s.ins.len, "offers": s.offers.len,
-                "n_offers": s.n_offers, "n_new": s.n_new, "opened": s.opened, "max_streams": s.max_streams, "peer_max": s.peer_max,
+                "reason": (<const char*>s.reason)[:s.reason_len], "outs": s.outs.len, "ins": s.ins.len,
+                "offers": s.offers.len, "n_offers": s.n_offers, "n_new": s.n_new, "opened": s.opened,
+                "max_streams": s.max_streams, "peer_max": s.peer_max,
                 "budget": s.budget, "tx": s.path.tx_number, "rx": s.path.rx_number, "acked": s.path.acked,
                 "sent_cap": s.path.sent_cap, "left_cap": s.path.left_cap, "srtt": s.path.srtt,
                 "epoch": s.sealer.keys.owner.send_epoch if s.sealer.keys is not NULL else 0,
                 "updates": s.sealer.keys.updates if s.sealer.keys is not NULL else 0,
-                "records_sent": s.stats.records_sent, "records_received": s.stats.records_received, "pings": s.stats.pings,
-                "acks": s.stats.acks, "dropped_bytes": s.stats.dropped_bytes}
+                "records_sent": s.stats.records_sent, "records_received": s.stats.records_received,
+                "pings": s.stats.pings, "acks": s.stats.acks, "dropped_bytes": s.stats.dropped_bytes}
 
 
 cdef class Pair:

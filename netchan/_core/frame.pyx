@@ -1,15 +1,14 @@
 """Frames inside an opened record: one reader, one writer per frame.
 
-Layer: _core, rung d; pure functions over borrowed bytes, no state. Everything the layouts of docs/spec/wire.md §5, §6, §7 and §9
-allow is accepted, everything else is NC_EFRAME, NC_ETRUNC or (unknown odd extension) NC_ELIMIT.
+Layer: _core, rung d; pure functions over borrowed bytes, no state. Everything the layouts of docs/spec/wire.md §5, §6,
+§7 and §9 allow is accepted, everything else is NC_EFRAME, NC_ETRUNC or (unknown odd extension) NC_ELIMIT.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memset
 
 from netchan._core cimport defs
 from netchan._core.cursor cimport (
-    nc_rd, nc_wr, rd_bytes, rd_left, rd_u8, rd_varint, rd_vbytes, wr_bytes, wr_left, wr_u8, wr_u16, wr_varint, wr_vbytes,
+    nc_rd, nc_wr, rd_bytes, rd_left, rd_u8, rd_varint, rd_vbytes, wr_bytes, wr_u8, wr_u16, wr_varint, wr_vbytes,
 )
 
 
@@ -31,7 +30,7 @@ cdef int rd_blob(nc_rd* r, size_t limit, nc_frame* f) noexcept nogil:
 # n (gap, len) pairs stay encoded in f.data; only their count and bounds are checked here.
 cdef int rd_pairs(nc_rd* r, uint32_t limit, nc_frame* f) noexcept nogil:
     cdef uint64_t n, gap, length
-    cdef uint32_t i
+    cdef uint32_t _i
     cdef int rc = rd_varint(r, &n)
     if rc < 0:
         return rc
@@ -39,7 +38,7 @@ cdef int rd_pairs(nc_rd* r, uint32_t limit, nc_frame* f) noexcept nogil:
         return defs.NC_EFRAME
     f.n = <uint32_t>n
     f.data = r.p
-    for i in range(f.n):
+    for _i in range(f.n):
         rc = rd_two(r, &gap, &length)
         if rc < 0:
             return rc
@@ -50,7 +49,7 @@ cdef int rd_pairs(nc_rd* r, uint32_t limit, nc_frame* f) noexcept nogil:
 cdef int parse_ack(nc_rd* r, nc_frame* f) noexcept nogil:
     cdef uint64_t x
     cdef const uint8_t* skipped
-    cdef int i
+    cdef int _i
     cdef int rc = rd_varint(r, &f.a)            # path
     if rc >= 0:
         rc = rd_u8(r, &f.flags)
@@ -69,13 +68,13 @@ cdef int parse_ack(nc_rd* r, nc_frame* f) noexcept nogil:
         return defs.NC_EFRAME
     f.n = <uint32_t>n
     f.data = r.p
-    for i in range(<int>n):
+    for _i in range(<int>n):
         rc = rd_two(r, &gap, &length)
         if rc < 0:
             return rc
     f.len = <size_t>(r.p - f.data)
     if f.flags & 1:
-        for i in range(3):
+        for _i in range(3):
             rc = rd_varint(r, &x)
             if rc < 0:
                 return rc
@@ -106,7 +105,7 @@ cdef int parse_abort(nc_rd* r, nc_frame* f) noexcept nogil:
 
 # Fields of the frames that are laid out in the table but acted on by later path management.
 cdef int parse_control_rest(nc_rd* r, nc_frame* f) noexcept nogil:
-    cdef int rc, i
+    cdef int rc, _i
     cdef int t = <int>f.type
     if t == defs.FRAME_PATH_CHALLENGE or t == defs.FRAME_PATH_RESPONSE:
         f.len = 8
@@ -130,7 +129,7 @@ cdef int parse_control_rest(nc_rd* r, nc_frame* f) noexcept nogil:
             return rc
         if f.b > defs.ADDRESSES_MAX:
             return defs.NC_EFRAME
-        for i in range(<int>f.b):
+        for _i in range(<int>f.b):
             rc = rd_blob(r, 255, f)
             if rc < 0:
                 return rc

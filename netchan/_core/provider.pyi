@@ -1,8 +1,15 @@
 from collections.abc import Callable
+from typing import Final, Never
+
+from typing_extensions import disjoint_base
+
+ENV: Final = "NETCHAN_CRYPTO"
 
 class ProviderError(Exception): ...
 
+@disjoint_base
 class Provider:
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
     def name(self) -> str: ...
     @property

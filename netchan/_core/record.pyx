@@ -1,9 +1,10 @@
 """Records of a stream path: header, seal, open (docs/spec/wire.md §3).
 
-Layer: _core, rung f. Glue between the frames of the session and the keys; owns nothing. Only the holder of the baton calls it.
+Layer: _core, rung f. Glue between the frames of the session and the keys; owns nothing. Only the holder of the baton
+calls it.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from netchan._core cimport defs
@@ -52,7 +53,8 @@ cdef int record_seal(nc_sealer* k, uint64_t number, uint64_t tag, uint8_t* rec, 
 
 
 cdef int record_open(nc_sealer* k, uint64_t number, uint8_t* rec_untrusted, size_t size,
-                     const uint8_t* binding, int64_t now_ns, uint64_t* tag, uint8_t** body, size_t* body_len) noexcept nogil:
+                     const uint8_t* binding, int64_t now_ns, uint64_t* tag, uint8_t** body,
+                     size_t* body_len) noexcept nogil:
     cdef uint8_t[64] aad
     cdef size_t head, aad_len
     cdef nc_rd r

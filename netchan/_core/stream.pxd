@@ -4,8 +4,8 @@
 # 1. The application appends messages to nc_out (out_append) and takes them from nc_in (in_peek, in_copy, in_advance).
 # 2. The engine, under its baton, pulls bytes of nc_out into records (out_ready, out_read) and pushes bytes of records
 #    into nc_in (in_data). It moves the positions of both when frames say so.
-# Threads: "app" fields are written by application threads one at a time (the GIL, or the caller's own lock); "engine" fields
-# only under the baton; "shared" fields are written under the leaf lock of the struct or are atomics as said.
+# Threads: "app" fields are written by application threads one at a time (the GIL, or the caller's own lock); "engine"
+# fields only under the baton; "shared" fields are written under the leaf lock of the struct or are atomics as said.
 # Ownership: segments are owned by their struct. A pinned segment holds a reference to its owner object, which no C
 # thread may drop: out_ack and out_free hand such segments out through `pins` for a holder of the GIL.
 

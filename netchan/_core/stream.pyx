@@ -15,7 +15,7 @@ from netchan._core.leaf cimport (
     leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_rlx_u64, store_rel_u32, store_rel_u64,
     store_rlx_u64, store_seq_u64, load_seq_u64,
 )
-from netchan._core.ranges cimport nc_range, ranges_add, ranges_free, ranges_init, ranges_remove_below, ranges_first_gap, ranges_find
+from netchan._core.ranges cimport ranges_add, ranges_free, ranges_init, ranges_remove_below
 
 
 cdef uint64_t NOWHERE = ~<uint64_t>0
@@ -658,7 +658,8 @@ cdef int in_pos_due(nc_in* s) noexcept nogil:
         return 0
     if taken >= load_rlx_u64(&s.pos_at_msgs) or load_acq_u64(&s.take_off) >= load_rlx_u64(&s.pos_at_bytes):
         return 1
-    if load_acq_u32(&s.asked) and (s.told_received < s.ask_received <= s.received or s.told_taken < s.ask_taken <= taken):
+    if load_acq_u32(&s.asked) and (s.told_received < s.ask_received <= s.received
+                                   or s.told_taken < s.ask_taken <= taken):
         return 1
     if s.starved and (taken > s.told_taken or s.granted_bytes < load_acq_u64(&s.take_off) + s.window):
         return 1
@@ -681,7 +682,8 @@ cdef int in_pos(nc_in* s, nc_wr* w, int force, int64_t* budget) noexcept nogil:
     off = load_acq_u64(&s.take_off)
     # The sender is about to run out of bytes while the application keeps up: the window is what limits it.
     if s.capacity and s.window < defs.STREAM_BYTES_MAX and s.received + (s.window >> 2) >= s.granted_bytes \
-            and s.received - off < (s.window >> 1) + (s.window >> 2) and off > 0 and s.granted_bytes > defs.INITIAL_BYTES:
+            and s.received - off < (s.window >> 1) + (s.window >> 2) and off > 0 \
+            and s.granted_bytes > defs.INITIAL_BYTES:
         more = <int64_t>s.window
         if budget[0] >= more:
             budget[0] -= more
@@ -757,6 +759,8 @@ cdef int in_head(nc_in* s, nc_msg* m) noexcept nogil:
     cdef nc_seg* at
     cdef size_t pos
     in_settle(s, have)
+    if s.head is NULL:
+        return defs.NC_ESTATE       # no message is complete: even an empty one has a byte here
     p = s.head.data + s.head_pos
     n = <size_t>load_rlx_u64(&s.head.len) - s.head_pos
     if n > have:

@@ -26,17 +26,22 @@ from netchan._core cimport defs
 from netchan._core.crypto cimport NC_CIPHER_AES256GCM, NC_CIPHER_CHACHA20POLY1305, nc_crypto
 from netchan._core.ctxcache cimport CACHE_CONTEXTS, cache_grow, cache_new, cache_wants_grow
 from netchan._core.frame cimport message_head
-from netchan._core.keys cimport keys_export, keys_may_update, keys_new, keys_path_add
+from netchan._core.keys cimport (
+    keys_export, keys_may_update, keys_new, keys_path_add, keys_take_warning, nc_keys_warning,
+)
 from netchan._core.keystore cimport ks_new
 from netchan._core.leaf cimport (
-    fetch_add_u32, fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_seq_u32, load_seq_u64,
-    store_rel_u32, store_seq_u32, xchg_u32,
+    fetch_add_u32, fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_seq_u32,
+    load_seq_u64, store_rel_u32, store_seq_u32, xchg_u32,
 )
 from netchan._core.provider cimport Provider, provider_table
-from netchan._core.session cimport (
-    EV_ACK, EV_RECV, EV_SEND, EV_STATE, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, end_mark, end_open,
-    end_release, nc_end, nc_params, nc_session, session_close, session_init, session_ratchet_secret, session_ratchet_send,
-    session_recv,
+from netchan._core.ends cimport end_mark, end_open, end_release, session_close
+from netchan._core.inbound cimport session_recv
+from netchan._core.ratchet cimport session_ratchet_secret, session_ratchet_send
+from netchan._core.session cimport session_init
+from netchan._core.state cimport (
+    EV_ACK, EV_RECV, EV_SEND, EV_STATE, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, nc_end, nc_params,
+    nc_session,
 )
 from netchan._core.stream cimport (
     OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_NOT, OVER_STOPPED, REASON_MAX, in_advance, in_copy, in_discard,
@@ -222,17 +227,17 @@ cdef class Engine:
         """Move the sessions until ``waiter.woken`` or ``deadline`` (seconds of time.monotonic, None: no end)."""
         cdef nc_engine* g = self.g
         cdef int64_t until = INT64_MAX
-        cdef uint32_t seen
+        cdef uint32_t wakes
         cdef int rc
         if deadline is not None:
             until = <int64_t>(<double>deadline * 1e9)
         while True:
-            seen = load_seq_u32(&g.generation)
+            wakes = load_seq_u32(&g.wakes)      # before the look: a wake-up behind it ends the wait
             if waiter.woken:
                 return
             check_fork(g)
             with nogil:
-                rc = engine_wait(g, until, seen)
+                rc = engine_wait(g, until, wakes)
             if load_acq_u32(&g.app_any):
                 self.tell()
             if rc == defs.NC_EAGAIN:
@@ -243,10 +248,9 @@ cdef class Engine:
     def poke(self, waiter):
         """``waiter.woken`` was set by another thread: let its ``drive`` look."""
         cdef nc_engine* g = self.g
-        store_seq_u32(&g.nudged, 1)
+        fetch_add_u32(&g.wakes, 1)
         if load_seq_u32(&g.role):
             engine_poke(g)
-        fetch_add_u32(&g.generation, 1)
         engine_told(g)
 
     cdef tell(self):
@@ -635,6 +639,19 @@ cdef class Session:
         if rc < 0:
             raise ValueError(f"export of {n} bytes with a label of {lab_n} and a context of {ctx_n} bytes (code {rc})")
         return out
+
+    def take_usage_warning(self):
+        """(records sealed in all, with one key, its tag, its epoch) once, when a key was used much (keys.md §3)."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef nc_keys_warning w
+        cdef int got
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            got = keys_take_warning(t.session.sealer.keys, &w)
+            baton_give(g)
+        return (w.session_messages, w.key_messages, w.tag, w.epoch) if got == 1 else None
 
     def rekey(self):
         """Start the next epoch of our direction now; True if it could (the last one is acknowledged)."""

@@ -15,7 +15,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from netchan._core.ctxcache cimport nc_cache
 from netchan._core.keystore cimport nc_keystore
 from netchan._core.leaf cimport nc_leaf
-from netchan._core.session cimport nc_end, nc_session
+from netchan._core.state cimport nc_end, nc_session
 from netchan._core.stream cimport nc_seg
 from netchan._core.timer cimport nc_theap
 from netchan._engine.sys cimport pthread_mutex_t, pthread_t
@@ -119,8 +119,9 @@ cdef struct nc_engine:
     nc_slot* app_slots
     uint32_t app_any                # atomic: something for a holder of the GIL
     uint32_t poked                  # atomic: poke_fd is readable
-    uint32_t nudged                 # atomic: the holder of the role is to look at its waiter
+    uint32_t wakes                  # atomic: counts blocked callers that others have woken
     uint32_t role                   # atomic: 1: a blocked caller sits in the poller
+    uint32_t role_wakes             # atomic: what that caller has seen of wakes
     uint32_t generation             # futex of the other blocked callers
     uint32_t sleepers               # how many sleep there
     uint32_t stopping               # atomic
@@ -166,9 +167,9 @@ cdef int engine_try_flush(nc_engine* g) noexcept nogil                          
 cdef int engine_appended(nc_engine* g, uint64_t n, int on_loop) noexcept nogil
 # One turn of a loop's driver: everything that is ready, GIL released.
 cdef void engine_pump(nc_engine* g) noexcept nogil
-# A blocked caller: returns 1 when there is something for the application, 0 at until_ns, NC_EAGAIN when a signal came.
-# `seen`: generation as it was before the caller looked at its waiter, so that a wake-up in between is not slept through.
-cdef int engine_wait(nc_engine* g, int64_t until_ns, uint32_t seen) noexcept nogil
+# A blocked caller: returns 1 when there is something for the application or g.wakes is not `wakes` any more (read it,
+# then look whether you were woken, then wait), 0 at until_ns, NC_EAGAIN when a signal came.
+cdef int engine_wait(nc_engine* g, int64_t until_ns, uint32_t wakes) noexcept nogil
 # After the lists were emptied: lets the other blocked callers look.
 cdef void engine_told(nc_engine* g) noexcept nogil
 cdef void engine_poke(nc_engine* g) noexcept nogil

@@ -15,10 +15,11 @@ from netchan._core.leaf cimport (
     cas_u32, cas_u64, fetch_add_u32, fetch_sub_u32, leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64,
     load_seq_u32, load_seq_u64, store_rel_u32, store_rel_u64, store_seq_u32, xchg_u32, xchg_u64,
 )
-from netchan._core.session cimport (
-    SESSION_OVER, SESSION_UP, end_release, nc_offer, session_close, session_deadline, session_free,
-    session_next_offer, session_next_ready, session_on_deadline, session_path_lost, session_recv, session_send,
-)
+from netchan._core.ends cimport end_release, session_close, session_next_offer, session_next_ready, session_path_lost
+from netchan._core.inbound cimport session_recv
+from netchan._core.outbound cimport session_send
+from netchan._core.session cimport session_deadline, session_free, session_on_deadline
+from netchan._core.state cimport SESSION_OVER, SESSION_UP, nc_offer
 from netchan._core.timer cimport (
     TIMER_NEVER, theap_clear, theap_init, theap_next, theap_pop_due, theap_reserve, theap_set,
 )
@@ -466,8 +467,8 @@ cdef void pump(nc_engine* g) noexcept nogil:
             drain(g.timer_fd)
             g.timer_at = 0
         elif mark == &MARK_POKE:
+            drain(g.poke_fd)                    # first: a poke between the two would set the flag with nothing to read
             store_seq_u32(&g.poked, 0)
-            drain(g.poke_fd)
         else:
             slot_ready(g, <nc_slot*>mark, reports[i].bits, now)
             if (i & 7) == 7 and sys.now_ns() - now > PUMP_NS:
@@ -553,12 +554,13 @@ cdef void learn(nc_engine* g, int64_t waited) noexcept nogil:
         g.spin_ns = 2 * g.wait_avg_ns if 2 * g.wait_avg_ns < SPIN_NS else SPIN_NS
 
 
-cdef int role_run(nc_engine* g, int64_t until_ns) noexcept nogil:
+cdef int role_run(nc_engine* g, int64_t until_ns, uint32_t wakes) noexcept nogil:
     cdef nc_report[4] report
     cdef int64_t now, began, left
     cdef int ms
     cdef int rc
     began = sys.now_ns()
+    store_seq_u32(&g.role_wakes, wakes)
     while True:
         baton_take(g)
         pump(g)
@@ -567,35 +569,36 @@ cdef int role_run(nc_engine* g, int64_t until_ns) noexcept nogil:
         if load_seq_u32(&g.app_any):
             learn(g, now - began)
             return 1
-        if xchg_u32(&g.nudged, 0):
-            return 1                            # somebody woke this caller's waiter
+        if load_seq_u32(&g.wakes) != wakes:
+            return 1
         if now >= until_ns:
             return 0
         if spin(g, now):
             continue
         left = until_ns - now
         ms = <int>((left + 999999) // 1000000) if left < SLICE_NS else 1000
-        if load_seq_u32(&g.app_any) or load_seq_u32(&g.nudged):
+        if load_seq_u32(&g.app_any) or load_seq_u32(&g.wakes) != wakes:
             continue
         rc = poller_wait(g.poller, report, 1, ms)
         if rc == defs.NC_EAGAIN or (rc == 0 and left >= SLICE_NS):
             return defs.NC_EAGAIN               # a signal, or time to look for one
 
 
-cdef int engine_wait(nc_engine* g, int64_t until_ns, uint32_t seen) noexcept nogil:
+cdef int engine_wait(nc_engine* g, int64_t until_ns, uint32_t wakes) noexcept nogil:
+    cdef uint32_t seen
     cdef int64_t now, left
     cdef int rc
     if g.kind == ENGINE_CALLER and cas_u32(&g.role, 0, 1):
-        # Whoever held the role before us may have used up the nudge that was for us: then the generation has moved.
-        rc = role_run(g, until_ns) if load_seq_u32(&g.generation) == seen else 1
+        rc = role_run(g, until_ns, wakes)
         store_seq_u32(&g.role, 0)
         if load_seq_u32(&g.sleepers):
             fetch_add_u32(&g.generation, 1)
             sys.futex_wake(&g.generation, 1)    # one of them takes the role
         return rc
+    seen = load_seq_u32(&g.generation)
     fetch_add_u32(&g.sleepers, 1)
     rc = 0
-    if load_seq_u32(&g.app_any) and g.kind == ENGINE_CALLER:
+    if load_seq_u32(&g.wakes) != wakes or (load_seq_u32(&g.app_any) and g.kind == ENGINE_CALLER):
         rc = 1
     elif load_seq_u32(&g.role) or g.kind != ENGINE_CALLER:
         now = sys.now_ns()
@@ -669,7 +672,8 @@ cdef void* guardian_main(void* arg) noexcept nogil:
 
 # A holder of the GIL must look: whoever sleeps in the poller, or the loop that watches it.
 cdef void tell(nc_engine* g) noexcept nogil:
-    if load_seq_u32(&g.app_any):
+    # the guardian may have taken the poke that was meant for the sleeper
+    if load_seq_u32(&g.app_any) or (load_seq_u32(&g.role) and load_seq_u32(&g.wakes) != load_seq_u32(&g.role_wakes)):
         engine_poke(g)
 
 

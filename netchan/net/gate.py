@@ -256,6 +256,9 @@ class Gate:
         keys = self.find_keys(header, frame)
         if keys is None:
             return GateResult(Verdict.SILENCE, "mac1 does not hold")
+        if address is None and frame[-MAC_LEN:] != _NO_MAC:
+            # no cookie is ever given out on a stream, so somebody changed these bytes, which nothing else covers
+            return GateResult(Verdict.SILENCE, "mac2 on a stream")
         if self.timed and not self._time_is_good(header.ts, wall_s):
             return GateResult(Verdict.SILENCE, "timestamp too far or below the floor")
         mac1 = frame[-TRAILER_LEN:-MAC_LEN]

@@ -17,6 +17,7 @@ import atexit
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -25,6 +26,7 @@ from netchan.config import Config
 from netchan.errors import ConfigError, ForkError
 from netchan.net.handshake import Established
 from netchan.net.params import AES_256_GCM, CHACHA20_POLY1305, Offer, TransportParams
+from netchan.net.ratchet import RATCHET_SECONDS, Ratchet
 from netchan.net.secret import wipe
 from netchan.net.worker import forks, stop_worker, worker
 
@@ -35,6 +37,8 @@ CLOSE_CLEAN, CLOSE_EXCEPTION = 0, 1
 """Codes of SESSION_CLOSE that this side says."""
 CARRIER_NUMBERS: Final = {"tcp": 1, "unix": 2}
 """Carriers as the engine numbers them."""
+TEND_NS: Final = 60_000_000_000
+"""Living sessions are looked after this often."""
 MAX_INITIAL_BYTES: Final = 2**30
 """Largest ``initial_bytes`` that the wire carries."""
 
@@ -209,7 +213,7 @@ def _numbers(params: TransportParams) -> dict[str, int]:
 def attach(engine: Engine, fd: int, carrier: str, event: Established, config: Config) -> Session:
     """Start the session of a finished handshake; takes the descriptor over and wipes the root, also on failure."""
     try:
-        return engine.attach(
+        session = engine.attach(
             fd,
             carrier=CARRIER_NUMBERS[carrier],
             initiator=event.initiator,
@@ -225,6 +229,28 @@ def attach(engine: Engine, fd: int, carrier: str, event: Established, config: Co
         )
     finally:
         wipe(event.root)
+    ratchet = Ratchet(session, initiator=event.initiator, rng=os.urandom)
+    _tend(weakref.ref(session), ratchet if event.initiator else None, time.monotonic())
+    return session
+
+
+def _tend(session_ref: weakref.ref[Session], ratchet: Ratchet | None, turned_at: float) -> None:
+    """Once a minute while the session lives: a ratchet when its time has come, and the warning about much-used keys."""
+    session = session_ref()
+    if session is None or session.over:
+        return
+    warning = session.take_usage_warning()
+    if warning is not None:
+        log.warning(
+            "a session has sealed %d records, %d of them with one key (tag %d, epoch %d): "
+            "see docs/explanation/security-model.md",
+            *warning,
+        )
+    now = time.monotonic()
+    if ratchet is not None and now - turned_at >= RATCHET_SECONDS:
+        ratchet.start()
+        turned_at = now
+    worker().at(time.monotonic_ns() + TEND_NS, lambda: _tend(session_ref, ratchet, turned_at))
 
 
 # --- exit and fork ---------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ Threads: called by the session's notification and by whoever starts it; both hol
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -39,13 +40,21 @@ class Ratchet:
     """
 
     def __init__(self, session: Session, *, initiator: bool, rng: Callable[[int], bytes]) -> None:
-        self._session = session
+        self._session_ref = weakref.ref(session)
         self._initiator = initiator
         self._rng = rng
         self._state: HandshakeState | None = None
         self.number = 0
         self.refused = 0
         session.on_ratchet = self.receive
+
+    @property
+    def _session(self) -> Session:
+        """Held weakly: the session holds the ratchet, and must be collected when its peer is."""
+        session = self._session_ref()
+        if session is None:
+            raise ReferenceError("the session of this ratchet is gone")
+        return session
 
     def start(self) -> bool:
         """Begin a ratchet (initiator) or ask the other side to (responder).

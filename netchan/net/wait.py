@@ -131,12 +131,14 @@ class WaitQueue:
             self.order[waiter] = None
 
     def may_try(self, waiter: Waiter) -> bool:
-        """True when it is this waiter's turn (woken, or nobody is before it); takes the pending wake-up away."""
+        """True when it is this waiter's turn: nobody who can still run is before it. Takes the pending wake-up away.
+
+        Two that were woken one after the other may run in either order, so being awake is not enough: first come is
+        first served, and who leaves wakes the next.
+        """
         with self._lock:
-            if waiter.woken:
-                waiter.woken = False
-                return True
-            return next(iter(self.order), None) is waiter
+            waiter.woken = False
+            return self._head() is waiter
 
     def leave(self, waiter: Waiter, more: Callable[[], bool]) -> None:
         """Leave the queue, served or not; the next one is woken if ``more()`` says there may be something to take."""
@@ -162,10 +164,10 @@ class WaitQueue:
             return head is not None and head.woken
 
     def wake(self, n: int = 1, *, blocking: bool = True) -> bool:
-        """Wake the first ``n`` waiters that have no wake-up pending; from any thread.
+        """Wake the first waiters; from any thread.
 
         Args:
-            n: how many.
+            n: values or places that came. Only the head is woken: it takes first, and who leaves wakes the next.
             blocking: False in a finaliser: give up, with the answer False, if another thread is at the queue.
         """
         if not self.order:
@@ -173,20 +175,26 @@ class WaitQueue:
         if not self._lock.acquire(blocking):
             return False
         try:
-            self._head()
-            for waiter in self.order:
-                if not waiter.woken:
-                    waiter.wake()
-                    n -= 1
-                    if n <= 0:
-                        break
+            head = self._head()
+            if head is not None and n > 0:
+                head.wake()
             return True
         finally:
             self._lock.release()
 
     def wake_all(self, *, blocking: bool = True) -> bool:
         """Wake everybody; ``blocking`` as in ``wake``."""
-        return self.wake(1 << 62, blocking=blocking)
+        if not self.order:
+            return True
+        if not self._lock.acquire(blocking):
+            return False
+        try:
+            self._head()
+            for waiter in self.order:
+                waiter.wake()
+            return True
+        finally:
+            self._lock.release()
 
     def _head(self) -> Waiter | None:
         """The first waiter that can still run; those before it (their loop was closed under them) are removed."""

@@ -28,6 +28,8 @@ from typing import Any, Final, Protocol
 
 GIVE_WAY_S: Final = 0.000_1
 """Pause after each costly step: enough for a thread that waits for the interpreter to get it, 10 % of a step."""
+PURGE_MIN: Final = 256
+"""Timers in the heap before cancelled ones are looked for."""
 JOIN_S: Final = 2.0
 """How long the exit of the process waits for the thread."""
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
@@ -78,6 +80,7 @@ class Worker:
         self._steps: deque[tuple[Job, int]] = deque()
         self._timers: list[tuple[int, int, Timer]] = []
         self._order = itertools.count()
+        self._purge_at = PURGE_MIN
         self._stopping = False
         self.thread = threading.Thread(target=self._run, name="netchan-handshake", daemon=True)
         self.thread.start()
@@ -122,6 +125,11 @@ class Worker:
     def at(self, when_ns: int, call: Callable[[], object]) -> Timer:
         """Run ``call`` at ``when_ns`` of the monotonic clock."""
         timer = Timer(call)
+        if len(self._timers) >= self._purge_at:
+            # cancelled ones wait for their time; a busy listener would gather thousands
+            self._timers = [item for item in self._timers if item[2].call is not None]
+            heapq.heapify(self._timers)
+            self._purge_at = max(PURGE_MIN, 2 * len(self._timers))
         heapq.heappush(self._timers, (when_ns, next(self._order), timer))
         return timer
 

@@ -43,6 +43,8 @@ RESERVED: Final = "netchan."
 """Names that begin so are the library's own."""
 LOOK_MIN_NS, LOOK_MAX_NS = 1_000_000, 20_000_000
 """While a session is being left its channels are looked at in growing steps, beside what the engine tells."""
+TIMEOUT = 13
+"""SESSION_CLOSE code that our own side notes when the last path ended without a close."""
 PROTOCOL = 4
 """SESSION_CLOSE code for bytes that no conforming peer sends (session.md section 9.1)."""
 _ABORTS: Final = {1: Code.LEFT_BY_EXCEPTION, 2: Code.PROCESS_EXIT, 3: Code.HANDED_OVER}
@@ -279,6 +281,8 @@ class PeerCore:
         if not session.over:
             return None
         code = session.close_code
+        if code == TIMEOUT and session.lost:
+            return ConnectionResetError("the connection was cut, or the other side was silent too long")
         if code >= PROTOCOL:
             said = quote(session.close_reason)
             text = f"session closed with code {code}" + (f" ({said})" if said else "")
@@ -460,6 +464,6 @@ _FORMS: Final[dict[int, Any]] = {codec_for(form).id: form for form in (bytes, st
 
 
 def _why(code: int, lost: bool) -> str:
-    if code:
+    if code and not (code == TIMEOUT and lost):
         return f"it was closed with code {code}"
     return "the connection ended without a close" if lost else "it ended"

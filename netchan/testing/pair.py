@@ -49,7 +49,11 @@ class Side:
 
 
 def joined(
-    *, cipher: int = 1, params: dict[str, int] | None = None, engines: tuple[Engine, Engine] | None = None, **limits: Any
+    *,
+    cipher: int = 1,
+    params: dict[str, int] | None = None,
+    engines: tuple[Engine, Engine] | None = None,
+    **limits: Any,
 ) -> tuple[Side, Side]:
     """Two sessions of one association.
 

@@ -41,11 +41,22 @@ def blocks(kind: str) -> Iterator[tuple[str, str, str | None]]:
 PROGRAMS, FRAGMENTS = list(blocks("python")), list(blocks("py"))
 
 
+RUNNER = """
+import runpy, sys
+import netchan
+for name in netchan.__all__:  # loaded on demand: in a loop that debugs itself, the first use would count as a slow step
+    getattr(netchan, name)
+sys.argv = sys.argv[1:]
+sys.path.insert(0, "")
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def run(folder: Path, *command: str) -> str:
     """What a program prints; fails if it does not end well, or writes to stderr."""
     (folder / "tmp").mkdir(exist_ok=True)
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", *command],
+        [sys.executable, "-X", "dev", "-W", "error", "-c", RUNNER, *command],
         cwd=folder,
         env={"PYTHONPATH": str(ROOT), "HOME": str(folder), "TMPDIR": str(folder / "tmp"), "PATH": "/usr/bin:/bin"},
         capture_output=True,

@@ -1,7 +1,7 @@
 """Cancellation and timeouts across a session: nothing is lost, nothing doubled (R20-R25), at any scheduling point.
 
-Each seed is one short program of senders and receivers over one channel of a Unix socket pair; the figures in a failure's
-message replay it. NETCHAN_SEEDS multiplies the number of seeds (default 1: 2 000 programs in all).
+Each seed is one short program of senders and receivers over one channel of a Unix socket pair; the figures in the
+message of a failure replay it. NETCHAN_SEEDS multiplies the number of seeds (default 1: 2 000 programs in all).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.unit.channel.test_cancel import CountingLoop, Source
 FACTOR = int(os.environ.get("NETCHAN_SEEDS", "1"))
 VERBS = ("send", "recv", "send_many", "recv_many", "deliver", "flush")
 STEPPED, LOOSE, THREADED = 110 * FACTOR, 30 * FACTOR, 26 * FACTOR
-"""Seeds per verb and capacity: cancelled at counted steps, cancelled under uvloop, timed out in threads. 1 992 in all."""
+"""Seeds per verb and capacity: cancelled at counted steps, under uvloop, timed out in threads. 1 992 in all."""
 pytestmark = pytest.mark.timeout(120 * FACTOR)
 
 

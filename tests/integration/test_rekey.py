@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from netchan import Identity, sync
+from netchan.net import manager
 from netchan.net.ratchet import Ratchet
 from netchan.sync.fronts import Channel
 from netchan.testing.pair import Side, joined
@@ -111,3 +113,25 @@ class TestRatchet:
         assert a.session.stats()["ratchets"] == b.session.stats()["ratchets"] == 0
         tx.close()
         rx.close()
+
+
+class TestTending:
+    def test_session_whose_time_has_come_is_ratcheted_by_the_worker(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(manager, "TEND_NS", 20_000_000)
+        monkeypatch.setattr(manager, "RATCHET_SECONDS", 0.1)
+        here, there = Identity.generate(), Identity.generate()
+        with (
+            sync.listen("tcp://127.0.0.1:0", identity=here, trust=[there.node_id]) as listener,
+            sync.dial(listener.addresses[0], identity=there) as dialled,
+        ):
+            accepted = listener.recv(timeout=10)
+            tx, rx = dialled.open("n", int), accepted.open("n", int)
+            for n in range(1_000_000):
+                tx.send(n, timeout=10)
+                assert rx.recv(timeout=10) == n
+                if dialled.stats()["ratchets"] >= 2 <= accepted.stats()["ratchets"]:
+                    break
+                time.sleep(0.001)
+            assert dialled.stats()["ratchets"] >= 2
+            tx.close()
+            rx.close()

@@ -1,7 +1,8 @@
 """No (key, path, number) is ever sealed twice: ten million records over a hundred sessions, with updates and ratchets.
 
-Run by ``make long`` on a debug build (NETCHAN_DEBUG=1), whose core checks every seal in C: per (epoch, tag, path) the number must
-grow (docs/spec/keys.md §4). Prints one line and exits 1 on a repeat, on too few seals, or if the build has no checker.
+Run by ``make long`` on a debug build (NETCHAN_DEBUG=1), whose core checks every seal in C: per (epoch, tag, path) the
+number must grow (docs/spec/keys.md §4). Prints one line and exits 1 on a repeat, on too few seals, or if the build has
+no checker.
 """
 
 from __future__ import annotations

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import netchan
-from netchan.channel import fronts as async_fronts
-from netchan.sync import fronts as sync_fronts
 from netchan import sync
 from netchan._engine.bridge import Engine
+from netchan.channel import fronts as async_fronts
 from netchan.net.manager import loop_engine
+from netchan.sync import fronts as sync_fronts
 from netchan.testing.pair import Side, joined
 
 PATIENCE = 20.0

@@ -42,21 +42,41 @@ def refused(data: bytes, tag: int = CONTROL) -> int:
 LAYOUTS: list[tuple[bytes, int, dict[str, Any]]] = [
     (b"\x00", CONTROL, {"type": 0, "eliciting": 0}),
     (b"\x01", CONTROL, {"type": 1, "eliciting": 1}),
-    (b"\x02" + vints(4) + b"\0" + vints(900, 25, 0, 900), 0, {"type": 2, "a": 4, "b": 900, "c": 25, "d": 900, "eliciting": 0}),
-    (b"\x02" + vints(4) + b"\3" + vints(900, 25, 1, 3, 2, 5) + vints(1, 2, 3) + b"\0\0\0\7", 0, {"type": 2, "n": 1, "flags": 3}),
-    (b"\x03" + vints(16, 70, 7, 80, 90000, 0), 0, {"type": 3, "stream": 16, "a": 70, "b": 7, "c": 80, "d": 90000, "eliciting": 1}),
+    (
+        b"\x02" + vints(4) + b"\0" + vints(900, 25, 0, 900),
+        0,
+        {"type": 2, "a": 4, "b": 900, "c": 25, "d": 900, "eliciting": 0},
+    ),
+    (
+        b"\x02" + vints(4) + b"\3" + vints(900, 25, 1, 3, 2, 5) + vints(1, 2, 3) + b"\0\0\0\7",
+        0,
+        {"type": 2, "n": 1, "flags": 3},
+    ),
+    (
+        b"\x03" + vints(16, 70, 7, 80, 90000, 0),
+        0,
+        {"type": 3, "stream": 16, "a": 70, "b": 7, "c": 80, "d": 90000, "eliciting": 1},
+    ),
     (b"\x03" + vints(16, 70, 7, 80, 90000, 2, 1, 2, 3, 400), 17, {"type": 3, "stream": 16, "n": 2}),
     (b"\x04" + vints(16, 5, 6), 0, {"type": 4, "stream": 16, "a": 5, "b": 6}),
     (b"\x05" + vints(16, 5), 0, {"type": 5, "stream": 16, "a": 5}),
     (b"\x06" + vints(16, 5) + b"\1", 0, {"type": 6, "stream": 16, "a": 5, "flags": 1}),
-    (b"\x07" + vints(16) + b"\3" + vints(70, 100, 2) + b"no", 0, {"type": 7, "flags": 3, "a": 70, "b": 100, "data": b"no"}),
+    (
+        b"\x07" + vints(16) + b"\3" + vints(70, 100, 2) + b"no",
+        0,
+        {"type": 7, "flags": 3, "a": 70, "b": 100, "data": b"no"},
+    ),
     (b"\x08" + vints(16, 2**30, 7), 0, {"type": 8, "stream": 16, "a": 2**30, "b": 7}),
     (b"\x09" + vints(512), 0, {"type": 9, "a": 512}),
     (b"\x0a12345678", 0, {"type": 10, "data": b"12345678"}),
     (b"\x0b12345678", 0, {"type": 11, "data": b"12345678"}),
     (b"\x0c" + vints(2, 3) + b"\1" + vints(9), 0, {"type": 12, "a": 2, "b": 3, "flags": 1, "c": 9}),
     (b"\x0d" + vints(2, 13), 0, {"type": 13, "a": 2, "b": 13}),
-    (b"\x0e" + vints(2, 3, 1) + b"c" * 8 + b"t" * 16, 0, {"type": 14, "a": 2, "b": 3, "c": 1, "data": b"c" * 8 + b"t" * 16}),
+    (
+        b"\x0e" + vints(2, 3, 1) + b"c" * 8 + b"t" * 16,
+        0,
+        {"type": 14, "a": 2, "b": 3, "c": 1, "data": b"c" * 8 + b"t" * 16},
+    ),
     (b"\x0f" + vints(2, 3), 0, {"type": 15, "a": 2, "b": 3}),
     (b"\x10" + vints(5, 2, 3) + b"one" + vints(0), 0, {"type": 16, "a": 5, "b": 2}),
     (b"\x11" + vints(2, 3, 4) + b"addr", 0, {"type": 17, "a": 2, "b": 3, "data": b"addr"}),
@@ -72,9 +92,17 @@ LAYOUTS: list[tuple[bytes, int, dict[str, Any]]] = [
     (b"\x21" + vints(77), 16, {"type": 0x20, "a": 77, "flags": 1, "data": b""}),
     (b"\x27" + vints(77, 6, 3) + b"xyz", 16, {"type": 0x20, "a": 77, "b": 6, "flags": 7, "data": b"xyz"}),
     (b"\x28" + vints(5, 2) + b"\1" + vints(100, 30), 16, {"type": 0x28, "a": 5, "b": 2, "c": 100, "d": 30, "flags": 1}),
-    (b"\x29" + vints(0, 100, 8, 2, 1, 3) + b"sym", 16, {"type": 0x29, "b": 100, "c": 8, "d": 2, "n": 1, "data": b"sym"}),
+    (
+        b"\x29" + vints(0, 100, 8, 2, 1, 3) + b"sym",
+        16,
+        {"type": 0x29, "b": 100, "c": 8, "d": 2, "n": 1, "data": b"sym"},
+    ),
     (b"\x2a" + vints(3) + b"dgm", 16, {"type": 0x2A, "data": b"dgm"}),
-    (b"\x37" + vints(20, 77, 6, 3) + b"xyz", TRUNK, {"type": 0x30, "stream": 20, "a": 77, "b": 6, "flags": 7, "data": b"xyz"}),
+    (
+        b"\x37" + vints(20, 77, 6, 3) + b"xyz",
+        TRUNK,
+        {"type": 0x30, "stream": 20, "a": 77, "b": 6, "flags": 7, "data": b"xyz"},
+    ),
     (vints(64, 3) + b"ext", 0, {"type": 64, "data": b"ext"}),
     (vints(TOP - 1, 3) + b"ext", 16, {"type": TOP - 1, "data": b"ext"}),
 ]
@@ -120,7 +148,12 @@ WRITERS: list[tuple[str, tuple[Any, ...], int, dict[str, Any]]] = [
     ("ack", (3, TOP, 9, 8), 0, {"type": 2, "a": 3, "b": TOP, "c": 9, "d": 8, "n": 0}),
     ("pos", (TOP, 1, 2, 3, 4), 0, {"type": 3, "stream": TOP, "a": 1, "b": 2, "c": 3, "d": 4, "n": 0}),
     ("ask", (16, 1, 2), 0, {"type": 24, "stream": 16, "a": 1, "b": 2}),
-    ("abort", (16, 2, 7, 1000, b"r" * 256), 0, {"type": 7, "stream": 16, "flags": 2, "a": 7, "b": 1000, "data": b"r" * 256}),
+    (
+        "abort",
+        (16, 2, 7, 1000, b"r" * 256),
+        0,
+        {"type": 7, "stream": 16, "flags": 2, "a": 7, "b": 1000, "data": b"r" * 256},
+    ),
     ("stop", (16, TOP, 5), 0, {"type": 8, "stream": 16, "a": TOP, "b": 5}),
     ("max_streams", (70000,), 0, {"type": 9, "a": 70000}),
     ("ping", (), 0, {"type": 1}),
@@ -135,13 +168,19 @@ WRITERS: list[tuple[str, tuple[Any, ...], int, dict[str, Any]]] = [
 
 
 class TestWriters:
-    @pytest.mark.parametrize(("name", "args", "tag", "want"), WRITERS, ids=[f"{w[0]}-{i}" for i, w in enumerate(WRITERS)])
+    @pytest.mark.parametrize(
+        ("name", "args", "tag", "want"), WRITERS, ids=[f"{w[0]}-{i}" for i, w in enumerate(WRITERS)]
+    )
     def test_what_is_written_reads_back(self, name: str, args: tuple[Any, ...], tag: int, want: dict[str, Any]) -> None:
         got = one(st.put(name, *args), tag)
         assert {k: got[k] for k in want} == want
 
-    @pytest.mark.parametrize(("name", "args", "tag", "want"), WRITERS, ids=[f"{w[0]}-{i}" for i, w in enumerate(WRITERS)])
-    def test_too_little_room_writes_nothing(self, name: str, args: tuple[Any, ...], tag: int, want: dict[str, Any]) -> None:
+    @pytest.mark.parametrize(
+        ("name", "args", "tag", "want"), WRITERS, ids=[f"{w[0]}-{i}" for i, w in enumerate(WRITERS)]
+    )
+    def test_too_little_room_writes_nothing(
+        self, name: str, args: tuple[Any, ...], tag: int, want: dict[str, Any]
+    ) -> None:
         size = len(st.put(name, *args))
         assert {st.put(name, *args, room=room) for room in range(size)} == {ESPACE}
         assert len(st.put(name, *args, room=size)) == size
@@ -187,7 +226,9 @@ class TestBounds:
         assert refused(b"\x20" + vints(TOP - 2) + b"abc", 16) == EFRAME
         assert refused(b"\x20" + vints(TOP) + b"a", 16) == EFRAME
 
-    @pytest.mark.parametrize(("most", "head", "each"), [(64, b"\x02\0\0" + vints(TOP, 0), 2), (32, b"\x03" + vints(16, 1, 1, 1, 1), 2)])
+    @pytest.mark.parametrize(
+        ("most", "head", "each"), [(64, b"\x02\0\0" + vints(TOP, 0), 2), (32, b"\x03" + vints(16, 1, 1, 1, 1), 2)]
+    )
     def test_count_of_ranges_is_bounded(self, most: int, head: bytes, each: int) -> None:
         first = vints(0) if head[0] == 2 else b""
         for n in (0, 1, most):
@@ -228,7 +269,8 @@ class TestPlaces:
         kind = want["type"]
         for other in (CONTROL, TRUNK, STREAM):
             anywhere = kind in (0, 2, 3) or kind >= 64
-            fits = anywhere or (other == CONTROL) == (kind < 0x20) and (kind < 0x20 or (other == TRUNK) == (kind == 0x30))
+            own = (kind >= 0x20) if other != CONTROL else (kind < 0x20)
+            fits = anywhere or (own and (other == CONTROL or (other == TRUNK) == (kind == 0x30)))
             if fits:
                 one(data, other)
             else:
@@ -276,16 +318,51 @@ class TestNames:
 
     @pytest.mark.parametrize(
         "raw",
-        [b"", b"a" * 256, b"\0", b"a\n", b"\x1f", b"\x7f", b"\xc2\x80", b"\xc2\x9f", b"\xff", b"\x80", b"\xc0\x80", b"\xc1\xbf",
-         b"\xe0\x9f\xbf", b"\xed\xa0\x80", b"\xf0\x8f\xbf\xbf", b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80", b"a\xc3", b"a\xe2\x82",
-         b"a\xf0\x90\x8d", b"\xc3(", b"\xe2(\xa1", b"\xe2\x82(", b"\xf0(\x8c\xbc", b"\xf0\x90(\xbc", b"\xf0\x90\x8c("],
-    )  # fmt: skip
+        [
+            b"",
+            b"a" * 256,
+            b"\0",
+            b"a\n",
+            b"\x1f",
+            b"\x7f",
+            b"\xc2\x80",
+            b"\xc2\x9f",
+            b"\xff",
+            b"\x80",
+            b"\xc0\x80",
+            b"\xc1\xbf",
+            b"\xe0\x9f\xbf",
+            b"\xed\xa0\x80",
+            b"\xf0\x8f\xbf\xbf",
+            b"\xf4\x90\x80\x80",
+            b"\xf5\x80\x80\x80",
+            b"a\xc3",
+            b"a\xe2\x82",
+            b"a\xf0\x90\x8d",
+            b"\xc3(",
+            b"\xe2(\xa1",
+            b"\xe2\x82(",
+            b"\xf0(\x8c\xbc",
+            b"\xf0\x90(\xbc",
+            b"\xf0\x90\x8c(",
+        ],
+    )
     def test_name_is_refused(self, raw: bytes) -> None:
         assert not st.name_valid(raw)
 
     def test_verdict_agrees_with_python_on_all_short_strings(self) -> None:
         for lead in range(256):
-            for tail in (b"", b"\x80", b"\xbf", b"\xa0\x80", b"\x80\x80", b"\x90\x80\x80", b"\x80\x80\x80", b"\xbf\xbf\xbf", b"a"):
+            for tail in (
+                b"",
+                b"\x80",
+                b"\xbf",
+                b"\xa0\x80",
+                b"\x80\x80",
+                b"\x90\x80\x80",
+                b"\x80\x80\x80",
+                b"\xbf\xbf\xbf",
+                b"a",
+            ):
                 raw = bytes([lead]) + tail
                 try:
                     text = raw.decode()

@@ -1,4 +1,4 @@
-"""Records of a stream path, and a session against a peer that does anything: splices, cuts, floods, lies (docs/spec/wire.md §3, §5)."""
+"""Records of a stream path, and a session against a peer that does anything (docs/spec/wire.md §3, §5)."""
 
 import random
 from collections.abc import Callable, Iterable
@@ -7,7 +7,9 @@ import pytest
 
 from netchan._core import _selftest_session as st
 
-OK, EAGAIN, ECLOSED, ECRYPTO, EFRAME, EINVAL = (st.RC[k] for k in ("OK", "EAGAIN", "ECLOSED", "ECRYPTO", "EFRAME", "EINVAL"))
+OK, EAGAIN, ECLOSED, ECRYPTO, EFRAME, EINVAL = (
+    st.RC[k] for k in ("OK", "EAGAIN", "ECLOSED", "ECRYPTO", "EFRAME", "EINVAL")
+)
 UP, CLOSING, OVER = range(3)
 PROTOCOL, CREDIT, STREAMS, FINAL_SIZE, MESSAGE_SIZE, CRYPTO, UNSUPPORTED = 4, 5, 6, 7, 8, 9, 11
 S = 10**9
@@ -21,7 +23,9 @@ def vint(v: int) -> bytes:
     raise ValueError(v)
 
 
-def preface(name: bytes = b"x", capacity: int = 0, codec: int = 1, rest: bytes = b"", flags: int = 0, klass: int = 1) -> bytes:
+def preface(
+    name: bytes = b"x", capacity: int = 0, codec: int = 1, rest: bytes = b"", flags: int = 0, klass: int = 1
+) -> bytes:
     body = b"\0" + vint(len(name)) + name + vint(codec) + bytes(16) + vint(capacity) + bytes([klass, flags, 0]) + rest
     return vint(len(body)) + body
 
@@ -62,7 +66,11 @@ class TestRecord:
         for n in (0, 1, 15, 16, 17, 1000, 16384, 65508):
             body = bytes(n)
             rec = a.seal(tag, body[: n // 3], tail=body[n // 3 :]) if split else a.seal(tag, body)
-            assert rec[:2] == (len(rec) - 2).to_bytes(2, "big") and rec[2:4] == b"\0\0" and rec[4 : 4 + len(vint(tag))] == vint(tag)
+            assert (
+                rec[:2] == (len(rec) - 2).to_bytes(2, "big")
+                and rec[2:4] == b"\0\0"
+                and rec[4 : 4 + len(vint(tag))] == vint(tag)
+            )
             assert len(rec) == 4 + len(vint(tag)) + n + 16
             assert b.open(rec) == [(tag, body)]
 
@@ -89,7 +97,10 @@ class TestRecord:
 
 class TestBinding:
     def test_first_record_needs_the_hash_of_the_handshake(self) -> None:
-        for make in (lambda: st.Peer(0, binding=b"c" * 32).seal(0, b"\x01"), lambda: st.Peer(0).seal(0, b"\x01", binding=False)):
+        for make in (
+            lambda: st.Peer(0, binding=b"c" * 32).seal(0, b"\x01"),
+            lambda: st.Peer(0).seal(0, b"\x01", binding=False),
+        ):
             side = st.Side(1)
             side.recv(make())
             assert verdict(side) == CRYPTO
@@ -153,7 +164,9 @@ class TestTampering:
         side.send()
         assert taken(ends) == [[], [], []]
         assert sum(before) < len(values)
-        assert verdict(side) == CRYPTO or side.state()["left_cap"] > 0  # or it waits for the rest of a record that never ends
+        assert (
+            verdict(side) == CRYPTO or side.state()["left_cap"] > 0
+        )  # or it waits for the rest of a record that never ends
         return sum(before)
 
     def test_untouched_conversation_is_delivered_whole(self) -> None:
@@ -175,7 +188,7 @@ class TestTampering:
         for i in range(len(records) - 1):
             dropped = records[:i] + records[i + 1 :]
             repeated = records[: i + 1] + records[i:]
-            swapped = records[:i] + [records[i + 1], records[i]] + records[i + 2 :]
+            swapped = [*records[:i], records[i + 1], records[i], *records[i + 2 :]]
             assert self.check(b"".join(dropped), values) <= i
             assert self.check(b"".join(swapped), values) <= i
             side, ends = listen()
@@ -207,7 +220,11 @@ class TestTampering:
                     b.open(other)
                 cases += 1
         for i, rec in enumerate(records):
-            for listener in (st.Peer(0), st.Peer(1, root=b"r" * 32), st.Peer(1, binding=b"o" * 32) if i == 0 else st.Peer(0)):
+            for listener in (
+                st.Peer(0),
+                st.Peer(1, root=b"r" * 32),
+                st.Peer(1, binding=b"o" * 32) if i == 0 else st.Peer(0),
+            ):
                 listener.rx = i
                 with pytest.raises(ValueError):
                     listener.open(rec)
@@ -235,12 +252,23 @@ class TestTampering:
 
 
 FRAMES = {
-    "want": b"\x04\x10\0\0", "withdraw": b"\x05\x10\0", "withdrawn": b"\x06\x10\0\0", "challenge": b"\x0a12345678",
-    "response": b"\x0b12345678", "status": b"\x0c\0\0\0\0", "path close": b"\x0d\0\0", "new cid": b"\x0e\0\0\0" + bytes(24),
-    "retire": b"\x0f\0\0", "addresses": b"\x10\0\0", "observed": b"\x11\0\0\0", "rekey with no ratchet": b"\x12\2\1\0",
+    "want": b"\x04\x10\0\0",
+    "withdraw": b"\x05\x10\0",
+    "withdrawn": b"\x06\x10\0\0",
+    "challenge": b"\x0a12345678",
+    "response": b"\x0b12345678",
+    "status": b"\x0c\0\0\0\0",
+    "path close": b"\x0d\0\0",
+    "new cid": b"\x0e\0\0\0" + bytes(24),
+    "retire": b"\x0f\0\0",
+    "addresses": b"\x10\0\0",
+    "observed": b"\x11\0\0\0",
+    "rekey with no ratchet": b"\x12\2\1\0",
     "rekey out of turn": b"\x12\1\7" + bytes(32),
-    "locators": b"\x14\0", "ticket": b"\x15\0\0", "drain": b"\x16\0",
-}  # fmt: skip
+    "locators": b"\x14\0",
+    "ticket": b"\x15\0\0",
+    "drain": b"\x16\0",
+}
 
 
 class TestRefused:
@@ -336,7 +364,13 @@ class TestRefused:
             if i % 50 == 49:
                 side.recv(peer.seal(0, st.put("ack", 0, side.state()["tx"] - 1, 0, side.state()["tx"] - 1)))
         s = side.state()
-        assert verdict(side) is None and (s["outs"], s["ins"], s["offers"], s["n_offers"], s["n_new"]) == (0, 0, 0, 0, 0)
+        assert verdict(side) is None and (s["outs"], s["ins"], s["offers"], s["n_offers"], s["n_new"]) == (
+            0,
+            0,
+            0,
+            0,
+            0,
+        )
         assert s["sent_cap"] <= 512
 
 
@@ -350,22 +384,38 @@ class TestHarmless:
         peer.open(side.send())
         sent = end.out()["sent"]
         frames = [
-            st.put("pos", 17, sent, 3, 13, 70000), st.put("pos", 17, sent - 2, 2, 12, 65536), st.put("pos", 17, 0, 0, 0, 0),
-            st.put("ask", 16, 0, 0), st.put("ask", 16, TOP, TOP), st.put("max_streams", 300), st.put("max_streams", 0),
-            st.put("ack", 0, side.state()["tx"] - 1, 0, side.state()["tx"] - 1), st.put("ack", 0, 0, 0, 0),
-            st.put("ack", 5, 2**40, 0, 2**40), st.put("ack", 0, 0, TOP, 0), st.put("stop", 16, 0, 0), st.put("stop", 999, 0, 0),
-            st.put("abort", 999, 2, 0, 0, b""), b"\x01", b"\0" * 40, b"\x40\x40\x05hello", st.put("ask", 999, 1, 1),
-        ]  # fmt: skip
+            st.put("pos", 17, sent, 3, 13, 70000),
+            st.put("pos", 17, sent - 2, 2, 12, 65536),
+            st.put("pos", 17, 0, 0, 0, 0),
+            st.put("ask", 16, 0, 0),
+            st.put("ask", 16, TOP, TOP),
+            st.put("max_streams", 300),
+            st.put("max_streams", 0),
+            st.put("ack", 0, side.state()["tx"] - 1, 0, side.state()["tx"] - 1),
+            st.put("ack", 0, 0, 0, 0),
+            st.put("ack", 5, 2**40, 0, 2**40),
+            st.put("ack", 0, 0, TOP, 0),
+            st.put("stop", 16, 0, 0),
+            st.put("stop", 999, 0, 0),
+            st.put("abort", 999, 2, 0, 0, b""),
+            b"\x01",
+            b"\0" * 40,
+            b"\x40\x40\x05hello",
+            st.put("ask", 999, 1, 1),
+        ]
         rng = random.Random(4)
         for _ in range(300):
             side.recv(peer.seal(0, b"".join(rng.choices(frames, k=rng.randint(1, 5)))))
             peer.open(side.send() or b"")
         assert verdict(side) is None
         s = end.out()
-        assert (s["received"], s["taken"], s["max_msgs"], s["max_bytes"], s["over"]) == (sent, 3, 64, 70000, 0) or s["max_msgs"] == 13
+        assert (s["received"], s["taken"], s["max_msgs"], s["max_bytes"], s["over"]) == (sent, 3, 13, 70000, 0)
         assert end.send(b"w") == OK and side.state()["max_streams"] == 300
 
-    @pytest.mark.parametrize("frame", [st.put("stop", 17, 0, 0), st.put("abort", 16, 2, 9, HEAD, b"r"), st.put("abort", 16, 1, 9, HEAD, b"r")])
+    @pytest.mark.parametrize(
+        "frame",
+        [st.put("stop", 17, 0, 0), st.put("abort", 16, 2, 9, HEAD, b"r"), st.put("abort", 16, 1, 9, HEAD, b"r")],
+    )
     def test_repeated_ends(self, frame: bytes) -> None:
         side, peer, end = hosted()
         for _ in range(5):
@@ -397,7 +447,8 @@ class TestHarmless:
         assert 64_000 < n <= 65_536 and side.state()["sent_cap"] == 65_536
         side.recv(peer.seal(0, b"\x01"))
         side.now += S
-        assert isinstance(got := side.send(), bytes) and len(got) > 20
+        got = side.send()
+        assert isinstance(got, bytes) and len(got) > 20
         assert verdict(side) is None
 
     def test_echo_forcing_flood_has_one_answer(self) -> None:

@@ -1,4 +1,4 @@
-"""One direction of a channel: what the sender keeps and what the receiver keeps (docs/spec/session.md §2, §4, §6, value.md)."""
+"""What the sender and the receiver of one direction keep (docs/spec/session.md §2, §4, §6, docs/spec/value.md)."""
 
 import random
 from typing import Any
@@ -266,6 +266,14 @@ class TestReceiving:
         assert [s.take()[0] for _ in range(3)] == [b"before", value, b"behind"]
         assert s.take() == EAGAIN and s.state()["held_bytes"] <= 65536
 
+    def test_receiver_with_nothing_to_take_holds_one_small_segment(self) -> None:
+        s, at = receiver(bytes_=1 << 30, msgs=1 << 20), AT
+        for i in range(50):
+            data = msg(bytes(40 if i % 2 else 30_000))
+            assert s.data(at, data) == OK and s.take()[0] == bytes(40 if i % 2 else 30_000)
+            at += len(data)
+            assert s.state()["held_bytes"] <= 512
+
     def test_value_is_not_seen_before_its_last_byte(self) -> None:
         data = msg(b"abc", DELIVER)
         s = receiver()
@@ -349,7 +357,9 @@ class TestPositions:
         for seed in range(40):
             rng = random.Random(seed)
             capacity = rng.choice([1, 2, 10, 1000])
-            s = receiver(capacity=capacity, window=65536, budget=rng.choice([0, 100_000, 1 << 24]), msgs=rng.choice([1, 64]))
+            s = receiver(
+                capacity=capacity, window=65536, budget=rng.choice([0, 100_000, 1 << 24]), msgs=rng.choice([1, 64])
+            )
             budget = s.budget
             pending, at, last = b"", AT, (0, 0, 0, 0)
             for _ in range(300):
@@ -480,5 +490,5 @@ class TestOver:
 
     def test_reason_is_cut_to_its_field(self) -> None:
         s = receiver()
-        s.over(ABORT, 1, b"r" * 256)
-        assert s.state()["reason"] == b"r" * 255
+        s.over(ABORT, 1, b"r" * 300)
+        assert s.state()["reason"] == b"r" * 256

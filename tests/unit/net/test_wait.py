@@ -35,13 +35,13 @@ class Bell(Waiter):
 
 
 class TestWaitQueue:
-    def test_wake_goes_by_arrival_and_skips_the_woken(self) -> None:
+    def test_wake_reaches_the_head_alone_and_wake_all_everybody_once(self) -> None:
         queue, bells = WaitQueue(), [Bell() for _ in range(4)]
         for bell in bells:
             queue.join(bell)
         queue.wake()
         queue.wake(2)
-        assert [b.rung for b in bells] == [1, 1, 1, 0]
+        assert [b.rung for b in bells] == [1, 0, 0, 0]
         queue.wake_all()
         assert [b.rung for b in bells] == [1, 1, 1, 1]
 
@@ -56,7 +56,7 @@ class TestWaitQueue:
         assert bells[2].rung == 1
         assert len(queue) == 1
 
-    def test_turn_belongs_to_the_head_or_the_woken(self) -> None:
+    def test_turn_belongs_to_the_head_even_if_others_are_awake(self) -> None:
         queue, first, second = WaitQueue(), Bell(), Bell()
         queue.join(first)
         queue.join(second)
@@ -65,9 +65,11 @@ class TestWaitQueue:
         assert not queue.reserved()
         queue.wake()
         assert queue.reserved()
-        queue.wake()
-        assert queue.may_try(second)
+        queue.wake_all()
         assert not queue.may_try(second)
+        queue.leave(first, lambda: True)
+        assert second.woken
+        assert queue.may_try(second)
 
     def test_waiter_that_is_gone_does_not_block_the_rest(self) -> None:
         queue, dead, alive = WaitQueue(), Bell(), Bell()

@@ -1,0 +1,525 @@
+"""Fuzz targets over frames, streams, records and sessions. Test-only, never in a wheel.
+
+Layer: beside _core. ``run(name, data)`` is for the corpus test; libFuzzer reaches the C functions directly.
+``session_frames`` seals the frames of the input under the right keys, so that the state machine behind the
+records is what is fuzzed.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp, memcpy, memset
+
+from netchan._core cimport defs
+from netchan._core.ctxcache cimport cache_new, nc_cache
+from netchan._core.cursor cimport nc_rd, nc_wr, rd_bytes, rd_init, rd_left, rd_u8, rd_u16, wr_init
+from netchan._core.frame cimport frame_next, frame_next_range, message_head, nc_frame
+from netchan._core.keys cimport keys_free, keys_new, keys_path_add
+from netchan._core.keystore cimport ks_new, nc_keystore
+from netchan._core.provider cimport Provider, cipher_id_of, provider_table
+from netchan._core.record cimport nc_sealer, record_head_size, record_seal
+from netchan._core.ends cimport end_mark, end_open, end_release, end_request, session_next_offer, session_next_ready
+from netchan._core.inbound cimport session_recv
+from netchan._core.outbound cimport session_send
+from netchan._core.session cimport session_deadline, session_free, session_init, session_on_deadline
+from netchan._core.state cimport (
+    REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, SESSION_OVER, nc_end, nc_params, nc_session,
+)
+from netchan._core.stream cimport (
+    OVER_ABORT, OVER_ABORT_AFTER, OVER_NOT, OVER_STOPPED, in_advance, in_copy, in_data, in_discard, in_free, in_init,
+    in_over, in_peek, in_pos, nc_in, nc_msg, out_append, out_close, out_end,
+)
+
+from netchan._core import provider as provider_module
+
+TARGETS = ("frame", "stream_in", "session_frames", "session_raw")
+
+cdef Provider PROVIDER = provider_module.load()
+cdef nc_keystore* STORE = ks_new(provider_table(PROVIDER, cipher_id_of(PROVIDER.ciphers[0])), 256, 4, 7, 0)
+cdef nc_cache* CACHE = cache_new(provider_table(PROVIDER, cipher_id_of(PROVIDER.ciphers[0])), 64, 7)
+if STORE is NULL or CACHE is NULL:
+    raise MemoryError("key store")
+
+cdef enum:
+    TX_ROOM = 65536
+    STREAM_ROOM = 4096              # bytes of the stream that stream_in models
+
+
+def run(str name, bytes data):
+    """Runs one target on an exact copy of ``data``; returns 0 or the number of the check that failed."""
+    cdef size_t n = <size_t>len(data)
+    cdef const uint8_t* src = data
+    cdef uint8_t* p = <uint8_t*>malloc(n if n else 1)
+    cdef int rc
+    if p == NULL:
+        raise MemoryError
+    memcpy(p, src, n)
+    try:
+        if name == "frame":
+            rc = fuzz_frame(p, n)
+        elif name == "stream_in":
+            rc = fuzz_stream_in(p, n)
+        elif name == "session_frames":
+            rc = fuzz_session_frames(p, n)
+        elif name == "session_raw":
+            rc = fuzz_session_raw(p, n)
+        else:
+            raise KeyError(name)
+    finally:
+        free(p)
+    return rc
+
+
+# First byte: the tag of the record; the rest: its frames.
+cdef int fuzz_frame(const uint8_t* data, size_t n) noexcept nogil:
+    cdef nc_rd r
+    cdef nc_rd walk
+    cdef nc_frame f
+    cdef const uint8_t* at
+    cdef uint64_t tag, gap, length
+    cdef uint32_t pairs
+    cdef size_t i
+    cdef uint64_t sum_ = 0
+    cdef int rc
+    if n == 0:
+        return 0
+    tag = data[0] if data[0] < 2 else 16 + (data[0] & 7)
+    rd_init(&r, data + 1, n - 1)
+    while True:
+        at = r.p
+        rc = frame_next(&r, tag, &f)
+        if rc == defs.NC_EAGAIN:
+            return 0 if r.p == r.end else 1
+        if rc < 0:
+            return 0 if rc == defs.NC_ETRUNC or rc == defs.NC_EFRAME or rc == defs.NC_ELIMIT else 2
+        if r.p <= at or r.p > r.end:
+            return 3
+        if f.len and (f.data < at or f.data + f.len > r.p):
+            return 4
+        for i in range(f.len):                      # every byte may be read
+            sum_ += f.data[i]
+        if f.type == defs.FRAME_ACK or f.type == defs.FRAME_POS:
+            rd_init(&walk, f.data, f.len)
+            pairs = 0
+            while frame_next_range(&walk, &gap, &length) == 0:
+                pairs += 1
+            if pairs != f.n or pairs > 64 or rd_left(&walk):
+                return 5
+        elif f.type == defs.FRAME_DATA or f.type == defs.FRAME_TRUNK_DATA:
+            if f.a + f.len > <uint64_t>0x3FFFFFFFFFFFFFFF or f.stream < 16:
+                return 6
+        elif f.type < 0x20 and f.type != defs.FRAME_PADDING and tag != 0:
+            return 7
+        elif f.type >= 64 and f.type & 1:
+            return 8
+        elif f.len > <size_t>defs.RECORD_BODY_MAX:
+            return 9
+
+
+# The first two bytes: how many bytes the stream has; then its bytes; then steps (op, offset u16, length u16) that give
+# parts of it in any order. The oracle parses the bytes at once.
+cdef int fuzz_stream_in(const uint8_t* data, size_t n) noexcept nogil:
+    cdef nc_in s
+    cdef int rc
+    in_init(&s, 16)
+    s.granted_bytes = STREAM_ROOM
+    s.granted_msgs = 40
+    s.capacity = 40
+    rc = stream_steps(&s, data, n)
+    in_free(&s)
+    return rc
+
+
+cdef int stream_steps(nc_in* s, const uint8_t* data, size_t n) noexcept nogil:
+    cdef nc_rd r
+    cdef const uint8_t* bytes_ = NULL
+    cdef uint8_t[64] pos
+    cdef uint8_t* out
+    cdef nc_wr w
+    cdef nc_msg m
+    cdef uint16_t total = 0, offset = 0, length = 0
+    cdef uint8_t op = 0
+    cdef uint64_t next_, block, body = 0
+    cdef int64_t budget = 100000
+    cdef int ext = 0, used, rc
+    cdef uint64_t preface
+    cdef nc_rd x
+    cdef uint64_t msgs, granted, grown
+    rd_init(&r, data, n)
+    if rd_u16(&r, &total) < 0 or total > STREAM_ROOM or rd_bytes(&r, total, &bytes_) < 0 or total == 0:
+        return 0
+    # Where the first message begins, as the oracle sees it.
+    used = message_head(bytes_, total, &body, &ext)
+    preface = 0 if used < 0 else <uint64_t>used + body * 2 + <uint64_t>ext
+    next_ = preface
+    while rd_u8(&r, &op) == 0:
+        if op & 0x40:
+            rc = in_peek(s, &m)
+            if rc == defs.NC_OK:
+                if m.total > STREAM_ROOM or next_ + m.total > s.end or m.number != s.taken:
+                    return 1
+                used = message_head(bytes_ + next_, <size_t>(total - next_), &body, &ext)
+                if used < 0 or body != m.len:
+                    return 2
+                block = 0
+                if ext:
+                    x.p = bytes_ + next_ + used
+                    x.end = bytes_ + total
+                    used = message_head(x.p, <size_t>(x.end - x.p), &block, &ext)
+                    block = block * 2 + <uint64_t>ext + <uint64_t>used
+                    used = message_head(bytes_ + next_, <size_t>(total - next_), &body, &ext)
+                if m.total != <uint64_t>used + block + body:
+                    return 3
+                out = <uint8_t*>malloc(m.len if m.len else 1)
+                if out is NULL:
+                    return 0
+                in_copy(s, &m, out)
+                rc = memcmp(out, bytes_ + next_ + used + block, m.len)
+                free(out)
+                if rc != 0:
+                    return 4
+                next_ += m.total
+                in_advance(s, &m)
+                if s.take_off != next_:
+                    return 5
+            elif rc != defs.NC_EAGAIN and rc != defs.NC_ECLOSED:
+                return 6
+            continue
+        if op & 0x20:
+            wr_init(&w, pos, 64)
+            msgs = s.granted_msgs
+            granted = s.granted_bytes
+            grown = s.grown
+            rc = in_pos(s, &w, op & 1, &budget)
+            if rc < 0 or s.granted_msgs < msgs or s.granted_bytes < granted or s.grown < grown or budget < 0:
+                return 7
+            continue
+        if rd_u16(&r, &offset) < 0 or rd_u16(&r, &length) < 0:
+            return 0
+        if offset > total:
+            offset = total
+        if length > total - offset:
+            length = total - offset
+        msgs = s.msgs
+        rc = in_data(s, offset, bytes_ + offset, length, 1 if op & 1 and offset + length == total else 0, 2000)
+        if rc < 0:
+            if (rc != defs.NC_ECREDIT and rc != defs.NC_ELIMIT and rc != defs.NC_ESTATE and rc != defs.NC_EFRAME
+                    and rc != defs.NC_EAGAIN):
+                return 8
+            if rc != defs.NC_EAGAIN:
+                return 0
+        if (s.received > total or s.end > s.received or s.msgs < msgs or s.started < s.msgs
+                or s.started > s.granted_msgs):
+            return 9
+        if (s.preface_done and s.received >= preface and s.preface_len
+                and memcmp(s.preface, bytes_ + (preface - s.preface_len), s.preface_len) != 0):
+            return 10
+    return 0
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------------
+
+cdef struct nc_arena_of_one:        # one session under attack and what the attacker holds
+    nc_session s
+    nc_sealer peer
+    uint64_t number
+    nc_end* ends[4]
+    uint8_t* tx
+    int64_t now
+
+
+cdef void params_fill(nc_params* p) noexcept nogil:
+    memset(p, 0, sizeof(nc_params))
+    p.max_record = 16384
+    p.ack_delay_ns = 25000000
+    p.ack_interval = 4096
+    p.initial_msgs = 8
+    p.initial_bytes = 2048
+    p.max_streams = 6
+    p.max_message = 5000
+    p.max_channels = 5
+    p.session_bytes = 100000
+    p.heartbeat_ns = 5000000000
+    p.dead_ns = 10000000000
+
+
+cdef nc_arena_of_one* arena_make() noexcept nogil:
+    cdef nc_arena_of_one* a = <nc_arena_of_one*>calloc(1, sizeof(nc_arena_of_one))
+    cdef nc_params p
+    cdef uint8_t[32] secret
+    if a is NULL:
+        return NULL
+    memset(secret, 9, 32)
+    params_fill(&p)
+    a.now = 1000000000
+    a.tx = <uint8_t*>malloc(TX_ROOM)
+    a.s.sealer.cache = CACHE
+    a.s.sealer.keys = keys_new(STORE, secret, 1, NULL)
+    a.peer.cache = CACHE
+    a.peer.keys = keys_new(STORE, secret, 0, NULL)
+    if a.tx is NULL or a.s.sealer.keys is NULL or a.peer.keys is NULL:
+        keys_free(a.s.sealer.keys, CACHE)
+        keys_free(a.peer.keys, CACHE)
+        free(a.tx)
+        free(a)
+        return NULL
+    a.s.sealer.path = keys_path_add(a.s.sealer.keys, 0, 1)
+    a.peer.path = keys_path_add(a.peer.keys, 0, 1)
+    session_init(&a.s, 1, &p, &p, secret, 3, a.now)
+    arena_open(a, 0)
+    arena_open(a, 1)
+    return a
+
+
+cdef void arena_open(nc_arena_of_one* a, int i) noexcept nogil:
+    cdef uint8_t name = <uint8_t>(97 + (i & 1))
+    cdef uint8_t[16] schema
+    memset(schema, 0, 16)
+    if a.ends[i] is NULL:
+        a.ends[i] = end_open(&a.s, &name, 1, 1, schema, 5 if i & 1 else 0)
+
+
+# Takes what is there; 0 or the number of the check that failed.
+cdef int arena_take(nc_arena_of_one* a, int i) noexcept nogil:
+    cdef nc_end* e = a.ends[i]
+    cdef nc_msg m
+    cdef uint8_t* out
+    cdef int due
+    if e is NULL or not e.paired or in_peek(e.in_, &m) != defs.NC_OK:
+        return 0
+    if m.len > 5000 or e.in_.taken >= e.in_.msgs or e.in_.take_off + m.total > e.in_.end:
+        return 20
+    out = <uint8_t*>malloc(m.len if m.len else 1)
+    if out is not NULL:
+        in_copy(e.in_, &m, out)
+        free(out)
+    due = in_advance(e.in_, &m)
+    if due:
+        end_request(e, REQ_POS)
+    return 0
+
+
+cdef void arena_drop(nc_arena_of_one* a, int i) noexcept nogil:
+    if a.ends[i] is not NULL:
+        end_release(a.ends[i], &a.s.pins)
+        a.ends[i] = NULL
+
+
+cdef int arena_check(nc_arena_of_one* a) noexcept nogil:
+    cdef nc_end* e
+    cdef int i
+    if a.s.n_offers != a.s.offers.len or a.s.n_offers > a.s.mine.max_streams or a.s.ins.len > a.s.outs.len:
+        return 21
+    if a.s.outs.len > a.s.mine.max_channels or a.s.budget < 0 or a.s.path.acked > a.s.path.tx_number:
+        return 22
+    for i in range(4):
+        e = a.ends[i]
+        if e is NULL:
+            continue
+        if e.refs == 0 or e.refs > 8:
+            return 23
+        if (e.out.acked > e.out.sent or e.out.sent > e.out.appended or e.out.received > e.out.sent
+                or e.out.taken > e.out.accepted):
+            return 24
+        if e.out.sent > e.out.max_bytes or e.out.sent_msgs > e.out.accepted:
+            return 25
+        if e.paired and (e.in_.received > e.in_.granted_bytes or e.in_.started > e.in_.granted_msgs
+                         or e.in_.taken > e.in_.msgs
+                         or e.in_.gaps.len > <uint32_t>defs.GAPS_MAX or e.in_.window > <uint64_t>defs.STREAM_BYTES_MAX):
+            return 26
+        # Without an id it was opened since and is cut by the next send.
+        if a.s.state == SESSION_OVER and e.out.over == OVER_NOT and e.out.id:
+            return 27
+    return 0
+
+
+cdef int arena_flush(nc_arena_of_one* a) noexcept nogil:
+    cdef int64_t n
+    cdef int turns = 0
+    cdef nc_end* e
+    cdef uint32_t bits = 0
+    while True:
+        n = session_send(&a.s, a.tx, TX_ROOM, a.now)
+        if n <= 0:
+            break
+        if n > TX_ROOM:
+            return 30
+        turns += 1
+        if turns > 200:
+            return 31                           # it never comes to rest
+    if n < 0 and a.s.state != SESSION_OVER:
+        return 32
+    while True:
+        e = session_next_ready(&a.s, &bits)
+        if e is NULL:
+            break
+        end_release(e, &a.s.pins)
+    while session_next_offer(&a.s) is not NULL:
+        pass
+    return 0
+
+
+cdef int arena_close(nc_arena_of_one* a) noexcept nogil:
+    cdef int i
+    cdef int rc = 0
+    session_free(&a.s)
+    for i in range(4):
+        if a.ends[i] is not NULL and a.ends[i].refs != 1:
+            rc = 40                             # the session is gone: only the application's reference may be left
+        arena_drop(a, i)
+    if a.s.pins is not NULL:
+        rc = 41                                 # nothing was pinned here
+    keys_free(a.s.sealer.keys, CACHE)
+    keys_free(a.peer.keys, CACHE)
+    free(a.tx)
+    free(a)
+    return rc
+
+
+# Steps: op u8; below 0x80 a record (tag from the op, length u16, frames), else an act of application or clock.
+cdef int fuzz_session_frames(const uint8_t* data, size_t n) noexcept nogil:
+    cdef nc_arena_of_one* a = arena_make()
+    cdef int rc, end
+    if a is NULL:
+        return 0
+    rc = arena_flush(a)
+    if rc == 0:
+        rc = frames_steps(a, data, n)
+    end = arena_close(a)
+    return rc if rc else end
+
+
+cdef int frames_steps(nc_arena_of_one* a, const uint8_t* data, size_t n) noexcept nogil:
+    cdef nc_rd r
+    cdef uint8_t op = 0
+    cdef uint8_t[32] secret
+    cdef const uint8_t* body = NULL
+    cdef uint8_t* rec
+    cdef uint16_t length = 0
+    cdef size_t take, head
+    cdef uint64_t tag
+    cdef int size, rc
+    memset(secret, 9, 32)
+    rd_init(&r, data, n)
+    while rd_u8(&r, &op) == 0:
+        if op < 0x80:
+            if rd_u16(&r, &length) < 0:
+                return 0
+            take = length if length < rd_left(&r) else rd_left(&r)
+            rd_bytes(&r, take, &body)
+            tag = op & 31
+            if 2 <= tag < 16:
+                tag = 0
+            head = record_head_size(tag)
+            rec = <uint8_t*>malloc(head + take + 16)
+            if rec is NULL or take > <size_t>defs.RECORD_BODY_MAX:
+                free(rec)
+                return 0
+            memcpy(rec + head, body, take)
+            size = record_seal(&a.peer, a.number, tag, rec, take, NULL, 0, secret if a.number == 0 else NULL, a.now)
+            if size < 0:
+                free(rec)
+                return 50
+            a.number += 1
+            session_recv(&a.s, rec, <size_t>size, a.now)
+            free(rec)
+            if a.s.state != SESSION_OVER and a.s.close_code == defs.CLOSE_CRYPTO and a.s.path.rx_number != a.number:
+                return 51                       # a record of ours did not open
+        else:
+            rc = app_step(a, op)
+            if rc:
+                return rc
+        if not op & 0x20:
+            rc = arena_flush(a)
+            if rc:
+                return rc
+        rc = arena_check(a)
+        if rc:
+            return rc
+    return 0
+
+
+cdef int app_step(nc_arena_of_one* a, uint8_t op) noexcept nogil:
+    cdef int i = op & 3
+    cdef int act = (op >> 2) & 7
+    cdef nc_end* e = a.ends[i]
+    cdef int64_t at
+    if op & 0x40:
+        # The clock: to the next deadline, or two seconds.
+        at = session_deadline(&a.s)
+        a.now = at if at > a.now and act & 1 else a.now + 2000000000
+        session_on_deadline(&a.s, a.now)
+        return 0
+    if act == 0:
+        arena_open(a, i)
+        return 0
+    if e is NULL:
+        return 0
+    if act == 1:
+        out_append(&e.out, a.tx, 700, 0, NULL)
+        end_mark(e)
+    elif act == 2:
+        return arena_take(a, i)
+    elif act == 3:
+        out_close(&e.out)
+        end_mark(e)
+    elif act == 4:
+        if e.paired:
+            in_over(e.in_, OVER_STOPPED, 0, NULL, 0)
+            in_discard(e.in_)
+        else:
+            e.over = OVER_STOPPED
+        end_request(e, REQ_STOP)
+    elif act == 5:
+        if not e.over_by_us and e.over_code == 0:
+            e.over_by_us = 1
+            e.over_code = e.abort_code = 7
+            out_end(&e.out, OVER_ABORT)
+            if e.paired:
+                in_over(e.in_, OVER_ABORT, 7, NULL, 0)
+                in_discard(e.in_)
+            else:
+                e.over = OVER_ABORT
+            end_request(e, REQ_ABORT)
+    elif act == 6:
+        if e.out.over == OVER_NOT and not e.out.closing:
+            e.end_code = 8
+            out_end(&e.out, OVER_ABORT_AFTER)
+            end_request(e, REQ_END_AFTER)
+        else:
+            e.ask_taken = e.out.accepted
+            end_request(e, REQ_ASK)
+    else:
+        arena_drop(a, i)
+    return 0
+
+
+# The bytes of the input as they are, in pieces given by the first byte; nothing of them may be believed.
+cdef int fuzz_session_raw(const uint8_t* data, size_t n) noexcept nogil:
+    cdef nc_arena_of_one* a
+    cdef uint8_t* copy
+    cdef size_t step, k
+    cdef size_t at = 1
+    cdef int rc, end
+    if n == 0:
+        return 0
+    a = arena_make()
+    if a is NULL:
+        return 0
+    step = <size_t>data[0] + 1
+    rc = arena_flush(a)
+    while rc == 0 and at < n:
+        k = step if step < n - at else n - at
+        copy = <uint8_t*>malloc(k)
+        if copy is NULL:
+            break
+        memcpy(copy, data + at, k)
+        session_recv(&a.s, copy, k, a.now)
+        free(copy)
+        at += k
+        rc = arena_check(a)
+        if a.s.stats.records_received or a.s.n_offers or a.s.path.left_cap > 65537:
+            rc = 60
+    if rc == 0:
+        rc = arena_flush(a)
+    end = arena_close(a)
+    return rc if rc else end

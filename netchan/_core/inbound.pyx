@@ -1,0 +1,423 @@
+"""What a path received: records, then the frames of the peer, each acted on in a function of its name.
+
+Layer: _core, rung j. Baton. Flow: session_recv -> recv_record -> record_open -> on_record -> on_*.
+Spec: docs/spec/wire.md §3, §5, §6; docs/spec/session.md.
+"""
+
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uint8_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy
+
+from netchan._core cimport defs
+from netchan._core.cursor cimport nc_rd, rd_init
+from netchan._core.ends cimport bind_opens, fail, offer_ready, peer_aborted, session_ended, settle_end
+from netchan._core.frame cimport frame_next, nc_frame
+from netchan._core.idmap cimport idmap_get, idmap_put
+from netchan._core.keys cimport keys_update, keys_update_acked
+from netchan._core.leaf cimport load_acq_u32, store_rel_u32
+from netchan._core.ratchet cimport on_ratchet, on_rekey, ratchet_settled
+from netchan._core.record cimport record_open, record_size
+from netchan._core.state cimport (
+    CTL_ABORT, CTL_POS, EV_ACK, EV_RECV, EV_SEND, EV_STATE, SESSION_CLOSING, SESSION_OVER, SESSION_UP, nc_end,
+    nc_offer, nc_path, nc_sent, nc_session, notify, want_ctl, want_data,
+)
+from netchan._core.stream cimport (
+    OVER_ABORT, OVER_ABORT_AFTER, OVER_STOPPED, REASON_MAX, in_data, in_init, in_over, in_pos_due, nc_in, out_ack,
+    out_end, out_limit, out_pos,
+)
+from netchan._core.timer cimport TIMER_NEVER
+
+cdef enum:
+    ACK_DELAY_US_MAX = 16777216     # a larger delay in an ACK is not believed
+
+
+cdef void on_abort(nc_session* s, nc_frame* f) noexcept nogil:
+    cdef nc_offer* o
+    cdef nc_end* e = <nc_end*>idmap_get(&s.ins, f.stream)
+    if e is NULL:
+        o = <nc_offer*>idmap_get(&s.offers, f.stream)
+        if o is not NULL:
+            if f.flags & defs.ABORT_AFTER_DATA:
+                o.in_.has_final = 1
+                o.in_.final = f.b
+                in_over(o.in_, OVER_ABORT_AFTER, f.a, f.data, f.len)
+            else:
+                o.aborted = 1 | (f.flags & defs.ABORT_CHANNEL)
+                o.abort_code = f.a
+                in_over(o.in_, OVER_ABORT, f.a, f.data, f.len)
+        return
+    if f.flags & defs.ABORT_AFTER_DATA:
+        if e.in_.has_final and e.in_.final != f.b or f.b < e.in_.received:
+            fail(s, defs.CLOSE_FINAL_SIZE)
+            return
+        e.in_.has_final = 1
+        e.in_.final = f.b
+        in_over(e.in_, OVER_ABORT_AFTER, f.a, f.data, f.len)
+    else:
+        e.in_.has_final = 1
+        e.in_.final = f.b
+    peer_aborted(s, e, f.flags, f.a, f.data, f.len)
+
+
+cdef void on_stop(nc_session* s, nc_frame* f) noexcept nogil:
+    cdef nc_end* e = <nc_end*>idmap_get(&s.outs, f.stream)
+    if e is NULL:
+        return
+    if not e.out_done:
+        out_end(&e.out, OVER_STOPPED)
+        if not e.out.fin_sent:
+            e.abort_flags = 0
+            e.abort_code = defs.CODE_STOPPED
+            want_ctl(s, e, CTL_ABORT)
+        e.out_done = 1
+    notify(s, e, EV_SEND | EV_ACK | EV_STATE)
+    settle_end(s, e)
+
+
+cdef void on_pos(nc_session* s, nc_frame* f) noexcept nogil:
+    cdef nc_end* e = <nc_end*>idmap_get(&s.outs, f.stream)
+    cdef uint64_t had_msgs, had_bytes, had_received, had_taken
+    cdef uint32_t bits = 0
+    cdef int rc
+    if e is NULL:
+        # Ids below the next one were ours once and are forgotten: nothing waits for them.
+        if f.stream >= s.next_out or (f.stream & 1) != s.role:
+            fail(s, defs.CLOSE_PROTOCOL)
+        return
+    had_msgs = out_limit(&e.out)
+    had_bytes = e.out.max_bytes
+    had_received = e.out.received
+    had_taken = e.out.taken
+    rc = out_pos(&e.out, f.a, f.b, f.c, f.d, &s.pins)
+    if rc < 0:
+        fail(s, defs.CLOSE_PROTOCOL)
+        return
+    if rc:
+        if out_limit(&e.out) > had_msgs or e.out.max_bytes > had_bytes:
+            bits |= EV_SEND
+            want_data(s, e)
+        if e.out.received > had_received or e.out.taken > had_taken:
+            bits |= EV_ACK
+        notify(s, e, bits)
+        settle_end(s, e)
+
+
+# The sender of a channel that nobody has opened here asks whether its bytes have come: they have, or it is said later.
+cdef void answer_offer(nc_session* s, nc_offer* o) noexcept nogil:
+    if not load_acq_u32(&o.in_.asked) or o.in_.received < o.in_.ask_received:
+        return
+    if o.in_.told_received >= o.in_.ask_received:
+        return
+    if not o.pos_due:
+        o.pos_due = 1
+        o.pos_next = s.offer_pos
+        s.offer_pos = o
+
+
+cdef void on_ask(nc_session* s, nc_frame* f) noexcept nogil:
+    cdef nc_end* e = <nc_end*>idmap_get(&s.ins, f.stream)
+    cdef nc_offer* o = NULL
+    cdef nc_in* i
+    if e is NULL:
+        o = <nc_offer*>idmap_get(&s.offers, f.stream)
+        if o is NULL:
+            return
+        i = o.in_
+    else:
+        i = e.in_
+    if f.a > i.ask_received:
+        i.ask_received = f.a
+    if f.b > i.ask_taken:
+        i.ask_taken = f.b
+    store_rel_u32(&i.asked, 1)
+    if o is not NULL:
+        answer_offer(s, o)
+    elif in_pos_due(i):
+        want_ctl(s, e, CTL_POS)
+
+
+cdef void on_ack(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
+    cdef nc_path* p = &s.path
+    cdef nc_sent* x
+    cdef nc_end* e
+    cdef int64_t sample = -1
+    cdef int64_t dev
+    cdef uint64_t number
+    if f.a != p.id:
+        return
+    if f.b >= p.tx_number or f.n != 0 or f.d != f.b:
+        fail(s, defs.CLOSE_PROTOCOL)
+        return
+    while p.acked <= f.b:
+        x = &p.sent[p.acked & (p.sent_cap - 1)]
+        if x.stream:
+            e = <nc_end*>idmap_get(&s.outs, x.stream)
+            if e is not NULL:
+                out_ack(&e.out, x.upto, &s.pins)
+                if e.abort_flags & defs.ABORT_AFTER_DATA:
+                    settle_end(s, e)
+        if x.eliciting:
+            sample = now - x.at - (<int64_t>f.c * 1000 if f.c < ACK_DELAY_US_MAX else 0)
+        p.acked += 1
+    if s.rekey_state == 2 and p.acked > s.rekey_at:
+        # The peer knows what to mix in: switch.
+        s.rekey_state = 0
+        if keys_update(s.sealer.keys, s.sealer.cache, s.ratchet_secret, 32) == defs.NC_OK:
+            s.ratchets += 1
+            s.epoch_at = p.tx_number
+            s.epoch_waits = 1
+            s.ping_due = 1
+        ratchet_settled(s)
+    if s.epoch_waits and p.acked > s.epoch_at:
+        # A record of our newest epoch was acknowledged: the next update may come.
+        s.epoch_waits = 0
+        keys_update_acked(s.sealer.keys, s.sealer.keys.owner.send_epoch)
+    if sample >= 0:
+        if p.srtt == 0:
+            p.srtt = sample
+            p.rttvar = sample // 2
+        else:
+            dev = sample - p.srtt if sample > p.srtt else p.srtt - sample
+            p.rttvar = (3 * p.rttvar + dev) // 4
+            p.srtt = (7 * p.srtt + sample) // 8
+    # Only a record that asks for an acknowledgement can be waited for.
+    number = p.acked
+    while number < p.tx_number and not p.sent[number & (p.sent_cap - 1)].eliciting:
+        number += 1
+    p.oldest_at = p.sent[number & (p.sent_cap - 1)].at if number < p.tx_number else 0
+
+
+# A stream id of the peer that is not in a table: new, or closed.
+cdef nc_offer* on_new_stream(nc_session* s, uint64_t id) noexcept nogil:
+    cdef nc_offer* o
+    if (id & 1) == s.role or id < 16:
+        fail(s, defs.CLOSE_STREAMS)
+        return NULL
+    if id < s.next_in:
+        return NULL                             # closed here: late bytes are dropped and counted
+    # On the one stream path of this version ids come in order; a gap is a fault.
+    if id != s.next_in or (id - 16) >> 1 >= s.peer_max:
+        fail(s, defs.CLOSE_STREAMS)
+        return NULL
+    o = <nc_offer*>calloc(1, sizeof(nc_offer))
+    if o is NULL:
+        fail(s, defs.CLOSE_INTERNAL)
+        return NULL
+    o.in_ = <nc_in*>malloc(sizeof(nc_in))
+    if o.in_ is NULL or idmap_put(&s.offers, id, o) < 0:
+        free(o.in_)
+        free(o)
+        fail(s, defs.CLOSE_STREAMS)
+        return NULL
+    in_init(o.in_, id)
+    o.in_.granted_msgs = s.mine.initial_msgs
+    o.in_.granted_bytes = s.mine.initial_bytes
+    o.in_.window = s.mine.initial_bytes
+    s.next_in = id + 2
+    s.n_offers += 1
+    return o
+
+
+cdef void on_data(nc_session* s, nc_frame* f) noexcept nogil:
+    cdef nc_end* e = <nc_end*>idmap_get(&s.ins, f.stream)
+    cdef nc_offer* o = NULL
+    cdef nc_in* i
+    cdef uint64_t had
+    cdef uint8_t had_preface
+    cdef int rc
+    if e is not NULL:
+        i = e.in_
+    else:
+        o = <nc_offer*>idmap_get(&s.offers, f.stream)
+        if o is NULL:
+            o = on_new_stream(s, f.stream)
+            if o is NULL:
+                s.stats.dropped_bytes += f.len
+                return
+        i = o.in_
+    had = i.msgs
+    had_preface = i.preface_done
+    rc = in_data(i, f.a, f.data, f.len, f.flags & defs.DATA_FIN, s.mine.max_message)
+    if rc < 0:
+        if rc == defs.NC_ECREDIT:
+            fail(s, defs.CLOSE_CREDIT)
+        elif rc == defs.NC_ELIMIT:
+            fail(s, defs.CLOSE_MESSAGE_SIZE)
+        elif rc == defs.NC_ESTATE:
+            fail(s, defs.CLOSE_FINAL_SIZE)
+        elif rc == defs.NC_EFRAME:
+            fail(s, defs.CLOSE_PROTOCOL)
+        else:
+            fail(s, defs.CLOSE_INTERNAL)
+        return
+    if o is not NULL and not had_preface and i.preface_done:
+        offer_ready(s, o)                       # may free o
+        e = <nc_end*>idmap_get(&s.ins, f.stream)
+    if e is NULL:
+        o = <nc_offer*>idmap_get(&s.offers, f.stream)
+        if o is not NULL:
+            answer_offer(s, o)
+        return
+    if in_pos_due(i):
+        want_ctl(s, e, CTL_POS)
+    if i.msgs != had or load_acq_u32(&i.over):
+        notify(s, e, EV_RECV)
+        if load_acq_u32(&i.over):
+            settle_end(s, e)                    # may be the end of e
+
+
+cdef void on_session_close(nc_session* s, nc_frame* f) noexcept nogil:
+    if s.state == SESSION_OVER:
+        return
+    if s.state == SESSION_UP:
+        s.close_code = <uint16_t>f.a
+        s.abrupt = 1 if f.a >= defs.CLOSE_PROTOCOL and f.a < 256 else 0
+        s.reason_len = <uint16_t>(f.len if f.len < REASON_MAX else REASON_MAX)
+        if s.reason_len:
+            memcpy(s.reason, f.data, s.reason_len)
+    session_ended(s)
+
+
+# All frames of one opened record. Returns 1 if an acknowledgement is due for it.
+cdef int on_record(nc_session* s, uint64_t tag, const uint8_t* body, size_t n, int64_t now) noexcept nogil:
+    cdef nc_rd r
+    cdef nc_frame f
+    cdef int rc
+    cdef int eliciting = 0
+    cdef int count = 0
+    rd_init(&r, body, n)
+    while s.state != SESSION_OVER:
+        rc = frame_next(&r, tag, &f)
+        if rc == defs.NC_EAGAIN:
+            break
+        count += 1
+        if rc < 0 or count > defs.FRAMES_PER_RECORD:
+            fail(s, defs.CLOSE_UNSUPPORTED if rc == defs.NC_ELIMIT else defs.CLOSE_PROTOCOL)
+            break
+        eliciting |= f.eliciting
+        if f.eliciting and f.type != defs.FRAME_PING and s.path.ping_gap != s.mine.heartbeat_ns:
+            s.path.ping_gap = s.mine.heartbeat_ns           # no quiet time any more; the answer to a PING is none
+            s.path.ping_at = now + s.path.ping_gap
+        if s.state == SESSION_CLOSING and f.type != defs.FRAME_SESSION_CLOSE and f.type != defs.FRAME_ACK:
+            continue
+        if f.type == defs.FRAME_DATA:
+            on_data(s, &f)
+        elif f.type == defs.FRAME_POS:
+            on_pos(s, &f)
+        elif f.type == defs.FRAME_ACK:
+            on_ack(s, &f, now)
+        elif f.type == defs.FRAME_ASK:
+            on_ask(s, &f)
+        elif f.type == defs.FRAME_ABORT:
+            on_abort(s, &f)
+        elif f.type == defs.FRAME_STOP:
+            on_stop(s, &f)
+        elif f.type == defs.FRAME_MAX_STREAMS:
+            if f.a > s.max_streams and f.a < (<uint64_t>1 << 61):
+                s.max_streams = f.a
+                bind_opens(s)
+        elif f.type == defs.FRAME_SESSION_CLOSE:
+            on_session_close(s, &f)
+        elif f.type == defs.FRAME_REKEY:
+            on_rekey(s, &f)
+        elif f.type == defs.FRAME_RATCHET:
+            on_ratchet(s, &f)
+        elif f.type == defs.FRAME_PING or f.type == defs.FRAME_PADDING or f.type >= defs.FRAME_EXTENSION:
+            pass
+        else:
+            # Laid out in the spec, but its capability is not announced by this version.
+            fail(s, defs.CLOSE_PROTOCOL)
+        if s.state == SESSION_CLOSING and s.abrupt:
+            break
+    return eliciting
+
+
+cdef int recv_record(nc_session* s, uint8_t* rec, size_t size, int64_t now) noexcept nogil:
+    cdef nc_path* p = &s.path
+    cdef uint64_t tag
+    cdef uint8_t* body
+    cdef size_t n
+    cdef int rc = record_open(&s.sealer, p.rx_number, rec, size, p.binding if p.rx_number == 0 else NULL, now,
+                              &tag, &body, &n)
+    if rc < 0:
+        # On a stream path nothing can be lost or repeated: the path is over, and with it the session (lease 0).
+        fail(s, defs.CLOSE_CRYPTO)
+        return rc
+    p.rx_number += 1
+    s.stats.records_received += 1
+    if on_record(s, tag, body, n, now):
+        p.unacked_records += 1
+        p.unacked_bytes += size
+        if p.ack_at == TIMER_NEVER:
+            p.ack_at = now + <int64_t>s.mine.ack_delay_ns
+        if p.unacked_bytes >= s.peer.ack_interval or p.unacked_records >= <uint64_t>defs.ACK_RECORDS:
+            p.ack_at = now
+    return defs.NC_OK
+
+
+cdef int keep_left(nc_path* p, const uint8_t* buf, size_t n, size_t need) noexcept nogil:
+    cdef uint8_t* bigger
+    if p.left_cap < need:
+        bigger = <uint8_t*>realloc(p.left, need)
+        if bigger is NULL:
+            return defs.NC_ENOMEM
+        p.left = bigger
+        p.left_cap = need
+    memcpy(p.left + p.left_len, buf, n)
+    p.left_len += n
+    return defs.NC_OK
+
+
+cdef int session_recv(nc_session* s, uint8_t* buf_untrusted, size_t n, int64_t now_ns) noexcept nogil:
+    cdef nc_path* p = &s.path
+    cdef uint8_t* at = buf_untrusted
+    cdef size_t k
+    cdef int size
+    p.rx_at = now_ns
+    p.ping_at = now_ns + p.ping_gap
+    s.stats.bytes_received += n
+    # 1. Complete the record that was begun.
+    while p.left_len and n and s.state != SESSION_OVER:
+        k = defs.RECORD_LEN_SIZE - p.left_len if p.left_len < defs.RECORD_LEN_SIZE else 0
+        if k == 0:
+            size = record_size(p.left)
+            if size < 0:
+                fail(s, defs.CLOSE_CRYPTO)
+                return size
+            k = <size_t>size - p.left_len
+        if k > n:
+            k = n
+        if keep_left(p, at, k,
+                     p.left_len + k if p.left_len < defs.RECORD_LEN_SIZE else <size_t>record_size(p.left)) < 0:
+            fail(s, defs.CLOSE_INTERNAL)
+            return defs.NC_ENOMEM
+        at += k
+        n -= k
+        if p.left_len >= defs.RECORD_LEN_SIZE and <int>p.left_len == record_size(p.left):
+            p.left_len = 0
+            if recv_record(s, p.left, <size_t>record_size(p.left), now_ns) < 0:
+                return defs.NC_ECLOSED
+    # 2. Whole records where they lie.
+    while n >= defs.RECORD_LEN_SIZE and s.state != SESSION_OVER:
+        size = record_size(at)
+        if size < 0:
+            fail(s, defs.CLOSE_CRYPTO)
+            return size
+        if <size_t>size > n:
+            break
+        if recv_record(s, at, <size_t>size, now_ns) < 0:
+            return defs.NC_ECLOSED
+        at += size
+        n -= <size_t>size
+    # 3. Keep the begun one; give the memory back when nothing is left over.
+    if s.state == SESSION_OVER:
+        return defs.NC_ECLOSED
+    if n:
+        if keep_left(p, at, n, <size_t>record_size(at) if n >= defs.RECORD_LEN_SIZE else n) < 0:
+            fail(s, defs.CLOSE_INTERNAL)
+            return defs.NC_ENOMEM
+    elif p.left_len == 0 and p.left_cap > 4096:
+        free(p.left)
+        p.left = NULL
+        p.left_cap = 0
+    return defs.NC_OK

@@ -1,0 +1,314 @@
+"""What is to be sent: a control record, then one record for each stream in turn.
+
+Layer: _core, rung j. Baton. Flow: session_send -> take_dirty -> send_control -> send_data -> finish_record.
+Spec: docs/spec/wire.md §3, §5, §6; docs/spec/session.md §4, §5.
+"""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
+from libc.stdlib cimport calloc, free
+
+from netchan._core cimport defs
+from netchan._core.cursor cimport nc_wr, wr_init
+from netchan._core.ends cimport end_release, session_ended, settle_end, take_dirty
+from netchan._core.frame cimport (
+    frame_put_abort, frame_put_ack, frame_put_ask, frame_put_data_head, frame_put_max_streams, frame_put_ping,
+    frame_put_session_close, frame_put_stop,
+)
+from netchan._core.keys cimport keys_deadline, keys_may_update, keys_tick
+from netchan._core.leaf cimport load_acq_u64
+from netchan._core.ratchet cimport put_ratchet
+from netchan._core.record cimport record_head_size, record_seal
+from netchan._core.state cimport (
+    CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, SESSION_CLOSING, SESSION_OVER, load_ptr, nc_end, nc_path, nc_sent,
+    nc_session, pop_active, want_ctl, want_data,
+)
+from netchan._core.stream cimport in_pos, in_pos_due, out_pass, out_read, out_ready, out_span
+from netchan._core.timer cimport TIMER_NEVER
+
+cdef enum:
+    DIRECT_MIN = 2048               # payloads that lie together are sealed from where they are, from this size on
+    ROUND_BYTES = 1024              # deficit round robin: least share of a stream's turn
+    RECORD_SLACK = 64               # room kept for POS and ACK in a stream's record
+    CONTROL_ROOM = 640              # least room in which a control record is begun
+    SENT_RESERVE = 1024             # of SENT_MAX, kept for control: acknowledgements must go when data may not
+
+
+cdef int put_ack(nc_session* s, nc_wr* w, int64_t now) noexcept nogil:
+    cdef nc_path* p = &s.path
+    cdef int rc
+    if p.unacked_records == 0:
+        return 0
+    rc = frame_put_ack(w, p.id, p.rx_number - 1, <uint64_t>(now - p.rx_at) // 1000 if now > p.rx_at else 0,
+                       p.rx_number - 1)
+    if rc < 0:
+        return rc
+    p.unacked_records = 0
+    p.unacked_bytes = 0
+    p.ack_at = TIMER_NEVER
+    s.stats.acks += 1
+    return 1
+
+
+# Control frames of one end. NC_ESPACE: the rest later. Returns 1 if something was written.
+cdef int put_end_control(nc_session* s, nc_end* e, nc_wr* w) noexcept nogil:
+    cdef int rc = 0
+    cdef int wrote = 0
+    cdef uint64_t final
+    if e.ctl & CTL_STOP:
+        rc = frame_put_stop(w, e.in_.id, defs.CODE_STOPPED, load_acq_u64(&e.in_.taken) - e.in_.discarded)
+        if rc < 0:
+            return rc
+        e.ctl &= <uint8_t>~CTL_STOP
+        wrote = 1
+    if e.ctl & CTL_POS:
+        rc = 0
+        if e.in_ is not NULL and not e.in_done:
+            rc = in_pos(e.in_, w, 1, &s.budget)
+        if rc < 0:
+            return rc
+        e.ctl &= <uint8_t>~CTL_POS
+        wrote |= rc
+    # What speaks of our stream waits for its preface: before that the other side knows no such stream, and names keep
+    # their order (session.md §6).
+    if e.ctl & CTL_ASK and e.out.sent:
+        rc = frame_put_ask(w, e.out.id, e.ask_received, e.ask_taken)
+        if rc < 0:
+            return rc
+        e.ctl &= <uint8_t>~CTL_ASK
+        wrote = 1
+    if e.ctl & CTL_ABORT and e.out.sent:
+        final = e.out.appended if e.abort_flags & defs.ABORT_AFTER_DATA else e.out.sent
+        rc = frame_put_abort(w, e.out.id, e.abort_flags, e.abort_code, final, e.reason, e.reason_len)
+        if rc < 0:
+            return rc
+        e.ctl &= <uint8_t>~CTL_ABORT
+        wrote = 1
+    return wrote
+
+
+# Seals the record that was built and notes it as sent. Returns its size or a negative code.
+cdef int64_t finish_record(nc_session* s, uint8_t* rec, uint64_t tag, size_t body, const uint8_t* tail, size_t tail_len,
+                           uint64_t upto, int eliciting, int64_t now) noexcept nogil:
+    cdef nc_path* p = &s.path
+    cdef nc_sent* x
+    cdef int size
+    size = record_seal(&s.sealer, p.tx_number, tag, rec, body, tail, tail_len,
+                       p.binding if p.tx_number == 0 else NULL, now)
+    if size < 0:
+        return size
+    x = &p.sent[p.tx_number & (p.sent_cap - 1)]
+    x.stream = tag
+    x.upto = upto
+    x.at = now
+    x.eliciting = eliciting
+    if p.oldest_at == 0 and eliciting:
+        p.oldest_at = now
+    p.tx_number += 1
+    s.stats.records_sent += 1
+    s.stats.bytes_sent += <uint64_t>size
+    p.tx_at = now
+    return size
+
+
+# Room in the list of sent records beside `spare` entries: 1 yes, 0 no (sending waits for an ACK).
+cdef int sent_room(nc_path* p, uint64_t spare) noexcept nogil:
+    cdef nc_sent* bigger
+    cdef uint32_t cap
+    cdef uint64_t number
+    if p.tx_number - p.acked + spare >= <uint64_t>defs.SENT_MAX:
+        return 0
+    if p.tx_number - p.acked < p.sent_cap:
+        return 1
+    cap = p.sent_cap * 2 if p.sent_cap else 16
+    bigger = <nc_sent*>calloc(cap, sizeof(nc_sent))
+    if bigger is NULL:
+        return 0
+    number = p.acked
+    while number < p.tx_number:
+        bigger[number & (cap - 1)] = p.sent[number & (p.sent_cap - 1)]
+        number += 1
+    free(p.sent)
+    p.sent = bigger
+    p.sent_cap = cap
+    return 1
+
+
+# Writes the control record if something is due. Returns its size, 0, or a negative code.
+cdef int64_t send_control(nc_session* s, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
+    cdef nc_wr w
+    cdef nc_end* e
+    cdef int rc
+    cdef int eliciting = 0
+    cdef size_t head = record_head_size(defs.TAG_CONTROL)
+    cdef uint8_t* begin = out + head
+    cdef size_t room
+    cdef int64_t size
+    if cap < CONTROL_ROOM:
+        return 0
+    room = cap - head - defs.AEAD_TAG_SIZE
+    if room > s.peer.max_record - 64:
+        room = <size_t>s.peer.max_record - 64
+    wr_init(&w, begin, room)
+    if s.path.ack_at <= now or (s.path.unacked_records and s.ctl_head is not NULL):
+        put_ack(s, &w, now)
+    if s.max_streams_due and frame_put_max_streams(&w, s.peer_max) >= 0:
+        s.max_streams_due = 0
+        s.peer_max_told = s.peer_max
+        eliciting = 1
+    if s.ping_due and frame_put_ping(&w) >= 0:
+        s.ping_due = 0
+        s.stats.pings += 1
+        eliciting = 1
+    put_ratchet(s, &w, &eliciting)
+    while s.offer_pos is not NULL and in_pos(s.offer_pos.in_, &w, 1, &s.budget) >= 0:
+        s.offer_pos.pos_due = 0
+        s.offer_pos = s.offer_pos.pos_next
+        eliciting = 1
+    while s.ctl_head is not NULL:
+        e = s.ctl_head
+        rc = put_end_control(s, e, &w)
+        if rc < 0:
+            break
+        if rc > 0:
+            eliciting = 1
+        s.ctl_head = e.ctl_next
+        e.in_ctl = 0                            # what is left in e.ctl waits for the preface; send_data lists it again
+        settle_end(s, e)
+        end_release(e, &s.pins)
+    if s.state == SESSION_CLOSING and not s.close_sent:
+        if frame_put_session_close(&w, s.close_code, s.reason, s.reason_len) >= 0:
+            s.close_sent = 1
+    if w.p == begin:
+        return 0
+    size = finish_record(s, out, defs.TAG_CONTROL, <size_t>(w.p - begin), NULL, 0, 0, eliciting, now)
+    return size
+
+
+# One record with data of one stream. Returns its size, 0 if there is nothing, or a negative code.
+cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_t share, int64_t now) noexcept nogil:
+    cdef nc_wr w
+    cdef int fin = 0
+    cdef uint64_t ready = out_ready(&e.out, &fin)
+    cdef size_t head = record_head_size(e.out.id)
+    cdef uint8_t* begin = out + head
+    cdef size_t room, n
+    cdef const uint8_t* span
+    cdef uint64_t upto
+    cdef int rc
+    if ready == 0 and not fin:
+        return 0
+    room = cap - head - defs.AEAD_TAG_SIZE
+    if room > s.peer.max_record - 64:
+        room = <size_t>s.peer.max_record - 64
+    if room > defs.RECORD_BODY_DEFAULT + RECORD_SLACK:
+        room = defs.RECORD_BODY_DEFAULT + RECORD_SLACK
+    wr_init(&w, begin, room)
+    # What we owe anyway rides along: one seal for a whole turn of a ping-pong.
+    if s.path.unacked_records and (s.path.ack_at <= now or s.path.unacked_bytes >= 65536
+                                   or now - s.path.tx_at > 1000000):
+        put_ack(s, &w, now)
+    if e.in_ is not NULL and not e.in_done and (e.ctl & CTL_POS or in_pos_due(e.in_)):
+        if in_pos(e.in_, &w, 1, &s.budget) > 0:
+            e.ctl &= <uint8_t>~CTL_POS
+    n = <size_t>(w.end - w.p) - 24              # type, offset, number
+    if n > share:
+        n = share
+    if n > ready:
+        n = <size_t>ready
+    if fin and n < ready:
+        fin = 0
+    rc = frame_put_data_head(&w, e.out.sent, fin, e.out.at_boundary and n > 0 and e.out.sent_msgs > 0,
+                             e.out.sent_msgs, -1)
+    if rc < 0:
+        return rc
+    upto = e.out.sent + n
+    span = NULL
+    if n >= DIRECT_MIN and out_span(&e.out, &span, n) == n:
+        out_pass(&e.out, n)
+        if fin:
+            e.out.fin_sent = 1
+        return finish_record(s, out, e.out.id, <size_t>(w.p - begin), span, n, upto, 1, now)
+    out_read(&e.out, w.p, n)
+    w.p += n
+    if fin:
+        e.out.fin_sent = 1
+    return finish_record(s, out, e.out.id, <size_t>(w.p - begin), NULL, 0, upto, 1, now)
+
+
+cdef int session_wants_send(nc_session* s) noexcept nogil:
+    if s.state == SESSION_OVER:
+        return 0
+    if s.ctl_head is not NULL or s.active_head is not NULL:
+        return 1
+    if load_ptr(<void**>&s.dirty_head) is not NULL:
+        return 1
+    if load_ptr(<void**>&s.open_head) is not NULL and s.opened < s.max_streams:
+        return 1
+    if s.sealer.keys.wants_update and s.sealer.keys.acked and s.rekey_state != 2:
+        return 1
+    if s.ratchet_out_step != 0xFF and s.ratchet_out is not NULL:
+        return 1
+    if s.rekey_state == 1 and keys_may_update(s.sealer.keys):
+        return 1
+    if s.offer_pos is not NULL or s.max_streams_due or s.ping_due or (s.state == SESSION_CLOSING and not s.close_sent):
+        return 1
+    return 0
+
+
+cdef int64_t session_send(nc_session* s, uint8_t* out, size_t cap, int64_t now_ns) noexcept nogil:
+    cdef size_t used = 0
+    cdef size_t share
+    cdef int64_t size
+    cdef nc_end* e
+    if s.state == SESSION_OVER:
+        take_dirty(s)                           # ends that were opened since are cut
+        return defs.NC_ECLOSED
+    take_dirty(s)
+    if not sent_room(&s.path, 0):
+        return 0
+    if s.rekey_state != 2 and (s.sealer.keys.wants_update or 0 <= keys_deadline(s.sealer.keys) <= now_ns):
+        if keys_tick(s.sealer.keys, s.sealer.cache, now_ns) == 1:
+            s.epoch_at = s.path.tx_number
+            s.epoch_waits = 1
+            s.ping_due = 1                      # something to acknowledge in the new epoch
+    size = send_control(s, out, cap, now_ns)
+    if size < 0:
+        return size
+    used = <size_t>size
+    if s.state == SESSION_CLOSING:
+        if s.close_sent:
+            session_ended(s)
+        return <int64_t>used
+    while (s.active_head is not NULL and cap - used >= defs.RECORD_BODY_DEFAULT + 256
+            and sent_room(&s.path, SENT_RESERVE)):
+        e = pop_active(s)
+        share = defs.RECORD_BODY_DEFAULT
+        if s.n_active:
+            share = 65536 // s.n_active
+            if share < ROUND_BYTES:
+                share = ROUND_BYTES
+            elif share > defs.RECORD_BODY_DEFAULT:
+                share = defs.RECORD_BODY_DEFAULT
+        size = 0
+        if e.bound and (not e.out_done or e.out.sent == 0):
+            size = send_data(s, e, out + used, cap - used, share, now_ns)
+        if size < 0:
+            end_release(e, &s.pins)
+            return size
+        used += <size_t>size
+        if size > 0:
+            if e.ctl:
+                want_ctl(s, e, 0)
+            want_data(s, e)                     # to the end of the line; leaves it when nothing is ready
+            if e.out.fin_sent and not e.out_done:
+                if e.out.received >= e.out.fin_at:
+                    e.out.fin_acked = 1         # every byte was there before the end was said
+                settle_end(s, e)
+        end_release(e, &s.pins)
+    if s.ctl_head is not NULL and used and cap - used >= CONTROL_ROOM and s.ctl_head.ctl & (CTL_ABORT | CTL_ASK):
+        if sent_room(&s.path, 0):
+            size = send_control(s, out + used, cap - used, now_ns)
+            if size < 0:
+                return size
+            used += <size_t>size
+    return <int64_t>used

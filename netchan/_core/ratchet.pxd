@@ -1,0 +1,18 @@
+# ratchet: carries the messages of the in-band ratchet. Layer: _core, rung i. docs/spec/keys.md §2.1. Threads: baton.
+
+from libc.stdint cimport uint64_t, uint8_t
+
+from netchan._core.cursor cimport nc_wr
+from netchan._core.frame cimport nc_frame
+from netchan._core.state cimport nc_session
+
+cdef void cleanse(uint8_t* p, size_t n) noexcept nogil
+# A message of a ratchet: step 0 asks the initiator to start, 1 and 2 are Noise messages. NC_OK, NC_EINVAL, NC_ENOMEM.
+cdef int session_ratchet_send(nc_session* s, uint64_t number, int step, const uint8_t* p, size_t n) noexcept nogil
+# The 32-byte result of a finished ratchet; the initiator announces it at once, the responder when it sees that.
+cdef void session_ratchet_secret(nc_session* s, uint64_t number, const uint8_t* secret32) noexcept nogil
+# The secret is wiped once neither direction needs it.
+cdef void ratchet_settled(nc_session* s) noexcept nogil
+cdef void on_ratchet(nc_session* s, nc_frame* f) noexcept nogil
+cdef void on_rekey(nc_session* s, nc_frame* f) noexcept nogil
+cdef void put_ratchet(nc_session* s, nc_wr* w, int* eliciting) noexcept nogil

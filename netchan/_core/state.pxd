@@ -1,0 +1,297 @@
+# state: what a session is made of, and the lists of its ends. Layer: _core, rung g; types and inline list steps only.
+#
+# 1. nc_end is the application's side of a channel: it appends to end.out and takes from end.in_ under their leaf locks,
+#    sets request bits (end_request) and pushes the end on the dirty list (end_mark) of the session. Never the rest.
+# 2. ends.pyx opens, pairs and ends them, inbound.pyx acts on what the peer sends, outbound.pyx writes, session.pyx is
+#    the clock.
+# Threads: fields marked app are the application's (GIL), atomics as said, all else belongs to the holder of the baton.
+# Ownership: a session owns its paths, tables and, together with the application, its ends (refs): each list that an
+# end is on holds one.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from netchan._core.idmap cimport nc_idmap
+from netchan._core.leaf cimport fetch_add_u32, load_acq_u64, load_seq_u32, nc_leaf
+from netchan._core.record cimport nc_sealer
+from netchan._core.stream cimport nc_in, nc_out, nc_seg
+
+cdef enum nc_control:                # bits of end.ctl: control frames to write
+    CTL_POS = 1
+    CTL_STOP = 2
+    CTL_ABORT = 4
+    CTL_ASK = 8
+
+cdef enum:
+    NAME_BUCKETS = 64               # chains of unpaired names
+
+cdef enum nc_session_state:
+    SESSION_UP = 0
+    SESSION_CLOSING = 1             # SESSION_CLOSE will be sent, then nothing
+    SESSION_OVER = 2                # closed by either side, or lost
+
+cdef enum nc_event:                 # bits: what an end waits for (end.waiting) and what happened to it (end.ready)
+    EV_RECV = 1                     # a value, or the direction is over
+    EV_SEND = 2                     # room, or the direction is over
+    EV_ACK = 4                      # received or taken moved
+    EV_STATE = 8                    # paired, refused: always reported
+
+cdef enum nc_request:               # bits an application sets in end.requests
+    REQ_STOP = 1                    # STOP the incoming stream
+    REQ_ABORT = 2                   # ABORT the channel (end.abort_code, end.reason)
+    REQ_END_AFTER = 4               # ABORT behind the data (end.end_code): dropped, left by exception
+    REQ_ASK = 8                     # ASK for end.ask_received / ask_taken
+    REQ_POS = 16                    # the application took values: say so
+    REQ_FORGET = 32                 # no handle is left
+
+cdef struct nc_session
+cdef struct nc_end
+
+# One stream path.
+ctypedef struct nc_path:
+    uint32_t id
+    uint8_t alive
+    uint64_t tx_number              # number of the next record sent
+    uint64_t rx_number              # of the next record received
+    uint64_t acked                  # records below this were acknowledged by the peer
+    nc_sent* sent                   # owned ring of the records from `acked` on
+    uint32_t sent_cap               # power of two
+    uint8_t* left                   # owned: the begun record at the end of what was received
+    size_t left_len
+    size_t left_cap
+    uint8_t binding[32]
+    int64_t rx_at                   # last time something was received
+    int64_t tx_at                   # last time something was sent
+    int64_t oldest_at               # when the oldest unacknowledged eliciting record was sent
+    uint64_t unacked_records        # received eliciting records not acknowledged yet
+    uint64_t unacked_bytes
+    int64_t ack_at                  # deadline of the ACK we owe; NEVER
+    int64_t ping_at                 # deadline of the next PING when quiet
+    int64_t ping_gap
+    int64_t srtt                    # ns; 0: no sample
+    int64_t rttvar
+
+ctypedef struct nc_sent:
+    uint64_t stream                 # 0: control
+    uint64_t upto                   # stream offset behind its data
+    int64_t at                      # when it was sealed
+    uint32_t eliciting
+
+cdef struct nc_end:
+    nc_session* session             # borrowed: outlives its ends' engine use
+    nc_out out
+    nc_in* in_                      # owned once paired; NULL: the other side has not opened
+    # application and engine
+    uint32_t refs                   # atomic
+    uint32_t dirty                  # atomic: on the dirty list
+    uint32_t requests               # atomic bits of nc_request
+    uint32_t waiting                # atomic bits of nc_event
+    uint32_t ready                  # atomic bits of nc_event, collected for the application
+    uint32_t paired                 # atomic
+    uint32_t over                   # atomic nc_over: receiving is over while in_ is NULL
+    nc_end* dirty_next
+    nc_end* open_next
+    nc_end* app_next                # the engine's list for the application, with its bits, under the engine's leaf lock
+    uint32_t app_bits
+    uint8_t in_app
+    void* user                      # application: its object, borrowed; only touched with the GIL
+    # application, before the request bit is set
+    uint64_t abort_code
+    uint64_t end_code
+    uint64_t ask_received
+    uint64_t ask_taken
+    uint16_t reason_len
+    uint8_t reason[256]
+    # fixed at open
+    uint64_t capacity_wanted        # 0: no figure; else capacity + 1
+    uint64_t codec
+    uint8_t schema[16]
+    uint64_t name_hash
+    uint16_t name_len
+    uint8_t name[256]
+    # engine; read by the application after `paired`
+    uint64_t capacity               # settled
+    uint64_t peer_codec
+    uint8_t peer_schema[16]
+    uint64_t over_code              # of an abort of the whole channel
+    uint8_t over_by_us
+    # engine only
+    nc_end* active_next             # round robin of ends with data
+    nc_end* ctl_next                # ends with control to write
+    nc_end* ready_next
+    nc_end* name_next               # chain of unpaired ends
+    uint8_t active
+    uint8_t in_ctl
+    uint8_t in_ready
+    uint8_t ctl                     # CTL_ bits
+    uint8_t bound                   # has a stream id and is in the table
+    uint8_t unpaired                # on the chain of its name
+    uint8_t out_done                # nothing more to say for the outgoing stream
+    uint8_t in_done
+    uint8_t abort_flags
+
+# A stream that the peer opened and nobody here has: kept until opened.
+cdef struct nc_offer:
+    nc_offer* next                  # chain of the name
+    nc_offer* queue_next            # order of arrival, for the application
+    nc_in* in_
+    uint64_t name_hash
+    uint64_t codec
+    uint64_t capacity_wanted
+    uint8_t schema[16]
+    uint8_t flags
+    uint8_t seen                    # given to the application already
+    uint8_t aborted                 # ABORT came before it was opened
+    uint8_t pos_due                 # on the list of those whose sender asked for POS
+    nc_offer* pos_next
+    uint64_t abort_code
+    uint16_t name_len
+    uint8_t name[256]
+
+ctypedef struct nc_params:          # transport parameters (handshake.md), one set per side
+    uint64_t max_record
+    uint64_t ack_delay_ns
+    uint64_t ack_interval
+    uint64_t initial_msgs
+    uint64_t initial_bytes
+    uint64_t max_streams
+    uint64_t max_message
+    uint64_t max_channels           # local only
+    int64_t session_bytes           # local only: budget for growth
+    int64_t heartbeat_ns            # local only
+    int64_t dead_ns                 # local only: silence that ends a path
+
+ctypedef struct nc_session_stats:
+    uint64_t records_sent
+    uint64_t records_received
+    uint64_t bytes_sent
+    uint64_t bytes_received
+    uint64_t messages_sent          # accepted messages of finished and living streams are in the ends
+    uint64_t dropped_bytes
+    uint64_t pings
+    uint64_t acks
+
+cdef struct nc_session:
+    # shared with the application
+    nc_end* dirty_head              # atomic stack of ends to look at
+    uint32_t dirty_any              # atomic: the engine's list holds this session
+    nc_session* dirty_next          # the engine's list
+    nc_leaf open_lock               # guards the queue of new ends
+    nc_end* open_head
+    nc_end* open_tail
+    uint32_t over                   # atomic: 1 = SESSION_OVER was reached; streams say why
+    void* user                      # application's object, borrowed; only touched with the GIL
+    void* engine_slot               # the engine's own record of this session
+    # engine
+    uint8_t role                    # 0 initiator, 1 responder
+    uint8_t state
+    uint8_t close_by_us
+    uint8_t close_sent
+    uint8_t abrupt                  # our own end, not said to the peer
+    uint16_t close_code
+    uint16_t reason_len
+    uint8_t reason[256]
+    nc_sealer sealer
+    nc_path path                    # the one path of this version
+    nc_params mine
+    nc_params peer
+    nc_idmap outs                   # our stream id -> nc_end*
+    nc_idmap ins                    # peer's stream id -> nc_end* (paired)
+    nc_idmap offers                 # peer's stream id -> nc_offer*
+    uint64_t next_out               # next id of ours
+    uint64_t opened                 # streams of ours that have an id
+    uint64_t max_streams            # how many we may open
+    uint64_t next_in                # lowest id of the peer that was never seen
+    uint64_t peer_max               # how many the peer may open, as it may know
+    uint64_t peer_max_told
+    uint64_t n_offers
+    nc_offer* offer_names[64]       # unpaired offers by hash of the name, each chain in order
+    nc_end* end_names[64]           # unpaired ends by hash of the name, each chain in order
+    nc_offer* offer_pos             # offers whose POS is to be written
+    nc_offer* new_head              # offers not given to the application, in order
+    nc_offer* new_tail
+    uint32_t n_new
+    nc_end* active_head             # ends with data, round robin
+    nc_end* active_tail
+    uint32_t n_active
+    nc_end* ctl_head                # ends with control frames to write
+    nc_end* ready_head
+    uint32_t ready_any              # something for the application
+    nc_seg* pins                    # released segments whose owners a holder of the GIL must drop
+    int64_t budget                  # bytes left for windows above the floor
+    uint8_t ping_due
+    uint8_t max_streams_due
+    uint64_t seed
+    nc_session_stats stats
+    # DH ratchet (keys.md §2): a Noise message each way, made above; then each direction announces its secret
+    uint64_t ratchet_number         # of the ratchet whose secret is held
+    uint8_t ratchet_secret[32]      # wiped when both directions have mixed it in
+    uint8_t ratchet_have
+    uint8_t ratchet_theirs          # 1: the peer's direction has it
+    uint8_t rekey_state             # 0 nothing, 1 to announce, 2 announced, waiting for its acknowledgement
+    uint64_t rekey_at               # number of the record with the announcement
+    uint64_t ratchets               # finished in our direction
+    uint8_t ratchet_out_step        # message to send: 0xff none
+    uint64_t ratchet_out_number
+    size_t ratchet_out_len
+    uint8_t* ratchet_out            # owned, RATCHET_MAX
+    uint8_t ratchet_in_new          # message received, for the application
+    uint8_t ratchet_in_step
+    uint64_t ratchet_in_number
+    size_t ratchet_in_len
+    uint8_t* ratchet_in             # owned, RATCHET_MAX
+    # our newest epoch
+    uint64_t epoch_at               # number of its first record on the path
+    uint8_t epoch_waits             # 1: not acknowledged yet
+
+
+# --- lists of ends (baton) ---
+
+cdef inline void* load_ptr(void** p) noexcept nogil:
+    return <void*>load_acq_u64(<uint64_t*>p)
+
+
+cdef inline void notify(nc_session* s, nc_end* e, uint32_t bits) noexcept nogil:
+    bits &= load_seq_u32(&e.waiting) | EV_STATE
+    if bits == 0:
+        return
+    e.ready |= bits
+    if not e.in_ready:
+        e.in_ready = 1
+        fetch_add_u32(&e.refs, 1)
+        e.ready_next = s.ready_head
+        s.ready_head = e
+    s.ready_any = 1
+
+
+cdef inline void want_ctl(nc_session* s, nc_end* e, uint8_t bits) noexcept nogil:
+    e.ctl |= bits
+    if not e.in_ctl:
+        e.in_ctl = 1
+        fetch_add_u32(&e.refs, 1)
+        e.ctl_next = s.ctl_head
+        s.ctl_head = e
+
+
+cdef inline void want_data(nc_session* s, nc_end* e) noexcept nogil:
+    # What was aborted before it began still says its name: ids and names keep their order (session.md §6).
+    if e.active or not e.bound or (e.out_done and e.out.sent):
+        return
+    e.active = 1
+    fetch_add_u32(&e.refs, 1)
+    e.active_next = NULL
+    if s.active_tail is NULL:
+        s.active_head = e
+    else:
+        s.active_tail.active_next = e
+    s.active_tail = e
+    s.n_active += 1
+
+
+cdef inline nc_end* pop_active(nc_session* s) noexcept nogil:
+    cdef nc_end* e = s.active_head
+    s.active_head = e.active_next
+    if s.active_head is NULL:
+        s.active_tail = NULL
+    s.n_active -= 1
+    e.active = 0
+    return e
