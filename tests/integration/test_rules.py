@@ -590,6 +590,23 @@ async def test_r25_recv_many_min_of_large_values_is_not_held_up_by_the_byte_budg
 
 
 @program
+async def test_r25_recv_many_min_above_the_capacity_is_refused_not_waited_for() -> None:
+    async with session() as (near, far):
+        _there, here = await joined(near, far, "x", int, 4)
+        with pytest.raises(ConfigError, match="capacity is 4"):
+            here.recv_many(9, min=5)
+        # not known yet when the call is made: refused when it is
+        early = near.open("late", int)
+        waiting = asyncio.create_task(early.recv_many(9, min=5))
+        await asyncio.sleep(SETTLED)
+        late = far.open("late", int, capacity=2)
+        await late.send(1)
+        with pytest.raises(ConfigError, match="capacity is 2"):
+            await waiting
+        assert await early.recv() == 1
+
+
+@program
 async def test_r26_anext_with_a_default_is_go_s_v_ok() -> None:
     async with session() as (near, far):
         there, here = await joined(near, far, "x")
