@@ -1,7 +1,6 @@
 """Print, for each rule of the public contract, the tests that prove it: ``python -m tests.rules``.
 
-A test proves a rule when its name begins ``test_r<number>_`` (several numbers may follow each other), or when its
-file is
+A test proves a rule when its name begins ``test_r<number>_`` (several numbers may follow each other), or when it is
 listed below: the conformance suite and older tests carry names of their own. Ends with status 1 if a rule has no test.
 """
 

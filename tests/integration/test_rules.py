@@ -1,8 +1,7 @@
 """What a user may rely on for a channel across a session: opening, values, capacity, sending and receiving.
 
 Each test is named after the rule it proves; tests/rules.py lists them. Ending and leaving are in test_ending.py,
-progress
-in test_progress.py, cancellation in test_cancellation.py.
+progress in test_progress.py, cancellation in test_cancellation.py.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import asyncio
 import dataclasses
 import gc
 import inspect
+import itertools
 import warnings
 from collections.abc import Coroutine
 from typing import Any
@@ -354,18 +354,11 @@ async def test_r15_exactly_capacity_values_are_accepted_and_not_yet_received(cap
             assert fill(tx) == 0
             for taken in (1, capacity):
                 assert len(await rx.recv_many(taken, min=taken)) == taken
-                accepted = 0
-
-                async def send_on(tx: Any = tx) -> None:
-                    nonlocal accepted
-                    while True:
-                        await tx.send(1)
-                        accepted += 1
-
-                task = asyncio.create_task(send_on())
-                await until(lambda taken=taken: accepted >= taken)  # type: ignore[misc]  # noqa: B023
+                accepted = tx.stats().sent
+                task = asyncio.create_task(tx.send_many(itertools.repeat(1)))
+                await until(lambda tx=tx, all=accepted + taken: tx.stats().sent >= all)  # type: ignore[misc]
                 await asyncio.sleep(SETTLED / 5)
-                assert accepted == taken
+                assert tx.stats().sent == accepted + taken
                 task.cancel()
                 await asyncio.wait([task])
                 await until(lambda rx=rx: rx.pending == capacity)  # type: ignore[misc]
@@ -592,6 +585,23 @@ async def test_r25_recv_many_min_of_large_values_is_not_held_up_by_the_byte_budg
         async with asyncio.timeout(5):
             assert [len(v) for v in await here.recv_many(4, min=4)] == [60_000] * 4
         await task
+
+
+@program
+async def test_r25_recv_many_min_above_the_capacity_is_refused_not_waited_for() -> None:
+    async with session() as (near, far):
+        _there, here = await joined(near, far, "x", int, 4)
+        with pytest.raises(ConfigError, match="capacity is 4"):
+            here.recv_many(9, min=5)
+        # not known yet when the call is made: refused when it is
+        early = near.open("late", int)
+        waiting = asyncio.create_task(early.recv_many(9, min=5))
+        await asyncio.sleep(SETTLED)
+        late = far.open("late", int, capacity=2)
+        await late.send(1)
+        with pytest.raises(ConfigError, match="capacity is 2"):
+            await waiting
+        assert await early.recv() == 1
 
 
 @program
