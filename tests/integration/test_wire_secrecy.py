@@ -131,8 +131,8 @@ class TestCapture:
                     wires.append(proxy.links[0].wire("up") + proxy.links[0].wire("down"))
         first = {wires[0][at : at + 16] for at in range(len(wires[0]) - 16)}
         shared = [at for at in range(len(wires[1]) - 16) if wires[1][at : at + 16] in first]
-        # The second mac of a message is empty, and up to six bytes of the clear head of the next one (type, version, length,
-        # suite, fragment) may be the same behind it before the random scid begins.
+        # The second mac of a message is empty, and up to six bytes of the clear head of the next one (type, version,
+        # length, suite, fragment) may be the same behind it before the random scid begins.
         others = [at for at in shared if wires[1][at : at + 16].count(0) < 10]
         assert others == [], "16 bytes in a row came twice"
         assert os.urandom(16) not in first
