@@ -86,12 +86,16 @@ asyncio.run(main())
 }
 
 
+CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+"""A test run that was started in the background passes an ignored SIGINT on; a program of ours answers it anyway."""
+
+
 class Program:
     """A running program of SOURCES; killed and reaped at the end of the with-block."""
 
     def __init__(self, name: str, *arguments: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", SOURCES[name], *arguments],
+            [sys.executable, "-c", CTRL_C + SOURCES[name], *arguments],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
