@@ -51,7 +51,8 @@ from netchan._core.stream cimport (
 from netchan._engine.carrier cimport carrier_setup
 from netchan._engine.engine cimport (
     CIPHERS, ENGINE_CALLER, ENGINE_LOOP, PINS_SOFT, baton_give, baton_take, engine_add, engine_appended, engine_close,
-    engine_collect, engine_dirty, engine_open, engine_poke, engine_pump, engine_told, engine_try_flush, engine_wait,
+    engine_collect, engine_dirty, engine_open, engine_poke, engine_pump, engine_returned, engine_told, engine_try_flush,
+    engine_wait, engine_wanted, engine_yield,
     fork_count, fork_watch, nc_engine, nc_offer_event, nc_slot, slot_free,
 )
 from netchan._engine cimport sys
@@ -195,17 +196,37 @@ cdef class Engine:
         cdef nc_engine* g = self.g
         if g.fork_count != fork_count():
             return
+        store_rel_u32(&g.returning, 1)
         with nogil:
             engine_pump(g)
+        engine_returned(g)
         self.tell()
+
+    def give_way(self, double limit):
+        """Wait without the GIL while a thread that serves these channels wants it or has just had it.
+
+        Args:
+            limit: seconds after which this returns in any case.
+
+        Returns:
+            Seconds waited.
+        """
+        cdef nc_engine* g = self.g
+        cdef int64_t waited = 0
+        if g.fork_count == fork_count() and engine_wanted(g):
+            with nogil:
+                waited = engine_yield(g, <int64_t>(limit * 1e9))
+        return waited * 1e-9
 
     def flush(self):
         """Send what was appended, if nobody else is at it."""
         cdef nc_engine* g = self.g
         if g.fork_count != fork_count():
             return
+        store_rel_u32(&g.returning, 1)
         with nogil:
             engine_try_flush(g)
+        engine_returned(g)
         if load_acq_u32(&g.app_any):
             self.tell()
 
@@ -817,8 +838,10 @@ cdef class StreamEnd:
                 engine_dirty(g, t)
         rc = engine_appended(g, n + 8, loop != 0 and loop == PyThread_get_thread_ident())
         if rc == 1:
+            store_rel_u32(&g.returning, 1)
             with nogil:
                 engine_try_flush(g)
+            engine_returned(g)
             if load_acq_u32(&g.app_any):
                 engine_poke(g)
         elif rc == 2:

@@ -32,6 +32,8 @@ cdef enum:
     SLICE_NS = 1000000000           # the main thread looks for signals at least this often
     GUARD_CALLER_NS = 2000000       # under traffic the guardian looks this often
     GUARD_LOOP_NS = 20000000
+    YIELD_NS = 50000                # a thread that gives way looks again after this
+    YIELD_FRESH_NS = 150000         # a driver that had the GIL so recently will want it again: one round trip
     GUARD_QUIET = 25                # looks without anything before it sleeps until the next event
     LINGER_NS = 1000000000          # a closed session reads on this long
     PINS_SOFT = 1048576             # held bytes that may wait for the program's next call
@@ -118,6 +120,8 @@ cdef struct nc_engine:
     nc_end* app_ends
     nc_slot* app_slots
     uint32_t app_any                # atomic: something for a holder of the GIL
+    uint32_t returning              # atomic: a driver pumps or flushes without the GIL and wants it back
+    int64_t returned_at             # atomic: when a driver last had it back
     uint32_t poked                  # atomic: poke_fd is readable
     uint32_t wakes                  # atomic: counts blocked callers that others have woken
     uint32_t role                   # atomic: 1: a blocked caller sits in the poller
@@ -173,4 +177,9 @@ cdef int engine_wait(nc_engine* g, int64_t until_ns, uint32_t wakes) noexcept no
 # After the lists were emptied: lets the other blocked callers look.
 cdef void engine_told(nc_engine* g) noexcept nogil
 cdef void engine_poke(nc_engine* g) noexcept nogil
+# The interpreter's lock is not fair: who passes it on for a moment has it back before a waiting thread wakes up. A
+# thread that computes beside the channels asks here, in small steps, whether those that serve them want it.
+cdef int engine_wanted(nc_engine* g) noexcept nogil                             # 1: a driver wants it, or just had it
+cdef int64_t engine_yield(nc_engine* g, int64_t limit_ns) noexcept nogil        # waits while wanted; ns waited
+cdef void engine_returned(nc_engine* g) noexcept nogil                          # a driver has it back
 cdef void slot_free(nc_slot* t) noexcept nogil                                  # orphan and closed: engine's own

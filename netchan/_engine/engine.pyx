@@ -487,6 +487,35 @@ cdef void engine_pump(nc_engine* g) noexcept nogil:
     baton_give(g)
 
 
+# --- giving way -------------------------------------------------------------------------------------------------------
+
+cdef void engine_returned(nc_engine* g) noexcept nogil:
+    store_rel_u64(<uint64_t*>&g.returned_at, <uint64_t>sys.now_ns())
+    store_rel_u32(&g.returning, 0)
+
+
+cdef int engine_wanted(nc_engine* g) noexcept nogil:
+    cdef nc_report[1] report
+    if load_acq_u32(&g.returning):
+        return 1
+    if g.kind == ENGINE_CALLER and load_acq_u32(&g.role) == 0:
+        return 0                                # nobody is inside
+    if load_acq_u32(&g.app_any):
+        return 1
+    if sys.now_ns() - <int64_t>load_acq_u64(<uint64_t*>&g.returned_at) < YIELD_FRESH_NS:
+        return 1
+    return 1 if poller_wait(g.poller, report, 1, 0) > 0 else 0
+
+
+cdef int64_t engine_yield(nc_engine* g, int64_t limit_ns) noexcept nogil:
+    cdef int64_t began = sys.now_ns()
+    cdef int64_t waited = 0
+    while waited < limit_ns and engine_wanted(g):
+        sys.sleep_ns(YIELD_NS)
+        waited = sys.now_ns() - began
+    return waited
+
+
 # --- appending and flushing -------------------------------------------------------------------------------------------
 
 cdef void engine_dirty(nc_engine* g, nc_slot* t) noexcept nogil:

@@ -53,6 +53,10 @@ cdef extern from *:
         getrusage(RUSAGE_THREAD, &u);
         return u.ru_nivcsw;
     }
+    static inline void nc_sleep_ns(int64_t ns) {
+        struct timespec t = {ns / 1000000000, ns % 1000000000};
+        nanosleep(&t, NULL);
+    }
     static inline int nc_errno(void) { return errno; }
     /* A thread that takes no signal: they belong to Python's main thread. */
     static inline int nc_thread_start(pthread_t *t, void *(*fn)(void *), void *arg) {
@@ -90,6 +94,7 @@ cdef extern from *:
     int sched_yield() noexcept nogil
 
     int64_t now_ns "nc_now_ns"() noexcept nogil
+    void sleep_ns "nc_sleep_ns"(int64_t ns) noexcept nogil
     int timerfd_at "nc_timerfd_at"(int fd, int64_t at_ns) noexcept nogil
     int futex_wait "nc_futex_wait"(uint32_t* word, uint32_t expect, int64_t timeout_ns) noexcept nogil
     void futex_wake "nc_futex_wake"(uint32_t* word, int n) noexcept nogil

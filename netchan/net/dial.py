@@ -254,6 +254,7 @@ class Dial(Generic[T]):
                 psk=self.plan.psk,
                 address=address.location,
                 same_user=sock.family == socket.AF_UNIX and same_user(sock),
+                pause=self._worker.give_way,
             )
 
         conn.begin = begin

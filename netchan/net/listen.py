@@ -348,6 +348,7 @@ class Listening:
             address=conn.where,
             same_user=unix and same_user(sock),
             busy=lambda: self._half_open.under_load(self._worker.queue_wait_ns()),
+            pause=self._worker.give_way,
         )
         self._door_of[conn] = door
         conn.start()
@@ -412,7 +413,9 @@ class Listening:
         with self._room_lock:
             self._waiting += 1
         try:
+            self._worker.give_way()
             session = attach(self._engine, conn.take_fd(), link.carrier, event, self.plan.config)
+            self._worker.give_way()
             self._deliver(session, link)
         except Exception:
             with self._room_lock:

@@ -202,8 +202,16 @@ class Machine:
 
     _initiator = False
 
-    def __init__(self, config: HandshakeConfig, policy: Policy, rng: Rng, address: str | None, same_user: bool) -> None:
-        self._config, self._policy, self._rng = config, policy, rng
+    def __init__(
+        self,
+        config: HandshakeConfig,
+        policy: Policy,
+        rng: Rng,
+        address: str | None,
+        same_user: bool,
+        pause: Callable[[], object],
+    ) -> None:
+        self._config, self._policy, self._rng, self._pause = config, policy, rng, pause
         self._address, self._same_user = address, same_user
         self._buffer = bytearray()
         self._noise: HandshakeState | None = None
@@ -332,6 +340,7 @@ class Machine:
             rs=keys.get("rs"),
             psks=[psk0],
             kem=self._config.kem,
+            pause=self._pause,
         )
 
     def _offer_payload(self, static: StaticKey, with_record: bool) -> Payload:
@@ -362,6 +371,7 @@ class Machine:
             offer = p.Offer.from_items(items)
         except p.ParamError as error:
             raise Refused(Refusal.PARAMETER, str(error)) from None
+        self._pause()
         raw = items.get(p.RECORD)
         if raw is None and in_hand is None:
             raise Refused(Refusal.PARAMETER, "the payload holds no record")
@@ -378,6 +388,7 @@ class Machine:
         ours = record.id_pub == config.identity.id_pub or noise.rs == config.static_key(wall_s).record.static_pub
         if ours and not self._policy.allow_self:
             raise Refused(Refusal.SELF, "our own identity came back")
+        self._pause()
         live = self._check_live(items.get(p.LIVE_SIG), record, noise.payload_hash)
         try:
             offers = (config.offer, offer) if self._initiator else (offer, config.offer)
@@ -430,6 +441,7 @@ class Machine:
     def _establish(self, verdict: bytes) -> Established:
         if self._prk is None or self._peer is None:
             raise RuntimeError("the handshake is not over")
+        self._pause()
         digest = hashlib.sha256(verdict).digest()
         root = hkdf_expand(self._prk, b"netchan root v1" + self._binding + digest)
         peer, leftover = self._peer, bytes(self._buffer)

@@ -28,7 +28,7 @@ from netchan.net.handshake import Established
 from netchan.net.params import AES_256_GCM, CHACHA20_POLY1305, Offer, TransportParams
 from netchan.net.ratchet import RATCHET_SECONDS, Ratchet
 from netchan.net.secret import wipe
-from netchan.net.worker import forks, stop_worker, worker
+from netchan.net.worker import forks, serve_first, stop_worker, worker
 
 if TYPE_CHECKING:
     from netchan._engine.bridge import Engine, Session
@@ -59,12 +59,13 @@ class Leaver(Protocol):
 class _Engines:
     """The engines of this process. ``lock`` guards the tables only."""
 
-    __slots__ = ("caller", "exits", "graves", "keepers", "leavers", "lock", "loops")
+    __slots__ = ("caller", "driven", "exits", "graves", "keepers", "leavers", "lock", "loops")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.exits = False
         self.caller: Engine | None = None
+        self.driven: tuple[weakref.ref[Engine], ...] = ()
         self.loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Engine] = weakref.WeakKeyDictionary()
         self.keepers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, object] = weakref.WeakKeyDictionary()
         self.leavers: weakref.WeakSet[Leaver] = weakref.WeakSet()
@@ -90,7 +91,22 @@ def caller_engine() -> Engine:
     with _engines.lock:
         if _engines.caller is None:
             _engines.caller = new_engine("caller")
+            _note_driven(_engines.caller)
         return _engines.caller
+
+
+def _serve_first(limit: float) -> float:
+    left = limit
+    for reference in _engines.driven:
+        engine = reference()
+        if engine is not None and left > 0:
+            left -= engine.give_way(left)
+    return limit - left
+
+
+def _note_driven(engine: Engine) -> None:
+    # replaced whole, so that it can be read without the lock
+    _engines.driven = (*(ref for ref in _engines.driven if ref() is not None), weakref.ref(engine))
 
 
 async def loop_engine() -> Engine:
@@ -110,6 +126,7 @@ async def loop_engine() -> Engine:
     await keeper.__anext__()
     with _engines.lock:
         _engines.loops[loop] = engine
+        _note_driven(engine)
         _engines.keepers[loop] = keeper
     weakref.finalize(loop, engine.set_loop, None, None)
     return engine
@@ -289,9 +306,11 @@ def _after_fork() -> None:
     _engines.graves += [_engines.caller, *_engines.loops.values(), *_engines.leavers, *_engines.keepers.values()]
     _engines.lock = threading.Lock()
     _engines.caller = None
+    _engines.driven = ()
     _engines.loops = weakref.WeakKeyDictionary()
     _engines.keepers = weakref.WeakKeyDictionary()
     _engines.leavers = weakref.WeakSet()
 
 
+serve_first(_serve_first)
 os.register_at_fork(after_in_child=_after_fork)

@@ -158,6 +158,10 @@ def _apply_hfs(messages: list[list[str]]) -> None:
     raise ValueError("hfs needs a pattern with ee")
 
 
+def no_pause() -> None:
+    """For callers that have nothing else to do."""
+
+
 class CipherState:
     """A key and its counter (Noise §5.1). The counter moves only when a message was sealed or opened.
 
@@ -288,6 +292,7 @@ class HandshakeState:
         rs: static public key of the peer, 32 bytes, where the pattern has it as pre-message.
         psks: 32 bytes each, in the order of their tokens; copied.
         kem: the KEM for `hfs`.
+        pause: called between costly tokens; the caller's thread may do something else there.
 
     Raises:
         ValueError: a key that the pattern needs is missing or has the wrong size.
@@ -304,12 +309,14 @@ class HandshakeState:
         rs: bytes | None = None,
         psks: Sequence[bytes | bytearray] = (),
         kem: Kem | None = None,
+        pause: Callable[[], object] = no_pause,
     ) -> None:
         self.name = ProtocolName(name) if isinstance(name, str) else name
         if len(psks) != self.name.psks or any(len(psk) != 32 for psk in psks):
             raise ValueError(f"the pattern takes {self.name.psks} pre-shared keys of 32 bytes")
         self.initiator = initiator
         self._rng = rng
+        self._pause = pause
         self._kem: Kem = kem or MlKem768()
         self._psks = [SecureBytes(psk) for psk in psks]
         self._psks_used = 0
@@ -363,6 +370,7 @@ class HandshakeState:
         tokens = self._take_turn(writing=True)
         sym, out = self._sym, []
         for step in tokens:
+            self._pause()
             if step == "e":
                 with SecureBytes(self._rng(DH_LEN)) as raw:
                     self._e = X25519PrivateKey.from_private_bytes(raw)
@@ -388,6 +396,7 @@ class HandshakeState:
                 shared.wipe()
             else:
                 self._mix_token(step)
+        self._pause()
         self.payload_hash = sym.h
         out.append(sym.encrypt_and_hash(payload if isinstance(payload, bytes) else payload(sym.h)))
         message = b"".join(out)
@@ -428,6 +437,7 @@ class HandshakeState:
             return message[place - size : place]
 
         for step in tokens:
+            self._pause()
             tag = TAG_LEN if sym.cipher.has_key else 0
             if step == "e":
                 self._re = take(DH_LEN)
@@ -446,6 +456,7 @@ class HandshakeState:
                 shared.wipe()
             else:
                 self._mix_token(step)
+        self._pause()
         rest = message[place:]
         if sym.cipher.has_key and len(rest) < TAG_LEN:
             raise NoiseError("message is too short")

@@ -5,8 +5,8 @@ loop, or whose only thread is blocked in a dial, still accepts.
 
 1. ``worker()`` gives the thread, started on first use, a daemon that is joined at exit.
 2. Anyone posts steps to it (``post``); descriptors and timers are its own and touched on its thread only.
-3. Steps that cost (cryptography) are queued by ``ready`` and run one at a time, round robin over their jobs; after each
-   the thread gives way, so that a busy loop waits for one step of a handshake, never for a whole one.
+3. Steps that cost (cryptography) are queued by ``ready`` and run one at a time, round robin over their jobs; before
+   each and between its parts the thread gives way, so that a busy loop waits for one primitive, never for a whole step.
 
 After a fork the child has no worker; the first use makes one, and the parent's descriptors are closed in the child.
 Spec: docs/spec/handshake.md §2.2, §9.
@@ -18,7 +18,7 @@ import heapq
 import itertools
 import logging
 import os
-import selectors
+import select
 import threading
 import time
 from collections import deque
@@ -26,13 +26,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Protocol
 
-GIVE_WAY_S: Final = 0.000_1
-"""Pause after each costly step: enough for a thread that waits for the interpreter to get it, 10 % of a step."""
+GIVE_WAY_S: Final = 0.000_3
+"""Longest pause between two parts of a step while a thread that serves channels wants the interpreter."""
+GIVE_WAY_QUEUE_NS: Final = 20_000_000
+"""Once a step has waited so long there is no pause any more: a busy program must not keep the door shut."""
 PURGE_MIN: Final = 256
 """Timers in the heap before cancelled ones are looked for."""
 JOIN_S: Final = 2.0
 """How long the exit of the process waits for the thread."""
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 
 _log = logging.getLogger("netchan.session")
 
@@ -73,9 +75,10 @@ class Worker:
     """The thread with its descriptors, timers and queue of steps."""
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
+        self._epoll = select.epoll()
+        self._watched: dict[int, tuple[int, Job]] = {}
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._selector.register(self._wake, READ, None)
+        self._epoll.register(self._wake, READ)
         self._posted: deque[Callable[[], object]] = deque()
         self._steps: deque[tuple[Job, int]] = deque()
         self._timers: list[tuple[int, int, Timer]] = []
@@ -105,18 +108,33 @@ class Worker:
         if threading.current_thread() is not self.thread:
             self.thread.join(JOIN_S)
 
+    def give_way(self) -> None:
+        """To be called between the costly parts of a step: threads that serve channels go first.
+
+        They wait for the interpreter, which a thread that only passes it on for a moment gets back before the one that
+        waits has woken up; so this stays away until they are through, at most ``GIVE_WAY_S``.
+        """
+        if self.queue_wait_ns() < GIVE_WAY_QUEUE_NS:
+            left = GIVE_WAY_S
+            for wait in _process.served:
+                left -= wait(left)
+
     # --- the worker's thread ----------------------------------------------------------------------------------------
 
     def watch(self, fd: int, mask: int, job: Job) -> None:
         """Call ``job.on_io`` when ``fd`` is ready; ``mask`` 0 stops that, another mask replaces the one before."""
-        known = fd in self._selector.get_map()
-        if not mask:
-            if known:
-                self._selector.unregister(fd)
-        elif known:
-            self._selector.modify(fd, mask, job)
-        else:
-            self._selector.register(fd, mask, job)
+        known = self._watched.get(fd)
+        if known == (mask, job):
+            return
+        if mask:
+            self._watched[fd] = (mask, job)
+            if known is None:
+                self._epoll.register(fd, mask)
+            else:
+                self._epoll.modify(fd, mask)
+        elif known is not None:
+            del self._watched[fd]
+            self._epoll.unregister(fd)
 
     def ready(self, job: Job) -> None:
         """Queue one costly step of ``job``."""
@@ -141,21 +159,24 @@ class Worker:
 
     def _run(self) -> None:
         while not self._stopping:
-            for key, mask in self._selector.select(self._patience()):
-                if key.data is None:
-                    os.eventfd_read(self._wake)
-                else:
-                    self._guarded(key.data, partial(key.data.on_io, mask))
+            ready = [(fd, bits, self._watched.get(fd)) for fd, bits in self._epoll.poll(self._patience())]
+            for fd, bits, entry in ready:
+                if fd == self._wake:
+                    os.eventfd_read(fd)
+                elif entry is not None and self._watched.get(fd) is entry:  # else the number is somebody else's by now
+                    mask, job = entry
+                    # an error or a hang-up shows in whatever is tried next
+                    self._guarded(job, partial(job.on_io, mask if bits & ~(READ | WRITE) else bits & mask))
             while self._posted:
                 self._guarded(None, self._posted.popleft())
             self._run_timers()
             if self._steps:
                 job, _ = self._steps.popleft()
+                self.give_way()
                 self._guarded(job, job.step)
-                time.sleep(GIVE_WAY_S)
         for job in self._jobs():
             self._guarded(None, job.on_stop)
-        self._selector.close()
+        self._epoll.close()
         self._forget_wake()
 
     def _forget_wake(self) -> None:
@@ -165,8 +186,7 @@ class Worker:
         os.close(wake)
 
     def _jobs(self) -> list[Job]:
-        jobs = [key.data for key in self._selector.get_map().values() if key.data is not None]
-        return list({id(job): job for job in jobs}.values())
+        return list({id(job): job for _, job in self._watched.values()}.values())
 
     def _patience(self) -> float | None:
         if self._steps or self._posted:
@@ -198,18 +218,19 @@ class Worker:
         """In a forked child: close this process's copies of the descriptors; the parent's stay as they are."""
         for job in self._jobs():
             job.close_copy()
-        os.close(self._selector.fileno())  # type: ignore[attr-defined,unused-ignore]
+        self._epoll.close()
         self._forget_wake()
 
 
 class _Process:
     """The worker of this process and how often its ancestors forked."""
 
-    __slots__ = ("forks", "graves", "lock", "worker")
+    __slots__ = ("forks", "graves", "lock", "served", "worker")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.worker: Worker | None = None
+        self.served: list[Callable[[float], float]] = []
         self.forks = 0
         self.graves: list[Worker] = []
 
@@ -230,6 +251,11 @@ def running_worker() -> Worker | None:
     return _process.worker
 
 
+def serve_first(wait: Callable[[float], float]) -> None:
+    """Between the parts of a step the worker calls ``wait(limit)``: seconds it waited, for those who go first."""
+    _process.served.append(wait)
+
+
 def forks() -> int:
     """Forks between the first process and this one: what is made here is usable while the figure stays the same."""
     return _process.forks
@@ -248,7 +274,7 @@ def _after_fork() -> None:
     _process.forks += 1
     found, _process.worker = _process.worker, None
     if found is not None:
-        # kept for ever: no finaliser may close its selector again, when the number is somebody else's
+        # kept for ever: no finaliser may run in the child
         _process.graves.append(found)
         found.close_copies()
 
