@@ -29,6 +29,10 @@ cdef enum:
     FLUSH_FRESH_NS = 50000          # the tail timer leaves a program alone that has flushed so recently
     FLUSH_BYTES = 49152             # or as soon as so much waits
     SPIN_NS = 20000                 # a blocked caller looks this long before it sleeps
+    TRIAL_BELOW_NS = 200000         # waits that may belong to an exchange which spinning would shorten
+    TRIAL_FIRST = 16                # so many of them in a row before the first trial
+    TRIAL_GAP = 128                 # between trials: this, and up to this once more; a power of two
+    TRIALS = 32                     # waits of one trial
     SLICE_NS = 1000000000           # the main thread looks for signals at least this often
     GUARD_CALLER_NS = 2000000       # under traffic the guardian looks this often
     GUARD_LOOP_NS = 20000000
@@ -135,6 +139,10 @@ cdef struct nc_engine:
     int64_t spin_ns
     int64_t wait_avg_ns
     int64_t spin_off_until
+    uint64_t waits_short            # waits in a row below TRIAL_BELOW_NS
+    uint64_t trial_at               # waits_short at which the next trial begins
+    uint32_t spin_trials            # waits that are spun through although the average says no
+    uint64_t seed
     # guardian
     pthread_t guardian
     uint8_t guarded                 # thread runs

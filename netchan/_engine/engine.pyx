@@ -64,6 +64,8 @@ cdef int engine_open(nc_engine* g, int kind, int spin_allowed) noexcept nogil:
     g.fork_count = forks
     g.spin_allowed = spin_allowed
     g.spin_ns = SPIN_NS
+    g.trial_at = TRIAL_FIRST
+    g.seed = <uint64_t>sys.now_ns() | 1
     sys.pthread_mutex_init(&g.baton, NULL)
     leaf_init(&g.app_lock)
     g.rx = <uint8_t*>malloc(RX_BYTES)
@@ -569,19 +571,43 @@ cdef int spin(nc_engine* g, int64_t now) noexcept nogil:
         sys.sched_yield()
         if sys.now_ns() >= until:
             break
-    g.spin_ns >>= 1                             # found nothing
+    if not g.spin_trials:
+        g.spin_ns >>= 1                         # found nothing
     if sys.involuntary_switches() > switches:
         g.spin_off_until = sys.now_ns() + 100000000
     return 0
 
 
 # Twice the moving average of recent waits; nothing once that is longer than the longest spin.
+#
+# Two sides that both sleep see waits of 50 us, two that both spin see 5: each state keeps itself, and neither side can
+# leave the slow one alone. So while waits are short enough to be such a pair's, some in a row are spun through now and
+# then; the first time soon, so that both sides of a new exchange try at once, later at random distances.
 cdef void learn(nc_engine* g, int64_t waited) noexcept nogil:
-    g.wait_avg_ns += (waited - g.wait_avg_ns) // 8
-    if g.wait_avg_ns > SPIN_NS:
-        g.spin_ns = 0
+    cdef int64_t sample = waited if waited < 4 * SPIN_NS else 4 * SPIN_NS
+    g.wait_avg_ns += (sample - g.wait_avg_ns) // 8
+    if waited >= TRIAL_BELOW_NS:
+        g.waits_short = 0
+        g.spin_trials = 0
+        g.trial_at = TRIAL_FIRST
     else:
+        g.waits_short += 1
+    if g.wait_avg_ns <= SPIN_NS:
         g.spin_ns = 2 * g.wait_avg_ns if 2 * g.wait_avg_ns < SPIN_NS else SPIN_NS
+        g.spin_trials = 0
+        g.trial_at = g.waits_short + TRIAL_FIRST
+    elif g.spin_trials > 1:
+        g.spin_trials -= 1
+    elif g.waits_short >= g.trial_at:
+        g.seed ^= g.seed << 13
+        g.seed ^= g.seed >> 7
+        g.seed ^= g.seed << 17
+        g.trial_at = g.waits_short + TRIAL_GAP + (g.seed & (TRIAL_GAP - 1))
+        g.spin_trials = TRIALS
+        g.spin_ns = SPIN_NS
+    else:
+        g.spin_trials = 0
+        g.spin_ns = 0
 
 
 cdef int role_run(nc_engine* g, int64_t until_ns, uint32_t wakes) noexcept nogil:

@@ -181,7 +181,7 @@ class Sender(_Handle, Generic[S_contra]):
             budget.since = monotonic()
         elif calls > READY_CALLS_MAX or monotonic() - budget.since > READY_SECONDS_MAX:
             await pause()
-        if self._txq.order or not self._try_send(prepared):
+        if self._txq.waiting or not self._try_send(prepared):
             await wait_send(self._ep, self._check, prepared, AsyncWaiter())
 
     _send.__name__, _send.__qualname__ = "send", "Sender.send"
@@ -200,7 +200,7 @@ class Sender(_Handle, Generic[S_contra]):
     # sync-only:     prepare = self._ep.prepare
     # sync-only:     if prepare is not None:
     # sync-only:         value = prepare(value)
-    # sync-only:     if self._txq.order or not self._try_send(value):
+    # sync-only:     if self._txq.waiting or not self._try_send(value):
     # sync-only:         wait_send(self._ep, self._check, value, ThreadWaiter(self._ep.driver, timeout))
 
     def send_nowait(self, value: S_contra, /) -> None:
@@ -265,7 +265,7 @@ class Sender(_Handle, Generic[S_contra]):
         # async-only: end
         ep = self._ep
         waiter = new_waiter(ep)
-        position = 0 if self._txq.order else self._try_send(prepared)
+        position = 0 if self._txq.waiting else self._try_send(prepared)
         if not position:
             position = await wait_send(ep, self._check, prepared, waiter)
         if not ep.reached("taken", position):
@@ -428,7 +428,7 @@ class Receiver(_Handle, Generic[R_co]):
         elif calls > READY_CALLS_MAX or monotonic() - budget.since > READY_SECONDS_MAX:
             await pause()
         # async-only: end
-        if not self._rxq.order:
+        if not self._rxq.waiting:
             value = self._try_recv()
             if value is not EMPTY:
                 return value  # type: ignore[no-any-return]
@@ -469,7 +469,7 @@ class Receiver(_Handle, Generic[R_co]):
         await _ready()
         # async-only: end
         ep = self._ep
-        if not self._rxq.order and (least == 1 or ep.pending() >= least):
+        if not self._rxq.waiting and (least == 1 or ep.pending() >= least):
             got = ep.try_recv_many(most)
             if got:
                 return got
@@ -506,7 +506,7 @@ class Receiver(_Handle, Generic[R_co]):
         await _ready()
         # async-only: end
         ep = self._ep
-        if not self._rxq.order:
+        if not self._rxq.waiting:
             n = ep.try_recv_into(buffer)
             if n is not EMPTY:
                 return n
@@ -529,7 +529,7 @@ class Receiver(_Handle, Generic[R_co]):
             await pause()
         # async-only: end
         try:
-            if not self._rxq.order:
+            if not self._rxq.waiting:
                 value = self._try_recv()
                 if value is not EMPTY:
                     return value  # type: ignore[no-any-return]

@@ -121,14 +121,13 @@ class Flow:
         for offer in offers:
             offer.waiter.wake()
         for queue in (self.tx_waiters, self.rx_waiters, self.ack_waiters):
-            if not queue.wake_all(blocking=blocking):
-                run_aside(queue.wake_all)
+            queue.wake_all()
 
     def took(self) -> None:
         """Wake those whom a taken value concerns."""
-        if self.tx_waiters.order:
+        if self.tx_waiters.waiting:
             self.tx_waiters.wake()
-        if self.ack_waiters.order:
+        if self.ack_waiters.waiting:
             self.ack_waiters.wake_all()
 
 
@@ -247,7 +246,7 @@ class LocalEndpoint:
                 return 0
             flow.values.append(prepared)
             flow.sent = position = flow.sent + 1
-        if flow.rx_waiters.order:
+        if flow.rx_waiters.waiting:
             flow.rx_waiters.wake()
         return position
 
@@ -264,7 +263,7 @@ class LocalEndpoint:
                 flow.values.extend(islice(values, n))
                 accepted = len(flow.values) - before
                 flow.sent += accepted
-            if flow.rx_waiters.order:
+            if flow.rx_waiters.waiting:
                 flow.rx_waiters.wake(accepted)
             return accepted, accepted < n
         accepted = 0
@@ -294,7 +293,7 @@ class LocalEndpoint:
                 else:
                     flow.values.append(value)
             accepted += 1
-            if flow.rx_waiters.order:
+            if flow.rx_waiters.waiting:
                 flow.rx_waiters.wake()
         return accepted, False
 
@@ -315,7 +314,7 @@ class LocalEndpoint:
             if flow.over_tx:
                 self.check_send()
             flow.offers[offer] = None
-        if flow.rx_waiters.order:
+        if flow.rx_waiters.waiting:
             flow.rx_waiters.wake()
         return offer
 
@@ -355,7 +354,7 @@ class LocalEndpoint:
             value = self._take_offer(flow)
             if value is EMPTY:
                 return EMPTY if not flow.over_rx() else self.try_recv()
-        if flow.tx_waiters.order or flow.ack_waiters.order:
+        if flow.tx_waiters.waiting or flow.ack_waiters.waiting:
             flow.took()
         return value
 
@@ -411,9 +410,9 @@ class LocalEndpoint:
                 return []
             got.append(first)
             return got
-        if flow.tx_waiters.order:
+        if flow.tx_waiters.waiting:
             flow.tx_waiters.wake(len(got))
-        if flow.ack_waiters.order:
+        if flow.ack_waiters.waiting:
             flow.ack_waiters.wake_all()
         return got
 

@@ -129,7 +129,7 @@ async def wait_send_many(
     while left is None or total < left:
         check()
         limit = READY_CALLS_MAX if left is None else min(READY_CALLS_MAX, left - total)
-        if not queue.order and endpoint.capacity != 0:
+        if not queue.waiting and endpoint.capacity != 0:
             accepted, exhausted = endpoint.try_send_many(values, limit)
             total += accepted
             if exhausted:

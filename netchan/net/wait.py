@@ -2,14 +2,8 @@
 
 Layer 3; the only module that imports asyncio or threading. Holds no value and no channel state.
 
-1. A call that finds nothing joins the ``WaitQueue`` of its endpoint with a waiter, tries again, then parks.
-2. A change at the endpoint wakes waiters in order of arrival. A wake-up is a hint and owns nothing: the waiter takes
-   the value in its own step, so a cancelled one has nothing to give back.
-3. Whoever leaves the queue, served or not, nudges the next one if there may be more to take. So a wake-up is never
-   lost with a waiter: while something is ready and somebody waits, the head is awake.
-
-Threads: a queue's lock is a leaf, and re-entrant because a finaliser may run inside it; a finaliser only ever wakes,
-and never waits for the lock. Another async library means another waiter and pause here and nothing elsewhere.
+A call that finds nothing joins the ``WaitQueue`` of its endpoint (_engine/waitq.pyx) with one of the waiters below, tries
+again, then parks. Another async library means another waiter and pause here and nothing elsewhere.
 Spec: docs/spec/channel-end.md.
 """
 
@@ -21,10 +15,25 @@ import asyncio
 import threading
 import types
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Generator
 from time import monotonic
 from typing import Any, Final, Protocol
+
+from netchan._engine.waitq import Waiter, WaitQueue
+
+__all__ = [
+    "READY_CALLS_MAX",
+    "READY_SECONDS_MAX",
+    "THREAD",
+    "AsyncWaiter",
+    "Driver",
+    "ThreadWaiter",
+    "WaitQueue",
+    "Waiter",
+    "leaf_lock",
+    "pause",
+    "run_aside",
+]
 
 READY_CALLS_MAX: Final = 128
 """Ready calls of one task without a real suspension; the next one yields to the loop (bounds how long others wait)."""
@@ -59,152 +68,6 @@ class Driver(Protocol):
         """``waiter.woken`` was set: make its ``drive`` return soon. From any thread, never blocks, never raises."""
 
 
-class Waiter:
-    """One waiting call.
-
-    Attributes:
-        woken: a wake-up was given and not yet looked at; reading it is free.
-        deadline: seconds of ``time.monotonic()`` after which ``park`` raises TimeoutError, or None.
-        bounded: True when ``at_most`` set the deadline, not the caller.
-    """
-
-    __slots__ = ("__weakref__", "bounded", "deadline", "woken")
-
-    def __init__(self, deadline: float | None = None) -> None:
-        self.woken = False
-        self.deadline = deadline
-        self.bounded = False
-
-    def at_most(self, seconds: float) -> None:
-        """Bring the deadline forward to ``seconds`` from now; does nothing if it is nearer already."""
-        end = monotonic() + seconds
-        if self.deadline is None or end < self.deadline:
-            self.deadline = end
-            self.bounded = True
-
-    def wake(self) -> None:
-        """Give a wake-up; from any thread, never blocks, does nothing when one is pending."""
-        if not self.woken:
-            self.woken = True
-            self._notify()
-
-    def asleep(self) -> bool:
-        """True when no wake-up is pending; another thread may change that at any time."""
-        return not self.woken
-
-    def rearm(self) -> None:
-        """Take the pending wake-up away, before looking again at what was waited for."""
-        self.woken = False
-
-    def gone(self) -> bool:
-        """True when whoever waits can never run again."""
-        return False
-
-    def excuse(self, error: BaseException) -> bool:
-        """True if ``error`` came too late: the operation has happened, so the call returns normally."""
-        raise NotImplementedError
-
-    def _notify(self) -> None:
-        raise NotImplementedError
-
-
-class WaitQueue:
-    """Waiters of one kind at one endpoint, first come first served over tasks, threads and loops.
-
-    Attributes:
-        order: the waiters by arrival; only this class changes it, testing it for emptiness is free.
-    """
-
-    __slots__ = ("_lock", "order")
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self.order: OrderedDict[Waiter, None] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def join(self, waiter: Waiter) -> None:
-        """Queue up at the tail."""
-        with self._lock:
-            self._head()
-            self.order[waiter] = None
-
-    def may_try(self, waiter: Waiter) -> bool:
-        """True when it is this waiter's turn: nobody who can still run is before it. Takes the pending wake-up away.
-
-        Two that were woken one after the other may run in either order, so being awake is not enough: first come is
-        first served, and who leaves wakes the next.
-        """
-        with self._lock:
-            waiter.woken = False
-            return self._head() is waiter
-
-    def leave(self, waiter: Waiter, more: Callable[[], bool]) -> None:
-        """Leave the queue, served or not; the next one is woken if ``more()`` says there may be something to take."""
-        with self._lock:
-            self.order.pop(waiter, None)
-            waiter.woken = False
-        if self.order and more():
-            self.nudge()
-
-    def nudge(self) -> None:
-        """See to it that the head is awake."""
-        with self._lock:
-            head = self._head()
-            if head is not None:
-                head.wake()
-
-    def reserved(self) -> bool:
-        """True when the head was woken and has not looked yet: a newcomer must not overtake it."""
-        if not self.order:
-            return False
-        with self._lock:
-            head = self._head()
-            return head is not None and head.woken
-
-    def wake(self, n: int = 1, *, blocking: bool = True) -> bool:
-        """Wake the first waiters; from any thread.
-
-        Args:
-            n: values or places that came. Only the head is woken: it takes first, and who leaves wakes the next.
-            blocking: False in a finaliser: give up, with the answer False, if another thread is at the queue.
-        """
-        if not self.order:
-            return True
-        if not self._lock.acquire(blocking):
-            return False
-        try:
-            head = self._head()
-            if head is not None and n > 0:
-                head.wake()
-            return True
-        finally:
-            self._lock.release()
-
-    def wake_all(self, *, blocking: bool = True) -> bool:
-        """Wake everybody; ``blocking`` as in ``wake``."""
-        if not self.order:
-            return True
-        if not self._lock.acquire(blocking):
-            return False
-        try:
-            self._head()
-            for waiter in self.order:
-                waiter.wake()
-            return True
-        finally:
-            self._lock.release()
-
-    def _head(self) -> Waiter | None:
-        """The first waiter that can still run; those before it (their loop was closed under them) are removed."""
-        while True:
-            head = next(iter(self.order), None)
-            if head is None or not head.gone():
-                return head
-            del self.order[head]
-
-
 # --- asyncio ---------------------------------------------------------------------------------------------------------
 
 
@@ -215,6 +78,7 @@ class AsyncWaiter(Waiter):
 
     def __init__(self, deadline: float | None = None) -> None:
         super().__init__(deadline)
+        self.mortal = True
         self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[None] | None = None
 
@@ -374,8 +238,9 @@ class ThreadWaiter(Waiter):
         if driver is not None:
             driver.check_blocking()
         self.driver = driver
-        self._sleep = threading.Lock()
-        self._sleep.acquire()
+        if driver is None:
+            self._sleep = threading.Lock()
+            self._sleep.acquire()
 
     def park(self) -> None:
         """Wait for the wake-up.
@@ -399,12 +264,13 @@ class ThreadWaiter(Waiter):
         return isinstance(error, TimeoutError)
 
     def _notify(self) -> None:
+        if self.driver is not None:
+            self.driver.poke(self)
+            return
         try:
             self._sleep.release()
         except RuntimeError:
             pass  # a former wake-up that the sleeper did not need is still there
-        if self.driver is not None:
-            self.driver.poke(self)
 
 
 # --- for the layers above, which import neither library --------------------------------------------------------------

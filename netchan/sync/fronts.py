@@ -163,7 +163,7 @@ class Sender(_Handle, Generic[S_contra]):
         prepare = self._ep.prepare
         if prepare is not None:
             value = prepare(value)
-        if self._txq.order or not self._try_send(value):
+        if self._txq.waiting or not self._try_send(value):
             wait_send(self._ep, self._check, value, ThreadWaiter(self._ep.driver, timeout))
 
     def send_nowait(self, value: S_contra, /) -> None:
@@ -191,7 +191,7 @@ class Sender(_Handle, Generic[S_contra]):
     def _deliver(self, prepared: Any, *, timeout: float | None = None) -> None:
         ep = self._ep
         waiter = new_waiter(ep, timeout)
-        position = 0 if self._txq.order else self._try_send(prepared)
+        position = 0 if self._txq.waiting else self._try_send(prepared)
         if not position:
             position = wait_send(ep, self._check, prepared, waiter)
         if not ep.reached("taken", position):
@@ -323,7 +323,7 @@ class Receiver(_Handle, Generic[R_co]):
 
         Timed out: nothing was taken, the place in the queue passes on.
         """
-        if not self._rxq.order:
+        if not self._rxq.waiting:
             value = self._try_recv()
             if value is not EMPTY:
                 return value  # type: ignore[no-any-return]
@@ -350,7 +350,7 @@ class Receiver(_Handle, Generic[R_co]):
 
     def _recv_many(self, most: int, least: int, *, timeout: float | None = None) -> list[R_co]:
         ep = self._ep
-        if not self._rxq.order and (least == 1 or ep.pending() >= least):
+        if not self._rxq.waiting and (least == 1 or ep.pending() >= least):
             got = ep.try_recv_many(most)
             if got:
                 return got
@@ -368,7 +368,7 @@ class Receiver(_Handle, Generic[R_co]):
 
     def _recv_into(self, buffer: memoryview, *, timeout: float | None = None) -> int:
         ep = self._ep
-        if not self._rxq.order:
+        if not self._rxq.waiting:
             n = ep.try_recv_into(buffer)
             if n is not EMPTY:
                 return n
@@ -379,7 +379,7 @@ class Receiver(_Handle, Generic[R_co]):
 
     def __next__(self) -> R_co:
         try:
-            if not self._rxq.order:
+            if not self._rxq.waiting:
                 value = self._try_recv()
                 if value is not EMPTY:
                     return value  # type: ignore[no-any-return]

@@ -7,6 +7,7 @@ import gc
 import inspect
 import threading
 import warnings
+import weakref
 from collections.abc import Coroutine
 from typing import Any
 
@@ -26,6 +27,7 @@ class Bell(Waiter):
         super().__init__()
         self.rung = 0
         self.dead = False
+        self.mortal = True
 
     def _notify(self) -> None:
         self.rung += 1
@@ -80,23 +82,63 @@ class TestWaitQueue:
         assert queue.may_try(alive)
         assert len(queue) == 1
 
-    def test_finaliser_never_waits_for_the_lock(self) -> None:
+    def test_waiter_may_stand_in_several_queues_but_once_in_each(self) -> None:
+        queues, both = [WaitQueue() for _ in range(3)], Bell()
+        for queue in queues:
+            queue.join(both)
+        with pytest.raises(RuntimeError):
+            queues[1].join(both)
+        queues[1].leave(both, lambda: False)
+        assert [len(queue) for queue in queues] == [1, 0, 1]
+        queues[0].leave(both, lambda: False)
+        queues[0].leave(both, lambda: False)  # as after an error: leaving twice is nothing
+        queues[1].join(both)
+        assert [len(queue) for queue in queues] == [0, 1, 1]
+        queues[2].wake()
+        assert both.rung == 1
+
+    def test_order_of_arrival_survives_leavers_anywhere(self) -> None:
+        queue, bells = WaitQueue(), [Bell() for _ in range(7)]
+        for bell in bells:
+            queue.join(bell)
+        for index in (0, 3, 6):
+            queue.leave(bells[index], lambda: False)
+        queue.join(bells[3])
+        served = []
+        while queue.waiting:
+            head = next(bell for bell in bells if queue.may_try(bell))
+            served.append(bells.index(head))
+            queue.leave(head, lambda: False)
+        assert served == [1, 2, 4, 5, 3]
+
+    def test_waking_may_change_the_queue(self) -> None:
         queue = WaitQueue()
-        queue.join(Bell())
-        held, done = threading.Event(), threading.Event()
 
-        def hold() -> None:
-            with queue._lock:
-                held.set()
-                done.wait(20)
+        class Leaver(Bell):
+            def _notify(self) -> None:
+                super()._notify()
+                queue.leave(self, lambda: True)
 
-        thread = threading.Thread(target=hold)
-        thread.start()
-        held.wait(20)
-        assert queue.wake(blocking=False) is False
-        done.set()
-        thread.join()
-        assert queue.wake(blocking=False) is True
+        bells = [Leaver() for _ in range(3)]
+        for bell in bells:
+            queue.join(bell)
+        queue.wake_all()
+        assert [bell.rung for bell in bells] == [1, 2, 2]  # each leaver wakes the next, who is then woken with all
+        assert queue.waiting == 0
+
+    def test_waiters_and_queues_are_freed(self) -> None:
+        queue, bell = WaitQueue(), Bell()
+        queue.join(bell)
+        seen = weakref.ref(bell)
+        queue.leave(bell, lambda: False)
+        del bell
+        assert seen() is None
+        bell = Bell()
+        queue.join(bell)
+        seen = weakref.ref(bell)
+        del queue, bell
+        gc.collect()
+        assert seen() is None
 
 
 class TestBudget:

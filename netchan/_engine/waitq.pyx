@@ -1,0 +1,194 @@
+"""Queues of waiting calls, first come first served over tasks, threads and loops.
+
+Layer: _engine. net/wait.py has the waiters for each front; who joins which queue is the channels' affair. Compiled,
+because every call that finds nothing passes through here several times.
+
+1. A call joins with its waiter, tries, and sleeps until it is woken. A wake-up is a hint and owns nothing.
+2. Only the head is woken; whoever leaves, served or not, wakes the next one if there may be more. So while something is
+   ready and somebody waits, the head is awake or about to look.
+3. A waiter whose loop was closed can never run again: it is passed over.
+
+Threads and ownership: see waitq.pxd. Spec: docs/spec/channel-end.md §3.
+"""
+
+cimport cython
+
+from time import monotonic
+
+cdef object clock = monotonic
+
+
+@cython.freelist(64)
+cdef class Place:
+    """The place of one waiter in one queue."""
+
+
+cdef class Waiter:
+    """One waiting call.
+
+    Args:
+        deadline: seconds of ``time.monotonic()`` after which ``park`` raises TimeoutError, or None.
+
+    Attributes:
+        woken: a wake-up was given and not yet looked at; reading it is free.
+        deadline: as given, or nearer.
+        bounded: True when ``at_most`` set the deadline, not the caller.
+        mortal: True where ``gone`` may ever be true.
+    """
+
+    def __init__(self, deadline=None):
+        self.deadline = deadline
+
+    def at_most(self, seconds):
+        """Bring the deadline forward to ``seconds`` from now; does nothing if it is nearer already."""
+        end = clock() + seconds
+        if self.deadline is None or end < self.deadline:
+            self.deadline = end
+            self.bounded = True
+
+    def wake(self):
+        """Give a wake-up; from any thread, never blocks, does nothing when one is pending."""
+        if not self.woken:
+            self.woken = True
+            self._notify()
+
+    def asleep(self):
+        """True when no wake-up is pending; another thread may change that at any time."""
+        return not self.woken
+
+    def rearm(self):
+        """Take the pending wake-up away, before looking again at what was waited for."""
+        self.woken = False
+
+    def gone(self):
+        """True when whoever waits can never run again; asked only of a ``mortal`` waiter."""
+        return False
+
+    def excuse(self, error):
+        """True if ``error`` came too late: the operation has happened, so the call returns normally."""
+        raise NotImplementedError
+
+    def _notify(self):
+        raise NotImplementedError
+
+
+cdef class WaitQueue:
+    """Waiters of one kind at one endpoint.
+
+    Attributes:
+        waiting: how many there are; testing it is free.
+    """
+
+    def __len__(self):
+        return self.waiting
+
+    cdef void unlink(self, Place place) noexcept:
+        cdef Place other
+        if place.before is None:
+            self.first = place.behind
+        else:
+            place.before.behind = place.behind
+        if place.behind is None:
+            self.last = place.before
+        else:
+            place.behind.before = place.before
+        other = place.waiter.places
+        if other is place:
+            place.waiter.places = place.other
+        else:
+            while other.other is not place:
+                other = other.other
+            other.other = place.other
+        place.before = place.behind = place.other = None
+        place.queue = None
+        self.waiting -= 1
+
+    cdef Place find(self, Waiter waiter):
+        cdef Place place = waiter.places
+        while place is not None and place.queue is not self:
+            place = place.other
+        return place
+
+    # The first waiter that can still run; those before it (their loop was closed under them) are removed.
+    cdef Waiter head(self):
+        cdef Place place
+        while True:
+            place = self.first
+            if place is None:
+                return None
+            if not place.waiter.mortal or not place.waiter.gone():
+                return place.waiter
+            if place.queue is self:             # gone() ran Python code
+                self.unlink(place)
+
+    def join(self, Waiter waiter not None):
+        """Queue up at the tail. RuntimeError: it stands here already."""
+        cdef Place place = Place()              # before a link is touched: an allocation may run a finaliser
+        if self.find(waiter) is not None:
+            raise RuntimeError("this waiter stands in the queue already")
+        self.head()
+        place.waiter = waiter
+        place.queue = self
+        place.before = self.last
+        place.other = waiter.places
+        waiter.places = place
+        if self.last is None:
+            self.first = place
+        else:
+            self.last.behind = place
+        self.last = place
+        self.waiting += 1
+
+    def may_try(self, Waiter waiter not None):
+        """True when it is this waiter's turn: nobody who can still run is before it. Takes the pending wake-up away.
+
+        Two that were woken one after the other may run in either order, so being awake is not enough: first come is
+        first served, and who leaves wakes the next.
+        """
+        waiter.woken = False
+        return self.head() is waiter
+
+    def leave(self, Waiter waiter not None, more):
+        """Leave the queue, served or not; the next one is woken if ``more()`` says there may be something to take."""
+        cdef Place place = self.find(waiter)
+        if place is not None:
+            self.unlink(place)
+        waiter.woken = False
+        if self.waiting and more():
+            self.nudge()
+
+    def nudge(self):
+        """See to it that the head is awake."""
+        cdef Waiter head = self.head()
+        if head is not None:
+            head.wake()
+
+    def reserved(self):
+        """True when the head was woken and has not looked yet: a newcomer must not overtake it."""
+        cdef Waiter head
+        if not self.waiting:
+            return False
+        head = self.head()
+        return head is not None and head.woken
+
+    def wake(self, Py_ssize_t n=1):
+        """Wake the first waiter, if ``n`` values or places came; from any thread, never blocks.
+
+        Only the head is woken, whatever ``n`` is: it takes first, and who leaves wakes the next.
+        """
+        if self.waiting and n > 0:
+            self.nudge()
+
+    def wake_all(self):
+        """Wake everybody; from any thread, never blocks."""
+        cdef list awake = []
+        cdef Place place
+        if not self.waiting:
+            return
+        self.head()
+        place = self.first
+        while place is not None:
+            awake.append(place.waiter)
+            place = place.behind
+        for waiter in awake:                    # only now: waking runs Python code, which may change the queue
+            (<Waiter>waiter).wake()
