@@ -135,6 +135,9 @@ cdef int out_preface(nc_out* o, const uint8_t* p, size_t n) noexcept nogil
 # One message. pin: NULL, then p is copied; else the object that owns p (the caller took a reference for us; on
 # failure it keeps it). Any thread that holds the GIL. NC_OK accepted; NC_EAGAIN no credit; NC_ECLOSED; NC_ENOMEM.
 cdef int out_append(nc_out* o, const uint8_t* p, size_t n, int deliver, void* pin) noexcept nogil
+# Several messages in one step, each at most COPY_MAX, together too. How many were accepted (> 0), or why none was, as
+# out_append; *total grows by the bytes appended.
+cdef int out_append_run(nc_out* o, const uint8_t** p, const size_t* n, int count, uint64_t* total) noexcept nogil
 # A place for one message whose value is not there yet: NC_OK, or as out_append. Given back right before the append.
 cdef int out_reserve(nc_out* o) noexcept nogil
 cdef void out_unreserve(nc_out* o) noexcept nogil

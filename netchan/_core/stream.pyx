@@ -9,7 +9,9 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from netchan._core cimport defs
-from netchan._core.cursor cimport VARINT_MAX, nc_rd, nc_wr, rd_init, rd_varint, rd_bytes, rd_left, varint_write
+from netchan._core.cursor cimport (
+    VARINT_MAX, nc_rd, nc_wr, rd_init, rd_varint, rd_bytes, rd_left, varint_len, varint_write,
+)
 from netchan._core.frame cimport frame_put_pos, message_head
 from netchan._core.leaf cimport (
     leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_rlx_u64, store_rel_u32, store_rel_u64,
@@ -172,6 +174,52 @@ cdef int out_append(nc_out* o, const uint8_t* p, size_t n, int deliver, void* pi
     o.accepted += 1
     leaf_unlock(&o.lock)
     return defs.NC_OK
+
+
+cdef int out_append_run(nc_out* o, const uint8_t** p, const size_t* n, int count, uint64_t* total) noexcept nogil:
+    cdef uint8_t* at
+    cdef size_t head_len
+    cdef size_t need = 0
+    cdef nc_seg* spare = NULL
+    cdef nc_seg* t
+    cdef int done = 0
+    cdef int rc = defs.NC_OK
+    while done < count:
+        leaf_lock(&o.lock)
+        if spare is not NULL and (o.tail is NULL or o.tail.cap < o.tail.len + need):
+            out_link(o, spare)
+            spare = NULL
+            if o.next_cap < SEG_MAX:
+                o.next_cap <<= 1
+        t = o.tail
+        while done < count:
+            rc = out_gate(o)
+            if rc < 0:
+                break
+            need = varint_len(<uint64_t>n[done] << 1) + n[done]
+            if t is NULL or t.cap < t.len + need:
+                break
+            if t.first_off == NOWHERE:
+                t.first_off = o.appended
+                t.first_num = o.accepted
+            at = seg_room(t)
+            head_len = varint_write(at, <uint64_t>n[done] << 1)
+            memcpy(at + head_len, p[done], n[done])
+            t.len += need
+            o.appended += need
+            o.accepted += 1
+            total[0] += need
+            done += 1
+        leaf_unlock(&o.lock)
+        if done == count or rc < 0:
+            break
+        if spare is NULL:                           # else it was too small for another thread's sake: it fits the next
+            spare = seg_new(need if need > o.next_cap else o.next_cap, 0)
+            if spare is NULL:
+                rc = defs.NC_ENOMEM
+                break
+    free(spare)
+    return done if done else rc
 
 
 cdef int out_reserve(nc_out* o) noexcept nogil:

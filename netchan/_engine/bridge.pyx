@@ -45,8 +45,8 @@ from netchan._core.state cimport (
 )
 from netchan._core.stream cimport (
     OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_NOT, OVER_STOPPED, in_advance, in_copy, in_discard,
-    in_over, in_peek, in_pending, nc_in, nc_msg, nc_seg, out_append, out_close, out_end, out_has_room, out_reserve,
-    out_unreserve,
+    in_over, in_peek, in_pending, nc_in, nc_msg, nc_seg, out_append, out_append_run, out_close, out_end, out_has_room,
+    out_reserve, out_unreserve, COPY_MAX,
 )
 from netchan._engine.carrier cimport carrier_setup
 from netchan._engine.engine cimport (
@@ -61,11 +61,14 @@ from netchan._core import provider as provider_module
 from netchan.errors import ConfigError, ForkError
 from netchan.markers import EMPTY
 
+cimport cython
+
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() noexcept nogil
     int Py_AddPendingCall(int (*fn)(void*) noexcept, void* arg) noexcept nogil
 
 cdef enum:
+    RUN_MAX = 64                    # values that one step under a leaf lock accepts
     PIN_MIN = 32768                 # immutable bytes from this size on are not copied but held until acknowledged
     SESSION_BLOCKS = 4096           # sessions whose secrets fit into one key store
 
@@ -755,12 +758,36 @@ cdef class Session:
         }
 
 
+@cython.final
+cdef class Items:
+    """The items of a list or tuple in order, like its own iterator; ``try_send_many`` takes several in one step."""
+
+    cdef object source
+    cdef Py_ssize_t at
+
+    def __init__(self, source):
+        if type(source) is not list and type(source) is not tuple:
+            raise TypeError("Items are of a list or a tuple")
+        self.source = source
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.at >= len(self.source):
+            raise StopIteration
+        self.at += 1
+        return self.source[self.at - 1]
+
+
 cdef class StreamEnd:
     """One end of a channel over a session: the compiled half of an Endpoint.
 
     Attributes:
         tx_waiters, rx_waiters, ack_waiters: wait queues (``wake(n)``, ``wake_all()``), given by ``configure``.
         decode: called with the bytes of a value, or None for bytes channels.
+        encode: called with a value, gives what ``try_send`` takes; raises if it does not fit.
+        plain_max: ``bytes`` objects up to this length need no ``encode``; -1: all need it.
     """
 
     cdef nc_end* e
@@ -772,6 +799,7 @@ cdef class StreamEnd:
     cdef public object ack_waiters
     cdef public object decode
     cdef public object encode
+    cdef public Py_ssize_t plain_max
     cdef list marks
     cdef object failure
     cdef object __weakref__
@@ -780,6 +808,7 @@ cdef class StreamEnd:
         cdef nc_slot* t = session.t
         cdef uint64_t figure = 0 if capacity is None else <uint64_t>capacity + 1
         check_fork(t.engine)
+        self.plain_max = -1
         if len(schema) != 16:
             raise ValueError("schema hash must be 16 bytes")
         self.session = session
@@ -893,6 +922,45 @@ cdef class StreamEnd:
             return -1
         raise MemoryError("netchan: no memory for the value")
 
+    cdef int append_run(self, Items items, Py_ssize_t limit) except -1:
+        """How many of the next items were accepted in one step; 0: let them be tried one by one, which says why."""
+        cdef const uint8_t* p[RUN_MAX]
+        cdef size_t[RUN_MAX] n
+        cdef uint64_t total = 0
+        cdef size_t together = 0
+        cdef int count = 0
+        cdef int rc
+        cdef object value
+        cdef Py_ssize_t have = len(items.source)
+        # From here to the append no Python code runs: the sequence holds the values, and the GIL holds the sequence.
+        while count < RUN_MAX and count < limit and items.at + count < have:
+            if type(items.source) is list:
+                value = (<list>items.source)[items.at + count]
+            else:
+                value = (<tuple>items.source)[items.at + count]
+            if not PyBytes_CheckExact(value) or PyBytes_GET_SIZE(value) > self.plain_max:
+                break
+            together += <size_t>PyBytes_GET_SIZE(value) + 8
+            if together > COPY_MAX:
+                break
+            p[count] = <const uint8_t*>PyBytes_AS_STRING(value)
+            n[count] = <size_t>PyBytes_GET_SIZE(value)
+            count += 1
+        if count < 2:
+            return 0
+        rc = out_append_run(&self.e.out, p, n, count, &total)
+        if rc <= 0:
+            return 0
+        items.at += rc
+        self.mark(total)
+        return rc
+
+    def prepare_value(self, value):
+        """What ``try_send`` takes for this value."""
+        if PyBytes_CheckExact(value) and PyBytes_GET_SIZE(value) <= self.plain_max:
+            return value
+        return self.encode(value)
+
     def try_send(self, prepared):
         """Position of the accepted value, from 1; 0: no room now. Raises what ended the direction."""
         cdef int64_t position
@@ -909,6 +977,10 @@ cdef class StreamEnd:
                 return position
         raise self.send_error()
 
+    def iterate(self, values):
+        """``iter(values)``, or what ``try_send_many`` is faster with."""
+        return Items(values) if type(values) is list or type(values) is tuple else iter(values)
+
     def try_send_many(self, values, Py_ssize_t limit):
         """(accepted now, iterator exhausted?); an item is taken from the iterator only when there is room for it."""
         cdef nc_end* e = self.e
@@ -918,6 +990,11 @@ cdef class StreamEnd:
         cdef object value
         check_fork(self.g)
         while done < limit:
+            if type(values) is Items and self.plain_max >= 0:
+                rc = self.append_run(<Items>values, limit - done)
+                if rc > 0:
+                    done += rc
+                    continue
             rc = out_reserve(&e.out)
             if rc == defs.NC_EAGAIN:
                 fetch_or_u32(&e.waiting, EV_SEND)
@@ -930,7 +1007,7 @@ cdef class StreamEnd:
                 raise self.send_error()
             try:
                 value = next(values)
-                if encode is not None:
+                if not PyBytes_CheckExact(value) or PyBytes_GET_SIZE(value) > self.plain_max:
                     value = encode(value)
             except StopIteration:
                 out_unreserve(&e.out)

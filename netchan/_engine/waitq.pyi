@@ -3,6 +3,9 @@ from collections.abc import Callable
 from typing_extensions import disjoint_base
 
 @disjoint_base
+class Place: ...
+
+@disjoint_base
 class Waiter:
     woken: bool
     bounded: bool

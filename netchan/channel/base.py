@@ -12,7 +12,7 @@ Spec: docs/spec/channel-end.md; its state table is ``STATES`` below.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
@@ -148,6 +148,13 @@ class Endpoint(Protocol):
         Raises:
             ChannelClosed: this direction is over (``close_send`` here, ``stop_recv`` there, the session was left).
             ChannelAborted, SessionLost: the channel is gone.
+        """
+
+    def iterate(self, values: Iterable[Any]) -> Iterator[Any]:
+        """An iterator over ``values`` for ``try_send_many``, which may be faster with it than with ``iter(values)``.
+
+        Raises:
+            TypeError: not iterable.
         """
 
     def try_send_many(self, values: Iterator[Any], limit: int) -> tuple[int, bool]:

@@ -229,7 +229,7 @@ class Sender(_Handle, Generic[S_contra]):
         Raises:
             TypeError: not iterable (from the call). Otherwise as ``send``, and what the iterator raises.
         """
-        return self._send_many(values, iter(values))
+        return self._send_many(values, self._ep.iterate(values))
 
     # async-only: end
     async def _send_many(self, values: Iterable[Any], items: Any) -> int:  # + timeout
@@ -294,7 +294,7 @@ class Sender(_Handle, Generic[S_contra]):
     # sync-only:     iterator holds exactly what was not accepted. At capacity 0 the item is fetched in the step of the
     # sync-only:     receiver that takes it, on that receiver's thread.
     # sync-only:     """
-    # sync-only:     return self._send_many(values, iter(values), timeout=timeout)
+    # sync-only:     return self._send_many(values, self._ep.iterate(values), timeout=timeout)
     # sync-only:
     # sync-only: def deliver(self, value: S_contra, /, *, timeout: float | None = None) -> None:
     # sync-only:     """Send one value and wait until a receive call over there has returned it.

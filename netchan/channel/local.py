@@ -13,7 +13,7 @@ iterators advanced outside), wake-ups follow after it. Spec: docs/spec/channel-e
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any, Final, NoReturn
@@ -249,6 +249,9 @@ class LocalEndpoint:
         if flow.rx_waiters.waiting:
             flow.rx_waiters.wake()
         return position
+
+    def iterate(self, values: Iterable[Any]) -> Iterator[Any]:
+        return iter(values)
 
     def try_send_many(self, values: Iterator[Any], limit: int) -> tuple[int, bool]:
         flow = self.tx

@@ -69,20 +69,15 @@ class RemoteEndpoint(StreamEnd):
         self.tx_waiters = WaitQueue()
         self.rx_waiters = WaitQueue()
         self.ack_waiters = WaitQueue()
-        self.prepare: Callable[[Any], Any] | None = self._encode_bytes if codec.id == ID_BYTES else self._encode
-        self.encode = self.prepare
+        self.prepare: Callable[[Any], Any] | None = self.prepare_value
+        self.encode = self._encode
         self.decode = None if codec.id == ID_BYTES else codec.decode
         self._lost: ChannelError | None = None
         super().__init__(session, name.encode(), codec.id, codec.schema_hash, capacity)
+        if codec.id == ID_BYTES:
+            self.plain_max = max_message
 
     # --- values -------------------------------------------------------------------------------------------------------
-
-    def _encode_bytes(self, value: Any) -> Any:
-        if type(value) is not bytes:
-            value = self.codec.encode(value)
-        if len(value) > self.max_message:
-            self._too_large(len(value))
-        return value
 
     def _encode(self, value: Any) -> Any:
         data = self.codec.encode(value)

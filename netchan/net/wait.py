@@ -2,8 +2,8 @@
 
 Layer 3; the only module that imports asyncio or threading. Holds no value and no channel state.
 
-A call that finds nothing joins the ``WaitQueue`` of its endpoint (_engine/waitq.pyx) with one of the waiters below, tries
-again, then parks. Another async library means another waiter and pause here and nothing elsewhere.
+A call that finds nothing joins the ``WaitQueue`` of its endpoint (_engine/waitq.pyx) with one of the waiters below,
+tries again, then parks. Another async library means another waiter and pause here and nothing elsewhere.
 Spec: docs/spec/channel-end.md.
 """
 

@@ -204,7 +204,7 @@ class Sender(_Handle, Generic[S_contra]):
         iterator holds exactly what was not accepted. At capacity 0 the item is fetched in the step of the
         receiver that takes it, on that receiver's thread.
         """
-        return self._send_many(values, iter(values), timeout=timeout)
+        return self._send_many(values, self._ep.iterate(values), timeout=timeout)
 
     def deliver(self, value: S_contra, /, *, timeout: float | None = None) -> None:
         """Send one value and wait until a receive call over there has returned it.
