@@ -25,10 +25,11 @@ from netchan._core.session cimport session_deadline, session_free, session_init,
 from netchan._core.state cimport (
     REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, SESSION_OVER, nc_end, nc_params, nc_session,
 )
-from netchan._core.stream cimport (
-    OVER_ABORT, OVER_ABORT_AFTER, OVER_NOT, OVER_STOPPED, in_advance, in_copy, in_data, in_discard, in_free, in_init,
-    in_over, in_peek, in_pos, nc_in, nc_msg, out_append, out_close, out_end,
+from netchan._core.inbox cimport (
+    in_advance, in_copy, in_data, in_discard, in_free, in_init, in_over, in_peek, in_pos, nc_in, nc_msg,
 )
+from netchan._core.outbox cimport out_append, out_close, out_end
+from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_NOT, OVER_STOPPED
 
 from netchan._core import provider as provider_module
 

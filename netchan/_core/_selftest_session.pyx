@@ -39,11 +39,16 @@ from netchan._core.state cimport (
     EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, nc_end, nc_offer, nc_params,
     nc_session,
 )
-from netchan._core.stream cimport (
-    OVER_ABORT, OVER_ABORT_AFTER, OVER_NOT, OVER_STOPPED, in_advance, in_copy, in_data, in_discard, in_free, in_init,
-    in_over, in_peek, in_pending, in_pos, in_pos_due, nc_in, nc_msg, nc_out, nc_seg, out_ack, out_append, out_close,
-    out_end, out_free, out_has_room, out_init, out_pass, out_pos, out_preface, out_read, out_ready, out_span,
+from netchan._core.inbox cimport (
+    in_advance, in_copy, in_data, in_discard, in_free, in_init, in_over, in_peek, in_pending, in_pos, in_pos_due,
+    nc_in, nc_msg,
 )
+from netchan._core.outbox cimport (
+    nc_out, out_ack, out_append, out_close, out_end, out_free, out_has_room, out_init, out_pass, out_pos, out_preface,
+    out_read, out_ready, out_span,
+)
+from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_NOT, OVER_STOPPED
+from netchan._core.segment cimport nc_seg
 
 from netchan._core import provider as provider_module
 

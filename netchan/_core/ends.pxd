@@ -6,7 +6,7 @@
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uint8_t
 
 from netchan._core.state cimport nc_end, nc_offer, nc_session
-from netchan._core.stream cimport nc_seg
+from netchan._core.segment cimport nc_seg
 
 # 1: the session was not on the engine's list, the caller puts it there (s.dirty_any was 0).
 cdef int end_mark(nc_end* e) noexcept nogil

@@ -22,10 +22,10 @@ from netchan._core.state cimport (
     REQ_END_AFTER, REQ_POS, REQ_STOP, SESSION_CLOSING, SESSION_OVER, SESSION_UP, nc_end, nc_offer, nc_session,
     notify, want_ctl, want_data,
 )
-from netchan._core.stream cimport (
-    OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_LEFT, OVER_LOST, OVER_NOT, OVER_STOPPED, in_free, in_over, nc_in,
-    nc_seg, out_end, out_free, out_init, out_narrow, out_preface,
-)
+from netchan._core.inbox cimport in_free, in_over, nc_in
+from netchan._core.outbox cimport out_end, out_free, out_init, out_narrow, out_preface
+from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_LEFT, OVER_LOST, OVER_NOT, OVER_STOPPED
+from netchan._core.segment cimport nc_seg
 
 
 cdef int end_mark(nc_end* e) noexcept nogil:

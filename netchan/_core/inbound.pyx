@@ -21,10 +21,9 @@ from netchan._core.state cimport (
     CTL_ABORT, CTL_POS, EV_ACK, EV_RECV, EV_SEND, EV_STATE, SESSION_CLOSING, SESSION_OVER, SESSION_UP, nc_end,
     nc_offer, nc_path, nc_sent, nc_session, notify, want_ctl, want_data,
 )
-from netchan._core.stream cimport (
-    OVER_ABORT, OVER_ABORT_AFTER, OVER_STOPPED, in_data, in_init, in_over, in_pos_due, nc_in, out_ack, out_end,
-    out_limit, out_pos,
-)
+from netchan._core.inbox cimport in_data, in_init, in_over, in_pos_due, nc_in
+from netchan._core.outbox cimport out_ack, out_end, out_limit, out_pos
+from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_STOPPED
 from netchan._core.timer cimport TIMER_NEVER
 
 cdef enum:

@@ -22,7 +22,8 @@ from netchan._core.state cimport (
     CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, SESSION_CLOSING, SESSION_OVER, load_ptr, nc_end, nc_path, nc_sent,
     nc_session, pop_active, want_ctl, want_data,
 )
-from netchan._core.stream cimport in_pos, in_pos_due, out_pass, out_read, out_ready, out_span
+from netchan._core.inbox cimport in_pos, in_pos_due
+from netchan._core.outbox cimport out_pass, out_read, out_ready, out_span
 from netchan._core.timer cimport TIMER_NEVER
 
 cdef enum:

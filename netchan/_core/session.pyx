@@ -16,7 +16,7 @@ from netchan._core.leaf cimport leaf_init
 from netchan._core.outbound cimport sent_room
 from netchan._core.ratchet cimport cleanse
 from netchan._core.state cimport SESSION_OVER, SESSION_UP, nc_end, nc_offer, nc_params, nc_path, nc_session, pop_active
-from netchan._core.stream cimport in_free
+from netchan._core.inbox cimport in_free
 from netchan._core.timer cimport TIMER_NEVER
 
 cdef int64_t PING_MAX_NS = 60 * 1000000000

@@ -13,7 +13,9 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from netchan._core.idmap cimport nc_idmap
 from netchan._core.leaf cimport fetch_add_u32, load_acq_u64, load_seq_u32, nc_leaf
 from netchan._core.record cimport nc_sealer
-from netchan._core.stream cimport nc_in, nc_out, nc_seg
+from netchan._core.inbox cimport nc_in
+from netchan._core.outbox cimport nc_out
+from netchan._core.segment cimport nc_seg
 
 cdef enum nc_control:                # bits of end.ctl: control frames to write
     CTL_POS = 1

@@ -43,11 +43,12 @@ from netchan._core.state cimport (
     EV_ACK, EV_RECV, EV_SEND, EV_STATE, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, nc_end, nc_params,
     nc_session,
 )
-from netchan._core.stream cimport (
-    OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_NOT, OVER_STOPPED, in_advance, in_copy, in_discard,
-    in_over, in_peek, in_pending, nc_in, nc_msg, nc_seg, out_append, out_append_run, out_close, out_end, out_has_room,
-    out_reserve, out_unreserve, COPY_MAX,
+from netchan._core.inbox cimport in_advance, in_copy, in_discard, in_over, in_peek, in_pending, nc_in, nc_msg
+from netchan._core.outbox cimport (
+    out_append, out_append_run, out_close, out_end, out_has_room, out_reserve, out_unreserve,
 )
+from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_NOT, OVER_STOPPED
+from netchan._core.segment cimport nc_seg, COPY_MAX
 from netchan._engine.carrier cimport carrier_setup
 from netchan._engine.engine cimport (
     CIPHERS, ENGINE_CALLER, ENGINE_LOOP, PINS_SOFT, baton_give, baton_take, engine_add, engine_appended, engine_close,

@@ -16,7 +16,7 @@ from netchan._core.ctxcache cimport nc_cache
 from netchan._core.keystore cimport nc_keystore
 from netchan._core.leaf cimport nc_leaf
 from netchan._core.state cimport nc_end, nc_session
-from netchan._core.stream cimport nc_seg
+from netchan._core.segment cimport nc_seg
 from netchan._core.timer cimport nc_theap
 from netchan._engine.sys cimport pthread_mutex_t, pthread_t
 

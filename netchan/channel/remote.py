@@ -27,7 +27,7 @@ from netchan.errors import (
 from netchan.markers import Empty
 from netchan.net.wait import Driver, Waiter, WaitQueue
 
-# Why a direction is over: nc_over of netchan/_core/stream.pxd.
+# Why a direction is over: nc_over of netchan/_core/outbox.pxd.
 _NOT, _FIN, _ABORT_AFTER, _ABORT, _STOPPED, _LOST, _LEFT = range(7)
 
 NAME_MAX_BYTES: Final = 255

@@ -1,0 +1,91 @@
+# inbox: the receiver's half of a stream: what has come and was not taken. Layer: _core, rung e.
+# docs/spec/session.md §2, §4, §6; docs/spec/value.md.
+#
+# 1. The engine, under its baton, pushes bytes of records (in_data) and grants credit (in_pos).
+# 2. The application takes whole messages (in_peek, in_copy, in_advance).
+# Threads and ownership: as in outbox.pxd.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from netchan._core.cursor cimport nc_wr
+from netchan._core.leaf cimport nc_leaf
+from netchan._core.ranges cimport nc_ranges
+from netchan._core.segment cimport nc_seg
+
+ctypedef struct nc_in:
+    nc_leaf lock
+    uint64_t id
+    # shared
+    nc_seg* tail                    # engine; may be detached by the application under lock when drained
+    uint64_t end                    # atomic: offset up to which bytes are in order and readable
+    uint64_t msgs                   # atomic: complete messages in order
+    uint64_t final                  # end of the stream, valid when over says so
+    uint64_t abort_code
+    uint32_t over                   # atomic nc_over; set last
+    uint32_t copying                # under lock: the engine writes into tail now
+    uint32_t starved                # atomic: 1: the sender can send no more until the next POS
+    uint32_t wanted                 # atomic: messages that a waiting caller wants to see here untaken; 0: none
+    uint32_t asked                  # atomic: 1: ASK outstanding, see ask_received, ask_taken
+    uint64_t ask_received
+    uint64_t ask_taken
+    uint64_t pos_at_msgs            # atomic: POS is due when taken reaches this
+    uint64_t pos_at_bytes           # atomic: or when take_off reaches this
+    # application
+    nc_seg* head                    # atomic pointer set once by the engine, then the application's
+    size_t head_pos                 # bytes of head already taken
+    uint64_t take_off               # atomic: offset of the next untaken byte
+    uint64_t taken                  # atomic: messages taken
+    uint64_t discarded              # messages thrown away by stop or abort
+    # engine
+    uint64_t received               # bytes in order, preface included
+    uint64_t started                # messages begun
+    uint64_t granted_msgs           # largest max_msgs said to the sender
+    uint64_t granted_bytes
+    uint64_t told_taken             # taken of the last POS
+    uint64_t told_received
+    uint64_t window                 # bytes granted beyond take_off
+    uint64_t grown                  # bytes of window above STREAM_BYTES_MIN, drawn from the session's budget
+    uint64_t capacity               # messages granted beyond taken; 0: not opened here yet
+    uint64_t body_left              # bytes of the current message still to come
+    uint64_t dropped_bytes          # arrived after stop
+    nc_ranges gaps                  # received out of order beyond `received`
+    nc_seg* ooo                     # their bytes, ascending, disjoint
+    size_t next_cap
+    uint8_t head_len                # bytes of an incomplete message head held in head_buf
+    uint8_t stage                   # 0 head, 1 ext length, 3 ext block and body
+    uint8_t stopped                 # STOP was said
+    uint8_t has_final
+    uint8_t head_ext
+    uint8_t[8] head_buf
+    uint8_t* preface                # owned; the preface as it came, without its length; NULL: none yet
+    uint16_t preface_len            # bytes of the preface
+    uint16_t preface_got            # bytes of it that are here, its length field not counted
+    uint8_t preface_done            # 1: complete
+    uint16_t reason_len
+    uint8_t[256] reason            # REASON_MAX
+
+ctypedef struct nc_msg:
+    nc_seg* seg                     # where the body starts
+    size_t pos
+    uint64_t len                    # bytes of the body
+    uint64_t total                  # bytes to advance: head, ext, body
+    uint64_t number
+    uint8_t deliver                 # 1: the sender waits for `taken`
+
+cdef void in_init(nc_in* s, uint64_t id) noexcept nogil
+# Engine: bytes of DATA at offset; the first ones are the preface, which stays in s.preface (preface_done).
+# NC_OK; NC_ECREDIT, NC_ELIMIT (message or preface too long), NC_ESTATE (final size), NC_EFRAME, NC_ENOMEM,
+# NC_EAGAIN (gap table full: the record must not be acknowledged).
+cdef int in_data(nc_in* s, uint64_t offset, const uint8_t* p, size_t n, int fin, uint64_t max_message) noexcept nogil
+cdef void in_over(nc_in* s, uint32_t over, uint64_t code, const uint8_t* reason, size_t n) noexcept nogil
+# Engine: writes POS when it is due or `force`; 1 written, 0 not due, NC_ESPACE. budget: session bytes left for growth.
+cdef int in_pos(nc_in* s, nc_wr* w, int force, int64_t* budget) noexcept nogil
+cdef int in_pos_due(nc_in* s) noexcept nogil                            # 1: in_pos would write without force
+# Application: the next message, whole. NC_OK; NC_EAGAIN none yet; NC_ECLOSED none and over (see s.over).
+cdef int in_peek(nc_in* s, nc_msg* m) noexcept nogil
+cdef void in_copy(nc_in* s, const nc_msg* m, uint8_t* dst) noexcept nogil
+# Application: the message m is taken. Bits: 1 POS is due now, 2 POS would help soon.
+cdef int in_advance(nc_in* s, const nc_msg* m) noexcept nogil
+cdef uint64_t in_pending(nc_in* s) noexcept nogil                       # complete messages not yet taken
+cdef uint64_t in_discard(nc_in* s) noexcept nogil                       # application: throws all away, returns messages
+cdef void in_free(nc_in* s) noexcept nogil

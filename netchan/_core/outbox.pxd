@@ -1,0 +1,73 @@
+# outbox: the sender's half of a stream: what was accepted and may still have to be sent. Layer: _core, rung e.
+# docs/spec/session.md §2, §4, §6; docs/spec/value.md.
+#
+# 1. The application appends messages (out_append).
+# 2. The engine, under its baton, pulls bytes into records (out_ready, out_read), and moves the positions when POS says
+#    so.
+# Threads: "app" fields are written by application threads one at a time (the GIL, or the caller's own lock); "engine"
+# fields only under the baton; "shared" fields are written under the leaf lock of the struct or are atomics as said.
+# Ownership: segments are owned by the outbox; pinned ones leave through `pins` (segment.pxd).
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from netchan._core.leaf cimport nc_leaf
+from netchan._core.segment cimport nc_seg
+
+ctypedef struct nc_out:
+    nc_leaf lock
+    uint64_t id                     # stream id; fixed
+    # shared, under lock
+    nc_seg* tail                    # where the application appends
+    uint64_t appended               # bytes, preface included
+    uint64_t accepted               # messages
+    uint64_t reserved               # places promised to callers that do not have their value yet
+    uint64_t max_msgs               # credit from POS
+    uint64_t max_bytes
+    uint64_t capacity               # of the channel, which the sender keeps to besides max_msgs; 0: not known yet
+    uint64_t fin_at                 # end of the stream, valid when closing
+    uint32_t closing                # 1: close() was called, FIN follows the last byte
+    uint32_t over                   # nc_over: sends raise
+    size_t next_cap                 # size of the next own segment
+    # engine writes, application reads as atomics
+    uint64_t received               # from POS
+    uint64_t taken                  # from POS, messages
+    # engine
+    nc_seg* head                    # oldest byte still held
+    nc_seg* cur                     # segment that holds offset `sent`; NULL: head
+    uint64_t sent                   # bytes sealed at least once
+    uint64_t sent_msgs              # messages begun in what was sealed; exact when at_boundary
+    uint64_t acked                  # bytes that need no other path
+    uint64_t credit_stalls          # times that data waited for credit
+    uint8_t at_boundary             # 1: offset `sent` is a message boundary and sent_msgs its number
+    uint8_t fin_sent
+    uint8_t fin_acked
+
+cdef void out_init(nc_out* o, uint64_t id) noexcept nogil
+# Raw bytes that are no message (the preface). NC_OK, NC_ENOMEM.
+cdef int out_preface(nc_out* o, const uint8_t* p, size_t n) noexcept nogil
+# One message. pin: NULL, then p is copied; else the object that owns p (the caller took a reference for us; on
+# failure it keeps it). Any thread that holds the GIL. NC_OK accepted; NC_EAGAIN no credit; NC_ECLOSED; NC_ENOMEM.
+cdef int out_append(nc_out* o, const uint8_t* p, size_t n, int deliver, void* pin) noexcept nogil
+# Several messages in one step, each at most COPY_MAX, together too. How many were accepted (> 0), or why none was, as
+# out_append; *total grows by the bytes appended.
+cdef int out_append_run(nc_out* o, const uint8_t** p, const size_t* n, int count, uint64_t* total) noexcept nogil
+# A place for one message whose value is not there yet: NC_OK, or as out_append. Given back right before the append.
+cdef int out_reserve(nc_out* o) noexcept nogil
+cdef void out_unreserve(nc_out* o) noexcept nogil
+cdef int out_has_room(nc_out* o) noexcept nogil                         # 1: out_append would not say NC_EAGAIN
+cdef int out_close(nc_out* o) noexcept nogil                            # NC_OK; NC_ECLOSED: was over already
+cdef void out_end(nc_out* o, uint32_t over) noexcept nogil              # sends raise from now on
+# Engine: bytes that may be sealed now (0: none), *fin = 1 when they reach the end of a closed stream.
+cdef uint64_t out_ready(nc_out* o, int* fin) noexcept nogil
+# Engine: pointer to unsent bytes that lie together (at most n); 0 = none. Borrowed until acked.
+cdef size_t out_span(nc_out* o, const uint8_t** p, size_t n) noexcept nogil
+cdef void out_read(nc_out* o, uint8_t* dst, size_t n) noexcept nogil    # copies n ready bytes and passes them
+cdef void out_pass(nc_out* o, size_t n) noexcept nogil                  # passes n bytes that were read through out_span
+cdef void out_ack(nc_out* o, uint64_t upto, nc_seg** pins) noexcept nogil
+# Engine: credit and positions from POS. 1: something moved; 0: nothing new; NC_EFRAME: beyond what was sent.
+cdef int out_pos(nc_out* o, uint64_t received, uint64_t taken, uint64_t max_msgs, uint64_t max_bytes,
+                 nc_seg** pins) noexcept nogil
+# Engine: the channel's capacity has become known: what was not accepted yet keeps to it (session.md §4).
+cdef void out_narrow(nc_out* o, uint64_t capacity) noexcept nogil
+cdef uint64_t out_limit(nc_out* o) noexcept nogil                       # messages that may be accepted by now
+cdef void out_free(nc_out* o, nc_seg** pins) noexcept nogil
