@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from netchan._engine.bridge import Session, StreamEnd
+from netchan._engine.end_handle import StreamEnd
+from netchan._engine.session_handle import Session
 from netchan.channel.base import ChannelStats, Handles
 from netchan.channel.codec import ID_BYTES, Codec, codec_by_id, codec_for
 from netchan.errors import (

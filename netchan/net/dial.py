@@ -34,7 +34,8 @@ from netchan.net.wait import WaitQueue
 from netchan.net.worker import Timer, Worker, worker
 
 if TYPE_CHECKING:
-    from netchan._engine.bridge import Engine, Session
+    from netchan._engine.bridge import Engine
+    from netchan._engine.session_handle import Session
 
 STAGGER_NS: Final = 250_000_000
 """The next place is tried this long after the one before (RFC 8305 section 8 recommends 250 ms)."""

@@ -39,7 +39,8 @@ from netchan.net.trust import Policy
 from netchan.net.worker import READ, Worker, worker
 
 if TYPE_CHECKING:
-    from netchan._engine.bridge import Engine, Session
+    from netchan._engine.bridge import Engine
+    from netchan._engine.session_handle import Session
 
 ACCEPT_BATCH: Final = 16
 """Connections taken per look at a socket, so that one busy socket does not keep the others waiting."""

@@ -31,7 +31,8 @@ from netchan.net.secret import wipe
 from netchan.net.worker import forks, serve_first, stop_worker, worker
 
 if TYPE_CHECKING:
-    from netchan._engine.bridge import Engine, Session
+    from netchan._engine.bridge import Engine
+    from netchan._engine.session_handle import Session
 
 CLOSE_CLEAN, CLOSE_EXCEPTION = 0, 1
 """Codes of SESSION_CLOSE that this side says."""
@@ -229,8 +230,11 @@ def _numbers(params: TransportParams) -> dict[str, int]:
 
 def attach(engine: Engine, fd: int, carrier: str, event: Established, config: Config) -> Session:
     """Start the session of a finished handshake; takes the descriptor over and wipes the root, also on failure."""
+    from netchan._engine import session_handle
+
     try:
-        session = engine.attach(
+        session = session_handle.attach(
+            engine,
             fd,
             carrier=CARRIER_NUMBERS[carrier],
             initiator=event.initiator,

@@ -17,7 +17,7 @@ from netchan.net.noise import HandshakeState, NoiseError
 from netchan.net.secret import SecureBytes, hkdf_expand, hkdf_extract, wipe
 
 if TYPE_CHECKING:
-    from netchan._engine.bridge import Session
+    from netchan._engine.session_handle import Session
 
 PATTERN: Final = "Noise_NNpsk0_25519_ChaChaPoly_SHA256"
 LABEL: Final = b"ratchet"

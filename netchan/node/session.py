@@ -36,7 +36,8 @@ from netchan.net.wait import Waiter, WaitQueue, leaf_lock
 from netchan.net.worker import Worker, forks, worker
 
 if TYPE_CHECKING:
-    from netchan._engine.bridge import Engine, Session
+    from netchan._engine.bridge import Engine
+    from netchan._engine.session_handle import Session
     from netchan.channel.remote import RemoteEndpoint
 
 RESERVED: Final = "netchan."

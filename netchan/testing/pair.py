@@ -11,7 +11,8 @@ import socket
 from dataclasses import dataclass
 from typing import Any, Final
 
-from netchan._engine.bridge import Engine, Session
+from netchan._engine.bridge import Engine
+from netchan._engine.session_handle import Session, attach
 from netchan.channel.remote import RemoteEndpoint, open_endpoint
 
 UNIX: Final = 2
@@ -71,7 +72,8 @@ def joined(
     drivers = engines or (Engine("caller"), Engine("caller"))
     for initiator, end, engine in zip((True, False), ends, drivers, strict=True):
         end.setblocking(False)
-        session = engine.attach(
+        session = attach(
+            engine,
             end.detach(),
             carrier=UNIX,
             initiator=initiator,

@@ -1,0 +1,44 @@
+# end_handle: one end of a channel over a session. Layer: _engine.
+#
+# Threads: holders of the GIL. Ownership: the end is shared with the session (nc_end.refs).
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from netchan._core.inbox cimport nc_msg
+from netchan._core.state cimport nc_end
+from netchan._engine.bridge cimport Engine, Listed
+from netchan._engine.engine cimport nc_engine
+from netchan._engine.session_handle cimport Session
+
+cdef class Items:
+    cdef object source
+    cdef Py_ssize_t at
+
+cdef class StreamEnd(Listed):
+    cdef nc_end* e
+    cdef nc_engine* g                   # for the finaliser, which may find the objects gone
+    cdef Engine engine
+    cdef readonly Session session
+    cdef public object tx_waiters
+    cdef public object rx_waiters
+    cdef public object ack_waiters
+    cdef public object decode
+    cdef public object encode
+    cdef public Py_ssize_t plain_max
+    cdef list marks
+    cdef object failure
+    cdef object __weakref__
+    cdef int discard_aborted(self) except -1
+    cdef int mark(self, uint64_t n) except -1
+    cdef int request(self, uint32_t bits) except -1
+    cdef int64_t append(self, value, int flags) except -2
+    cdef int append_run(self, Items items, Py_ssize_t limit) except -1
+    cdef bint received_now(self, uint64_t position)
+    cdef note_mark(self)
+    cdef int head(self, nc_msg* m) noexcept
+    cdef bytes take(self, nc_msg* m, int* due)
+    cdef int took(self, int due) except -1
+    cdef raise_failure(self)
+    cdef bint recv_state(self)
+    cpdef uint64_t pending(self)
+    cdef wake(self, queue)

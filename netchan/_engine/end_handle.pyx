@@ -1,0 +1,702 @@
+"""One end of a channel over a session: the compiled half of an Endpoint.
+
+Layer: _engine; threads as in bridge.pyx. A StreamEnd keeps the promises of channel.base.Endpoint; codecs, wait queues
+and errors are given to it by the layer above (channel/remote.py).
+Spec: docs/spec/value.md, docs/spec/session.md §4, §6.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from netchan._core cimport defs
+from netchan._core.ends cimport end_mark, end_open, end_release
+from netchan._core.frame cimport message_head
+from netchan._core.inbox cimport in_advance, in_copy, in_discard, in_over, in_peek, in_pending, nc_in, nc_msg
+from netchan._core.leaf cimport (
+    fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_seq_u32, load_seq_u64,
+    store_rel_u32,
+)
+from netchan._core.outbox cimport (
+    out_append, out_append_run, out_close, out_end, out_has_room, out_reserve, out_unreserve,
+)
+from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_NOT, OVER_STOPPED
+from netchan._core.segment cimport nc_seg, COPY_MAX
+from netchan._core.state cimport (
+    EV_ACK, EV_RECV, EV_SEND, EV_STATE, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, nc_end,
+)
+from netchan._engine.bridge cimport Listed, check_fork, drop_pins
+from netchan._engine.engine cimport (
+    PINS_SOFT, engine_appended, engine_dirty, engine_poke, engine_returned, engine_try_flush, fork_count, nc_engine,
+    nc_slot,
+)
+from netchan._engine.session_handle cimport Session
+
+from netchan.errors import ConfigError
+from netchan.markers import EMPTY
+
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident() noexcept nogil
+
+cdef enum:
+    RUN_MAX = 64                    # values that one step under a leaf lock accepts
+    PIN_MIN = 32768                 # immutable bytes from this size on are not copied but held until acknowledged
+
+cdef object EMPTY_ = EMPTY
+cdef uint64_t FLUSH_NOW = 1 << 20    # more than any threshold: leaves at once
+
+
+@cython.final
+cdef class Items:
+    """The items of a list or tuple in order, like its own iterator; ``try_send_many`` takes several in one step."""
+
+    def __init__(self, source):
+        if type(source) is not list and type(source) is not tuple:
+            raise TypeError("Items are of a list or a tuple")
+        self.source = source
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.at >= len(self.source):
+            raise StopIteration
+        self.at += 1
+        return self.source[self.at - 1]
+
+
+cdef class StreamEnd(Listed):
+    """One end of a channel over a session: the compiled half of an Endpoint.
+
+    Attributes:
+        tx_waiters, rx_waiters, ack_waiters: wait queues (``wake(n)``, ``wake_all()``), given by ``configure``.
+        decode: called with the bytes of a value, or None for bytes channels.
+        encode: called with a value, gives what ``try_send`` takes; raises if it does not fit.
+        plain_max: ``bytes`` objects up to this length need no ``encode``; -1: all need it.
+    """
+
+    def __init__(self, Session session, bytes name, uint64_t codec, bytes schema, capacity):
+        cdef nc_slot* t = session.t
+        cdef uint64_t figure = 0 if capacity is None else <uint64_t>capacity + 1
+        check_fork(t.engine)
+        self.plain_max = -1
+        if len(schema) != 16:
+            raise ValueError("schema hash must be 16 bytes")
+        self.session = session
+        self.engine = session.engine
+        self.g = t.engine
+        self.marks = []
+        self.e = end_open(
+            &t.session, <const uint8_t*><char*>name, len(name), codec, <const uint8_t*><char*>schema, figure
+        )
+        if self.e is NULL:
+            raise ConfigError(
+                f"channel name {name!r} is not 1-255 bytes of UTF-8 without control characters, or memory is used up"
+            )
+        self.e.user = <void*>self
+        self.mark(0)
+
+    def __dealloc__(self):
+        cdef nc_seg* pins = NULL
+        if self.e is NULL:
+            return
+        if self.g.fork_count != fork_count():
+            return
+        self.e.user = NULL
+        end_release(self.e, &pins)
+        drop_pins(pins)
+
+    # --- the engine's side -----------------------------------------------------------------------------------------
+
+    cdef on_ready(self, uint32_t bits):
+        fetch_and_u32(&self.e.waiting, ~bits)
+        if bits & EV_STATE:
+            self.discard_aborted()
+        # First come first served: only the head is woken, and who leaves the queue wakes the next one.
+        if bits & EV_RECV and self.rx_waiters is not None:
+            self.rx_waiters.wake_all() if self.recv_state() else self.rx_waiters.nudge()
+        if bits & EV_SEND and self.tx_waiters is not None:
+            self.tx_waiters.wake_all() if self.send_over else self.tx_waiters.nudge()
+        if bits & EV_ACK and self.ack_waiters is not None:
+            self.ack_waiters.wake_all()
+
+    cdef int discard_aborted(self) except -1:
+        """What nobody may take any more is counted, and its memory goes."""
+        if load_acq_u32(&self.e.paired) and load_acq_u32(&self.e.in_.over) == OVER_ABORT:
+            in_discard(self.e.in_)
+        return 0
+
+    cdef int mark(self, uint64_t n) except -1:
+        """What was changed is to be sent: n bytes, by the flush rule."""
+        cdef nc_end* e = self.e
+        cdef nc_slot* t = self.session.t
+        cdef nc_engine* g = t.engine
+        cdef int rc
+        cdef unsigned long loop = self.engine.loop_thread
+        if load_seq_u32(&e.dirty) == 0 or load_seq_u32(&t.session.dirty_any) == 0:
+            if end_mark(e):
+                engine_dirty(g, t)
+        rc = engine_appended(g, n + 8, loop != 0 and loop == PyThread_get_thread_ident())
+        if rc == 1:
+            store_rel_u32(&g.returning, 1)
+            with nogil:
+                engine_try_flush(g)
+            engine_returned(g)
+            if load_acq_u32(&g.app_any):
+                engine_poke(g)
+        elif rc == 2:
+            self.engine.schedule(self.engine.flush_later)
+        if g.n_pins_bytes > PINS_SOFT:
+            self.engine.release_pins()
+        return 0
+
+    cdef int request(self, uint32_t bits) except -1:
+        fetch_or_u32(&self.e.requests, bits)
+        return self.mark(FLUSH_NOW)
+
+    # --- sending ---------------------------------------------------------------------------------------------------
+
+    cdef int64_t append(self, value, int flags) except -2:
+        """Position of the accepted value, 0 without room, -1: the direction is over."""
+        cdef nc_end* e = self.e
+        cdef Py_buffer view
+        cdef const uint8_t* p
+        cdef size_t n
+        cdef void* pin = NULL
+        cdef int rc
+        cdef uint64_t position
+        if PyBytes_CheckExact(value):
+            p = <const uint8_t*>PyBytes_AS_STRING(value)
+            n = <size_t>PyBytes_GET_SIZE(value)
+            if n >= PIN_MIN:
+                pin = <void*>value
+                Py_INCREF(value)
+            if flags:
+                out_unreserve(&e.out)
+            rc = out_append(&e.out, p, n, 0, pin)
+            if rc < 0 and pin is not NULL:
+                Py_DECREF(value)
+        else:
+            PyObject_GetBuffer(value, &view, PyBUF_SIMPLE)
+            n = <size_t>view.len
+            if flags:
+                out_unreserve(&e.out)
+            rc = out_append(&e.out, <const uint8_t*>view.buf, n, 0, NULL)
+            PyBuffer_Release(&view)
+        if rc == defs.NC_OK:
+            position = e.out.accepted
+            self.mark(n)
+            return <int64_t>position
+        if rc == defs.NC_EAGAIN:
+            return 0
+        if rc == defs.NC_ECLOSED:
+            return -1
+        raise MemoryError("netchan: no memory for the value")
+
+    cdef int append_run(self, Items items, Py_ssize_t limit) except -1:
+        """How many of the next items were accepted in one step; 0: let them be tried one by one, which says why."""
+        cdef const uint8_t* p[RUN_MAX]
+        cdef size_t[RUN_MAX] n
+        cdef uint64_t total = 0
+        cdef size_t together = 0
+        cdef int count = 0
+        cdef int rc
+        cdef object value
+        cdef Py_ssize_t have = len(items.source)
+        # From here to the append no Python code runs: the sequence holds the values, and the GIL holds the sequence.
+        while count < RUN_MAX and count < limit and items.at + count < have:
+            if type(items.source) is list:
+                value = (<list>items.source)[items.at + count]
+            else:
+                value = (<tuple>items.source)[items.at + count]
+            if not PyBytes_CheckExact(value) or PyBytes_GET_SIZE(value) > self.plain_max:
+                break
+            together += <size_t>PyBytes_GET_SIZE(value) + 8
+            if together > COPY_MAX:
+                break
+            p[count] = <const uint8_t*>PyBytes_AS_STRING(value)
+            n[count] = <size_t>PyBytes_GET_SIZE(value)
+            count += 1
+        if count < 2:
+            return 0
+        rc = out_append_run(&self.e.out, p, n, count, &total)
+        if rc <= 0:
+            return 0
+        items.at += rc
+        self.mark(total)
+        return rc
+
+    def prepare_value(self, value):
+        """What ``try_send`` takes for this value."""
+        if PyBytes_CheckExact(value) and PyBytes_GET_SIZE(value) <= self.plain_max:
+            return value
+        return self.encode(value)
+
+    def try_send(self, prepared):
+        """Position of the accepted value, from 1; 0: no room now. Raises what ended the direction."""
+        cdef int64_t position
+        if self.g.fork_count != fork_count():
+            check_fork(self.g)
+        position = self.append(prepared, 0)
+        if position > 0:
+            return position
+        if position == 0:
+            # Said before the second look, so that room that comes now is told.
+            fetch_or_u32(&self.e.waiting, EV_SEND)
+            position = self.append(prepared, 0)
+            if position >= 0:
+                return position
+        raise self.send_error()
+
+    def iterate(self, values):
+        """``iter(values)``, or what ``try_send_many`` is faster with."""
+        return Items(values) if type(values) is list or type(values) is tuple else iter(values)
+
+    def try_send_many(self, values, Py_ssize_t limit):
+        """(accepted now, iterator exhausted?); an item is taken from the iterator only when there is room for it."""
+        cdef nc_end* e = self.e
+        cdef Py_ssize_t done = 0
+        cdef int rc
+        cdef object encode = self.encode
+        cdef object value
+        check_fork(self.g)
+        while done < limit:
+            if type(values) is Items and self.plain_max >= 0:
+                rc = self.append_run(<Items>values, limit - done)
+                if rc > 0:
+                    done += rc
+                    continue
+            rc = out_reserve(&e.out)
+            if rc == defs.NC_EAGAIN:
+                fetch_or_u32(&e.waiting, EV_SEND)
+                rc = out_reserve(&e.out)
+                if rc == defs.NC_EAGAIN:
+                    return done, False
+            if rc == defs.NC_ECLOSED:
+                if done:
+                    return done, False
+                raise self.send_error()
+            try:
+                value = next(values)
+                if not PyBytes_CheckExact(value) or PyBytes_GET_SIZE(value) > self.plain_max:
+                    value = encode(value)
+            except StopIteration:
+                out_unreserve(&e.out)
+                return done, True
+            except BaseException:
+                out_unreserve(&e.out)
+                raise
+            if self.append(value, 1) <= 0:
+                if done:
+                    return done, False
+                raise self.send_error()
+            done += 1
+        return done, False
+
+    def can_send(self):
+        """True when ``try_send`` would accept or raise now."""
+        if out_has_room(&self.e.out):
+            return True
+        fetch_or_u32(&self.e.waiting, EV_SEND)
+        return bool(out_has_room(&self.e.out))
+
+    @property
+    def send_over(self):
+        """True when ``try_send`` would raise."""
+        return self.e.out.over != 0 or self.e.out.closing != 0
+
+    def sent(self):
+        """Values accepted so far."""
+        return self.e.out.accepted
+
+    def reached(self, str level, uint64_t position):
+        """True when the first ``position`` values were received, or taken, over there."""
+        cdef nc_end* e = self.e
+        cdef uint64_t received
+        if self.g.fork_count != fork_count():
+            check_fork(self.g)
+        if position == 0 or load_seq_u64(&e.out.taken) >= position:
+            return True
+        if level == "received":
+            received = load_seq_u64(&e.out.received)
+            self.note_mark()
+            while self.marks and received >= self.marks[0][1]:
+                if self.marks[0][0] >= position:
+                    return True
+                if len(self.marks) > 1 and self.marks[1][1] <= received:
+                    self.marks.pop(0)
+                else:
+                    break
+        fetch_or_u32(&e.waiting, EV_ACK)
+        if load_seq_u64(&e.out.taken) >= position:
+            return True
+        if level == "received" and self.received_now(position):
+            return True
+        if e.out.over > OVER_FIN:
+            raise self.send_error()
+        return False
+
+    cdef bint received_now(self, uint64_t position):
+        cdef uint64_t received = load_seq_u64(&self.e.out.received)
+        for count, offset in self.marks:
+            if count >= position:
+                return received >= offset
+        return False
+
+    cdef note_mark(self):
+        """Remembers which offset stands behind the values accepted so far."""
+        cdef uint64_t count, offset
+        leaf_lock(&self.e.out.lock)
+        count = self.e.out.accepted
+        offset = self.e.out.appended
+        leaf_unlock(&self.e.out.lock)
+        if not self.marks or self.marks[len(self.marks) - 1][0] != count:
+            if len(self.marks) >= 64:
+                self.marks.pop()
+            self.marks.append((count, offset))
+
+    def ask(self, str level):
+        """Ask the other side to report this level for what was accepted so far as soon as it is reached."""
+        cdef nc_end* e = self.e
+        self.note_mark()
+        if e.out.appended > e.ask_received:
+            e.ask_received = e.out.appended
+        if level == "taken" and e.out.accepted > e.ask_taken:
+            e.ask_taken = e.out.accepted
+        self.request(REQ_ASK)
+
+    def close_send(self):
+        """End the sending direction behind its values. Idempotent."""
+        check_fork(self.g)
+        if out_close(&self.e.out) == defs.NC_OK:
+            self.mark(FLUSH_NOW)
+            self.wake(self.tx_waiters)
+
+    def end_after(self, uint64_t code):
+        """End the sending direction behind its values, but not cleanly: the other side gets ChannelAborted(code)."""
+        if self.e.out.over or self.e.out.closing:
+            return
+        self.e.end_code = code
+        out_end(&self.e.out, OVER_ABORT_AFTER)
+        self.request(REQ_END_AFTER)
+        self.wake(self.tx_waiters)
+
+    # --- receiving ---------------------------------------------------------------------------------------------------
+
+    cdef int head(self, nc_msg* m) noexcept:
+        """NC_OK: *m is the message at the head; NC_EAGAIN, NC_ECLOSED as in_peek."""
+        cdef nc_end* e = self.e
+        if load_acq_u32(&e.paired) == 0:
+            if load_acq_u32(&e.over) == OVER_NOT:
+                return defs.NC_EAGAIN
+            return defs.NC_ECLOSED if load_acq_u32(&e.paired) == 0 else in_peek(e.in_, m)
+        return in_peek(e.in_, m)
+
+    cdef bytes take(self, nc_msg* m, int* due):
+        """The bytes of the head message m, taken; None if somebody else took it while memory was made."""
+        cdef nc_in* i = self.e.in_
+        cdef bytes data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>m.len)
+        if i.taken != m.number or load_acq_u32(&i.over) in (OVER_ABORT, OVER_STOPPED):
+            return None
+        in_copy(i, m, <uint8_t*>PyBytes_AS_STRING(data))
+        due[0] |= in_advance(i, m)
+        return data
+
+    cdef int took(self, int due) except -1:
+        """Positions moved: tell the sender when that is due."""
+        if due:
+            fetch_or_u32(&self.e.requests, REQ_POS)
+            self.mark(1024)
+        return 0
+
+    def try_recv(self):
+        """The value at the head, taken, or ``EMPTY``. Raises what ended the direction when nothing is left."""
+        cdef nc_msg m
+        cdef int rc
+        cdef int due = 0
+        cdef bytes data
+        if self.g.fork_count != fork_count():
+            check_fork(self.g)
+        if self.failure is not None:
+            self.raise_failure()
+        while True:
+            rc = self.head(&m)
+            if rc == defs.NC_EAGAIN:
+                if self.e.waiting & EV_RECV:
+                    return EMPTY_
+                fetch_or_u32(&self.e.waiting, EV_RECV)
+                continue                        # once more, so that what comes now is told
+            if rc != defs.NC_OK:
+                raise self.recv_error()
+            data = self.take(&m, &due)
+            if data is None:
+                continue
+            self.took(due)
+            if self.decode is None:
+                return data
+            return self.decode(data)
+
+    def try_recv_many(self, Py_ssize_t limit):
+        """Up to ``limit`` values; [] = none now."""
+        cdef nc_msg m
+        cdef list out = []
+        cdef int rc
+        cdef int due = 0
+        cdef bytes data
+        cdef object decode = self.decode
+        check_fork(self.g)
+        if self.failure is not None:
+            self.raise_failure()
+        while len(out) < limit:
+            rc = self.head(&m)
+            if rc == defs.NC_EAGAIN:
+                if out or self.e.waiting & EV_RECV:
+                    break
+                fetch_or_u32(&self.e.waiting, EV_RECV)
+                continue
+            if rc != defs.NC_OK:
+                if out:
+                    break
+                raise self.recv_error()
+            data = self.take(&m, &due)
+            if data is None:
+                continue
+            if decode is None:
+                out.append(data)
+            else:
+                try:
+                    out.append(decode(data))
+                except Exception as bad:
+                    if not out:
+                        self.took(due)
+                        raise
+                    # What was taken before is given now, the error at the next call.
+                    self.failure = bad
+                    break
+        self.took(due)
+        return out
+
+    def try_recv_into(self, buffer):
+        """Bytes copied into the writable buffer, ``EMPTY``, or -n: the value needs n bytes and stays at the head."""
+        cdef nc_msg m
+        cdef Py_buffer view
+        cdef int rc
+        check_fork(self.g)
+        while True:
+            rc = self.head(&m)
+            if rc == defs.NC_EAGAIN:
+                if self.e.waiting & EV_RECV:
+                    return EMPTY_
+                fetch_or_u32(&self.e.waiting, EV_RECV)
+                continue
+            if rc != defs.NC_OK:
+                raise self.recv_error()
+            PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+            if <uint64_t>view.len < m.len:
+                PyBuffer_Release(&view)
+                return -<int64_t>m.len
+            if self.e.in_.taken != m.number:
+                PyBuffer_Release(&view)
+                continue
+            in_copy(self.e.in_, &m, <uint8_t*>view.buf)
+            rc = in_advance(self.e.in_, &m)
+            PyBuffer_Release(&view)
+            self.took(rc)
+            return m.len
+
+    cdef raise_failure(self):
+        failure = self.failure
+        self.failure = None
+        raise failure
+
+    def can_recv(self):
+        """True when ``try_recv`` would give a value or raise now."""
+        cdef nc_msg m
+        if self.head(&m) != defs.NC_EAGAIN:
+            return True
+        fetch_or_u32(&self.e.waiting, EV_RECV)
+        return self.head(&m) != defs.NC_EAGAIN
+
+    cdef bint recv_state(self):
+        """True when the direction is over, values left or not."""
+        if load_acq_u32(&self.e.paired):
+            return load_acq_u32(&self.e.in_.over) != OVER_NOT
+        return load_acq_u32(&self.e.over) != OVER_NOT
+
+    @property
+    def recv_over(self):
+        """True when ``try_recv`` would raise."""
+        cdef nc_msg m
+        return self.head(&m) == defs.NC_ECLOSED
+
+    cpdef uint64_t pending(self):
+        """Values here, not yet taken."""
+        return in_pending(self.e.in_) if load_acq_u32(&self.e.paired) else 0
+
+    def has(self, uint64_t n):
+        """True when n values are here, not yet taken; if not, ``rx_waiters`` are woken when more have come."""
+        if self.pending() >= n:
+            return True
+        fetch_or_u32(&self.e.waiting, EV_RECV)
+        if load_acq_u32(&self.e.paired) and self.e.in_.wanted < n:
+            store_rel_u32(&self.e.in_.wanted, <uint32_t>n)
+            self.request(REQ_POS)
+        return self.pending() >= n
+
+    def unwant(self, uint32_t n):
+        """Nobody waits for n values any more; others that wait say so again."""
+        if load_acq_u32(&self.e.paired):
+            store_rel_u32(&self.e.in_.wanted, 0)
+            self.wake(self.rx_waiters)
+
+    def stop_recv(self):
+        """Take no more: what is here is discarded and counted. Idempotent."""
+        cdef nc_end* e = self.e
+        check_fork(self.g)
+        if load_acq_u32(&e.paired):
+            in_over(e.in_, OVER_STOPPED, 0, NULL, 0)
+            in_discard(e.in_)
+        else:
+            store_rel_u32(&e.over, OVER_STOPPED)
+        self.request(REQ_STOP)
+        self.wake(self.rx_waiters)
+
+    def abort_both(self, uint64_t code, bytes reason):
+        """End both directions at once; queued values are discarded. The first call counts."""
+        cdef nc_end* e = self.e
+        check_fork(self.g)
+        if e.over_by_us or e.over_code or e.out.over == OVER_ABORT:
+            return
+        e.over_by_us = 1
+        e.over_code = code
+        e.abort_code = code
+        e.reason_len = <uint16_t>min(len(reason), <int>defs.REASON_MAX)
+        memcpy(e.reason, <const uint8_t*><char*>reason, e.reason_len)
+        out_end(&e.out, OVER_ABORT)
+        if load_acq_u32(&e.paired):
+            in_over(e.in_, OVER_ABORT, code, e.reason, e.reason_len)
+            in_discard(e.in_)
+        else:
+            store_rel_u32(&e.over, OVER_ABORT)
+        self.request(REQ_ABORT)
+        self.wake(self.tx_waiters)
+        self.wake(self.rx_waiters)
+        self.wake(self.ack_waiters)
+
+    cdef wake(self, queue):
+        if queue is not None:
+            queue.wake_all()
+
+    # --- for the layer above ------------------------------------------------------------------------------------------
+
+    def send_error(self):
+        """The exception that a send raises now; overridden by the layer above."""
+        return RuntimeError("direction is over")
+
+    def recv_error(self):
+        """The exception that a receive raises now; overridden by the layer above."""
+        return RuntimeError("direction is over")
+
+    @property
+    def state(self):
+        """(why sends are over, why receives are over, code, by us?, reason): the numbers of ``Over``."""
+        cdef nc_end* e = self.e
+        cdef uint32_t rx = load_acq_u32(&e.in_.over) if load_acq_u32(&e.paired) else load_acq_u32(&e.over)
+        cdef uint64_t code = e.over_code
+        cdef bytes reason = b""
+        if load_acq_u32(&e.paired):
+            reason = PyBytes_FromStringAndSize(<char*>e.in_.reason, e.in_.reason_len)
+            if code == 0:
+                code = e.in_.abort_code
+        if not reason and e.reason_len:
+            reason = PyBytes_FromStringAndSize(<char*>e.reason, e.reason_len)
+        return e.out.over, rx, bool(e.out.closing), code, bool(e.over_by_us), reason
+
+    @property
+    def paired(self):
+        """True once both sides have opened the channel."""
+        return load_acq_u32(&self.e.paired) != 0
+
+    @property
+    def capacity(self):
+        """Settled capacity, our own figure before, None while nobody has said."""
+        if load_acq_u32(&self.e.paired):
+            return self.e.capacity
+        return self.e.capacity_wanted - 1 if self.e.capacity_wanted else None
+
+    @property
+    def peer_codec(self):
+        """(codec id, schema hash) of the other side, None before it has opened."""
+        if not load_acq_u32(&self.e.paired):
+            return None
+        return self.e.peer_codec, PyBytes_FromStringAndSize(<char*>self.e.peer_schema, 16)
+
+    def counts(self):
+        """sent, received, taken, discarded, pending, credit_stalls."""
+        cdef nc_end* e = self.e
+        if not load_acq_u32(&e.paired):
+            return e.out.accepted, 0, 0, 0, 0, e.out.credit_stalls
+        self.discard_aborted()                  # the engine may not have had a chance to tell of it
+        return (e.out.accepted, load_acq_u64(&e.in_.msgs), e.in_.taken - e.in_.discarded, e.in_.discarded,
+                self.pending(), e.out.credit_stalls)
+
+    def positions(self):
+        """Where both directions stand, for diagnosis: offsets in bytes, counts of messages (session.md §4)."""
+        cdef nc_end* e = self.e
+        cdef dict d = {
+            "appended": e.out.appended, "sent": e.out.sent, "acked": e.out.acked, "max_msgs": e.out.max_msgs,
+            "max_bytes": e.out.max_bytes, "their_taken": load_seq_u64(&e.out.taken),
+        }
+        if load_acq_u32(&e.paired):
+            d |= {
+                "received": e.in_.received, "take_off": e.in_.take_off, "window": e.in_.window,
+                "granted_msgs": e.in_.granted_msgs, "granted_bytes": e.in_.granted_bytes,
+            }
+        return d
+
+    def unsettled(self):
+        """After the session is over: what this side sent and does not know to be taken.
+
+        Returns:
+            list of (number from 0, bytes or None if no longer held, sealed at least once?), ascending.
+        """
+        cdef nc_end* e = self.e
+        cdef nc_seg* s
+        cdef uint64_t first, number, at, body, sent
+        cdef int ext, used
+        cdef list out = []
+        cdef bytearray held = bytearray()
+        cdef uint64_t begin = 0
+        cdef const uint8_t* p
+        cdef size_t left
+        first = load_seq_u64(&e.out.taken)
+        sent = e.out.sent
+        number = e.out.accepted
+        s = e.out.head
+        while s is not NULL and s.first_off == ~<uint64_t>0:
+            s = s.next
+        if s is not NULL:
+            number = s.first_num
+            begin = s.first_off
+            held += (<const char*>s.data + (s.first_off - s.start))[:s.len - (s.first_off - s.start)]
+            s = s.next
+            while s is not NULL:
+                held += (<const char*>s.data)[:s.len]
+                s = s.next
+        for at in range(first, number):
+            out.append((at, None, True))
+        at = 0
+        while at < <uint64_t>len(held):
+            p = <const uint8_t*><char*>held + at
+            left = len(held) - <size_t>at
+            used = message_head(p, left, &body, &ext)
+            if used < 0 or ext or at + used + body > <uint64_t>len(held):
+                break
+            if number >= first:
+                out.append((number, bytes(held[at + used:at + used + body]), begin + at < sent))
+            number += 1
+            at += <uint64_t>used + body
+        return out

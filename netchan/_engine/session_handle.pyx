@@ -1,0 +1,382 @@
+"""Sessions as Python holds them: how one is made of a socket and a finished handshake, its ends, keys and counters.
+
+Layer: _engine; threads as in bridge.pyx. Channels of a session are end_handle's.
+Spec: docs/spec/session.md §1, §7; docs/spec/keys.md.
+"""
+
+import os
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+
+from netchan._core cimport defs
+from netchan._core.ctxcache cimport cache_grow, cache_wants_grow
+from netchan._core.ends cimport session_close
+from netchan._core.inbound cimport session_recv
+from netchan._core.keys cimport (
+    keys_export, keys_may_update, keys_new, keys_path_add, keys_take_warning, nc_keys_warning,
+)
+from netchan._core.leaf cimport leaf_lock, leaf_unlock, load_acq_u32, store_seq_u32, xchg_u32
+from netchan._core.ratchet cimport session_ratchet_secret, session_ratchet_send
+from netchan._core.session cimport session_init
+from netchan._core.state cimport nc_params, nc_session
+from netchan._engine cimport sys
+from netchan._engine.bridge cimport Engine, Listed, check_fork
+from netchan._engine.carrier cimport carrier_setup
+from netchan._engine.engine cimport (
+    baton_give, baton_take, engine_add, engine_collect, engine_dirty, engine_poke, fork_count, nc_engine,
+    nc_offer_event, nc_slot, slot_free,
+)
+
+
+cdef void wipe(uint8_t* p, size_t n) noexcept:
+    cdef volatile uint8_t* q = p
+    cdef size_t i
+    for i in range(n):
+        q[i] = 0
+
+
+cdef int fill_params(nc_params* p, d) except -1:
+    p.max_record = d["max_record"]
+    p.ack_delay_ns = <uint64_t>(d["ack_delay"]) * 1000
+    p.ack_interval = d["ack_interval"]
+    p.initial_msgs = d["initial_msgs"]
+    p.initial_bytes = d["initial_bytes"]
+    p.max_streams = d["max_streams"]
+    p.max_message = d["max_message"]
+    p.max_channels = 1
+    p.session_bytes = 0
+    p.heartbeat_ns = 0
+    p.dead_ns = 0
+    return 0
+
+
+def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding, int cipher, mine, peer, bytes early,
+           int max_channels, int64_t session_bytes, double heartbeat, double dead=10.0):
+    """Make a session of a connected, non-blocking socket whose handshake has ended.
+
+    Args:
+        engine: drives it, for life.
+        fd: the descriptor; owned by the engine from now on, also when this raises.
+        carrier: 1 TCP, 2 Unix.
+        initiator: True on the side that dialled.
+        root: 32 bytes (handshake.md §4); borrowed, the caller wipes it.
+        binding: 32 bytes, the handshake hash.
+        cipher: 1 AES-256-GCM, 2 ChaCha20-Poly1305.
+        mine, peer: transport parameters by name.
+        early: bytes of the stream behind the handshake.
+        max_channels, session_bytes (bytes), heartbeat and dead (s): our own limits.
+
+    Raises:
+        ConfigError, MemoryError, ForkError, OSError.
+    """
+    cdef nc_engine* g = engine.g
+    cdef nc_slot* t = NULL
+    cdef nc_params m, q
+    cdef Py_buffer view
+    cdef uint8_t[32] secret
+    cdef bytearray rest = bytearray(early)
+    cdef uint8_t* rest_p
+    cdef size_t rest_n = len(rest)
+    cdef uint64_t seed = int.from_bytes(os.urandom(8), "little")
+    cdef int role = 0 if initiator else 1
+    cdef int rc
+    cdef const uint8_t* bind_p = <const uint8_t*><char*>binding
+    cdef Session session
+    try:
+        check_fork(g)
+        if len(binding) != 32:
+            raise ValueError("binding must be 32 bytes")
+        engine.prepare_cipher(cipher)
+        fill_params(&m, mine)
+        fill_params(&q, peer)
+        m.max_channels = max_channels
+        m.session_bytes = session_bytes
+        m.heartbeat_ns = <int64_t>(heartbeat * 1e9)
+        m.dead_ns = <int64_t>(dead * 1e9)
+        t = <nc_slot*>calloc(1, sizeof(nc_slot))
+        if t is NULL:
+            raise MemoryError("netchan session")
+        session = Session.__new__(Session)
+    except BaseException:
+        sys.close(fd)
+        raise
+    PyObject_GetBuffer(root, &view, PyBUF_SIMPLE)
+    if view.len != 32:
+        PyBuffer_Release(&view)
+        sys.close(fd)
+        free(t)
+        raise ValueError("root must be 32 bytes")
+    memcpy(secret, view.buf, 32)
+    PyBuffer_Release(&view)
+    t.fd = fd
+    session.t = t
+    session.engine = engine
+    t.session.user = <void*>session
+    rest_p = <uint8_t*><char*>rest
+    with nogil:
+        carrier_setup(fd, carrier)
+        baton_take(g)
+        if cache_wants_grow(g.caches[cipher]):
+            cache_grow(g.caches[cipher])
+        t.session.sealer.cache = g.caches[cipher]
+        t.session.sealer.keys = keys_new(g.stores[cipher], secret, role, NULL)
+        rc = defs.NC_ENOMEM
+        if t.session.sealer.keys is not NULL:
+            t.session.sealer.path = keys_path_add(t.session.sealer.keys, 0, 1)
+            rc = session_init(&t.session, role, &m, &q, bind_p, seed, sys.now_ns())
+        if rc == defs.NC_OK:
+            rc = engine_add(g, t)
+        if rc == defs.NC_OK and rest_n:
+            session_recv(&t.session, rest_p, rest_n, sys.now_ns())
+            engine_collect(g, t)
+        baton_give(g)
+    wipe(secret, 32)
+    if rc < 0:
+        t.session.user = NULL
+        session.t = NULL
+        sys.close(fd)
+        with nogil:
+            baton_take(g)
+            slot_free(t)
+            baton_give(g)
+        raise MemoryError(f"netchan: session could not be made (code {rc})")
+    engine.notify()
+    return session
+
+
+cdef class Session(Listed):
+    """One session of an engine; what the layer above needs of it. Made by ``Engine.attach``.
+
+    Attributes:
+        on_offers: called without arguments when ``take_offers`` has something.
+        on_over: called once, without arguments, when the session is over.
+        on_ratchet: called without arguments when ``take_ratchet`` has something.
+    """
+
+    def __dealloc__(self):
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g
+        if t is NULL:
+            return
+        g = t.engine
+        if g.fork_count != fork_count():
+            return
+        t.session.user = NULL
+        # The engine acts, not the finaliser: a session still up is left as by an exception.
+        store_seq_u32(&t.orphan, 1)
+        if xchg_u32(&t.session.dirty_any, 1) == 0:
+            engine_dirty(g, t)
+        engine_poke(g)
+
+    cdef on_ready(self, uint32_t over):
+        if self.t.offers is not NULL and self.on_offers is not None:
+            self.on_offers()
+        if self.t.ratchet_new and self.on_ratchet is not None:
+            self.on_ratchet()
+        if over and not self.told:
+            self.told = True
+            if self.on_over is not None:
+                self.on_over()
+
+    def take_offers(self):
+        """Channels that the other side opened, in order of arrival.
+
+        Returns:
+            list of (name, codec id, schema hash, capacity figure or None, flags).
+        """
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef nc_offer_event* x
+        cdef list out = []
+        check_fork(g)
+        while True:
+            leaf_lock(&g.app_lock)
+            x = t.offers
+            if x is not NULL:
+                t.offers = x.next
+                if t.offers is NULL:
+                    t.offers_tail = NULL
+            leaf_unlock(&g.app_lock)
+            if x is NULL:
+                return out
+            try:
+                out.append((
+                    PyBytes_FromStringAndSize(<char*>x.name, x.name_len),
+                    x.codec,
+                    PyBytes_FromStringAndSize(<char*>x.schema, 16),
+                    None if x.capacity_wanted == 0 else x.capacity_wanted - 1,
+                    x.flags,
+                ))
+            finally:
+                free(x)
+
+    def take_ratchet(self):
+        """(number, step, Noise bytes) of a ratchet message that came, or None (keys.md §2)."""
+        cdef nc_slot* t = self.t
+        cdef uint8_t[1024] copy
+        cdef size_t n
+        cdef uint64_t number
+        cdef int step
+        leaf_lock(&t.engine.app_lock)
+        if not t.ratchet_new:
+            leaf_unlock(&t.engine.app_lock)
+            return None
+        t.ratchet_new = 0
+        n = t.ratchet_len
+        number = t.ratchet_number
+        step = t.ratchet_step
+        memcpy(copy, t.ratchet, n)
+        leaf_unlock(&t.engine.app_lock)
+        return number, step, PyBytes_FromStringAndSize(<char*>copy, n)
+
+    def ratchet_send(self, uint64_t number, int step, bytes data):
+        """Send a ratchet message: step 0 asks for a start, 1 and 2 are the Noise messages."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef const uint8_t* p = <const uint8_t*><char*>data
+        cdef size_t n = len(data)
+        cdef int rc
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            rc = session_ratchet_send(&t.session, number, step, p, n)
+            if xchg_u32(&t.session.dirty_any, 1) == 0:
+                engine_dirty(g, t)
+            baton_give(g)
+        if rc < 0:
+            raise ValueError(f"ratchet message of {n} bytes, step {step} (code {rc})")
+
+    def ratchet_secret(self, uint64_t number, secret):
+        """The 32-byte result of ratchet ``number``; borrowed, the caller wipes it."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef Py_buffer view
+        cdef uint8_t[32] copy
+        check_fork(g)
+        PyObject_GetBuffer(secret, &view, PyBUF_SIMPLE)
+        if view.len != 32:
+            PyBuffer_Release(&view)
+            raise ValueError("a ratchet secret has 32 bytes")
+        memcpy(copy, view.buf, 32)
+        PyBuffer_Release(&view)
+        with nogil:
+            baton_take(g)
+            session_ratchet_secret(&t.session, number, copy)
+            if xchg_u32(&t.session.dirty_any, 1) == 0:
+                engine_dirty(g, t)
+            baton_give(g)
+        wipe(copy, 32)
+
+    def export(self, bytes label, bytes context, Py_ssize_t n):
+        """A secret of this session for another use (keys.md §1): label 1-64, context 0-48 and n 1-8160 bytes."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef bytearray out = bytearray(n)
+        cdef uint8_t* p = <uint8_t*><char*>out
+        cdef const char* lab = label
+        cdef size_t lab_n = len(label)
+        cdef const uint8_t* ctx = <const uint8_t*><char*>context
+        cdef size_t ctx_n = len(context)
+        cdef size_t want = n
+        cdef int rc
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            rc = keys_export(t.session.sealer.keys, lab, lab_n, ctx, ctx_n, p, want)
+            baton_give(g)
+        if rc < 0:
+            raise ValueError(f"export of {n} bytes with a label of {lab_n} and a context of {ctx_n} bytes (code {rc})")
+        return out
+
+    def take_usage_warning(self):
+        """(records sealed in all, with one key, its tag, its epoch) once, when a key was used much (keys.md §3)."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef nc_keys_warning w
+        cdef int got
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            got = keys_take_warning(t.session.sealer.keys, &w)
+            baton_give(g)
+        return (w.session_messages, w.key_messages, w.tag, w.epoch) if got == 1 else None
+
+    def rekey(self):
+        """Start the next epoch of our direction now; True if it could (the last one is acknowledged)."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef int may
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            may = keys_may_update(t.session.sealer.keys)
+            if may:
+                t.session.sealer.keys.wants_update = 1
+            if xchg_u32(&t.session.dirty_any, 1) == 0:
+                engine_dirty(g, t)
+            baton_give(g)
+        return may == 1
+
+    def close(self, int code, bytes reason=b""):
+        """Say SESSION_CLOSE(code) behind what is queued in the core, then end. Idempotent."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef const uint8_t* p = <const uint8_t*><char*>reason
+        cdef size_t n = len(reason)
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            session_close(&t.session, <uint16_t>code, p, n)
+            if xchg_u32(&t.session.dirty_any, 1) == 0:
+                engine_dirty(g, t)
+            baton_give(g)
+        self.engine.notify()
+
+    @property
+    def over(self):
+        """True once the session has ended, whoever ended it."""
+        return load_acq_u32(&self.t.session.over) != 0
+
+    @property
+    def close_code(self):
+        """SESSION_CLOSE code (session.md §9.1), valid once over."""
+        return self.t.session.close_code
+
+    @property
+    def close_by_us(self):
+        return bool(self.t.session.close_by_us)
+
+    @property
+    def lost(self):
+        """True if the session ended without a clean leave of either side."""
+        return bool(self.t.session.abrupt)
+
+    @property
+    def close_reason(self):
+        return PyBytes_FromStringAndSize(<char*>self.t.session.reason, self.t.session.reason_len)
+
+    def stats(self):
+        """Counters since the session began, as a dict; ``rtt_us`` is 0 without a sample."""
+        cdef nc_session* s = &self.t.session
+        return {
+            "records_sent": s.stats.records_sent,
+            "records_received": s.stats.records_received,
+            "bytes_sent": s.stats.bytes_sent,
+            "bytes_received": s.stats.bytes_received,
+            "dropped_bytes": s.stats.dropped_bytes,
+            "pings": s.stats.pings,
+            "acks": s.stats.acks,
+            "rtt_us": s.path.srtt // 1000,
+            "epoch": s.sealer.keys.owner.send_epoch,
+            "rekeys": s.sealer.keys.updates,
+            "ratchets": s.ratchets,
+            "sealed": s.sealer.keys.sealed,
+            "nonce_checked": s.sealer.keys.mono is not NULL,
+            "nonce_repeats": s.sealer.keys.mono_violations,
+            "channels": s.outs.len,
+            "offered": s.n_offers,
+        }
