@@ -336,6 +336,9 @@ class Dial(Generic[T]):
     def on_heard(self, conn: Connecting) -> None:
         """Never said of an initiator."""
 
+    def on_stepped(self, conn: Connecting) -> None:
+        """Nothing waits for the end of a step."""
+
     def on_drain(self, conn: Connecting, reason: str) -> int | None:
         """Never said of an initiator."""
         return None

@@ -55,6 +55,7 @@ __all__ = [
 ]
 
 MAX_COOKIES = 2
+_PASSING = frozenset({Refusal.BUSY, Refusal.CLOSING})
 
 
 class Initiator(Machine):
@@ -247,7 +248,11 @@ class Initiator(Machine):
                 if self._answered
                 else "no answer: wrong node id, wrong PSK, or clocks more than 30 s apart"
             )
-        return super()._fail(code, reason, remote)
+        events = super()._fail(code, _advice(code, reason) if remote else reason, remote)
+        for event in events:
+            if isinstance(event, Failed) and code in _PASSING:
+                event.error.transient = True
+        return events
 
     def _wipe(self) -> None:
         super()._wipe()
@@ -256,6 +261,17 @@ class Initiator(Machine):
             self._keys.wipe()
             self._keys = None
         self._static = None
+
+
+def _advice(code: Refusal, reason: str) -> str:
+    """What a dialler reads when the other side refused with a code that says more than that."""
+    if code is Refusal.WRONG_ID:
+        return "another node answers there: take the address that its listener shows now, node id included"
+    if code is Refusal.BUSY:
+        return "too many handshakes at once over there: dial again in a moment"
+    if code is Refusal.CLOSING:
+        return "its listener is leaving: dial again when it is back"
+    return reason
 
 
 class Responder(Machine):
@@ -297,6 +313,12 @@ class Responder(Machine):
     def heard(self) -> bool:
         """True once a HELLO passed the gate: tell HalfOpen.heard."""
         return self._hello is not None
+
+    def turn_away(self) -> list[Event]:
+        """A newcomer gets its place: CLOSE(BUSY) while it owes us a FINISH; without effect otherwise."""
+        if self.state is not State.WAIT_FINISH:
+            return []
+        return self._refuse(Refusal.BUSY, "no FINISH came, and its place was wanted")
 
     def _bad_frame(self, reason: str) -> list[Event]:
         if self.state is State.WAIT_HELLO:
@@ -363,6 +385,8 @@ class Responder(Machine):
                 continue
         noise = self._noise
         if payload is None or noise is None:
+            if self._means_another(body, mode):
+                return self._refuse(Refusal.WRONG_ID, "the peer holds our PSK and dialled another node id")
             return self._refuse(Refusal.CRYPTO, "HELLO does not open")
         try:
             items = p.decode_items(payload, p.KNOWN_ITEMS)
@@ -379,6 +403,17 @@ class Responder(Machine):
             return self._refuse(Refusal.CRYPTO, str(error))
         self.state = State.WAIT_FINISH
         return [Send(self._frame(g.REPLY, message))]
+
+    def _means_another(self, body: bytes, mode: int) -> bool:
+        """True if a HELLO that does not open was made for another node id.
+
+        A PSK vouches for every byte of it, and its keys hang on nothing besides the PSK and the prologue; so in mode
+        XX-named only the id in the prologue is left. Without a PSK the gate would have been silent. In XK a stale
+        record gives the same picture.
+        """
+        hybrid = self._config.primitives == g.SUITE_HYBRID
+        whole = 32 + (KEM_PUBLIC_LEN + TAG_LEN if hybrid else 0) + TAG_LEN
+        return self._gate.shared and mode == g.MODE_XX_NAMED and len(body) >= whole
 
     def _on_finish(self, body: bytes, wall_s: float) -> list[Event]:
         noise = self._noise
