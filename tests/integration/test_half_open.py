@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from netchan import Config, Identity, sync
+from netchan import Config, Identity, Limits, sync
 from netchan.net.gate import CLOSE
 from netchan.net.handshake import Refusal, Send
 from netchan.net.limits import MAX_HALF_OPEN
@@ -242,6 +242,39 @@ class TestCrowd:
                 drop(socks)
             assert took < 3
             print(f"\n100 silent from one address: 64 held, 36 dropped; echo {took * 1e3:.1f} ms")
+
+    def test_one_address_of_the_network_gets_a_newcomer_in_beside_sixty_four_that_proved_the_gate(self) -> None:
+        host = outside_address()
+        if host is None:
+            pytest.skip("this machine has no address besides the loopback")
+        with sync.listen(f"tcp://{host}:0", identity=BOSS, trust="any") as listener:
+            socks = [half(listener.addresses[0]) for _ in range(64)]
+            try:
+                for sock in socks:
+                    assert sock.recv(4096)
+                time.sleep(1.0)
+                took = echo(listener)
+                assert listener.stats().handshakes_failed == {"busy": 1}
+            finally:
+                drop(socks)
+            assert took < 3
+
+    def test_rate_and_burst_of_the_configuration_hold_under_load(self) -> None:
+        host = outside_address()
+        if host is None:
+            pytest.skip("this machine has no address besides the loopback")
+        limits = Limits(half_open=1, handshake_burst=3, handshake_rate=1.0)
+        config = Config(limits=limits, handshake_timeout=20.0)
+        with sync.listen(f"tcp://{host}:0", identity=BOSS, trust="any", config=config) as listener:
+            begun = time.monotonic()
+            socks = [connect(listener.addresses[0])[0] for _ in range(20)]
+            try:
+                until(lambda: listener.stats().accepted == 20, "not accepted")
+                assert time.monotonic() - begun < 1
+                assert listener.stats().half_open == 3
+                assert listener.stats().refused == 17
+            finally:
+                drop(socks)
 
 
 def outside_address() -> str | None:
