@@ -39,9 +39,14 @@ class RemoteEndpoint(StreamEnd):
     Attributes:
         name, peer, peer_id, type, driver, handles, prepare: as in base.Endpoint.
         close_timeout: seconds that ``aclose`` waits at most.
+        put_off: asked when the last sending handle was collected unclosed; True: whoever was asked calls ``drop_now``
+            later, unless the direction is over by then.
+        dropped: that is pending.
     """
 
     one_queue = False
+    put_off: Callable[[RemoteEndpoint], bool] | None = None
+    dropped = False
 
     def __init__(
         self,
@@ -147,6 +152,16 @@ class RemoteEndpoint(StreamEnd):
 
     def drop_send(self) -> bool:
         """The last sending handle was collected unclosed; True when that cuts somebody off (base.Endpoint)."""
+        if self.send_over:
+            return False
+        if self.put_off is not None and self.put_off(self):
+            self.dropped = True
+            return False
+        return self.drop_now()
+
+    def drop_now(self) -> bool:
+        """End a direction that nobody can close any more, unless it is over; True as for ``drop_send``."""
+        self.dropped = False
         if self.send_over:
             return False
         # No warning where the other side's end was taken: both sides know that it is over.

@@ -6,13 +6,16 @@ tables, and nothing is called under it.
 Names: ``open`` gives the bound channel, else a new one that takes the oldest offer of the name, else one that an offer
 yet to come will find. What is left of the offers comes out of iteration, in order of arrival.
 Leaving: every open channel's sending direction ends behind its values; when all has arrived, or ``close_timeout`` is
-over, the session is closed. That runs on the worker, so it goes on when the program does something else.
+over, the session is closed. That runs on the worker, so it goes on when the program does something else. A channel
+whose last handle was collected unclosed waits for that a moment before it is given up (decision 0002).
 Spec: docs/spec/session.md §3, §7.
 """
 
 from __future__ import annotations
 
+import sys
 import time
+import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
@@ -33,7 +36,7 @@ from netchan.errors import (
 from netchan.net.dial import Link
 from netchan.net.manager import CLOSE_CLEAN, CLOSE_EXCEPTION, check_fork, log, remember_leaver
 from netchan.net.wait import Waiter, WaitQueue, leaf_lock
-from netchan.net.worker import Worker, forks, worker
+from netchan.net.worker import Worker, forks, running_worker, worker
 
 if TYPE_CHECKING:
     from netchan._engine.bridge import Engine, Session
@@ -43,6 +46,8 @@ RESERVED: Final = "netchan."
 """Names that begin so are the library's own."""
 LOOK_MIN_NS, LOOK_MAX_NS = 1_000_000, 20_000_000
 """While a session is being left its channels are looked at in growing steps, beside what the engine tells."""
+DROP_GRACE_NS: Final = 100_000_000
+"""How long after its last handle was collected a channel is ended as dropped, unless its peer is left meanwhile."""
 TIMEOUT = 13
 """SESSION_CLOSE code that our own side notes when the last path ended without a close."""
 PROTOCOL = 4
@@ -147,6 +152,8 @@ class PeerCore:
         with self._lock:
             entry = self._names.setdefault(name, _Name())
             bound = entry.bound
+        if bound is not None and bound.dropped:
+            _drop(bound)
         if bound is not None and is_bound(bound):
             self._same(bound, codec, type, capacity)
             return bound
@@ -217,11 +224,31 @@ class PeerCore:
             max_message=self.link.max_message,
             codec=codec,
         )
+        endpoint.put_off = self._put_off
         with self._lock:
             if len(self._open) >= 64 and len(self._open) & (len(self._open) - 1) == 0:
                 self._forget_done()
             self._open[id(endpoint)] = endpoint
         return endpoint
+
+    def _put_off(self, endpoint: RemoteEndpoint) -> bool:
+        """The last sending handle was collected; runs in its finaliser, so it takes no lock and waits for nothing.
+
+        A program that leaves the peer loses the handles of the function that has just returned an instant before:
+        leaving ends those channels cleanly. Only what is still open after the grace was really lost.
+        """
+        found = running_worker()
+        if found is None or self.made != forks():
+            return False
+        put_off = weakref.ref(endpoint)
+
+        def settle() -> None:
+            end = put_off()
+            if end is not None and end.dropped:
+                _drop(end)
+
+        found.post(lambda: found.at(time.monotonic_ns() + DROP_GRACE_NS, settle))
+        return True
 
     def _forget_done(self) -> None:
         """Drop names and channels that need no memory; called when the table has doubled, so it costs little."""
@@ -351,6 +378,35 @@ class PeerCore:
             self.when_over()
         self.end_waiters.wake_all()
         self.offer_waiters.wake_all()
+
+
+class _Notice:
+    """Warns when it is collected, which is at once: a warning that is made an error is then reported like that of any
+    finaliser, and does not stop the caller, who has nothing to do with it.
+    """
+
+    __slots__ = ("_end",)
+
+    def __init__(self, end: RemoteEndpoint) -> None:
+        self._end = end
+
+    def __del__(self) -> None:
+        end = self._end
+        if not sys.is_finalizing():
+            warnings.warn(
+                f"the last sender of channel {quote(end.name)!r} to {end.peer_id} was garbage-collected without close()"
+                ", and the peer was not left: the receiver gets ChannelAborted, not an end; call close() or use a "
+                "with-block",
+                ResourceWarning,
+                stacklevel=2,
+                source=end,
+            )
+
+
+def _drop(end: RemoteEndpoint) -> None:
+    """Give a channel up whose last sending handle is gone."""
+    if end.drop_now():
+        _Notice(end)
 
 
 class _Leaving:
