@@ -22,6 +22,7 @@ from netchan.errors import (
     channel_aborted,
     channel_closed,
     channel_ended,
+    quote,
     session_lost,
 )
 from netchan.markers import Empty
@@ -90,9 +91,12 @@ class RemoteEndpoint(StreamEnd):
             self._too_large(len(data))
         return data
 
+    def _where(self) -> str:
+        return f"channel '{quote(self.name)}' with {quote(self.peer_id)}"
+
     def _too_large(self, n: int) -> None:
         raise MessageTooLarge(
-            f"a value of {n} bytes is longer than max_message={self.max_message} of the other side; "
+            f"{self._where()}: a value of {n} bytes is longer than max_message={self.max_message} of the other side; "
             "send it in parts, or raise Config.max_message over there",
             needed=n,
             limit=self.max_message,
@@ -107,7 +111,7 @@ class RemoteEndpoint(StreamEnd):
         got = super().try_recv_into(buffer)
         if isinstance(got, int) and got < 0:
             raise MessageTooLarge(
-                f"the value at the head has {-got} bytes and the buffer {buffer.nbytes}; it stays: "
+                f"{self._where()}: the value at the head has {-got} bytes and the buffer {buffer.nbytes}; it stays: "
                 "call again with a larger one",
                 needed=-got,
                 limit=buffer.nbytes,

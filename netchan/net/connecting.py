@@ -376,7 +376,7 @@ class Connecting:
         if self.phase is Phase.HANDSHAKE and self.machine is not None:
             self._handle(self.machine.tick(time.monotonic_ns()))
         elif self.phase is Phase.SENDING:
-            self._failed(TimeoutError("the other side does not take our bytes"), "timeout")
+            self._failed(TimeoutError(f"{self.where} does not take our bytes; see whether its process runs"), "timeout")
 
     def _set_timer(self, when_ns: int, call: Callable[[], object]) -> None:
         self._stop_timer()

@@ -276,7 +276,9 @@ class Dial(Generic[T]):
         if self.outcome.done:
             return
         for conn, place in self._live.items():
-            error = conn.out_of_time() or DialTimeout(f"{place.where}: no connection in time")
+            error = conn.out_of_time() or DialTimeout(
+                f"{place.where}: no connection in time; check the address, and that nothing on the way drops packets"
+            )
             self._causes.setdefault(place.index, error)
         self._finish()
         self.outcome.fail(self._error(timed_out=True))
@@ -304,7 +306,7 @@ class Dial(Generic[T]):
     def _error(self, *, timed_out: bool) -> DialError:
         plan = self.plan
         causes = [
-            self._causes.get(index, DialTimeout(f"{address.location}: not tried in time"))
+            self._causes.get(index, DialTimeout(f"{address.location}: not tried in time; raise Config.dial_timeout"))
             for index, address in enumerate(plan.addresses)
         ]
         if len(causes) == 1 and isinstance(causes[0], DialError):

@@ -56,6 +56,30 @@ __all__ = [
 
 MAX_COOKIES = 2
 _PASSING = frozenset({Refusal.BUSY, Refusal.CLOSING})
+_SAME_VERSION = "run the same version on both sides, and see that nothing on the way changes bytes"
+_ADVICE = {
+    Refusal.PROTOCOL: _SAME_VERSION,
+    Refusal.VERSION: "update the older side",
+    Refusal.CRYPTO: _SAME_VERSION,
+    Refusal.RECORD: "say the same network= on both sides",
+    Refusal.SELF: "give each node an identity of its own",
+    Refusal.WRONG_ID: "take the address that its listener shows now, node id included",
+    Refusal.LIVE: _SAME_VERSION,
+    Refusal.CAPABILITY: "update the older side",
+    Refusal.PARAMETER: _SAME_VERSION,
+    Refusal.BUSY: "dial again in a moment",
+    Refusal.TIMEOUT: "raise Config.handshake_timeout where the way is slow",
+    Refusal.CLOSING: "dial again when it is back",
+}
+"""What a dialler can do; machine.py knows it for EXPIRED, SUITE and UNTRUSTED, the policy for its own refusals."""
+_SAID = {
+    Refusal.WRONG_ID: "another node answers there",
+    Refusal.SELF: "it has the identity that we show",
+    Refusal.BUSY: "too many handshakes at once over there",
+    Refusal.CLOSING: "its listener is leaving",
+    Refusal.TIMEOUT: "it waited too long for us",
+}
+"""What a code from the other side means, where that is more than the refusal."""
 
 
 class Initiator(Machine):
@@ -242,13 +266,15 @@ class Initiator(Machine):
         return "@".join(part for part in parts if part) or "the peer"
 
     def _fail(self, code: Refusal, reason: str, remote: bool = False) -> list[Event]:
-        if code is Refusal.TIMEOUT and not remote:
-            reason = (
-                "the handshake took too long"
-                if self._answered
-                else "no answer: wrong node id, wrong PSK, or clocks more than 30 s apart"
-            )
-        events = super()._fail(code, _advice(code, reason) if remote else reason, remote)
+        advice = _ADVICE.get(code, "")
+        if remote:
+            reason = _SAID.get(code, reason)
+        elif code is Refusal.TIMEOUT and self._answered:
+            reason = "the handshake took too long"
+        elif code is Refusal.TIMEOUT:
+            reason = "no answer: wrong node id, wrong PSK, or clocks more than 30 s apart"
+            advice = "compare them with the listener's"
+        events = super()._fail(code, f"{reason}; {advice}" if advice else reason, remote)
         for event in events:
             if isinstance(event, Failed) and code in _PASSING:
                 event.error.transient = True
@@ -261,17 +287,6 @@ class Initiator(Machine):
             self._keys.wipe()
             self._keys = None
         self._static = None
-
-
-def _advice(code: Refusal, reason: str) -> str:
-    """What a dialler reads when the other side refused with a code that says more than that."""
-    if code is Refusal.WRONG_ID:
-        return "another node answers there: take the address that its listener shows now, node id included"
-    if code is Refusal.BUSY:
-        return "too many handshakes at once over there: dial again in a moment"
-    if code is Refusal.CLOSING:
-        return "its listener is leaving: dial again when it is back"
-    return reason
 
 
 class Responder(Machine):

@@ -224,7 +224,7 @@ class Listening:
 
     def _bind_all(self, places: dict[int, list[tuple[int, Any]] | OSError]) -> None:
         if self.closed:
-            self.outcome.fail(ListenError("the listener was closed before it was up"))
+            self.outcome.fail(ListenError("the listener was closed before it was up; listen again"))
             return
         try:
             for index, address in enumerate(self.plan.addresses):
@@ -443,7 +443,7 @@ class Listening:
             with self._room_lock:
                 self._waiting -= 1
             self._failed["fault"] += 1
-            log.exception("a session with %s could not be started", event.node_id)
+            log.exception("the session with %s could not be started and was closed", event.node_id)
             return
         self._ok += 1
 

@@ -147,7 +147,10 @@ class PeerCore:
         check_name(name)
         codec = codec_for(type)
         if check_capacity(capacity, none_ok=True) == 0:
-            raise ConfigError("capacity=0 (rendezvous) over the network is not available yet; give 1 or more, or None")
+            raise ConfigError(
+                f"channel {quote(name)!r}: capacity=0 (rendezvous) over the network is not available yet; "
+                "give 1 or more, or None"
+            )
         self.take_offers()
         with self._lock:
             entry = self._names.setdefault(name, _Name())
@@ -264,7 +267,8 @@ class PeerCore:
         """Check that options of a further ``open`` fit the bound channel, and give an accepted one its type."""
         if capacity is not None and capacity != bound.capacity:
             raise ConfigError(
-                f"channel {quote(bound.name)!r} is open with capacity {bound.capacity}, not {capacity}; "
+                f"channel {quote(bound.name)!r} to {self.link.node_id} is open with capacity {bound.capacity}, not "
+                f"{capacity}; "
                 "give the same figure, or none, or close it first"
             )
         if type is Any or type == bound.type:
@@ -275,8 +279,8 @@ class PeerCore:
             bound.decode = None if codec.id == ID_BYTES else codec.decode
             return
         raise ConfigError(
-            f"channel {quote(bound.name)!r} is open with type {bound.codec.type_name}, not {codec.type_name}; "
-            "open it with the same type, or close it first"
+            f"channel {quote(bound.name)!r} to {self.link.node_id} is open with type {bound.codec.type_name}, not "
+            f"{codec.type_name}; open it with the same type, or close it first"
         )
 
     # --- the end -----------------------------------------------------------------------------------------------------
@@ -309,12 +313,23 @@ class PeerCore:
             return None
         code = session.close_code
         if code == TIMEOUT and session.lost:
-            return ConnectionResetError("the connection was cut, or the other side was silent too long")
+            return ConnectionResetError(
+                f"the connection with {self.link.node_id} at {self.link.remote} was cut, or it was silent too long; "
+                "dial again when it can be reached"
+            )
         if code >= PROTOCOL:
             said = quote(session.close_reason)
-            text = f"session closed with code {code}" + (f" ({said})" if said else "")
-            return ProtocolError(text, remote=bool(session.close_by_us))
-        return ConnectionResetError("the connection ended without a close") if session.lost else None
+            who = "this side, for what came from it" if session.close_by_us else "it, for what it says we sent"
+            return ProtocolError(
+                f"the session with {self.link.node_id} was closed by {who}: code {code}{f' ({said})' if said else ''}; "
+                "run the same version on both sides, and report it if they do",
+                remote=bool(session.close_by_us),
+            )
+        if not session.lost:
+            return None
+        return ConnectionResetError(
+            f"the connection with {self.link.node_id} at {self.link.remote} ended without a close; dial again"
+        )
 
     def leave(self) -> None:
         """Begin to leave cleanly; ``is_over`` tells when it is done. Idempotent, any thread, never waits."""
@@ -338,7 +353,13 @@ class PeerCore:
     def finish_leaving(self, rest: int) -> None:
         """All has arrived, or time is over: close the session."""
         if rest:
-            log.warning("left %s with %d channels whose values had not all arrived", self.link.node_id, rest)
+            log.warning(
+                "left %s with %d channels whose values had not all arrived after %g s; see whether it reads, or raise "
+                "Config.close_timeout",
+                self.link.node_id,
+                rest,
+                self.config.close_timeout,
+            )
         if not self.session.over:
             self.session.close(CLOSE_CLEAN)
         self._woken()
@@ -349,7 +370,8 @@ class PeerCore:
             return
         values = sum(end.sent() for end in list(self._open.values()) if not _arrived(end, end.sent()))
         log.warning(
-            "process exits with an open session to %s: %d channels; %d values in those that had not all arrived",
+            "process exits with an open session to %s: %d channels; %d values in those that had not all arrived; "
+            "close() the peer before, or leave it by 'with'",
             self.link.node_id,
             len(self._open),
             values,

@@ -203,6 +203,33 @@ class TestNegotiation:
         assert events[0].code is Refusal.VERSION
 
 
+class TestMessages:
+    @pytest.mark.parametrize("code", list(Refusal))
+    def test_refusal_from_the_other_side_says_what_where_and_what_to_do(self, world: Any, code: Refusal) -> None:
+        initiator, responder = world.initiator(), world.responder()
+        responder.feed(initiator.start(world.wall_s, 0)[0].data, world.wall_s, 1)
+        frame = responder._frame(g.CLOSE, int(code).to_bytes(2, "big"))
+        (failed,) = initiator.feed(frame, world.wall_s, 2)
+        text = str(failed.error)
+        assert failed.code is code
+        assert f"{world.bob.node_id}" in text.partition(" refused: ")[0]
+        assert code.name in text
+        said, _, advice = text.partition("; ")
+        assert said
+        assert len(advice) > 10
+        assert failed.error.transient is (code in (Refusal.BUSY, Refusal.CLOSING, Refusal.TIMEOUT))
+
+    def test_refusal_of_ours_says_what_to_do(self, world: Any) -> None:
+        out = world.run(world.initiator(trust=[world.alice.node_id]), world.responder())
+        assert "is not in trust=; add it if it is the right node" in str(out.failed("initiator").error)
+        for code in Refusal:
+            initiator = world.initiator()
+            initiator.start(world.wall_s, 0)
+            (failed,) = initiator._fail(code, "why")
+            if code not in (Refusal.UNTRUSTED, Refusal.EXPIRED):  # their reasons come with it
+                assert "; " in str(failed.error), code
+
+
 class TestRefusals:
     def test_policy_of_listener_refuses_sealed_and_dialler_gets_autherror(self, world: Any) -> None:
         out = world.run(world.initiator(), world.responder(trust=[world.bob.node_id]))
@@ -232,7 +259,7 @@ class TestRefusals:
         assert failed.remote
         assert isinstance(failed.error, AuthError)
         assert not failed.error.transient
-        assert "another node answers there" in str(failed.error)
+        assert "another node answers there; take the address that its listener shows now" in str(failed.error)
         assert world.alice.node_id in str(failed.error)
         assert [data[0] for data in out.wire] == [g.HELLO, g.CLOSE]
         assert out.failed("responder").code is Refusal.WRONG_ID
