@@ -72,7 +72,15 @@ class Outcome(Generic[T]):
 
     def set(self, value: T) -> None:
         """It worked."""
+        self.keep(value)
+        self.tell()
+
+    def keep(self, value: T) -> None:
+        """It worked; ``tell`` follows, when no frame of the caller refers to the value any more."""
         self._value.append(value)
+
+    def tell(self) -> None:
+        """Let ``take`` have what was kept."""
         self.done = True
         self.queue.wake_all()
 
@@ -357,14 +365,15 @@ class Dial(Generic[T]):
             local = socket_text(place.family, conn.sock.getsockname())
             link = Link(address.carrier, local, address.location, event.node_id, event.remote.params.max_message)
             session = attach(self._engine, conn.take_fd(), address.carrier, event, self.plan.config)
-            made = self._make(session, link)
+            # kept before the caller is woken: it may drop the peer at once, and is the only one to hold it then
+            self.outcome.keep(self._make(session, link))
         except Exception as error:  # whatever it is, the caller must hear of it
             conn.close()
             self._finish()
             self.outcome.fail(error)
             return
         self._finish()
-        self.outcome.set(made)
+        self.outcome.tell()
 
     def on_failed(self, conn: Connecting, error: BaseException, reason: str) -> None:
         """One place failed: go on with the next."""
