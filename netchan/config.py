@@ -31,14 +31,10 @@ class Limits:
     """Values accepted per channel before the other side has opened it; with the byte bound below."""
     unopened_bytes: int = 16 * KIB
     """Bytes accepted per channel before the other side has opened it."""
-    channel_bytes: int = 64 * KIB
-    """Floor of bytes in flight per channel and direction; no budget can take it away."""
-    channel_bytes_max: int = 4 * MIB
-    """Ceiling to which a byte-limited channel grows: about one bandwidth-delay product at 1 Gbit/s and 30 ms."""
     half_open: int = 256
     """Handshakes in progress before the handshake rate limit is enforced: bounds memory under a flood."""
     half_open_per_address: int = 64
-    """Handshakes in progress from one address; the oldest silent one is dropped first."""
+    """Handshakes in progress from one address; one that keeps us waiting is dropped for a newcomer."""
     handshake_rate: float = 20.0
     """Failed or unfinished handshakes per second from one /32 or /64 when under load: 2 % of a core at 1 ms each."""
     handshake_burst: int = 5
@@ -49,15 +45,9 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("unopened_channels", "unopened_values", "half_open", "half_open_per_address", "handshake_burst"):
             _check_int(f"limits.{name}", getattr(self, name), 1, 1 << 20)
-        for name in ("unopened_bytes", "channel_bytes", "channel_bytes_max"):
-            _check_int(f"limits.{name}", getattr(self, name), 4 * KIB, 1 << 40)
+        _check_int("limits.unopened_bytes", self.unopened_bytes, 4 * KIB, 1 << 40)
         _check_int("limits.paths", self.paths, 1, 64)
         _check_seconds("limits.handshake_rate", self.handshake_rate, 0.001, 1e9, unit="per second")
-        if self.channel_bytes_max < self.channel_bytes:
-            raise ConfigError(
-                f"limits.channel_bytes_max={self.channel_bytes_max} is below limits.channel_bytes="
-                f"{self.channel_bytes}; raise the first or lower the second"
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

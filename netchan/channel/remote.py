@@ -23,6 +23,7 @@ from netchan.errors import (
     channel_aborted,
     channel_closed,
     channel_ended,
+    quote,
     session_lost,
 )
 from netchan.markers import Empty
@@ -40,9 +41,14 @@ class RemoteEndpoint(StreamEnd):
     Attributes:
         name, peer, peer_id, type, driver, handles, prepare: as in base.Endpoint.
         close_timeout: seconds that ``aclose`` waits at most.
+        put_off: asked when the last sending handle was collected unclosed; True: whoever was asked calls ``drop_now``
+            later, unless the direction is over by then.
+        dropped: that is pending.
     """
 
     one_queue = False
+    put_off: Callable[[RemoteEndpoint], bool] | None = None
+    dropped = False
 
     def __init__(
         self,
@@ -86,9 +92,12 @@ class RemoteEndpoint(StreamEnd):
             self._too_large(len(data))
         return data
 
+    def _where(self) -> str:
+        return f"channel '{quote(self.name)}' with {quote(self.peer_id)}"
+
     def _too_large(self, n: int) -> None:
         raise MessageTooLarge(
-            f"a value of {n} bytes is longer than max_message={self.max_message} of the other side; "
+            f"{self._where()}: a value of {n} bytes is longer than max_message={self.max_message} of the other side; "
             "send it in parts, or raise Config.max_message over there",
             needed=n,
             limit=self.max_message,
@@ -103,7 +112,7 @@ class RemoteEndpoint(StreamEnd):
         got = super().try_recv_into(buffer)
         if isinstance(got, int) and got < 0:
             raise MessageTooLarge(
-                f"the value at the head has {-got} bytes and the buffer {buffer.nbytes}; it stays: "
+                f"{self._where()}: the value at the head has {-got} bytes and the buffer {buffer.nbytes}; it stays: "
                 "call again with a larger one",
                 needed=-got,
                 limit=buffer.nbytes,
@@ -148,6 +157,16 @@ class RemoteEndpoint(StreamEnd):
 
     def drop_send(self) -> bool:
         """The last sending handle was collected unclosed; True when that cuts somebody off (base.Endpoint)."""
+        if self.send_over:
+            return False
+        if self.put_off is not None and self.put_off(self):
+            self.dropped = True
+            return False
+        return self.drop_now()
+
+    def drop_now(self) -> bool:
+        """End a direction that nobody can close any more, unless it is over; True as for ``drop_send``."""
+        self.dropped = False
         if self.send_over:
             return False
         # No warning where the other side's end was taken: both sides know that it is over.

@@ -109,7 +109,7 @@ def parse_addresses(addresses: object, *, listening: bool = False) -> tuple[Addr
     parsed = tuple(dict.fromkeys(parse_address(item, listening=listening) for item in addresses))
     ids = {address.node_id for address in parsed} - {None}
     if len(ids) > 1:
-        raise ConfigError("the addresses name different nodes; all addresses of one call are those of one node")
+        raise ConfigError("the addresses name different nodes; dial each node with a call of its own")
     return parsed
 
 
@@ -128,10 +128,13 @@ def _unix(text: str, path: str, node_id: str | None) -> Address:
     if not path.startswith("/") or path.endswith("/"):
         raise ConfigError(f"address {_shown(text)}: the path of a Unix socket is absolute; write unix:///run/name.sock")
     if "\0" in path or not path.isprintable():
-        raise ConfigError(f"address {_shown(text)}: the path holds a character that cannot be printed")
+        raise ConfigError(f"address {_shown(text)}: the path holds a character that cannot be printed; choose another")
     size = len(os.fsencode(path))
     if size > MAX_UNIX_PATH:
-        raise ConfigError(f"address {_shown(text)}: the path has {size} bytes, a Unix socket takes {MAX_UNIX_PATH}")
+        raise ConfigError(
+            f"address {_shown(text)}: the path has {size} bytes, a Unix socket takes {MAX_UNIX_PATH}; "
+            "choose a shorter one"
+        )
     return Address("unix", path=path, node_id=node_id)
 
 
@@ -149,7 +152,9 @@ def _tcp(text: str, place: str, node_id: str | None, listening: bool) -> Address
         if not _is_host(host):
             raise ConfigError(f"address {_shown(text)}: the host is missing or malformed; write tcp://host:port")
     if not (port.isascii() and port.isdigit() and len(port) <= 5) or int(port) > 65_535:
-        raise ConfigError(f"address {_shown(text)}: the port is missing or no number from 0 to 65535")
+        raise ConfigError(
+            f"address {_shown(text)}: the port is missing or no number from 0 to 65535; write tcp://host:port"
+        )
     number = int(port)
     if number == 0 and not listening:
         raise ConfigError(f"address {_shown(text)}: port 0 cannot be dialled; take one of listener.addresses")

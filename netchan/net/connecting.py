@@ -46,6 +46,9 @@ class Owner(Protocol):
     def on_heard(self, conn: Connecting) -> None:
         """The peer has proved the gate."""
 
+    def on_stepped(self, conn: Connecting) -> None:
+        """A step that ``may_step`` allowed was done; what came of it was told before."""
+
     def on_established(self, conn: Connecting, event: Established) -> None:
         """Both sides accepted and all our bytes are sent: call ``take_fd`` now, or ``close``."""
 
@@ -70,6 +73,10 @@ class Connecting:
         sock: non-blocking, connected or about to be (``connect_to``).
         owner: see Owner.
         where: the address for messages.
+
+    Attributes:
+        heard: the peer has proved the gate (a responder's connection).
+        parked: bytes are here that the owner lets wait.
     """
 
     def __init__(self, worker: Worker, sock: socket.socket, owner: Owner, where: str) -> None:
@@ -83,8 +90,8 @@ class Connecting:
         self._worker = worker
         self._input = bytearray()
         self._out = bytearray()
+        self.heard = False
         self._eof = False
-        self._heard = False
         self._queued = False
         self._result: Established | Failed | None = None
         self._timer: Timer | None = None
@@ -122,6 +129,27 @@ class Connecting:
             self.phase = Phase.OVER
             self.owner.on_failed(self, error, reason)
             self._end()
+
+    def turn_away(self) -> None:
+        """Its place is wanted: say BUSY if it has proved the gate, as far as the kernel takes it at once, and close."""
+        machine = self.machine
+        if self.phase is not Phase.HANDSHAKE or not isinstance(machine, Responder):
+            self.close()
+            return
+        for event in machine.turn_away():
+            if isinstance(event, Send):
+                self._out += event.data
+            elif isinstance(event, Failed):
+                self._result = event
+        if self._out:
+            try:
+                self.sock.send(self._out, socket.MSG_NOSIGNAL)
+            except OSError:
+                pass  # it does not read, or is gone
+        if isinstance(self._result, Failed):
+            self.give_up(self._result.error, self._result.code.name.lower())
+        else:
+            self.close()
 
     def out_of_time(self) -> BaseException | None:
         """The error that fits a handshake which has to end now; None before the connection was up."""
@@ -176,7 +204,8 @@ class Connecting:
             self._set_deadline()
             self._watch_more()
             return
-        if not self.owner.may_step(self):
+        # an end without bytes needs nobody's leave
+        if self._input and not self.owner.may_step(self):
             self.parked = True
             return
         data = bytes(self._input)
@@ -188,6 +217,7 @@ class Connecting:
         if self._eof and self.phase is Phase.HANDSHAKE:
             self._handle(self.machine.eof())
         self._watch_more()
+        self.owner.on_stepped(self)
 
     def on_fault(self, error: BaseException) -> None:
         """See worker.Job."""
@@ -326,8 +356,8 @@ class Connecting:
         self._set_timer(until, self.close)
 
     def _tell_heard(self) -> None:
-        if not self._heard and isinstance(self.machine, Responder) and self.machine.heard:
-            self._heard = True
+        if not self.heard and isinstance(self.machine, Responder) and self.machine.heard:
+            self.heard = True
             self.owner.on_heard(self)
 
     def _failed(self, error: BaseException, reason: str) -> None:
@@ -346,7 +376,7 @@ class Connecting:
         if self.phase is Phase.HANDSHAKE and self.machine is not None:
             self._handle(self.machine.tick(time.monotonic_ns()))
         elif self.phase is Phase.SENDING:
-            self._failed(TimeoutError("the other side does not take our bytes"), "timeout")
+            self._failed(TimeoutError(f"{self.where} does not take our bytes; see whether its process runs"), "timeout")
 
     def _set_timer(self, when_ns: int, call: Callable[[], object]) -> None:
         self._stop_timer()

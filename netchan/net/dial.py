@@ -73,7 +73,15 @@ class Outcome(Generic[T]):
 
     def set(self, value: T) -> None:
         """It worked."""
+        self.keep(value)
+        self.tell()
+
+    def keep(self, value: T) -> None:
+        """It worked; ``tell`` follows, when no frame of the caller refers to the value any more."""
         self._value.append(value)
+
+    def tell(self) -> None:
+        """Let ``take`` have what was kept."""
         self.done = True
         self.queue.wake_all()
 
@@ -277,7 +285,9 @@ class Dial(Generic[T]):
         if self.outcome.done:
             return
         for conn, place in self._live.items():
-            error = conn.out_of_time() or DialTimeout(f"{place.where}: no connection in time")
+            error = conn.out_of_time() or DialTimeout(
+                f"{place.where}: no connection in time; check the address, and that nothing on the way drops packets"
+            )
             self._causes.setdefault(place.index, error)
         self._finish()
         self.outcome.fail(self._error(timed_out=True))
@@ -305,7 +315,7 @@ class Dial(Generic[T]):
     def _error(self, *, timed_out: bool) -> DialError:
         plan = self.plan
         causes = [
-            self._causes.get(index, DialTimeout(f"{address.location}: not tried in time"))
+            self._causes.get(index, DialTimeout(f"{address.location}: not tried in time; raise Config.dial_timeout"))
             for index, address in enumerate(plan.addresses)
         ]
         if len(causes) == 1 and isinstance(causes[0], DialError):
@@ -337,6 +347,9 @@ class Dial(Generic[T]):
     def on_heard(self, conn: Connecting) -> None:
         """Never said of an initiator."""
 
+    def on_stepped(self, conn: Connecting) -> None:
+        """Nothing waits for the end of a step."""
+
     def on_drain(self, conn: Connecting, reason: str) -> int | None:
         """Never said of an initiator."""
         return None
@@ -353,14 +366,15 @@ class Dial(Generic[T]):
             local = socket_text(place.family, conn.sock.getsockname())
             link = Link(address.carrier, local, address.location, event.node_id, event.remote.params.max_message)
             session = attach(self._engine, conn.take_fd(), address.carrier, event, self.plan.config)
-            made = self._make(session, link)
+            # kept before the caller is woken: it may drop the peer at once, and is the only one to hold it then
+            self.outcome.keep(self._make(session, link))
         except Exception as error:  # whatever it is, the caller must hear of it
             conn.close()
             self._finish()
             self.outcome.fail(error)
             return
         self._finish()
-        self.outcome.set(made)
+        self.outcome.tell()
 
     def on_failed(self, conn: Connecting, error: BaseException, reason: str) -> None:
         """One place failed: go on with the next."""

@@ -219,6 +219,11 @@ class Gate:
         self._secret_made_ns = 0
         self.highest_s = 0
 
+    @property
+    def shared(self) -> bool:
+        """True if holders of a PSK pass, and they only: then passing does not show that they mean this node."""
+        return bool(self._psk_keys)
+
     def find_keys(self, header: Header, frame: bytes) -> GateKeys | None:
         """The keys whose mac1 holds and whose form fits the mode; None: silence."""
         # PSK and id prove themselves in any mode, so who sends one that we do not know is told, not left in silence

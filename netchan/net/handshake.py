@@ -55,6 +55,31 @@ __all__ = [
 ]
 
 MAX_COOKIES = 2
+_PASSING = frozenset({Refusal.BUSY, Refusal.CLOSING})
+_SAME_VERSION = "run the same version on both sides, and see that nothing on the way changes bytes"
+_ADVICE = {
+    Refusal.PROTOCOL: _SAME_VERSION,
+    Refusal.VERSION: "update the older side",
+    Refusal.CRYPTO: _SAME_VERSION,
+    Refusal.RECORD: "say the same network= on both sides",
+    Refusal.SELF: "give each node an identity of its own",
+    Refusal.WRONG_ID: "take the address that its listener shows now, node id included",
+    Refusal.LIVE: _SAME_VERSION,
+    Refusal.CAPABILITY: "update the older side",
+    Refusal.PARAMETER: _SAME_VERSION,
+    Refusal.BUSY: "dial again in a moment",
+    Refusal.TIMEOUT: "raise Config.handshake_timeout where the way is slow",
+    Refusal.CLOSING: "dial again when it is back",
+}
+"""What a dialler can do; machine.py knows it for EXPIRED, SUITE and UNTRUSTED, the policy for its own refusals."""
+_SAID = {
+    Refusal.WRONG_ID: "another node answers there",
+    Refusal.SELF: "it has the identity that we show",
+    Refusal.BUSY: "too many handshakes at once over there",
+    Refusal.CLOSING: "its listener is leaving",
+    Refusal.TIMEOUT: "it waited too long for us",
+}
+"""What a code from the other side means, where that is more than the refusal."""
 
 
 class Initiator(Machine):
@@ -241,13 +266,19 @@ class Initiator(Machine):
         return "@".join(part for part in parts if part) or "the peer"
 
     def _fail(self, code: Refusal, reason: str, remote: bool = False) -> list[Event]:
-        if code is Refusal.TIMEOUT and not remote:
-            reason = (
-                "the handshake took too long"
-                if self._answered
-                else "no answer: wrong node id, wrong PSK, or clocks more than 30 s apart"
-            )
-        return super()._fail(code, reason, remote)
+        advice = _ADVICE.get(code, "")
+        if remote:
+            reason = _SAID.get(code, reason)
+        elif code is Refusal.TIMEOUT and self._answered:
+            reason = "the handshake took too long"
+        elif code is Refusal.TIMEOUT:
+            reason = "no answer: wrong node id, wrong PSK, or clocks more than 30 s apart"
+            advice = "compare them with the listener's"
+        events = super()._fail(code, f"{reason}; {advice}" if advice else reason, remote)
+        for event in events:
+            if isinstance(event, Failed) and code in _PASSING:
+                event.error.transient = True
+        return events
 
     def _wipe(self) -> None:
         super()._wipe()
@@ -297,6 +328,12 @@ class Responder(Machine):
     def heard(self) -> bool:
         """True once a HELLO passed the gate: tell HalfOpen.heard."""
         return self._hello is not None
+
+    def turn_away(self) -> list[Event]:
+        """A newcomer gets its place: CLOSE(BUSY) while it owes us a FINISH; without effect otherwise."""
+        if self.state is not State.WAIT_FINISH:
+            return []
+        return self._refuse(Refusal.BUSY, "no FINISH came, and its place was wanted")
 
     def _bad_frame(self, reason: str) -> list[Event]:
         if self.state is State.WAIT_HELLO:
@@ -363,6 +400,8 @@ class Responder(Machine):
                 continue
         noise = self._noise
         if payload is None or noise is None:
+            if self._means_another(body, mode):
+                return self._refuse(Refusal.WRONG_ID, "the peer holds our PSK and dialled another node id")
             return self._refuse(Refusal.CRYPTO, "HELLO does not open")
         try:
             items = p.decode_items(payload, p.KNOWN_ITEMS)
@@ -379,6 +418,17 @@ class Responder(Machine):
             return self._refuse(Refusal.CRYPTO, str(error))
         self.state = State.WAIT_FINISH
         return [Send(self._frame(g.REPLY, message))]
+
+    def _means_another(self, body: bytes, mode: int) -> bool:
+        """True if a HELLO that does not open was made for another node id.
+
+        A PSK vouches for every byte of it, and its keys hang on nothing besides the PSK and the prologue; so in mode
+        XX-named only the id in the prologue is left. Without a PSK the gate would have been silent. In XK a stale
+        record gives the same picture.
+        """
+        hybrid = self._config.primitives == g.SUITE_HYBRID
+        whole = 32 + (KEM_PUBLIC_LEN + TAG_LEN if hybrid else 0) + TAG_LEN
+        return self._gate.shared and mode == g.MODE_XX_NAMED and len(body) >= whole
 
     def _on_finish(self, body: bytes, wall_s: float) -> list[Event]:
         noise = self._noise

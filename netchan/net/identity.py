@@ -119,7 +119,7 @@ class Identity:
     def sign(self, data: bytes) -> bytes:
         """Ed25519 signature of `data`, 64 bytes; callers put a label of their own in front."""
         if self._key is None:
-            raise ConfigError("identity is closed")
+            raise ConfigError("the identity is closed; load it again, or close it after its last use")
         return self._key.sign(data)
 
     def static_key(self, wall_s: float, network_id: bytes = DEFAULT_NETWORK, caps: int = CAP_HYBRID) -> StaticKey:
@@ -162,7 +162,7 @@ class Identity:
 
     def _derive_static(self, period: int) -> tuple[X25519PrivateKey, bytes]:
         if self._key is None:
-            raise ConfigError("identity is closed")
+            raise ConfigError("the identity is closed; load it again, or close it after its last use")
         if period in self._statics:
             return self._statics[period]
         with derive(self._seed, _STATIC_LABEL, struct.pack(">Q", period)) as raw:

@@ -1,7 +1,8 @@
 """Bounds on connections that have not finished a handshake: half-open table, rate per address, held dead sockets.
 
 Layer: net (L3), sans-IO; times and random draws are arguments. Knows no sockets: connections are keys of the caller.
-Flow: HalfOpen.admit on accept -> heard when a HELLO passed the gate -> done at the end; DeadSockets.hold for silence.
+Flow: HalfOpen.admit on accept -> heard when a HELLO passed the gate -> went_on at FINISH -> done at the end;
+DeadSockets.hold for silence.
 Ownership: one of each per node, used under the caller's lock. Spec: docs/spec/handshake.md §2.2, §9.
 """
 
@@ -9,12 +10,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 
 MAX_HALF_OPEN_PER_ADDRESS = 64
 MAX_HALF_OPEN = 1_024
 LOAD_HALF_OPEN = 256
+YIELD_NS = 1_000_000_000
 LOAD_WAIT_NS = 50_000_000
 RATE_PER_S = 20
 RATE_BURST = 5
@@ -47,8 +49,8 @@ def address_group(host: str | None) -> str | None:
 class TokenBuckets:
     """20 tokens a second, burst 5, for each group; a token is given back when its handshake ended well."""
 
-    def __init__(self, rate_per_s: int = RATE_PER_S, burst: int = RATE_BURST, limit: int = MAX_BUCKETS) -> None:
-        self._step_ns, self._burst, self._limit = _NS // rate_per_s, burst, limit
+    def __init__(self, rate_per_s: float = RATE_PER_S, burst: int = RATE_BURST, limit: int = MAX_BUCKETS) -> None:
+        self._step_ns, self._burst, self._limit = max(1, int(_NS / rate_per_s)), burst, limit
         # group -> time at which the bucket is (or will be) full: one number says all (a GCRA)
         self._full_at: OrderedDict[str, int] = OrderedDict()
 
@@ -82,19 +84,64 @@ class Admission:
     reason: str = ""
 
 
+class _Line:
+    """Connections that have kept us waiting, oldest first, with the time since when."""
+
+    __slots__ = ("_all", "_of")
+
+    def __init__(self) -> None:
+        # one table in all and one per group, so a victim is found without a search
+        self._all: OrderedDict[Hashable, int] = OrderedDict()
+        self._of: dict[str, OrderedDict[Hashable, int]] = {}
+
+    def __iter__(self) -> Iterator[Hashable]:
+        return iter(self._all)
+
+    def add(self, key: Hashable, group: str | None, now_ns: int) -> None:
+        self._all[key] = now_ns
+        if group is not None:
+            self._of.setdefault(group, OrderedDict())[key] = now_ns
+
+    def discard(self, key: Hashable, group: str | None) -> bool:
+        if self._all.pop(key, None) is None:
+            return False
+        if group is not None:
+            mine = self._of[group]
+            del mine[key]
+            if not mine:
+                del self._of[group]
+        return True
+
+    def oldest(self, group: str | None, before_ns: int | None = None) -> tuple[Hashable] | None:
+        """The one that waits longest, of this group or (None) of all; only if it has since ``before_ns`` or longer."""
+        line = self._all if group is None else self._of.get(group)
+        if not line:
+            return None
+        key, since = next(iter(line.items()))
+        return (key,) if before_ns is None or since <= before_ns else None
+
+
 class HalfOpen:
-    """Connections whose handshake has not ended, with the limits of §9."""
+    """Connections whose handshake has not ended, with the limits of §9.
+
+    Who keeps us waiting gives up its place for a newcomer when the table is full: first who has said nothing for a
+    second since it was accepted, then who has said nothing for a second since our REPLY, then the oldest that has not
+    proved the gate. Who has sent its FINISH is never dropped.
+    """
 
     def __init__(
-        self, per_address: int = MAX_HALF_OPEN_PER_ADDRESS, total: int = MAX_HALF_OPEN, load: int = LOAD_HALF_OPEN
+        self,
+        per_address: int = MAX_HALF_OPEN_PER_ADDRESS,
+        total: int = MAX_HALF_OPEN,
+        load: int = LOAD_HALF_OPEN,
+        rate_per_s: float = RATE_PER_S,
+        burst: int = RATE_BURST,
     ) -> None:
         self._per_address, self._total, self._load = per_address, total, load
         self._groups: dict[Hashable, str | None] = {}
-        # silent ones only, oldest first; one table in all and one per group, so a victim is found without a search
-        self._silent: OrderedDict[Hashable, None] = OrderedDict()
-        self._silent_of: dict[str, OrderedDict[Hashable, None]] = {}
+        self._silent, self._heard = _Line(), _Line()
         self._count_of: dict[str, int] = {}
-        self._buckets = TokenBuckets()
+        self._buckets = TokenBuckets(rate_per_s, burst)
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -113,7 +160,7 @@ class HalfOpen:
             queue_wait_ns: how long the oldest connection waits for the acceptor.
 
         Returns:
-            Not admitted: close it in silence. `drop`: older silent ones to close first; they are out of the table.
+            Not admitted: close it in silence. `drop`: older ones to close first; they are out of the table.
 
         Raises:
             ValueError: the key is in the table already.
@@ -125,30 +172,32 @@ class HalfOpen:
             return Admission(False, (), "rate per address")
         drop: list[Hashable] = []
         if group is not None and self._count_of.get(group, 0) >= self._per_address:
-            mine = self._silent_of.get(group)
-            if not mine:
+            mine = self._victim(group, now_ns)
+            if mine is None:
                 return Admission(False, (), "half-open per address")
-            drop.append(self._remove(next(iter(mine))))
+            drop.append(self._remove(mine[0]))
         if len(self._groups) >= self._total:
-            if not self._silent:
+            any_of_all = self._victim(None, now_ns)
+            if any_of_all is None:
                 return Admission(False, tuple(drop), "half-open in all")
-            drop.append(self._remove(next(iter(self._silent))))
+            drop.append(self._remove(any_of_all[0]))
         self._groups[key] = group
-        self._silent[key] = None
+        self._silent.add(key, group, now_ns)
         if group is not None:
-            self._silent_of.setdefault(group, OrderedDict())[key] = None
             self._count_of[group] = self._count_of.get(group, 0) + 1
             self._buckets.take(group, now_ns)
         return Admission(True, tuple(drop))
 
-    def heard(self, key: Hashable) -> None:
-        """The connection passed the gate: it is no longer dropped for newer ones. Unknown keys are ignored."""
-        self._silent.pop(key, None)
-        group = self._groups.get(key)
-        if group is not None and group in self._silent_of:
-            self._silent_of[group].pop(key, None)
-            if not self._silent_of[group]:
-                del self._silent_of[group]
+    def heard(self, key: Hashable, now_ns: int) -> None:
+        """The connection passed the gate and gets its REPLY now. Unknown keys are ignored."""
+        if key in self._groups:
+            group = self._groups[key]
+            if self._silent.discard(key, group):
+                self._heard.add(key, group, now_ns)
+
+    def went_on(self, key: Hashable) -> None:
+        """Its FINISH came: it is not dropped for newer ones any more. Unknown keys are ignored."""
+        self._heard.discard(key, self._groups.get(key))
 
     def done(self, key: Hashable, established: bool) -> None:
         """The handshake ended; one that was established gives its token back. Unknown keys are ignored."""
@@ -158,9 +207,14 @@ class HalfOpen:
             if established and group is not None:
                 self._buckets.give_back(group)
 
+    def _victim(self, group: str | None, now_ns: int) -> tuple[Hashable] | None:
+        late = now_ns - YIELD_NS
+        return self._silent.oldest(group, late) or self._heard.oldest(group, late) or self._silent.oldest(group)
+
     def _remove(self, key: Hashable) -> Hashable:
-        self.heard(key)
         group = self._groups.pop(key)
+        self._silent.discard(key, group)
+        self._heard.discard(key, group)
         if group is not None:
             self._count_of[group] -= 1
             if not self._count_of[group]:

@@ -5,7 +5,8 @@ Layer: net (L3). Runs on the worker's thread; ``close``, ``room`` and ``counts``
 1. ``start`` resolves and binds; ``outcome`` gets the addresses that can be dialled, or ListenError.
 2. Accepted connections pass limits.HalfOpen; those that do not prove the gate end in limits.DeadSockets, unanswered.
 3. At most ``backlog`` peers wait for the program: beyond that no HELLO is answered and nothing is accepted from the
-   kernel's queue until ``room`` is called.
+   kernel's queue until ``room`` is called. A place is taken by a FINISH, not by a HELLO, so who proves the gate and
+   then says nothing holds up nobody; what it does hold is a place among the half-open, and limits.HalfOpen takes that.
 4. A failed accept is counted and tried again; it never ends the listener.
 
 Spec: docs/spec/handshake.md §2.2, §5, §9.
@@ -32,7 +33,7 @@ from netchan.net.address import Address
 from netchan.net.connecting import Connecting, Phase
 from netchan.net.dial import Link, Outcome, numeric, resolve, same_user, socket_text
 from netchan.net.gate import Gate
-from netchan.net.handshake import Established, HandshakeConfig, Responder
+from netchan.net.handshake import Established, HandshakeConfig, Responder, State
 from netchan.net.limits import DeadSockets, HalfOpen, drain_deadline
 from netchan.net.manager import AskTrust, attach, log
 from netchan.net.trust import Policy
@@ -139,12 +140,20 @@ class Listening:
         self._engine, self._deliver, self._ask = engine, deliver, ask
         self._worker: Worker = worker()
         limits = plan.config.limits
-        self._half_open = HalfOpen(per_address=limits.half_open_per_address, load=limits.half_open)
+        self._half_open = HalfOpen(
+            per_address=limits.half_open_per_address,
+            load=limits.half_open,
+            rate_per_s=limits.handshake_rate,
+            burst=limits.handshake_burst,
+        )
         self._dead = DeadSockets()
         self._doors: list[_Door] = []
         self._door_of: dict[Connecting, _Door] = {}
-        self._parked: deque[Connecting] = deque()
-        self._heard: set[Connecting] = set()
+        # who waits for room: with a FINISH, which has cost both sides, before with a HELLO
+        self._parked_finish: deque[Connecting] = deque()
+        self._parked_hello: deque[Connecting] = deque()
+        # whose FINISH is being looked at; each has a place in the backlog until it is delivered or refused
+        self._placed: set[Connecting] = set()
         self._room_lock = threading.Lock()
         self._waiting = 0
         self._unresolved = 0
@@ -216,7 +225,7 @@ class Listening:
 
     def _bind_all(self, places: dict[int, list[tuple[int, Any]] | OSError]) -> None:
         if self.closed:
-            self.outcome.fail(ListenError("the listener was closed before it was up"))
+            self.outcome.fail(ListenError("the listener was closed before it was up; listen again"))
             return
         try:
             for index, address in enumerate(self.plan.addresses):
@@ -333,8 +342,9 @@ class Listening:
         admission = self._half_open.admit(conn, None if unix else peer[0], now, self._worker.queue_wait_ns())
         for old in admission.drop:
             if isinstance(old, Connecting):
-                self._refused += 1
-                old.close()
+                if not old.heard:
+                    self._refused += 1
+                old.turn_away()
         if not admission.admitted:
             self._refused += 1
             sock.close()
@@ -355,15 +365,15 @@ class Listening:
         conn.start()
 
     def _full(self) -> bool:
-        return self._waiting + len(self._heard) >= self.plan.config.backlog
+        return self._waiting + len(self._placed) >= self.plan.config.backlog
 
     def _go_on(self) -> None:
         """There may be room again."""
-        while self._parked and not self._full():
-            conn = self._parked.popleft()
+        while (self._parked_finish or self._parked_hello) and not self._full():
+            conn = (self._parked_finish or self._parked_hello).popleft()
             if conn.phase is Phase.HANDSHAKE:
                 conn.resume()
-                return  # it counts once it is heard; its end or its next step brings us here again
+                return  # the end of its step brings us here again
         self._watch_doors()
 
     def _watch_doors(self) -> None:
@@ -377,16 +387,28 @@ class Listening:
     # --- Connecting's owner -------------------------------------------------------------------------------------------
 
     def may_step(self, conn: Connecting) -> bool:
-        """A HELLO is looked at only while there is room for one more peer."""
-        if conn in self._heard or not self._full():
+        """Bytes are looked at only while there is room for one more peer; those of a FINISH take the room."""
+        if conn in self._placed:
             return True
-        self._parked.append(conn)
-        return False
+        if self._full():
+            (self._parked_finish if conn.heard else self._parked_hello).append(conn)
+            return False
+        if conn.heard:
+            self._placed.add(conn)
+        return True
 
     def on_heard(self, conn: Connecting) -> None:
-        """The gate was proved: it holds a place from now on."""
-        self._half_open.heard(conn)
-        self._heard.add(conn)
+        """The gate was proved: from now on it has to go on."""
+        self._half_open.heard(conn, time.monotonic_ns())
+
+    def on_stepped(self, conn: Connecting) -> None:
+        """Give the place back if what came was only a part of a FINISH; let the next one go on."""
+        machine = conn.machine
+        if conn in self._placed:
+            if machine is not None and machine.state is State.WAIT_FINISH:
+                self._placed.discard(conn)
+            else:
+                self._half_open.went_on(conn)
         self._go_on()
 
     def on_drain(self, conn: Connecting, reason: str) -> int | None:
@@ -422,7 +444,7 @@ class Listening:
             with self._room_lock:
                 self._waiting -= 1
             self._failed["fault"] += 1
-            log.exception("a session with %s could not be started", event.node_id)
+            log.exception("the session with %s could not be started and was closed", event.node_id)
             return
         self._ok += 1
 
@@ -430,7 +452,7 @@ class Listening:
         """No session; the reason is counted."""
         self._failed[reason] += 1
         self._half_open.done(conn, False)
-        self._heard.discard(conn)
+        self._placed.discard(conn)
         log.debug("handshake with %s failed: %s", conn.where, error)
         self._go_on()
 
@@ -438,10 +460,11 @@ class Listening:
         """Forget it everywhere."""
         self._half_open.done(conn, False)
         self._dead.forget(conn)
-        self._heard.discard(conn)
+        self._placed.discard(conn)
         self._door_of.pop(conn, None)
         if conn.parked:
-            self._parked = deque(other for other in self._parked if other is not conn)
+            self._parked_finish = deque(other for other in self._parked_finish if other is not conn)
+            self._parked_hello = deque(other for other in self._parked_hello if other is not conn)
         self._go_on()
 
     def ask(self, pending: Awaitable[object], timeout_s: float, answer: Callable[[bool], None]) -> None:

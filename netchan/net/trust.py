@@ -72,7 +72,9 @@ class CARoot:
 
     def __post_init__(self) -> None:
         if len(self.public) != 32:
-            raise ConfigError("an authority's public key has 32 bytes")
+            raise ConfigError(
+                f"an authority's public key has 32 bytes, not {len(self.public)}; take CA(...).root.public"
+            )
 
     def require(self, *groups: str) -> CARoot:
         """The same authority, accepting only members of one of these groups."""
@@ -99,7 +101,7 @@ class CA:
             ConfigError: not a node id, too many or too long groups, or a life below 1 s.
         """
         if isinstance(groups, str) or life_s < 1:
-            raise ConfigError("groups is a collection of names and life_s at least 1")
+            raise ConfigError('groups is a collection of names and life_s at least 1; write groups=["workers"]')
         now = max(int(wall_s), 3_600)
         try:
             return build_membership(
@@ -142,7 +144,10 @@ class KnownNodes:
 
     def _read_line(self, number: int, line: bytes) -> None:
         if number > MAX_KNOWN_NODES or len(line) > MAX_KNOWN_LINE:
-            raise ConfigError(f"known-nodes file {str(self.path)!r} is too long at line {number}")
+            raise ConfigError(
+                f"known-nodes file {str(self.path)!r} is too long at line {number}; at most {MAX_KNOWN_NODES} lines of "
+                f"{MAX_KNOWN_LINE} bytes are read: remove what is out of use"
+            )
         text = line.decode("utf-8", "replace").strip()
         if not text or text.startswith("#"):
             return
@@ -151,7 +156,9 @@ class KnownNodes:
             address, node_id = parts
             parse_node_id(node_id)
         except ValueError:
-            raise ConfigError(f"known-nodes file {str(self.path)!r}: line {number} is not 'address node_id'") from None
+            raise ConfigError(
+                f"known-nodes file {str(self.path)!r}: line {number} is not 'address node_id'; correct or remove it"
+            ) from None
         self._nodes.setdefault(address, (node_id, number))
 
     def lookup(self, address: str) -> tuple[str, int] | None:
@@ -164,7 +171,10 @@ class KnownNodes:
             return
         line = f"{address} {node_id}\n".encode()
         if self._lines >= MAX_KNOWN_NODES or len(line) > MAX_KNOWN_LINE or len(address.split()) != 1:
-            raise ConfigError(f"{address[:80]!r} does not fit into the known-nodes file {str(self.path)!r}")
+            raise ConfigError(
+                f"{address[:80]!r} does not fit into the known-nodes file {str(self.path)!r}; remove lines that are "
+                "out of use, or put the node id into the address"
+            )
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -208,7 +218,11 @@ class Policy:
 
     def _decide_kind(self, claim: Claim, wall_s: float) -> Decision:
         if self.kind == "ids":
-            return ALLOW if claim.id_pub in self.ids else Decision(False, reason=f"{claim.node_id} is not in trust=")
+            return (
+                ALLOW
+                if claim.id_pub in self.ids
+                else Decision(False, reason=f"{claim.node_id} is not in trust=; add it if it is the right node")
+            )
         if self.kind == "ca":
             return self._decide_ca(claim, wall_s)
         if self.kind == "tofu":
@@ -216,14 +230,18 @@ class Policy:
         if self.kind == "ask" and self.ask is not None:
             return _ask(self.ask, claim.node_id)
         if self.kind == "same-user":
-            return ALLOW if claim.same_user else Decision(False, reason="the peer is another user")
+            return (
+                ALLOW
+                if claim.same_user
+                else Decision(False, reason="the peer runs as another user; say whom to trust: trust= or psk=")
+            )
         return ALLOW if self.kind == "any" else Decision(False, reason="no policy")
 
     def _decide_ca(self, claim: Claim, wall_s: float) -> Decision:
         if self.root is None or self.root.public in self.blocked:
             return Decision(False, reason="the authority is blocked")
         if claim.membership is None:
-            return Decision(False, reason=f"{claim.node_id} shows no membership")
+            return Decision(False, reason=f"{claim.node_id} shows no membership; have the authority issue one")
         try:
             member = verify_membership(claim.membership, self.root.public, claim.id_pub, wall_s)
         except RecordExpiredError as error:
@@ -231,7 +249,11 @@ class Policy:
         except RecordError as error:
             return Decision(False, reason=str(error))
         if self.root.groups and not self.root.groups.intersection(member.groups):
-            return Decision(False, reason=f"{claim.node_id} is in none of the groups {sorted(self.root.groups)}")
+            return Decision(
+                False,
+                reason=f"{claim.node_id} is in none of the groups {sorted(self.root.groups)}; have the authority "
+                "issue a membership with one of them",
+            )
         return ALLOW
 
     def _decide_tofu(self, claim: Claim) -> Decision:
@@ -257,7 +279,7 @@ def _ask(ask: Callable[[str], object], node_id: str) -> Decision:
     try:
         answer = ask(node_id)
     except Exception as error:
-        return Decision(False, reason=f"trust callable raised {type(error).__name__}")
+        return Decision(False, reason=f"trust callable raised {type(error).__name__} for {node_id}; that refuses")
     if inspect.isawaitable(answer):
         return Decision(False, reason="", pending=answer)
     return ALLOW if answer is True else Decision(False, reason=f"trust callable did not return True for {node_id}")

@@ -20,7 +20,7 @@ from netchan.net.handshake import HandshakeConfig
 from netchan.net.identity import Identity, parse_node_id
 from netchan.net.listen import ListenPlan
 from netchan.net.manager import offer_for
-from netchan.net.record import Membership
+from netchan.net.record import MAX_NETWORK_ID, Membership
 from netchan.net.trust import Policy, Trust, make_policy
 
 NETWORK: Final = "netchan"
@@ -105,9 +105,17 @@ def _handshake(
 ) -> HandshakeConfig:
     if not isinstance(network, str) or not network.isprintable():
         raise ConfigError(f"network={network!r} is no printable str; leave it out, or give one name to all your nodes")
+    try:
+        network_id = network.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"network={network!a} holds a lone surrogate; give text for UTF-8") from None
+    if len(network_id) > MAX_NETWORK_ID:
+        raise ConfigError(f"network= has {len(network_id)} bytes, at most {MAX_NETWORK_ID}; give a shorter name")
+    if membership is not None and not isinstance(membership, Membership | bytes):
+        raise ConfigError(f"membership is a {type(membership).__name__}; give what the authority's issue() returned")
     return HandshakeConfig(
         me,
-        network_id=network.encode(),
+        network_id=network_id,
         pq=pq,
         offer=offer_for(config),
         membership=membership.raw if isinstance(membership, Membership) else membership,

@@ -6,13 +6,16 @@ tables, and nothing is called under it.
 Names: ``open`` gives the bound channel, else a new one that takes the oldest offer of the name, else one that an offer
 yet to come will find. What is left of the offers comes out of iteration, in order of arrival.
 Leaving: every open channel's sending direction ends behind its values; when all has arrived, or ``close_timeout`` is
-over, the session is closed. That runs on the worker, so it goes on when the program does something else.
+over, the session is closed. That runs on the worker, so it goes on when the program does something else. A channel
+whose last handle was collected unclosed waits for that a moment before it is given up (decision 0002).
 Spec: docs/spec/session.md §3, §7.
 """
 
 from __future__ import annotations
 
+import sys
 import time
+import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
@@ -33,7 +36,7 @@ from netchan.errors import (
 from netchan.net.dial import Link
 from netchan.net.manager import CLOSE_CLEAN, CLOSE_EXCEPTION, check_fork, log, remember_leaver
 from netchan.net.wait import Waiter, WaitQueue, leaf_lock
-from netchan.net.worker import Worker, forks, worker
+from netchan.net.worker import Worker, forks, running_worker, worker
 
 if TYPE_CHECKING:
     from netchan._engine.bridge import Engine
@@ -44,6 +47,8 @@ RESERVED: Final = "netchan."
 """Names that begin so are the library's own."""
 LOOK_MIN_NS, LOOK_MAX_NS = 1_000_000, 20_000_000
 """While a session is being left its channels are looked at in growing steps, beside what the engine tells."""
+DROP_GRACE_NS: Final = 100_000_000
+"""How long after its last handle was collected a channel is ended as dropped, unless its peer is left meanwhile."""
 TIMEOUT = 13
 """SESSION_CLOSE code that our own side notes when the last path ended without a close."""
 PROTOCOL = 4
@@ -143,11 +148,16 @@ class PeerCore:
         check_name(name)
         codec = codec_for(type)
         if check_capacity(capacity, none_ok=True) == 0:
-            raise ConfigError("capacity=0 (rendezvous) over the network is not available yet; give 1 or more, or None")
+            raise ConfigError(
+                f"channel {quote(name)!r}: capacity=0 (rendezvous) over the network is not available yet; "
+                "give 1 or more, or None"
+            )
         self.take_offers()
         with self._lock:
             entry = self._names.setdefault(name, _Name())
             bound = entry.bound
+        if bound is not None and bound.dropped:
+            _drop(bound)
         if bound is not None and is_bound(bound):
             self._same(bound, codec, type, capacity)
             return bound
@@ -218,11 +228,31 @@ class PeerCore:
             max_message=self.link.max_message,
             codec=codec,
         )
+        endpoint.put_off = self._put_off
         with self._lock:
             if len(self._open) >= 64 and len(self._open) & (len(self._open) - 1) == 0:
                 self._forget_done()
             self._open[id(endpoint)] = endpoint
         return endpoint
+
+    def _put_off(self, endpoint: RemoteEndpoint) -> bool:
+        """The last sending handle was collected; runs in its finaliser, so it takes no lock and waits for nothing.
+
+        A program that leaves the peer loses the handles of the function that has just returned an instant before:
+        leaving ends those channels cleanly. Only what is still open after the grace was really lost.
+        """
+        found = running_worker()
+        if found is None or self.made != forks():
+            return False
+        put_off = weakref.ref(endpoint)
+
+        def settle() -> None:
+            end = put_off()
+            if end is not None and end.dropped:
+                _drop(end)
+
+        found.post(lambda: found.at(time.monotonic_ns() + DROP_GRACE_NS, settle))
+        return True
 
     def _forget_done(self) -> None:
         """Drop names and channels that need no memory; called when the table has doubled, so it costs little."""
@@ -238,7 +268,8 @@ class PeerCore:
         """Check that options of a further ``open`` fit the bound channel, and give an accepted one its type."""
         if capacity is not None and capacity != bound.capacity:
             raise ConfigError(
-                f"channel {quote(bound.name)!r} is open with capacity {bound.capacity}, not {capacity}; "
+                f"channel {quote(bound.name)!r} to {self.link.node_id} is open with capacity {bound.capacity}, not "
+                f"{capacity}; "
                 "give the same figure, or none, or close it first"
             )
         if type is Any or type == bound.type:
@@ -249,8 +280,8 @@ class PeerCore:
             bound.decode = None if codec.id == ID_BYTES else codec.decode
             return
         raise ConfigError(
-            f"channel {quote(bound.name)!r} is open with type {bound.codec.type_name}, not {codec.type_name}; "
-            "open it with the same type, or close it first"
+            f"channel {quote(bound.name)!r} to {self.link.node_id} is open with type {bound.codec.type_name}, not "
+            f"{codec.type_name}; open it with the same type, or close it first"
         )
 
     # --- the end -----------------------------------------------------------------------------------------------------
@@ -283,12 +314,23 @@ class PeerCore:
             return None
         code = session.close_code
         if code == TIMEOUT and session.lost:
-            return ConnectionResetError("the connection was cut, or the other side was silent too long")
+            return ConnectionResetError(
+                f"the connection with {self.link.node_id} at {self.link.remote} was cut, or it was silent too long; "
+                "dial again when it can be reached"
+            )
         if code >= PROTOCOL:
             said = quote(session.close_reason)
-            text = f"session closed with code {code}" + (f" ({said})" if said else "")
-            return ProtocolError(text, remote=bool(session.close_by_us))
-        return ConnectionResetError("the connection ended without a close") if session.lost else None
+            who = "this side, for what came from it" if session.close_by_us else "it, for what it says we sent"
+            return ProtocolError(
+                f"the session with {self.link.node_id} was closed by {who}: code {code}{f' ({said})' if said else ''}; "
+                "run the same version on both sides, and report it if they do",
+                remote=bool(session.close_by_us),
+            )
+        if not session.lost:
+            return None
+        return ConnectionResetError(
+            f"the connection with {self.link.node_id} at {self.link.remote} ended without a close; dial again"
+        )
 
     def leave(self) -> None:
         """Begin to leave cleanly; ``is_over`` tells when it is done. Idempotent, any thread, never waits."""
@@ -312,7 +354,13 @@ class PeerCore:
     def finish_leaving(self, rest: int) -> None:
         """All has arrived, or time is over: close the session."""
         if rest:
-            log.warning("left %s with %d channels whose values had not all arrived", self.link.node_id, rest)
+            log.warning(
+                "left %s with %d channels whose values had not all arrived after %g s; see whether it reads, or raise "
+                "Config.close_timeout",
+                self.link.node_id,
+                rest,
+                self.config.close_timeout,
+            )
         if not self.session.over:
             self.session.close(CLOSE_CLEAN)
         self._woken()
@@ -323,7 +371,8 @@ class PeerCore:
             return
         values = sum(end.sent() for end in list(self._open.values()) if not _arrived(end, end.sent()))
         log.warning(
-            "process exits with an open session to %s: %d channels; %d values in those that had not all arrived",
+            "process exits with an open session to %s: %d channels; %d values in those that had not all arrived; "
+            "close() the peer before, or leave it by 'with'",
             self.link.node_id,
             len(self._open),
             values,
@@ -352,6 +401,35 @@ class PeerCore:
             self.when_over()
         self.end_waiters.wake_all()
         self.offer_waiters.wake_all()
+
+
+class _Notice:
+    """Warns when it is collected, which is at once: a warning that is made an error is then reported like that of any
+    finaliser, and does not stop the caller, who has nothing to do with it.
+    """
+
+    __slots__ = ("_end",)
+
+    def __init__(self, end: RemoteEndpoint) -> None:
+        self._end = end
+
+    def __del__(self) -> None:
+        end = self._end
+        if not sys.is_finalizing():
+            warnings.warn(
+                f"the last sender of channel {quote(end.name)!r} to {end.peer_id} was garbage-collected without close()"
+                ", and the peer was not left: the receiver gets ChannelAborted, not an end; call close() or use a "
+                "with-block",
+                ResourceWarning,
+                stacklevel=2,
+                source=end,
+            )
+
+
+def _drop(end: RemoteEndpoint) -> None:
+    """Give a channel up whose last sending handle is gone."""
+    if end.drop_now():
+        _Notice(end)
 
 
 class _Leaving:

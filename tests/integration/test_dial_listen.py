@@ -422,6 +422,24 @@ class TestTrust:
 
         run(body)
 
+    def test_wrong_node_id_with_the_right_psk_is_an_autherror_that_says_so(self) -> None:
+        async def body() -> None:
+            key = os.urandom(32)
+            async with netchan.listen(TCP, identity=BOSS, psk=key) as listener:
+                wrong = listener.addresses[0].replace(BOSS.node_id, KEY.node_id)
+                with pytest.raises(netchan.AuthError, match=r"WRONG_ID .*another node answers there") as caught:
+                    await netchan.dial(wrong, psk=key)
+                assert KEY.node_id in str(caught.value)
+                assert BOSS.node_id not in str(caught.value)
+                assert listener.stats().handshakes_failed == {"wrong_id": 1}
+                # who lacks the PSK is not told
+                with pytest.raises(netchan.DialTimeout, match="wrong node id"):
+                    await netchan.dial(wrong, psk=os.urandom(32), config=Config(dial_timeout=0.3))
+                assert listener.stats().handshakes_failed == {"wrong_id": 1}
+                assert listener.stats().drained == 1
+
+        run(body)
+
     def test_wrong_node_id_gets_silence(self) -> None:
         async def body() -> None:
             async with netchan.listen(TCP, identity=BOSS, trust="any") as listener:

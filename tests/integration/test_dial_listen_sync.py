@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,6 +136,65 @@ class TestThreads:
             serving.join(WAIT)
             assert not serving.is_alive()
         assert sorted(seen) == [0, 1, 2]
+
+    def test_channels_of_a_handler_that_returns_end_cleanly(self) -> None:
+        """Decision 0002, on threads; also from a function inside a with-block."""
+
+        def handler(peer: sync.Peer) -> None:
+            out = peer.open("out", int)
+            out.send_many(range(50), timeout=WAIT)
+
+        def work(peer: sync.Peer) -> None:
+            peer.open("in", int).send(1, timeout=WAIT)
+
+        got: list[list[int]] = []
+
+        def reading(peer: sync.Peer) -> None:
+            channel = peer.open("in", int)
+            with channel:
+                got.append(list(channel))
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for serve in (handler, reading):
+                with sync.listen(TCP, identity=BOSS, trust="any") as listener:
+                    serving = threading.Thread(target=listener.serve, args=(serve,))
+                    serving.start()
+                    for _ in range(10):
+                        with sync.dial(listener.addresses[0]) as peer:
+                            if serve is handler:
+                                got.append(list(peer.open("out", int)))
+                            else:
+                                work(peer)
+                    end = time.monotonic() + WAIT
+                    while len(got) < 10 and time.monotonic() < end:
+                        time.sleep(0.01)
+                    listener.close()
+                    serving.join(WAIT)
+                    assert not serving.is_alive()
+                assert got == ([list(range(50))] if serve is handler else [[1]]) * 10
+                got.clear()
+
+    def test_channel_lost_while_its_handler_goes_on_is_dropped(self) -> None:
+        gate = threading.Event()
+
+        def handler(peer: sync.Peer) -> None:
+            peer.open("x", int).send(1, timeout=WAIT)
+            gate.wait(WAIT)
+
+        with sync.listen(TCP, identity=BOSS, trust="any") as listener:
+            serving = threading.Thread(target=listener.serve, args=(handler,))
+            serving.start()
+            with sync.dial(listener.addresses[0]) as peer:
+                here = peer.open("x", int)
+                with pytest.warns(ResourceWarning, match="without close"):
+                    assert here.recv(timeout=WAIT) == 1
+                    with pytest.raises(netchan.ChannelAborted) as caught:
+                        here.recv(timeout=WAIT)
+                assert caught.value.code == Code.DROPPED
+                gate.set()
+            listener.close()
+            serving.join(WAIT)
 
     def test_async_and_blocking_sides_talk_to_each_other(self) -> None:
         def blocking(address: str) -> list[int]:

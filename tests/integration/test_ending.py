@@ -316,12 +316,12 @@ async def test_r46_channel_collected_unclosed_gives_its_values_and_then_dropped(
     async with session() as (near, far):
         there, here = await joined(near, far, "x")
         await there.send(1)
-        with pytest.warns(ResourceWarning, match="without close"):
+        with pytest.warns(ResourceWarning, match="channel 'x' .* without close"):
             del there
             gc.collect()
-        assert await here.recv() == 1
-        with pytest.raises(ChannelAborted) as caught:
-            await here.recv()
+            assert await here.recv() == 1
+            with pytest.raises(ChannelAborted) as caught:
+                await here.recv()
         assert caught.value.code == Code.DROPPED
         # no warning where the other side's end was taken
         there, here = await joined(near, far, "y")
@@ -331,6 +331,100 @@ async def test_r46_channel_collected_unclosed_gives_its_values_and_then_dropped(
             warnings.simplefilter("error")
             del there
             gc.collect()
+
+
+@program
+async def test_r43_channels_of_a_handler_that_returns_end_cleanly() -> None:
+    """Its handles are collected with its frame, an instant before the peer is left (decision 0002)."""
+
+    async def handler(peer: netchan.Peer) -> None:
+        out = peer.open("out", int)
+        await out.send_many(range(100))
+        await peer.open("quick", int).send(7)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        async with listening() as listener:
+            serving = asyncio.create_task(listener.serve(handler))
+            for _ in range(20):
+                peer = await netchan.dial(listener.addresses[0])
+                out, quick = peer.open("out", int), peer.open("quick", int)
+                assert [v async for v in out] == list(range(100))
+                assert [v async for v in quick] == [7]
+                await peer.wait_closed()
+                assert peer.error is None
+            serving.cancel()
+        gc.collect()
+
+
+@program
+async def test_r43_channels_of_a_function_that_returned_inside_the_with_block_end_cleanly() -> None:
+    async def work(peer: netchan.Peer) -> None:
+        await peer.open("x", int).send_many(range(5))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        async with listening() as listener:
+            async with netchan.dial(listener.addresses[0]) as near:
+                far = await listener.recv()
+                here = far.open("x", int)
+                await work(near)
+            assert [v async for v in here] == [0, 1, 2, 3, 4]
+
+
+@program
+async def test_r46_channel_lost_in_a_handler_that_goes_on_is_dropped() -> None:
+    gate = asyncio.Event()
+
+    async def handler(peer: netchan.Peer) -> None:
+        await peer.open("x", int).send(1)
+        await gate.wait()
+
+    async with listening() as listener:
+        serving = asyncio.create_task(listener.serve(handler))
+        async with netchan.dial(listener.addresses[0]) as peer:
+            here = peer.open("x", int)
+            with pytest.warns(ResourceWarning, match="without close"):
+                assert await here.recv() == 1
+                with pytest.raises(ChannelAborted) as caught:
+                    await here.recv()
+            assert caught.value.code == Code.DROPPED
+            gate.set()
+        serving.cancel()
+
+
+@program
+async def test_r46_handler_that_raises_or_opens_the_name_again_gets_no_clean_end_for_what_it_lost() -> None:
+    async def handler(peer: netchan.Peer) -> None:
+        await peer.open("x", int).send(1)
+        again = peer.open("x", int)
+        await again.send(2)
+        if await peer.open("go", bool).recv():
+            raise ZeroDivisionError
+
+    async with listening() as listener:
+        serving = asyncio.create_task(listener.serve(handler))
+        logging.disable()
+        for fails in (True, False):
+            with pytest.warns(ResourceWarning, match="channel 'x' .* without close"):
+                peer = await netchan.dial(listener.addresses[0])
+                first = peer.open("x", int)
+                assert await first.recv() == 1
+                with pytest.raises(ChannelAborted) as caught:
+                    await first.recv()
+            async with peer:
+                assert caught.value.code == Code.DROPPED
+                second = peer.open("x", int)
+                assert await second.recv() == 2
+                await peer.open("go", bool).send(fails)
+                if fails:
+                    with pytest.raises(ChannelAborted) as caught:
+                        await second.recv()
+                    assert caught.value.code == Code.LEFT_BY_EXCEPTION
+                else:
+                    assert await ends(second.recv()) is ChannelEnded
+        logging.disable(logging.NOTSET)
+        serving.cancel()
 
 
 @program

@@ -7,12 +7,14 @@ import os
 import socket
 import statistics
 import struct
+import threading
 import time
 
 import pytest
 
-from netchan import Config, Identity, sync
-from netchan.net.handshake import Send
+from netchan import Config, Identity, Limits, sync
+from netchan.net.gate import CLOSE
+from netchan.net.handshake import Refusal, Send
 from netchan.net.limits import MAX_HALF_OPEN
 from tests.integration.rawpeer import connect, machine
 
@@ -109,16 +111,84 @@ class TestCrowd:
         with sync.listen(TCP, identity=BOSS, trust="any", config=config) as listener:
             socks = [half(listener.addresses[0]) for _ in range(8)]
             try:
-                # they fill the backlog: a good peer gets in when their time is over, without anybody's help
-                begun = time.monotonic()
-                echo(listener)
-                took = time.monotonic() - begun
-                assert took < 3
                 until(lambda: listener.stats().handshakes_failed.get("timeout") == 8, "not counted")
                 assert listener.stats().half_open == 0
             finally:
                 drop(socks)
-            print(f"\na full backlog of 8 that never finish kept a good peer waiting for {took * 1e3:.0f} ms")
+
+    def test_more_than_the_backlog_that_proved_the_gate_and_say_no_more_hold_up_nobody(self) -> None:
+        """A place in the backlog is taken by a FINISH: silence after the HELLO costs the others nothing."""
+        config = Config(backlog=8, handshake_timeout=30.0)
+        with sync.listen(TCP, identity=BOSS, trust="any", config=config) as listener:
+            idle = p50(listener, 5)
+            socks = [half(listener.addresses[0]) for _ in range(40)]
+            try:
+                # the last ones have sent the first byte of a FINISH, which takes no place either
+                for sock in socks[20:]:
+                    assert sock.recv(4096)
+                    sock.sendall(b"\x03")
+                until(lambda: listener.stats().half_open == 40, "not all came in")
+                crowded = p50(listener, 5)
+                assert listener.stats().half_open == 40
+            finally:
+                drop(socks)
+            assert crowded < 2 * idle + 0.05
+            print(f"\necho p50 {idle * 1e3:.1f} ms, beside 40 unfinished at a backlog of 8 {crowded * 1e3:.1f} ms")
+
+    def test_backlog_is_never_exceeded_and_those_who_waited_come_in_one_by_one(self) -> None:
+        config = Config(backlog=2, handshake_timeout=20.0, dial_timeout=20.0)
+        with sync.listen(TCP, identity=BOSS, trust="any", config=config) as listener:
+            address, made, errors = listener.addresses[0], [], []
+
+            def dial() -> None:
+                try:
+                    made.append(sync.dial(address, identity=Identity.generate(), config=config))
+                except Exception as error:
+                    errors.append(error)
+
+            threads = [threading.Thread(target=dial) for _ in range(12)]
+            socks = [half(address) for _ in range(6)]
+            try:
+                for thread in threads:
+                    thread.start()
+                until(lambda: listener.stats().pending == 2, "nobody came")
+                time.sleep(0.3)
+                assert listener.stats().handshakes_ok == 2
+                came = []
+                for taken in range(12):
+                    came.append(listener.recv(timeout=10))
+                    assert listener.stats().handshakes_ok <= taken + 1 + 2
+                for thread in threads:
+                    thread.join(10)
+                assert errors == []
+                assert len(made) == 12
+                for peer in (*came, *made):
+                    peer.close()
+            finally:
+                drop(socks)
+
+    def test_full_table_of_those_that_proved_the_gate_takes_a_newcomer_after_a_second(self) -> None:
+        """They cost as much as can be had: all places, each with an answered HELLO. The oldest is told BUSY."""
+        config = Config(handshake_timeout=60.0, dial_timeout=20.0)
+        with sync.listen(TCP, identity=BOSS, trust="any", config=config) as listener:
+            socks: list[socket.socket] = []
+            try:
+                for _ in range(MAX_HALF_OPEN):
+                    socks.append(half(listener.addresses[0]))
+                    assert socks[-1].recv(4096)
+                assert listener.stats().half_open == MAX_HALF_OPEN
+                time.sleep(1.0)
+                took = echo(listener)
+                assert took < 1
+                assert listener.stats().half_open == MAX_HALF_OPEN - 1
+                assert listener.stats().handshakes_failed == {"busy": 1}
+                end = socks[0].recv(4096)
+                assert end[0] == CLOSE
+                assert int.from_bytes(end[22:24], "big") == Refusal.BUSY
+                assert socks[0].recv(1) == b""
+            finally:
+                drop(socks)
+            print(f"\n{MAX_HALF_OPEN} that never finish: good peer after {took * 1e3:.1f} ms")
 
     def test_table_is_bounded_and_the_oldest_silent_connection_is_dropped(self) -> None:
         count = MAX_HALF_OPEN + 40
@@ -172,6 +242,39 @@ class TestCrowd:
                 drop(socks)
             assert took < 3
             print(f"\n100 silent from one address: 64 held, 36 dropped; echo {took * 1e3:.1f} ms")
+
+    def test_one_address_of_the_network_gets_a_newcomer_in_beside_sixty_four_that_proved_the_gate(self) -> None:
+        host = outside_address()
+        if host is None:
+            pytest.skip("this machine has no address besides the loopback")
+        with sync.listen(f"tcp://{host}:0", identity=BOSS, trust="any") as listener:
+            socks = [half(listener.addresses[0]) for _ in range(64)]
+            try:
+                for sock in socks:
+                    assert sock.recv(4096)
+                time.sleep(1.0)
+                took = echo(listener)
+                assert listener.stats().handshakes_failed == {"busy": 1}
+            finally:
+                drop(socks)
+            assert took < 3
+
+    def test_rate_and_burst_of_the_configuration_hold_under_load(self) -> None:
+        host = outside_address()
+        if host is None:
+            pytest.skip("this machine has no address besides the loopback")
+        limits = Limits(half_open=1, handshake_burst=3, handshake_rate=1.0)
+        config = Config(limits=limits, handshake_timeout=20.0)
+        with sync.listen(f"tcp://{host}:0", identity=BOSS, trust="any", config=config) as listener:
+            begun = time.monotonic()
+            socks = [connect(listener.addresses[0])[0] for _ in range(20)]
+            try:
+                until(lambda: listener.stats().accepted == 20, "not accepted")
+                assert time.monotonic() - begun < 1
+                assert listener.stats().half_open == 3
+                assert listener.stats().refused == 17
+            finally:
+                drop(socks)
 
 
 def outside_address() -> str | None:

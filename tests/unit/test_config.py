@@ -55,8 +55,6 @@ class TestConfig:
     def test_contradictions_are_refused(self) -> None:
         with pytest.raises(ConfigError, match="node_bytes"):
             Config(session_bytes=1 << 20, node_bytes=1 << 19)
-        with pytest.raises(ConfigError, match="channel_bytes_max"):
-            Limits(channel_bytes=1 << 20, channel_bytes_max=1 << 19)
         with pytest.raises(ConfigError, match="limits"):
             Config(limits={})  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match="await_spin"):

@@ -203,6 +203,33 @@ class TestNegotiation:
         assert events[0].code is Refusal.VERSION
 
 
+class TestMessages:
+    @pytest.mark.parametrize("code", list(Refusal))
+    def test_refusal_from_the_other_side_says_what_where_and_what_to_do(self, world: Any, code: Refusal) -> None:
+        initiator, responder = world.initiator(), world.responder()
+        responder.feed(initiator.start(world.wall_s, 0)[0].data, world.wall_s, 1)
+        frame = responder._frame(g.CLOSE, int(code).to_bytes(2, "big"))
+        (failed,) = initiator.feed(frame, world.wall_s, 2)
+        text = str(failed.error)
+        assert failed.code is code
+        assert f"{world.bob.node_id}" in text.partition(" refused: ")[0]
+        assert code.name in text
+        said, _, advice = text.partition("; ")
+        assert said
+        assert len(advice) > 10
+        assert failed.error.transient is (code in (Refusal.BUSY, Refusal.CLOSING, Refusal.TIMEOUT))
+
+    def test_refusal_of_ours_says_what_to_do(self, world: Any) -> None:
+        out = world.run(world.initiator(trust=[world.alice.node_id]), world.responder())
+        assert "is not in trust=; add it if it is the right node" in str(out.failed("initiator").error)
+        for code in Refusal:
+            initiator = world.initiator()
+            initiator.start(world.wall_s, 0)
+            (failed,) = initiator._fail(code, "why")
+            if code not in (Refusal.UNTRUSTED, Refusal.EXPIRED):  # their reasons come with it
+                assert "; " in str(failed.error), code
+
+
 class TestRefusals:
     def test_policy_of_listener_refuses_sealed_and_dialler_gets_autherror(self, world: Any) -> None:
         out = world.run(world.initiator(), world.responder(trust=[world.bob.node_id]))
@@ -219,14 +246,47 @@ class TestRefusals:
         assert [data[0] for data in out.wire] == [g.HELLO, g.REPLY, g.CLOSE]
         assert out.failed("responder").remote
 
-    def test_wrong_node_behind_known_psk_refused_before_finish(self, world: Any) -> None:
-        # with a PSK the gate does not tell nodes apart: the prologue does, and nothing of the dialler is sent
+    def test_wrong_node_behind_known_psk_is_told_wrong_id_before_anything_of_the_dialler_is_sent(
+        self, world: Any
+    ) -> None:
+        # with a PSK the gate does not tell nodes apart: the prologue does (spec handshake §5.2, §6)
         out = world.run(
             world.initiator(expected_id=world.alice.id_pub, identity=Identity.generate(), psk=KEY),
             world.responder(gate={"psks": [KEY]}),
         )
-        assert out.failed("initiator").code in (Refusal.CRYPTO, Refusal.WRONG_ID)
-        assert g.FINISH not in {data[0] for data in out.wire}
+        failed = out.failed("initiator")
+        assert failed.code is Refusal.WRONG_ID
+        assert failed.remote
+        assert isinstance(failed.error, AuthError)
+        assert not failed.error.transient
+        assert "another node answers there; take the address that its listener shows now" in str(failed.error)
+        assert world.alice.node_id in str(failed.error)
+        assert [data[0] for data in out.wire] == [g.HELLO, g.CLOSE]
+        assert out.failed("responder").code is Refusal.WRONG_ID
+
+    def test_hello_of_a_psk_holder_that_is_too_short_is_not_taken_for_another_id(self, world: Any) -> None:
+        def shorten(i: int, data: bytes) -> bytes:
+            if i:
+                return data
+            key = g.psk_keys(KEY, hs.HandshakeConfig(world.bob).network_id).to_responder
+            return g.seal_frame(g.parse_header(data), data[g.HEADER_LEN : g.HEADER_LEN + 40], key)
+
+        out = world.run(world.initiator(psk=KEY), world.responder(gate={"psks": [KEY]}), shorten)
+        assert out.failed("responder").code is Refusal.CRYPTO
+
+    def test_refusal_that_passes_by_itself_is_transient_at_the_dialler(self, world: Any) -> None:
+        initiator, responder = world.initiator(), world.responder()
+        hello = initiator.start(world.wall_s, 0)[0].data
+        assert responder.turn_away() == []
+        reply = responder.feed(hello, world.wall_s, 1)
+        assert len(reply) == 1
+        sent, failed = responder.turn_away()
+        assert failed.code is Refusal.BUSY
+        told = initiator.feed(sent.data, world.wall_s, 2)[-1]
+        assert told.code is Refusal.BUSY
+        assert told.error.transient
+        assert "dial again in a moment" in str(told.error)
+        assert responder.turn_away() == []
 
     def test_dial_of_another_id_is_silence(self, world: Any) -> None:
         out = world.run(world.initiator(expected_id=Identity.generate().id_pub), world.responder())

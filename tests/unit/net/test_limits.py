@@ -46,25 +46,60 @@ class TestHalfOpen:
         assert len(table) == 64
         assert table.admit("good", "192.0.2.1", 0).drop == (36,)
 
-    def test_those_that_proved_the_gate_are_not_dropped(self) -> None:
+    def test_those_that_proved_the_gate_are_not_dropped_within_a_second(self) -> None:
         table = lim.HalfOpen()
         for i in range(64):
             table.admit(i, "192.0.2.1", 0)
             if i < 63:
-                table.heard(i)
-        assert table.admit("a", "192.0.2.1", 0).drop == (63,)
-        table.heard("a")
-        assert table.admit("b", "192.0.2.1", 0) == lim.Admission(False, (), "half-open per address")
-        assert table.admit("c", "192.0.2.2", 0).admitted
+                table.heard(i, 0)
+        assert table.admit("a", "192.0.2.1", S - 1).drop == (63,)
+        table.heard("a", S - 1)
+        assert table.admit("b", "192.0.2.1", S - 1) == lim.Admission(False, (), "half-open per address")
+        assert table.admit("c", "192.0.2.2", S - 1).admitted
+
+    def test_those_that_proved_the_gate_and_went_silent_give_up_their_place_the_oldest_first(self) -> None:
+        table = lim.HalfOpen()
+        for i in range(64):
+            table.admit(i, "192.0.2.1", 0)
+            table.heard(i, i)
+        assert table.admit("a", "192.0.2.1", S) == lim.Admission(True, (0,))
+        assert table.admit("b", "192.0.2.1", S + 1) == lim.Admission(True, (1,))
+        # a newcomer is not the one to go for the next newcomer while others have been silent for long
+        assert table.admit("c", "192.0.2.1", S + 2) == lim.Admission(True, (2,))
+        table.heard(3, S + 3)  # said twice: the time of the REPLY stays
+        assert table.admit("d", "192.0.2.1", S + 3).drop == (3,)
+
+    def test_those_that_sent_their_finish_stay(self) -> None:
+        table = lim.HalfOpen(per_address=2)
+        for i in range(2):
+            table.admit(i, "192.0.2.1", 0)
+            table.heard(i, 0)
+        table.went_on(0)
+        assert table.admit("a", "192.0.2.1", 9 * S).drop == (1,)
+        table.heard("a", 9 * S)
+        table.went_on("a")
+        assert not table.admit("b", "192.0.2.1", 99 * S).admitted
+        table.done(0, True)
+        assert table.admit("b", "192.0.2.1", 99 * S).admitted
+
+    def test_whoever_never_proved_the_gate_goes_before_those_who_did(self) -> None:
+        table = lim.HalfOpen(total=3)
+        table.admit("proved", None, 0)
+        table.heard("proved", 0)
+        table.admit("silent", None, 1)
+        table.admit("fresh", None, 2 * S)
+        assert table.admit("a", None, 2 * S).drop == ("silent",)
+        assert table.admit("b", None, 2 * S).drop == ("proved",)
+        assert table.admit("c", None, 2 * S).drop == ("fresh",)
 
     def test_total_is_bounded_oldest_silent_goes_first(self) -> None:
         table = lim.HalfOpen(total=4, load=100)
         for i in range(4):
             table.admit(i, f"192.0.2.{i}", 0)
-        table.heard(0)
+        table.heard(0, 0)
         assert table.admit(4, None, 0).drop == (1,)
         for i in (2, 3, 4):
-            table.heard(i)
+            table.heard(i, 0)
         assert not table.admit(5, "192.0.2.9", 0).admitted
         table.done(0, True)
         assert table.admit(5, "192.0.2.9", 0).admitted
@@ -103,29 +138,44 @@ class TestHalfOpen:
         with pytest.raises(ValueError, match="already"):
             table.admit(1, None, 0)
         table.done("unknown", True)
-        table.heard("unknown")
+        table.heard("unknown", 0)
+        table.went_on("unknown")
 
-    @given(st.lists(st.tuples(st.sampled_from("ahde"), st.integers(0, 30), st.integers(0, 3)), max_size=120))
+    def test_rate_and_burst_are_the_callers(self) -> None:
+        table = lim.HalfOpen(rate_per_s=0.5, burst=2)
+        for i in range(2):
+            assert table.admit(i, "192.0.2.1", 0, queue_wait_ns=S).admitted
+        assert not table.admit(2, "192.0.2.1", 2 * S - 1, queue_wait_ns=S).admitted
+        assert table.admit(2, "192.0.2.1", 2 * S, queue_wait_ns=S).admitted
+
+    @given(st.lists(st.tuples(st.sampled_from("ahfde"), st.integers(0, 30), st.integers(0, 3)), max_size=120))
     def test_table_counts_stay_right_under_any_schedule(self, steps: list[tuple[str, int, int]]) -> None:
         table, model = lim.HalfOpen(per_address=3, total=8, load=6), {}
-        for now, (verb, key, host) in enumerate(steps):
+        for turn, (verb, key, host) in enumerate(steps):
+            now = turn * S // 4
             if verb == "a" and key not in model:
-                admission = table.admit(key, f"192.0.2.{host}" if host else None, now * S)
+                admission = table.admit(key, f"192.0.2.{host}" if host else None, now)
                 for gone in admission.drop:
-                    assert not model.pop(gone)[1]
+                    _, state, since = model.pop(gone)
+                    assert state == "silent" or (state == "heard" and now - since >= S)
                 if admission.admitted:
-                    model[key] = [host, False]
+                    model[key] = [host, "silent", now]
             elif verb == "h":
-                table.heard(key)
-                if key in model:
-                    model[key][1] = True
+                table.heard(key, now)
+                if key in model and model[key][1] == "silent":
+                    model[key][1:] = "heard", now
+            elif verb == "f":
+                table.went_on(key)
+                if key in model and model[key][1] == "heard":
+                    model[key][1] = "on"
             elif verb in "de":
                 table.done(key, verb == "e")
                 model.pop(key, None)
             assert len(table) == len(model) <= 8
-            assert set(table._silent) == {k for k, (_, heard) in model.items() if not heard}
+            assert set(table._silent) == {k for k, (_, state, _) in model.items() if state == "silent"}
+            assert set(table._heard) == {k for k, (_, state, _) in model.items() if state == "heard"}
             for h in range(1, 4):
-                assert sum(1 for a, _ in model.values() if a == h) == table._count_of.get(f"192.0.2.{h}", 0) <= 3
+                assert sum(1 for a, _, _ in model.values() if a == h) == table._count_of.get(f"192.0.2.{h}", 0) <= 3
 
 
 class TestTokenBuckets:
