@@ -162,17 +162,21 @@ class RemoteEndpoint(StreamEnd):
         if self.put_off is not None and self.put_off(self):
             self.dropped = True
             return False
-        return self.drop_now()
+        missed = self.missed
+        self.drop_now()
+        return missed
 
-    def drop_now(self) -> bool:
-        """End a direction that nobody can close any more, unless it is over; True as for ``drop_send``."""
+    @property
+    def missed(self) -> bool:
+        """True while somebody over there would notice that the sending direction is dropped."""
+        # Not where the other side's end was taken: both sides know that it is over.
+        return not self.send_over and (self.state[1] in (_NOT, _STOPPED) or not self.recv_over)
+
+    def drop_now(self) -> None:
+        """End a direction that nobody can close any more, unless it is over."""
         self.dropped = False
-        if self.send_over:
-            return False
-        # No warning where the other side's end was taken: both sides know that it is over.
-        noticed = self.state[1] in (_NOT, _STOPPED) or not self.recv_over
-        self.end_after(Code.DROPPED)
-        return noticed
+        if not self.send_over:
+            self.end_after(Code.DROPPED)
 
     def drop_recv(self) -> None:
         """The last receiving handle was collected unclosed: ``stop_recv`` unless the direction is over anyway."""

@@ -428,8 +428,10 @@ class _Notice:
 
 def _drop(end: RemoteEndpoint) -> None:
     """Give a channel up whose last sending handle is gone."""
-    if end.drop_now():
+    # The warning first: who receives the abort may leave the block that expects it.
+    if end.missed:
         _Notice(end)
+    end.drop_now()
 
 
 class _Leaving:
