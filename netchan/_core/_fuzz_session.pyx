@@ -205,7 +205,7 @@ cdef int stream_steps(nc_in* s, const uint8_t* data, size_t n) noexcept nogil:
         rc = in_data(s, offset, bytes_ + offset, length, 1 if op & 1 and offset + length == total else 0, 2000)
         if rc < 0:
             if (rc != defs.NC_ECREDIT and rc != defs.NC_ELIMIT and rc != defs.NC_ESTATE and rc != defs.NC_EFRAME
-                    and rc != defs.NC_EAGAIN):
+                    and rc != defs.NC_EUNKNOWN and rc != defs.NC_EAGAIN):
                 return 8
             if rc != defs.NC_EAGAIN:
                 return 0

@@ -56,7 +56,7 @@ RC = {
     "OK": defs.NC_OK, "EAGAIN": defs.NC_EAGAIN, "ETRUNC": defs.NC_ETRUNC, "EFRAME": defs.NC_EFRAME,
     "ELIMIT": defs.NC_ELIMIT, "ECRYPTO": defs.NC_ECRYPTO, "ECLOSED": defs.NC_ECLOSED, "ENOMEM": defs.NC_ENOMEM,
     "EINVAL": defs.NC_EINVAL, "ESPACE": defs.NC_ESPACE, "ESTATE": defs.NC_ESTATE, "ECREDIT": defs.NC_ECREDIT,
-    "EEXHAUSTED": defs.NC_EEXHAUSTED,
+    "EEXHAUSTED": defs.NC_EEXHAUSTED, "EUNKNOWN": defs.NC_EUNKNOWN,
 }
 
 cdef nc_keystore* STORE = NULL          # shared by all sides; sessions in it are told apart by their serial
@@ -660,6 +660,10 @@ cdef class Side:
         self.ends[<size_t>end.e] = end
         end_mark(end.e)
         return end
+
+    def several_paths(self):
+        """From now on bytes of a stream may overtake each other."""
+        self.s.in_order = 0
 
     def recv(self, data):
         cdef bytearray buf = bytearray(data)

@@ -19,6 +19,7 @@ cdef enum nc_rc:
     NC_EEXHAUSTED = -13     # key usage limit reached: the epoch must change first
     NC_ESYS = -14           # a system call failed; errno is kept beside the code
     NC_EFORK = -15          # used in a forked child
+    NC_EUNKNOWN = -16       # an item that must be understood (odd type) and is not
 
 # --- spec constants (docs/spec/wire.md): a change here is a change of the wire -------------------------------------
 cdef enum nc_tag:

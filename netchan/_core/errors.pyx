@@ -30,6 +30,7 @@ _TEXT = {
     defs.NC_EEXHAUSTED: "key usage limit reached",
     defs.NC_ESYS: "system call failed",
     defs.NC_EFORK: "used in a forked child",
+    defs.NC_EUNKNOWN: "an item that must be understood has an unknown type",
 }
 
 

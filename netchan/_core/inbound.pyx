@@ -21,7 +21,7 @@ from netchan._core.state cimport (
     CTL_ABORT, CTL_POS, EV_ACK, EV_RECV, EV_SEND, EV_STATE, SESSION_CLOSING, SESSION_OVER, SESSION_UP, nc_end,
     nc_offer, nc_path, nc_sent, nc_session, notify, want_ctl, want_data,
 )
-from netchan._core.inbox cimport in_data, in_init, in_over, in_pos_due, nc_in
+from netchan._core.inbox cimport in_data, in_init, in_number, in_over, in_pos_due, nc_in
 from netchan._core.outbox cimport out_ack, out_end, out_limit, out_pos
 from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_STOPPED
 from netchan._core.timer cimport TIMER_NEVER
@@ -236,6 +236,13 @@ cdef void on_data(nc_session* s, nc_frame* f) noexcept nogil:
         i = o.in_
     had = i.msgs
     had_preface = i.preface_done
+    if f.a > i.received and s.in_order and f.a + f.len <= i.granted_bytes:
+        # Nothing can overtake on a single stream path: such bytes are an attack on memory (limits.md, GAPS_MAX).
+        fail(s, defs.CLOSE_PROTOCOL)
+        return
+    if f.flags & defs.DATA_MSG and in_number(i, f.a, f.b) < 0:
+        fail(s, defs.CLOSE_PROTOCOL)
+        return
     rc = in_data(i, f.a, f.data, f.len, f.flags & defs.DATA_FIN, s.mine.max_message)
     if rc < 0:
         if rc == defs.NC_ECREDIT:
@@ -246,9 +253,12 @@ cdef void on_data(nc_session* s, nc_frame* f) noexcept nogil:
             fail(s, defs.CLOSE_FINAL_SIZE)
         elif rc == defs.NC_EFRAME:
             fail(s, defs.CLOSE_PROTOCOL)
+        elif rc == defs.NC_EUNKNOWN:
+            fail(s, defs.CLOSE_UNSUPPORTED)
         else:
             fail(s, defs.CLOSE_INTERNAL)
         return
+    s.stats.messages_received += i.msgs - had
     if o is not NULL and not had_preface and i.preface_done:
         offer_ready(s, o)                       # may free o
         e = <nc_end*>idmap_get(&s.ins, f.stream)

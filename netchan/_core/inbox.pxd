@@ -12,6 +12,14 @@ from netchan._core.leaf cimport nc_leaf
 from netchan._core.ranges cimport nc_ranges
 from netchan._core.segment cimport nc_seg
 
+cdef enum nc_stage:                 # what the next byte of the stream belongs to
+    STAGE_HEAD = 0
+    STAGE_BLOCK = 1                 # length of the block of fields
+    STAGE_FIELD = 2                 # type of a field
+    STAGE_LENGTH = 3                # length of its value
+    STAGE_VALUE = 4
+    STAGE_BODY = 5
+
 ctypedef struct nc_in:
     nc_leaf lock
     uint64_t id
@@ -46,16 +54,18 @@ ctypedef struct nc_in:
     uint64_t window                 # bytes granted beyond take_off
     uint64_t grown                  # bytes of window above STREAM_BYTES_MIN, drawn from the session's budget
     uint64_t capacity               # messages granted beyond taken; 0: not opened here yet
-    uint64_t body_left              # bytes of the current message still to come
+    uint64_t body_left              # bytes of the current message's body still to come
+    uint64_t block_left             # bytes of its block of fields still to come
+    uint64_t field_left             # bytes of the value of the current field still to come
+    uint64_t field                  # its type
     uint64_t dropped_bytes          # arrived after stop
     nc_ranges gaps                  # received out of order beyond `received`
     nc_seg* ooo                     # their bytes, ascending, disjoint
     size_t next_cap
     uint8_t head_len                # bytes of an incomplete message head held in head_buf
-    uint8_t stage                   # 0 head, 1 ext length, 3 ext block and body
+    uint8_t stage                   # nc_stage
     uint8_t stopped                 # STOP was said
     uint8_t has_final
-    uint8_t head_ext
     uint8_t[8] head_buf
     uint8_t* preface                # owned; the preface as it came, without its length; NULL: none yet
     uint16_t preface_len            # bytes of the preface
@@ -75,8 +85,11 @@ ctypedef struct nc_msg:
 cdef void in_init(nc_in* s, uint64_t id) noexcept nogil
 # Engine: bytes of DATA at offset; the first ones are the preface, which stays in s.preface (preface_done).
 # NC_OK; NC_ECREDIT, NC_ELIMIT (message or preface too long), NC_ESTATE (final size), NC_EFRAME, NC_ENOMEM,
+# NC_EUNKNOWN (a field of a message that must be understood),
 # NC_EAGAIN (gap table full: the record must not be acknowledged).
 cdef int in_data(nc_in* s, uint64_t offset, const uint8_t* p, size_t n, int fin, uint64_t max_message) noexcept nogil
+# Engine: the number that the sender gives the message at an offset that was just reached in order. NC_OK or NC_EFRAME.
+cdef int in_number(nc_in* s, uint64_t offset, uint64_t number) noexcept nogil
 cdef void in_over(nc_in* s, uint32_t over, uint64_t code, const uint8_t* reason, size_t n) noexcept nogil
 # Engine: writes POS when it is due or `force`; 1 written, 0 not due, NC_ESPACE. budget: session bytes left for growth.
 cdef int in_pos(nc_in* s, nc_wr* w, int force, int64_t* budget) noexcept nogil

@@ -35,18 +35,55 @@ cdef void in_init(nc_in* s, uint64_t id) noexcept nogil:
     ranges_init(&s.gaps, defs.GAPS_MAX)
 
 
+# A varint of a message's head or block was completed. NC_OK or why the message is refused.
+cdef int in_varint(nc_in* s, uint64_t v, uint64_t max_message) noexcept nogil:
+    if s.stage == STAGE_HEAD:
+        s.started += 1
+        s.body_left = v >> 1
+        if s.body_left > max_message:
+            return defs.NC_ELIMIT
+        s.stage = STAGE_BLOCK if v & 1 else STAGE_BODY
+    elif s.stage == STAGE_BLOCK:
+        if v > <uint64_t>defs.EXT_MAX:
+            return defs.NC_EFRAME
+        s.block_left = v
+        s.stage = STAGE_FIELD if v else STAGE_BODY
+    elif s.stage == STAGE_FIELD:
+        s.field = v
+        s.stage = STAGE_LENGTH
+    else:
+        if v > s.block_left:
+            return defs.NC_EFRAME
+        # Even types may be skipped; odd ones change what the message means (wire.md §6).
+        if s.field & 1 and s.field != defs.FIELD_DELIVER:
+            return defs.NC_EUNKNOWN
+        if s.field == defs.FIELD_DELIVER and v:
+            return defs.NC_EFRAME
+        s.field_left = v
+        s.stage = STAGE_VALUE if v else (STAGE_FIELD if s.block_left else STAGE_BODY)
+    return defs.NC_OK
+
+
 # Counts messages in bytes that continue the stream; keeps the credit and size promises of the sender.
 cdef int in_scan(nc_in* s, const uint8_t* p, size_t n, uint64_t max_message, uint64_t* done) noexcept nogil:
     cdef uint64_t body, k
-    cdef int used
+    cdef int used, rc
     cdef nc_rd r
     while n:
-        if s.stage == 3:
+        if s.stage == STAGE_BODY:
             k = s.body_left if s.body_left < n else n
             s.body_left -= k
             p += k
             n -= <size_t>k
-        elif s.head_len == 0 and s.stage == 0 and p[0] < 0x80 and (p[0] < 0x40 or n >= 2):
+        elif s.stage == STAGE_VALUE:
+            k = s.field_left if s.field_left < n else n
+            s.field_left -= k
+            s.block_left -= k
+            p += k
+            n -= <size_t>k
+            if s.field_left == 0:
+                s.stage = STAGE_FIELD if s.block_left else STAGE_BODY
+        elif s.head_len == 0 and s.stage == STAGE_HEAD and p[0] < 0x80 and (p[0] < 0x40 or n >= 2):
             # Fast path: a whole one- or two-byte head.
             if s.started >= s.granted_msgs:
                 return defs.NC_ECREDIT
@@ -57,17 +94,20 @@ cdef int in_scan(nc_in* s, const uint8_t* p, size_t n, uint64_t max_message, uin
                 body = ((<uint64_t>p[0] << 8) | p[1]) & 0x3FFF
                 used = 2
             s.started += 1
-            s.head_ext = <uint8_t>(body & 1)
             s.body_left = body >> 1
             if s.body_left > max_message:
                 return defs.NC_ELIMIT
             p += used
             n -= used
-            s.stage = 1 if s.head_ext else 3
+            s.stage = STAGE_BLOCK if body & 1 else STAGE_BODY
         else:
-            # A head or an ext length that may be cut: collect it byte by byte.
-            if s.stage == 0 and s.head_len == 0 and s.started >= s.granted_msgs:
+            # A head or a part of the block that may be cut: collect it byte by byte.
+            if s.stage == STAGE_HEAD and s.head_len == 0 and s.started >= s.granted_msgs:
                 return defs.NC_ECREDIT
+            if s.stage == STAGE_FIELD or s.stage == STAGE_LENGTH:
+                if s.block_left == 0:
+                    return defs.NC_EFRAME       # the block ends inside a field
+                s.block_left -= 1
             s.head_buf[s.head_len] = p[0]
             s.head_len += 1
             p += 1
@@ -76,22 +116,19 @@ cdef int in_scan(nc_in* s, const uint8_t* p, size_t n, uint64_t max_message, uin
             if rd_varint(&r, &body) < 0:
                 continue
             s.head_len = 0
-            if s.stage == 0:
-                s.started += 1
-                s.head_ext = <uint8_t>(body & 1)
-                s.body_left = body >> 1
-                if s.body_left > max_message:
-                    return defs.NC_ELIMIT
-                s.stage = 1 if s.head_ext else 3
-            else:
-                if body > <uint64_t>defs.EXT_MAX:
-                    return defs.NC_ELIMIT
-                s.body_left += body                    # the block and the body are passed as one run
-                s.stage = 3
-        if s.stage == 3 and s.body_left == 0:
+            rc = in_varint(s, body, max_message)
+            if rc < 0:
+                return rc
+        if s.stage == STAGE_BODY and s.body_left == 0:
             done[0] += 1
-            s.stage = 0
+            s.stage = STAGE_HEAD
     return defs.NC_OK
+
+
+cdef int in_number(nc_in* s, uint64_t offset, uint64_t number) noexcept nogil:
+    if not s.preface_done or offset != s.received:
+        return defs.NC_OK                       # inside what is known already, or before its turn
+    return defs.NC_OK if s.stage == STAGE_HEAD and s.head_len == 0 and s.started == number else defs.NC_EFRAME
 
 
 # Copies bytes that continue the stream into the inbox. Only the engine changes `tail`, but for detaching it.
@@ -276,7 +313,7 @@ cdef int in_data(nc_in* s, uint64_t offset, const uint8_t* p, size_t n, int fin,
                 return rc
         ranges_remove_below(&s.gaps, s.received)
     if s.has_final and s.received == s.final:
-        if s.stage != 0 or s.head_len != 0 or not s.preface_done:
+        if s.stage != STAGE_HEAD or s.head_len != 0 or not s.preface_done:
             return defs.NC_EFRAME                       # the stream ends inside a message
         if load_acq_u32(&s.over) == OVER_NOT:
             store_rel_u32(&s.over, OVER_FIN)
@@ -301,6 +338,11 @@ cdef void in_over(nc_in* s, uint32_t over, uint64_t code, const uint8_t* reason,
     store_rel_u32(&s.over, over)
 
 
+# Bytes of the current message that are still to come, as far as is known.
+cdef inline uint64_t in_rest(nc_in* s) noexcept nogil:
+    return s.body_left + s.block_left
+
+
 # A caller waits for more whole messages than the window holds: they are granted a window at a time, like a long value.
 cdef inline int in_more_wanted(nc_in* s, uint64_t taken) noexcept nogil:
     cdef uint64_t n = load_acq_u32(&s.wanted)
@@ -319,7 +361,7 @@ cdef int in_pos_due(nc_in* s) noexcept nogil:
     if s.starved and (taken > s.told_taken or s.granted_bytes < load_acq_u64(&s.take_off) + s.window):
         return 1
     # The head message is longer than the window: grant up to its end as it comes.
-    if s.body_left and s.received + s.body_left > s.granted_bytes and s.received + (s.window >> 1) >= s.granted_bytes:
+    if in_rest(s) and s.received + in_rest(s) > s.granted_bytes and s.received + (s.window >> 1) >= s.granted_bytes:
         return 1
     if in_more_wanted(s, taken):
         return 1
@@ -345,8 +387,8 @@ cdef int in_pos(nc_in* s, nc_wr* w, int force, int64_t* budget) noexcept nogil:
             s.grown += <uint64_t>more
             s.window <<= 1
     bytes_to = off + s.window
-    if s.body_left:
-        want = s.received + s.body_left
+    if in_rest(s):
+        want = s.received + in_rest(s)
         if want > bytes_to:
             # One value always gets through: granted a window at a time up to its end.
             bytes_to = s.received + s.window if s.received + s.window < want else want

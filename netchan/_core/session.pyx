@@ -73,6 +73,7 @@ cdef int session_init(nc_session* s, int role, const nc_params* mine, const nc_p
     s.peer_max_told = mine.max_streams
     s.budget = mine.session_bytes
     s.path.alive = 1
+    s.in_order = 1
     s.ratchet_out_step = 0xFF
     memcpy(s.path.binding, binding32, 32)
     s.path.rx_at = s.path.tx_at = now_ns

@@ -43,7 +43,6 @@ cdef enum nc_request:               # bits an application sets in end.requests
     REQ_END_AFTER = 4               # ABORT behind the data (end.end_code): dropped, left by exception
     REQ_ASK = 8                     # ASK for end.ask_received / ask_taken
     REQ_POS = 16                    # the application took values: say so
-    REQ_FORGET = 32                 # no handle is left
 
 cdef struct nc_session
 cdef struct nc_end
@@ -167,7 +166,8 @@ ctypedef struct nc_session_stats:
     uint64_t records_received
     uint64_t bytes_sent
     uint64_t bytes_received
-    uint64_t messages_sent          # accepted messages of finished and living streams are in the ends
+    uint64_t messages_sent          # counted when a record ends behind the last one appended
+    uint64_t messages_received      # whole ones
     uint64_t dropped_bytes
     uint64_t pings
     uint64_t acks
@@ -220,6 +220,7 @@ cdef struct nc_session:
     uint32_t ready_any              # something for the application
     nc_seg* pins                    # released segments whose owners a holder of the GIL must drop
     int64_t budget                  # bytes left for windows above the floor
+    uint8_t in_order                # 1: all records come by one stream path, so bytes of a stream come in order
     uint8_t ping_due
     uint8_t max_streams_due
     uint64_t seed

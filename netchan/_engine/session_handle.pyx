@@ -365,6 +365,8 @@ cdef class Session(Listed):
         return {
             "records_sent": s.stats.records_sent,
             "records_received": s.stats.records_received,
+            "messages_sent": s.stats.messages_sent,
+            "messages_received": s.stats.messages_received,
             "bytes_sent": s.stats.bytes_sent,
             "bytes_received": s.stats.bytes_received,
             "dropped_bytes": s.stats.dropped_bytes,

@@ -7,10 +7,19 @@ import pytest
 from netchan._core import _selftest_session as st
 from tests.unit.core.streams import AT, DELIVER, OK, PREFACE, msg, receiver, vint
 
-EAGAIN, ECLOSED, EFRAME, ELIMIT, ESTATE, ECREDIT, ESPACE = (
-    st.RC[k] for k in ("EAGAIN", "ECLOSED", "EFRAME", "ELIMIT", "ESTATE", "ECREDIT", "ESPACE")
+EAGAIN, ECLOSED, EFRAME, ELIMIT, ESTATE, ECREDIT, ESPACE, EUNKNOWN = (
+    st.RC[k] for k in ("EAGAIN", "ECLOSED", "EFRAME", "ELIMIT", "ESTATE", "ECREDIT", "ESPACE", "EUNKNOWN")
 )
 FIN, ABORT_AFTER, ABORT, STOPPED, LOST, LEFT = range(1, 7)
+
+
+def filling(n: int) -> bytes:
+    """n bytes of fields that may be skipped; n = 0, or 2 and more."""
+    if n in (0, 1):
+        return b""
+    if n < 60:
+        return vint(6) + vint(n - 2) + bytes(n - 2)
+    return vint(0x42) + vint(n - 4).rjust(2, b"\x40") + bytes(n - 4)
 
 
 class TestPreface:
@@ -104,24 +113,49 @@ class TestReceiving:
             assert s.data(AT + i, bytes([x])) == OK
         assert s.take()[:2] == (b"abc", True)
 
-    @pytest.mark.parametrize("block", [0, 1, 2, 20, 21, 22, 23, 24, 100, 1024])
-    def test_block_of_fields_is_skipped_whatever_it_holds(self, block: int) -> None:
-        ext = (b"\x40\x40" + vint(block - 3) + bytes(block)) if block > 3 else bytes(block)
+    @pytest.mark.parametrize("block", [2, 4, 5, 20, 21, 22, 23, 24, 100, 1024])
+    def test_block_with_fields_of_even_types_is_skipped(self, block: int) -> None:
         for deliver in (b"", DELIVER):
-            whole = (deliver + ext)[:block] if block < 1024 else ext[:1024]
+            whole = deliver + filling(block - len(deliver))
             data = msg(b"body", whole)
             for step in (1, 10, len(data)):
                 s = receiver()
                 for at in range(0, len(data), step):
                     assert s.data(AT + at, data[at : at + step]) == OK
-                assert s.take()[:2] == (b"body", whole[:2] == DELIVER)
+                assert s.take()[:2] == (b"body", deliver == DELIVER)
 
-    def test_too_long_block_or_body_is_refused(self) -> None:
-        for step in (1, 100):
-            for data in (vint(1) + vint(1025), vint(2 * 101), vint(2 * (2**61 - 1))):
-                s = receiver()
-                codes = [s.data(AT + at, data[at : at + step], max_message=100) for at in range(0, len(data), step)]
-                assert codes[-1] == ELIMIT and set(codes[:-1]) <= {OK}
+    @pytest.mark.parametrize("step", [1, 2, 100])
+    @pytest.mark.parametrize(
+        ("block", "code"),
+        [
+            (b"\x03\x00", EUNKNOWN),  # references: their capability is not announced
+            (vint(65) + b"\x01x", EUNKNOWN),
+            (b"\x02\x01x" + vint(2**61 + 1) + b"\x00", EUNKNOWN),
+            (b"\x01\x01x", EFRAME),  # deliver has no value
+            (b"\x02", EFRAME),  # a type without its length
+            (b"\x02\x05abc", EFRAME),  # a value longer than the block
+            (b"\x40", EFRAME),  # half a type
+            (b"\x02" + vint(2**61), EFRAME),
+        ],
+    )
+    def test_block_that_cannot_be_understood_is_refused(self, block: bytes, code: int, step: int) -> None:
+        for before in (b"", DELIVER, filling(40)):
+            data = msg(b"body", before + block)
+            s = receiver()
+            codes = [s.data(AT + at, data[at : at + step]) for at in range(0, len(data), step)]
+            first = next(rc for rc in codes if rc != OK)
+            assert first == code
+            assert s.take() == EAGAIN
+
+    @pytest.mark.parametrize("step", [1, 100])
+    @pytest.mark.parametrize(
+        ("data", "code"),
+        [(vint(1) + vint(1025), EFRAME), (vint(2 * 101), ELIMIT), (vint(2 * (2**61 - 1)), ELIMIT)],
+    )
+    def test_too_long_block_or_body_is_refused(self, data: bytes, code: int, step: int) -> None:
+        s = receiver()
+        codes = [s.data(AT + at, data[at : at + step], max_message=100) for at in range(0, len(data), step)]
+        assert codes[-1] == code and set(codes[:-1]) <= {OK}
         assert receiver().data(AT, vint(200) + b"x" * 100, max_message=100) == OK
 
 

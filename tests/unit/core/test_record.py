@@ -458,8 +458,38 @@ class TestHarmless:
         records = peer.open(side.send())
         assert sum(len(st.parse(b, t)[0]) for t, b in records) <= 3
 
+    @pytest.mark.parametrize("step", [0, 1])
+    def test_number_of_a_message_is_checked_against_the_count(self, step: int) -> None:
+        side, peer, end = hosted()
+        first, second = msg(b"first"), msg(b"second")
+        side.recv(peer.seal(16, data(HEAD, first)))
+        said = st.put("data", HEAD + len(first), False, 1, 1 + step, len(second)) + second
+        side.recv(peer.seal(16, said))
+        assert verdict(side) == (PROTOCOL if step else None)
+        assert end.take_all() == ([b"first"] if step else [b"first", b"second"])
+
+    def test_number_inside_a_message_is_refused(self) -> None:
+        side, peer, _ = hosted()
+        side.recv(peer.seal(16, data(HEAD, msg(b"first")[:3])))
+        side.recv(peer.seal(16, st.put("data", HEAD + 3, False, 1, 1, 3) + b"rst"))
+        assert verdict(side) == PROTOCOL
+
+    def test_message_with_a_field_that_must_be_understood_closes_the_session(self) -> None:
+        side, peer, end = hosted()
+        side.recv(peer.seal(16, data(HEAD, msg(b"first"))))
+        side.recv(peer.seal(16, data(HEAD + len(msg(b"first")), vint(2 * 4 + 1) + b"\x02\x03\x00" + b"body")))
+        assert verdict(side) == UNSUPPORTED and end.take() == b"first"
+
+    def test_gap_on_a_single_stream_path_is_refused(self) -> None:
+        side, peer, end = hosted()
+        side.recv(peer.seal(16, data(HEAD, msg(b"first"))))
+        assert verdict(side) is None
+        side.recv(peer.seal(16, data(HEAD + len(msg(b"first")) + 1, b"x")))
+        assert verdict(side) == PROTOCOL and end.take() == b"first"
+
     def test_out_of_order_and_repeated_data_is_delivered_once(self) -> None:
         side, peer, end = hosted()
+        side.several_paths()
         whole = b"".join(msg(b"%d" % i * 20) for i in range(40))
         rng = random.Random(8)
         pieces = [(at, whole[at : at + 37]) for at in range(0, len(whole), 37)] * 2
