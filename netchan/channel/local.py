@@ -1,24 +1,22 @@
 """Channels in process: the endpoint over plain Python objects, by reference and not validated.
 
-Layer 5: no I/O, no waiting. One ``Flow`` is one direction; a one-queue channel has one flow that is both, a pipe has
-two. Flow of a value: try_send appends under the leaf lock -> rx queue is woken -> a receiver's own step takes it.
-Capacity 0: nothing is ever appended; an offer stays the sender's until a receiver's own step takes its value.
+Layer 5: no I/O, no waiting. One ``Flow`` (flow.py) is one direction; a one-queue channel has one flow that is both, a
+pipe has two. Way of a value: try_send appends under the flow's lock -> rx queue is woken -> a receiver's own step takes
+it. Capacity 0: an offer is laid out instead, and a receiver's own step takes its value.
 
-Threads: every change happens under the flow's lock, which is a leaf: no user code runs under it (values are dropped and
-iterators advanced outside), wake-ups follow after it. Spec: docs/spec/channel-end.md.
+Threads: see flow.py; user code and wake-ups come after its lock is left. Spec: docs/spec/channel-end.md.
 """
 
 # ruff: noqa: D102 - the contract of these methods is written once, at what they implement
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from itertools import islice
 from typing import Any, Final, NoReturn
 
 from netchan.channel.base import ChannelStats, Handles, Level
+from netchan.channel.flow import CLAIMED, CLEAN, TAKEN, Flow, LocalOffer
 from netchan.config import check_capacity
 from netchan.errors import (
     Code,
@@ -30,170 +28,10 @@ from netchan.errors import (
     channel_ended,
 )
 from netchan.markers import EMPTY, Empty
-from netchan.net.wait import Driver, Waiter, WaitQueue, leaf_lock, run_aside
-
-_CLEAN: Final = 1
-"""``Flow.end``: closed; otherwise 0 while open, or the ``Code`` that receivers get behind the values."""
+from netchan.net.wait import Driver, Waiter
 
 _PLAIN_ITERATORS: Final[tuple[type, ...]] = (type(iter([])), type(iter(())), type(iter(range(0))))
 """Iterators whose ``next`` runs no Python code: they may be advanced under the lock."""
-
-
-class Flow:
-    """One direction: a bounded queue of accepted values, or the outstanding offers of a rendezvous.
-
-    Attributes:
-        capacity: as given. room: the bound in force (a waiting ``recv_many(min=n)`` may lift it).
-        values: accepted, not taken. offers: outstanding, oldest first. reserved: places held by a running send_many.
-        sent, taken, discarded: counts since the start; sent = taken + discarded + len(values).
-        end: 0 open, _CLEAN closed, else the code behind the values; ended_by: the endpoint that did it.
-        stopped: the receiving side takes no more. aborted: (code, reason, endpoint) or None.
-        over_tx: end or stopped or aborted: no further value is accepted.
-    """
-
-    __slots__ = (
-        "aborted",
-        "ack_waiters",
-        "capacity",
-        "discarded",
-        "end",
-        "ended_by",
-        "lock",
-        "offers",
-        "over_tx",
-        "reserved",
-        "room",
-        "rx_waiters",
-        "sent",
-        "stopped",
-        "taken",
-        "tx_waiters",
-        "values",
-        "wants",
-    )
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.room = capacity
-        self.lock = leaf_lock()
-        self.values: deque[Any] = deque()
-        self.offers: OrderedDict[LocalOffer, None] = OrderedDict()
-        self.reserved = 0
-        self.wants: list[int] = []
-        self.sent = 0
-        self.taken = 0
-        self.discarded = 0
-        self.end = 0
-        self.ended_by: LocalEndpoint | None = None
-        self.stopped = False
-        self.aborted: tuple[int, str, LocalEndpoint] | None = None
-        self.over_tx = False
-        self.tx_waiters = WaitQueue()
-        self.rx_waiters = WaitQueue()
-        self.ack_waiters = WaitQueue()
-
-    def over_rx(self) -> bool:
-        """True when there is nothing to take and never will be."""
-        return self.over_tx and not self.values and not self.reserved and not self.offers
-
-    def finish(self, mark: Callable[[], None], *, discard: bool, blocking: bool = True) -> None:
-        """End this direction: run ``mark`` under the lock, take back the offers, wake everybody.
-
-        Args:
-            mark: sets ``end``, ``stopped`` or ``aborted``.
-            discard: also drop and count what was accepted and not taken.
-            blocking: False in a finaliser: what meets a lock in use is finished on a thread of its own.
-        """
-        if not self.lock.acquire(blocking):
-            run_aside(partial(self.finish, mark, discard=discard))
-            return
-        dropped: deque[Any] | None = None
-        try:
-            mark()
-            self.over_tx = True
-            offers, self.offers = self.offers, OrderedDict()
-            if discard:
-                dropped, self.values = self.values, deque()
-                self.discarded += len(dropped)
-        finally:
-            self.lock.release()
-        del dropped  # user objects may run code when they go: not under the lock
-        for offer in offers:
-            offer.waiter.wake()
-        for queue in (self.tx_waiters, self.rx_waiters, self.ack_waiters):
-            queue.wake_all()
-
-    def took(self) -> None:
-        """Wake those whom a taken value concerns."""
-        if self.tx_waiters.waiting:
-            self.tx_waiters.wake()
-        if self.ack_waiters.waiting:
-            self.ack_waiters.wake_all()
-
-
-_OUT: Final = 0
-_CLAIMED: Final = 1
-_TAKEN: Final = 2
-_BACK: Final = 3
-_EXHAUSTED: Final = 4
-
-
-class LocalOffer:
-    """One value, or the next item of an iterator, that a sender holds out (contract: base.Offer)."""
-
-    __slots__ = ("claim", "endpoint", "error", "many", "number", "source", "state", "waiter")
-
-    def __init__(self, endpoint: LocalEndpoint, source: Any, waiter: Waiter, many: bool) -> None:
-        self.endpoint = endpoint
-        self.source = source
-        self.waiter = waiter
-        self.many = many
-        self.number = 0
-        self.state = _OUT
-        self.error: BaseException | None = None
-        self.claim = leaf_lock() if many else None
-
-    def settled(self) -> bool:
-        if self.state == _TAKEN:
-            return True
-        if self.state == _EXHAUSTED:
-            if self.error is not None:
-                raise self.error
-            return True
-        if self.state == _OUT:
-            self.endpoint.check_send()
-        return False
-
-    def withdraw(self) -> bool:
-        flow = self.endpoint.tx
-        with flow.lock:
-            if self.state == _OUT:
-                flow.offers.pop(self, None)
-                self.state = _BACK
-        if self.state == _CLAIMED and self.claim is not None:
-            with self.claim:  # a receiver on another thread is inside the sender's iterator: its outcome decides
-                pass
-        return self.state != _TAKEN
-
-    def advance(self) -> Any:
-        """Fetch the value for the receiver that has claimed this offer; EMPTY if the iterator gave none.
-
-        Runs the sender's iterator on the receiver's thread, outside every lock but the offer's own.
-        """
-        try:
-            value = next(self.source)
-        except StopIteration:
-            self.state = _EXHAUSTED
-        except BaseException as error:
-            self.error = error  # the sender raises it: it is the sender's iterator
-            self.state = _EXHAUSTED
-            if not isinstance(error, Exception):
-                self.waiter.wake()
-                raise
-        else:
-            return value
-        self.waiter.wake()
-        return EMPTY
 
 
 class LocalEndpoint:
@@ -371,10 +209,10 @@ class LocalEndpoint:
                     flow.sent += 1
                     flow.taken += 1
                     offer.number = flow.sent
-                    offer.state = _TAKEN
+                    offer.state = TAKEN
                     value = offer.source
                 else:
-                    offer.state = _CLAIMED
+                    offer.state = CLAIMED
                     offer.claim.acquire()
             if offer.claim is not None:
                 try:
@@ -385,7 +223,7 @@ class LocalEndpoint:
                         flow.sent += 1
                         flow.taken += 1
                         offer.number = flow.sent
-                        offer.state = _TAKEN
+                        offer.state = TAKEN
                 finally:
                     offer.claim.release()
             offer.waiter.wake()
@@ -454,7 +292,7 @@ class LocalEndpoint:
                 del flow.offers[offer]
                 flow.sent += 1
                 offer.number = flow.sent
-                offer.state = _TAKEN
+                offer.state = TAKEN
             flow.taken += 1
         if offer is not None:
             offer.waiter.wake()
@@ -497,7 +335,7 @@ class LocalEndpoint:
             self._raise_aborted(flow)
         if flow.stopped:
             raise channel_closed(self.name, self.peer_id, "this side stopped receiving", "make a new channel to go on")
-        if flow.end != _CLEAN:
+        if flow.end != CLEAN:
             raise channel_aborted(self.name, self.peer_id, code=flow.end, reason="", by_us=flow.ended_by is self)
         raise channel_ended(self.name, self.peer_id)
 
@@ -530,7 +368,7 @@ class LocalEndpoint:
     # --- ending ------------------------------------------------------------------------------------------------------
 
     def close_send(self) -> None:
-        self._end(_CLEAN)
+        self._end(CLEAN)
 
     def close_unclean(self) -> None:
         self._end(Code.LEFT_BY_EXCEPTION)
