@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from netchan.channel.base import Endpoint, Level, Offer
-from netchan.errors import ConfigError
+from netchan.channel.checks import check_min
 from netchan.markers import EMPTY
 from netchan.net import wait  # async-only
 from netchan.net.wait import READY_CALLS_MAX, AsyncWaiter
@@ -30,20 +30,6 @@ async def wait_recv(endpoint: Endpoint, attempt: Callable[[], Any], waiter: Asyn
             await waiter.park()
     finally:
         queue.leave(waiter, endpoint.can_recv)
-
-
-def check_min(endpoint: Endpoint, least: int) -> None:
-    """Raise ConfigError if ``recv_many(min=least)`` can never be served: so many values cannot be here untaken."""
-    if least == 1:
-        return
-    if endpoint.capacity == 0:
-        raise ConfigError("recv_many(min=...) above 1 cannot work on a capacity-0 channel; use min=1 or a capacity")
-    most = endpoint.most_at_once
-    if most is not None and least > most:
-        raise ConfigError(
-            f"recv_many(min={least}) cannot work: this channel's capacity is {most} and no more values travel ahead; "
-            "use a smaller min or a larger capacity"
-        )
 
 
 async def wait_recv_min(endpoint: Endpoint, limit: int, least: int, waiter: AsyncWaiter) -> list[Any]:

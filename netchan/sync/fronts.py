@@ -3,17 +3,16 @@
 """What users hold: ``Sender``, ``Receiver``, ``Channel``, and the two channels in process.
 
 Layer 5; netchan/sync/fronts.py is made from this file by tools/async_to_sync.py. A handle adds three things to an
-endpoint (base.py): waiting (waits.py), the count of handles that decides when the last one is gone, and ``with``.
+endpoint (base.py): waiting (waits.py), the count of handles that decides when the last one is gone (handle.py), and
+``with``.
 
 Ready calls complete without suspending; ``THREAD.budget`` makes every 129th, or one after 0.5 ms, yield to the loop.
-Handles may be used from any task, loop and thread. Finalisers mark and warn, and do nothing that could wait.
+Handles may be used from any task, loop and thread.
 Spec: docs/spec/channel-end.md.
 """
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections import deque
 from collections.abc import (
     Iterable,
@@ -22,23 +21,16 @@ from operator import length_hint
 from types import TracebackType
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast, overload
 
-from netchan.channel.base import LEVELS, ChannelStats, Endpoint, Level
+from netchan.channel.base import Endpoint, Level
+from netchan.channel.checks import check_batch, check_buffer, check_code, check_level, check_reason
+from netchan.channel.handle import Handle
 from netchan.channel.local import channel_endpoint, pipe_endpoints
 
-from netchan.errors import (
-    CODE_BASE,
-    REASON_MAX_BYTES,
-    ChannelAborted,
-    ChannelClosed,
-    ChannelEnded,
-    ConfigError,
-    WouldBlock,
-    channel_closed,
-)
+from netchan.errors import ChannelAborted, ChannelClosed, ChannelEnded, WouldBlock, channel_closed
 from netchan.markers import EMPTY
 
 from netchan.net.wait import ThreadWaiter
-from netchan.sync.waits import check_min, wait_reached, wait_recv, wait_recv_min, wait_send, wait_send_many
+from netchan.sync.waits import wait_reached, wait_recv, wait_recv_min, wait_send, wait_send_many
 
 T = TypeVar("T")
 S_contra = TypeVar("S_contra", contravariant=True)
@@ -51,96 +43,7 @@ _EXACT_LENGTH: Final[tuple[type, ...]] = (list, tuple, range, dict, set, frozens
 _EXACT_HINT: Final[tuple[type, ...]] = (type(iter([])), type(iter(())), type(iter(range(0))))
 
 
-class _Handle:
-    """What the three kinds of handle share."""
-
-    __slots__ = ("__weakref__", "_ep", "_rxq", "_shut", "_try_recv", "_try_send", "_txq")
-
-    _sends = False
-    _receives = False
-    _counted = False
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._ep = endpoint
-        self._txq = endpoint.tx_waiters
-        self._rxq = endpoint.rx_waiters
-        self._try_send = endpoint.try_send
-        self._try_recv = endpoint.try_recv
-        self._shut = False
-        handles = endpoint.handles
-        if self._sends:
-            handles.sending.add(id(self))
-        if self._receives:
-            handles.receiving.add(id(self))
-        if self._counted:
-            handles.counted.add(id(self))
-
-    @property
-    def name(self) -> str:
-        """The channel's name; "" in process."""
-        return self._ep.name
-
-    @property
-    def peer(self) -> Any:
-        """The ``Peer`` on the other side; None in process."""
-        return self._ep.peer
-
-    @property
-    def capacity(self) -> int | None:
-        """Values per direction that can be accepted and not yet received; None while the other side has not said."""
-        return self._ep.capacity
-
-    @property
-    def pending(self) -> int:
-        """Values here, not yet taken."""
-        return self._ep.pending()
-
-    def stats(self) -> ChannelStats:
-        """A frozen snapshot of the counts."""
-        return self._ep.stats()
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, _Handle):
-            return type(self) is type(other) and self._ep is other._ep
-        return NotImplemented
-
-    def __hash__(self) -> int:
-        return hash((type(self), id(self._ep)))
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(f"a {type(self).__name__} cannot be pickled: it belongs to this process; open one over there")
-
-    def __repr__(self) -> str:
-        ep = self._ep
-        kind = getattr(ep.type, "__name__", None) or str(ep.type)
-        over = [word for word, yes in (("send over", ep.send_over), ("recv over", ep.recv_over)) if yes]
-        state = ", ".join(over) or "open"
-        name = f" {ep.name!r}" if ep.name else ""
-        peer = f" peer={ep.peer_id}" if ep.peer_id else ""
-        return f"<{type(self).__name__}[{kind}]{name} {state}{peer} pending={ep.pending()}/{ep.capacity}>"
-
-    def __del__(self) -> None:
-        ep: Endpoint | None = getattr(self, "_ep", None)
-        if ep is None:
-            return
-        handles, me = ep.handles, id(self)
-        sent, received = me in handles.sending, me in handles.receiving
-        handles.sending.discard(me)
-        handles.receiving.discard(me)
-        handles.counted.discard(me)
-        if sent and not handles.sending and ep.drop_send() and not sys.is_finalizing():
-            warnings.warn(
-                f"the last sender of channel {ep.name!r} was garbage-collected without close(): the receiver gets "
-                "ChannelAborted, not an end; call close() or use a with-block",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
-            )
-        if received and not handles.receiving:
-            ep.drop_recv()
-
-
-class Sender(_Handle, Generic[S_contra]):
+class Sender(Handle, Generic[S_contra]):
     """The sending half of a channel, made by ``Channel.split`` and ``clone``; the last close ends the direction."""
 
     __slots__ = ()
@@ -216,7 +119,7 @@ class Sender(_Handle, Generic[S_contra]):
 
     def flush(self, level: Level = "received", /, *, timeout: float | None = None) -> None:
         """Wait until everything accepted so far was "received" by the other process, or "taken" there."""
-        self._flush(_check_level(level), timeout=timeout)
+        self._flush(check_level(level), timeout=timeout)
 
     def _flush(self, level: Level, *, timeout: float | None = None) -> None:
         ep = self._ep
@@ -283,7 +186,7 @@ class Sender(_Handle, Generic[S_contra]):
         Raises:
             ConfigError: code or reason out of range.
         """
-        self._ep.abort(_check_code(code), _check_reason(reason))
+        self._ep.abort(check_code(code), check_reason(reason))
 
     def __enter__(self) -> Self:
         return self
@@ -306,7 +209,7 @@ class Sender(_Handle, Generic[S_contra]):
         )
 
 
-class Receiver(_Handle, Generic[R_co]):
+class Receiver(Handle, Generic[R_co]):
     """The receiving half of a channel. Iterate over it, or call ``recv``."""
 
     __slots__ = ()
@@ -346,7 +249,7 @@ class Receiver(_Handle, Generic[R_co]):
 
         Never an empty list. TimeoutError: nothing was taken. Otherwise raises as ``recv``.
         """
-        return self._recv_many(*_check_batch(self._ep, max, min), timeout=timeout)
+        return self._recv_many(*check_batch(self._ep, max, min), timeout=timeout)
 
     def _recv_many(self, most: int, least: int, *, timeout: float | None = None) -> list[R_co]:
         ep = self._ep
@@ -364,7 +267,7 @@ class Receiver(_Handle, Generic[R_co]):
 
         MessageTooLarge (.needed): too small, the value stays at the head. Otherwise raises as ``recv``.
         """
-        return self._recv_into(_check_buffer(buffer), timeout=timeout)
+        return self._recv_into(check_buffer(buffer), timeout=timeout)
 
     def _recv_into(self, buffer: memoryview, *, timeout: float | None = None) -> int:
         ep = self._ep
@@ -404,7 +307,7 @@ class Receiver(_Handle, Generic[R_co]):
 
     def abort(self, code: int = 0, reason: str = "") -> None:
         """As ``Sender.abort``."""
-        self._ep.abort(_check_code(code), _check_reason(reason))
+        self._ep.abort(check_code(code), check_reason(reason))
 
     def __enter__(self) -> Self:
         return self
@@ -530,46 +433,3 @@ def _arrived(endpoint: Endpoint, waiter: ThreadWaiter) -> None:
     except TimeoutError:
         if not waiter.bounded:
             raise
-
-
-def _check_level(level: Any) -> Level:
-    if level not in LEVELS:
-        raise ConfigError(f"flush({level!r}): no such level; give 'received' or 'taken'")
-    return cast("Level", level)
-
-
-def _check_code(code: Any) -> int:
-    if isinstance(code, bool) or not isinstance(code, int) or not 0 <= code < CODE_BASE:
-        raise ConfigError(f"abort code {code!r} is not an int from 0 to 2**30 - 1")
-    return code
-
-
-def _check_reason(reason: Any) -> str:
-    if not isinstance(reason, str):
-        raise ConfigError(f"abort reason is a {type(reason).__name__}; give a str")
-    try:
-        size = len(reason.encode())
-    except UnicodeEncodeError:
-        raise ConfigError("abort reason holds a lone surrogate; give text that UTF-8 can carry") from None
-    if size > REASON_MAX_BYTES:
-        raise ConfigError(f"abort reason has {size} bytes of UTF-8; at most {REASON_MAX_BYTES} travel")
-    return reason
-
-
-def _check_batch(endpoint: Endpoint, most: Any, least: Any) -> tuple[int, int]:
-    for name, number in (("max", most), ("min", least)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise ConfigError(f"recv_many({name}={number!r}): give an int of at least 1")
-    if least > most:
-        raise ConfigError(f"recv_many(max={most}, min={least}): min is above max")
-    check_min(endpoint, least)
-    return most, least
-
-
-def _check_buffer(buffer: Any) -> memoryview:
-    view = memoryview(buffer)
-    if view.readonly:
-        raise TypeError("recv_into needs a writable buffer, such as a bytearray")
-    if not view.c_contiguous:
-        raise TypeError("recv_into needs a contiguous buffer")
-    return view.cast("B")
