@@ -12,7 +12,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from netchan.channel.fronts import Channel, Receiver, Sender, channel, pipe
+    from netchan.channel.fronts import Channel, channel, pipe
+    from netchan.channel.receiver import Receiver
+    from netchan.channel.sender import Sender
     from netchan.config import Config, Limits
     from netchan.errors import (
         AuthError,
@@ -81,11 +83,11 @@ __version__ = "0.1.0.dev0"
 _HOMES = {
     "netchan.channel.fronts": (
         "Channel",
-        "Receiver",
-        "Sender",
         "channel",
         "pipe",
     ),
+    "netchan.channel.receiver": ("Receiver",),
+    "netchan.channel.sender": ("Sender",),
     "netchan.config": (
         "Config",
         "Limits",

@@ -4,8 +4,9 @@ Layer 5: imports errors, config, markers and the wait queues; does no I/O and wa
 
 An ``Endpoint`` is one side of one channel. It never blocks, never calls the network and may be used from any thread;
 whoever wants to wait queues up in one of its three wait queues and tries again when woken (wake-ups are hints and own
-nothing). The fronts (fronts.py, and netchan.sync made from it) add waiting, handles and the with-statement; local.py is
-the endpoint in process, the engine's bridge the one over a session. Both pass one suite (tests/unit/channel).
+nothing). The fronts (sender.py, receiver.py, fronts.py, and netchan.sync made from them) add waiting, handles and the
+with-statement; local.py is the endpoint in process, remote.py with _engine/end_handle.pyx the one over a session. Both
+pass one suite (tests/unit/channel).
 
 Spec: docs/spec/channel-end.md; its state table is ``STATES`` below.
 """

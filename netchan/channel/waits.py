@@ -2,19 +2,59 @@
 
 Layer 5; netchan/sync/waits.py is made from this file by tools/async_to_sync.py. An operation happens in one step of
 the caller itself (``try_*``) or has not happened; only a capacity-0 send can happen while its caller is cancelled, and
-then the waiter says what becomes of the cancellation (net/wait.py). Spec: docs/spec/channel-end.md.
+then the waiter says what becomes of the cancellation (net/wait.py). Here too is what a call brings along: its waiter,
+and its place in the budget of ready calls. Spec: docs/spec/channel-end.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from time import monotonic  # async-only
 from typing import Any
 
 from netchan.channel.base import Endpoint, Level, Offer
 from netchan.channel.checks import check_min
+from netchan.errors import ChannelAborted, ChannelClosed
 from netchan.markers import EMPTY
-from netchan.net import wait  # async-only
-from netchan.net.wait import READY_CALLS_MAX, AsyncWaiter
+from netchan.net.wait import (
+    READY_CALLS_MAX,
+    READY_SECONDS_MAX,  # async-only
+    THREAD,  # async-only
+    AsyncWaiter,
+    pause,  # async-only
+)
+
+# async-only: begin
+
+
+def new_waiter(endpoint: Endpoint) -> AsyncWaiter:
+    """A waiter for the running task."""
+    return AsyncWaiter()
+
+
+forever = new_waiter
+
+
+async def count_call() -> None:
+    """Count one call against the budget; yields to the loop when it is used up."""
+    budget = THREAD.budget
+    budget.calls = calls = budget.calls + 1
+    if calls == 1:
+        budget.since = monotonic()
+    elif calls > READY_CALLS_MAX or monotonic() - budget.since > READY_SECONDS_MAX:
+        await pause()
+
+
+# async-only: end
+# sync-only:
+# sync-only: def new_waiter(endpoint: Endpoint, timeout: float | None) -> ThreadWaiter:
+# sync-only:     """A waiter for this thread."""
+# sync-only:     return ThreadWaiter(endpoint.driver, timeout)
+# sync-only:
+# sync-only:
+# sync-only: def forever(endpoint: Endpoint) -> ThreadWaiter:
+# sync-only:     """A waiter for this thread, without a deadline."""
+# sync-only:     return ThreadWaiter(endpoint.driver, None)
 
 
 async def wait_recv(endpoint: Endpoint, attempt: Callable[[], Any], waiter: AsyncWaiter) -> Any:
@@ -122,10 +162,10 @@ async def wait_send_many(
                 break
             if accepted:
                 # async-only: begin
-                budget = wait.THREAD.budget
+                budget = THREAD.budget
                 budget.calls += accepted
                 if budget.calls > READY_CALLS_MAX:
-                    await wait.pause()
+                    await pause()
                 # async-only: end
                 continue
         if waiter is None:
@@ -171,6 +211,23 @@ async def wait_reached(endpoint: Endpoint, level: Level, position: int, waiter: 
             waiter.rearm()
     finally:
         queue.leave(waiter, _nothing_more)
+
+
+async def wait_arrived(endpoint: Endpoint, waiter: AsyncWaiter) -> None:
+    """Wait until what was accepted has arrived, at most ``close_timeout``; not for a side that wants no more."""
+    position = endpoint.sent()
+    try:
+        if not endpoint.reached("received", position):
+            waiter.at_most(endpoint.close_timeout)
+            await wait_reached(endpoint, "received", position, waiter)
+    except ChannelClosed:
+        pass  # they stopped: nothing that we accepted is wanted any more
+    except ChannelAborted as error:
+        if not error.by_us:
+            raise
+    except TimeoutError:
+        if not waiter.bounded:
+            raise
 
 
 def _nothing_more() -> bool:

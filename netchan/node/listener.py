@@ -13,8 +13,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from netchan.channel.fronts import Receiver
 from netchan.channel.local import channel_endpoint
+from netchan.channel.receiver import Receiver
 from netchan.errors import ChannelError
 from netchan.net.manager import log
 from netchan.net.tasks import TaskGroup  # async-only

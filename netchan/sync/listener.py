@@ -15,8 +15,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from netchan.sync.fronts import Receiver
 from netchan.channel.local import channel_endpoint
+from netchan.sync.receiver import Receiver
 from netchan.errors import ChannelError
 from netchan.net.manager import log
 

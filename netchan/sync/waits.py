@@ -4,7 +4,8 @@
 
 Layer 5; netchan/sync/waits.py is made from this file by tools/async_to_sync.py. An operation happens in one step of
 the caller itself (``try_*``) or has not happened; only a capacity-0 send can happen while its caller is cancelled, and
-then the waiter says what becomes of the cancellation (net/wait.py). Spec: docs/spec/channel-end.md.
+then the waiter says what becomes of the cancellation (net/wait.py). Here too is what a call brings along: its waiter,
+and its place in the budget of ready calls. Spec: docs/spec/channel-end.md.
 """
 
 from __future__ import annotations
@@ -14,8 +15,22 @@ from typing import Any
 
 from netchan.channel.base import Endpoint, Level, Offer
 from netchan.channel.checks import check_min
+from netchan.errors import ChannelAborted, ChannelClosed
 from netchan.markers import EMPTY
-from netchan.net.wait import READY_CALLS_MAX, ThreadWaiter
+from netchan.net.wait import (
+    READY_CALLS_MAX,
+    ThreadWaiter,
+)
+
+
+def new_waiter(endpoint: Endpoint, timeout: float | None) -> ThreadWaiter:
+    """A waiter for this thread."""
+    return ThreadWaiter(endpoint.driver, timeout)
+
+
+def forever(endpoint: Endpoint) -> ThreadWaiter:
+    """A waiter for this thread, without a deadline."""
+    return ThreadWaiter(endpoint.driver, None)
 
 
 def wait_recv(endpoint: Endpoint, attempt: Callable[[], Any], waiter: ThreadWaiter) -> Any:
@@ -166,6 +181,23 @@ def wait_reached(endpoint: Endpoint, level: Level, position: int, waiter: Thread
             waiter.rearm()
     finally:
         queue.leave(waiter, _nothing_more)
+
+
+def wait_arrived(endpoint: Endpoint, waiter: ThreadWaiter) -> None:
+    """Wait until what was accepted has arrived, at most ``close_timeout``; not for a side that wants no more."""
+    position = endpoint.sent()
+    try:
+        if not endpoint.reached("received", position):
+            waiter.at_most(endpoint.close_timeout)
+            wait_reached(endpoint, "received", position, waiter)
+    except ChannelClosed:
+        pass  # they stopped: nothing that we accepted is wanted any more
+    except ChannelAborted as error:
+        if not error.by_us:
+            raise
+    except TimeoutError:
+        if not waiter.bounded:
+            raise
 
 
 def _nothing_more() -> bool:

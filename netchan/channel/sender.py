@@ -1,0 +1,300 @@
+"""``Sender``: the sending half of a channel.
+
+Layer 5; netchan/sync/sender.py is made from this file by tools/async_to_sync.py. A value is prepared at the call, so
+that a wrong one raises there, and accepted by ``try_send`` in the caller's own step; only what finds no room, or others
+waiting, goes to waits.py.
+
+Ready calls complete without suspending; ``THREAD.budget`` makes every 129th, or one after 0.5 ms, yield to the loop.
+Spec: docs/spec/channel-end.md.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import (
+    Coroutine,  # async-only
+    Iterable,
+)
+from operator import length_hint
+from time import monotonic  # async-only
+from types import TracebackType
+from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast
+
+from netchan.channel.base import Level
+from netchan.channel.checks import check_code, check_level, check_reason
+from netchan.channel.handle import Handle
+from netchan.channel.waits import (
+    count_call,  # async-only
+    new_waiter,
+    wait_arrived,
+    wait_reached,
+    wait_send,
+    wait_send_many,
+)
+from netchan.errors import WouldBlock, channel_closed
+
+# async-only: begin
+from netchan.net.wait import READY_CALLS_MAX, READY_SECONDS_MAX, THREAD, AsyncWaiter, pause
+
+# async-only: end
+# sync-only: from netchan.net.wait import ThreadWaiter
+
+S_contra = TypeVar("S_contra", contravariant=True)
+
+_EXACT_LENGTH: Final[tuple[type, ...]] = (list, tuple, range, dict, set, frozenset, deque, str, bytes, bytearray)
+_EXACT_HINT: Final[tuple[type, ...]] = (type(iter([])), type(iter(())), type(iter(range(0))))
+
+
+class Sender(Handle, Generic[S_contra]):
+    """The sending half of a channel, made by ``Channel.split`` and ``clone``; the last close ends the direction."""
+
+    __slots__ = ()
+    _sends = True
+    _counted = True
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    # async-only: begin
+    def send(self, value: S_contra, /) -> Coroutine[Any, Any, None]:
+        """Send one value; returns when it is accepted (capacity 0: when a receiver has taken it).
+
+        Args:
+            value: fits the channel's type; checked by the call itself. In process it passes by reference.
+
+        Raises:
+            ChannelClosed: this direction is over. ChannelAborted, SessionLost: the channel is gone.
+            CodecError: the value does not fit (from the call, before any await).
+
+        Cancelled: the value was not accepted and the place in the queue passes on. A capacity-0 send that a receiver
+        took while it was being cancelled returns, and the cancellation is raised at the task's next step.
+        """
+        prepare = self._ep.prepare
+        return self._send(value if prepare is None else prepare(value))
+
+    async def _send(self, prepared: Any) -> None:
+        budget = THREAD.budget
+        budget.calls = calls = budget.calls + 1
+        if calls == 1:
+            budget.since = monotonic()
+        elif calls > READY_CALLS_MAX or monotonic() - budget.since > READY_SECONDS_MAX:
+            await pause()
+        if self._txq.waiting or not self._try_send(prepared):
+            await wait_send(self._ep, self._check, prepared, AsyncWaiter())
+
+    _send.__name__, _send.__qualname__ = "send", "Sender.send"
+    # async-only: end
+    # sync-only: def send(self, value: S_contra, /, *, timeout: float | None = None) -> None:
+    # sync-only:     """Send one value; returns when it is accepted (capacity 0: when a receiver has taken it).
+    # sync-only:
+    # sync-only:     Args:
+    # sync-only:         value: fits the channel's type. In process it passes by reference.
+    # sync-only:         timeout: seconds to wait, 0 = try once, None = no limit.
+    # sync-only:
+    # sync-only:     Raises:
+    # sync-only:         ChannelClosed: this direction is over. ChannelAborted, SessionLost: the channel is gone.
+    # sync-only:         CodecError: the value does not fit. TimeoutError: not accepted in time; nothing was sent.
+    # sync-only:     """
+    # sync-only:     prepare = self._ep.prepare
+    # sync-only:     if prepare is not None:
+    # sync-only:         value = prepare(value)
+    # sync-only:     if self._txq.waiting or not self._try_send(value):
+    # sync-only:         wait_send(self._ep, self._check, value, ThreadWaiter(self._ep.driver, timeout))
+
+    def send_nowait(self, value: S_contra, /) -> None:
+        """Send one value if there is room now.
+
+        Raises:
+            WouldBlock: no room, or others wait for it. Always on capacity 0, where only a waiting receiver's own step
+                can take a value.
+            otherwise as ``send``.
+        """
+        prepare = self._ep.prepare
+        prepared = value if prepare is None else prepare(value)
+        if (self._txq.reserved() and not self._ep.send_over) or not self._try_send(prepared):
+            raise WouldBlock(f"{self!r} has no room now; use send(), or try again after others have received")
+
+    # async-only: begin
+    def send_many(self, values: Iterable[S_contra], /) -> Coroutine[Any, Any, int]:
+        """Send all items, in order; returns their number.
+
+        Args:
+            values: the next item is taken only when there is room for it, so after a cancellation or an error an
+                iterator holds exactly what was not accepted. At capacity 0 the item is fetched in the step of the
+                receiver that takes it (an iterator of another thread's sender then runs there). An iterator that
+                cannot tell its length is asked for the item after the last one too, and that waits for room.
+
+        Raises:
+            TypeError: not iterable (from the call). Otherwise as ``send``, and what the iterator raises.
+        """
+        return self._send_many(values, self._ep.iterate(values))
+
+    # async-only: end
+    async def _send_many(self, values: Iterable[Any], items: Any) -> int:  # + timeout
+        # async-only: begin
+        await count_call()
+        # async-only: end
+        kind = type(values)
+        left: int | None = None
+        if kind in _EXACT_LENGTH:
+            left = len(cast("list[Any]", values))
+        elif kind in _EXACT_HINT:
+            left = length_hint(values)
+        return await wait_send_many(self._ep, self._check, items, left, lambda: new_waiter(self._ep))
+
+    # async-only: begin
+    _send_many.__name__, _send_many.__qualname__ = "send_many", "Sender.send_many"
+
+    def deliver(self, value: S_contra, /) -> Coroutine[Any, Any, None]:
+        """Send one value and wait until a receive call over there has returned it.
+
+        Raises:
+            ChannelClosed: the other side stopped before it took the value. Otherwise as ``send``.
+
+        Cancelled while sending: as ``send``. Cancelled after acceptance: the value stays sent.
+        """
+        prepare = self._ep.prepare
+        return self._deliver(value if prepare is None else prepare(value))
+
+    # async-only: end
+    async def _deliver(self, prepared: Any) -> None:  # + timeout
+        # async-only: begin
+        await count_call()
+        # async-only: end
+        ep = self._ep
+        waiter = new_waiter(ep)
+        position = 0 if self._txq.waiting else self._try_send(prepared)
+        if not position:
+            position = await wait_send(ep, self._check, prepared, waiter)
+        if not ep.reached("taken", position):
+            await wait_reached(ep, "taken", position, waiter)
+
+    # async-only: begin
+    _deliver.__name__, _deliver.__qualname__ = "deliver", "Sender.deliver"
+
+    def flush(self, level: Level = "received", /) -> Coroutine[Any, Any, None]:
+        """Wait until everything accepted so far has arrived over there.
+
+        Args:
+            level: "received" = the other process has it (in process: at once); "taken" = its receive calls returned it.
+
+        Raises:
+            ConfigError: no such level (from the call). ChannelClosed: the other side stopped first.
+            ChannelAborted, SessionLost: the channel is gone. Not raised for what had arrived before.
+        """
+        return self._flush(check_level(level))
+
+    # async-only: end
+    # sync-only: def send_many(self, values: Iterable[S_contra], /, *, timeout: float | None = None) -> int:
+    # sync-only:     """Send all items, in order; returns their number.
+    # sync-only:
+    # sync-only:     The next item is taken only when there is room for it: after an error, a timeout included, an
+    # sync-only:     iterator holds exactly what was not accepted. At capacity 0 the item is fetched in the step of the
+    # sync-only:     receiver that takes it, on that receiver's thread.
+    # sync-only:     """
+    # sync-only:     return self._send_many(values, self._ep.iterate(values), timeout=timeout)
+    # sync-only:
+    # sync-only: def deliver(self, value: S_contra, /, *, timeout: float | None = None) -> None:
+    # sync-only:     """Send one value and wait until a receive call over there has returned it.
+    # sync-only:
+    # sync-only:     TimeoutError after acceptance: the value stays sent.
+    # sync-only:     """
+    # sync-only:     prepare = self._ep.prepare
+    # sync-only:     self._deliver(value if prepare is None else prepare(value), timeout=timeout)
+    # sync-only:
+    # sync-only: def flush(self, level: Level = "received", /, *, timeout: float | None = None) -> None:
+    # sync-only:     """Wait until everything accepted so far was "received" by the other process, or "taken" there."""
+    # sync-only:     self._flush(check_level(level), timeout=timeout)
+
+    async def _flush(self, level: Level) -> None:  # + timeout
+        # async-only: begin
+        await count_call()
+        # async-only: end
+        ep = self._ep
+        position = ep.sent()
+        if not ep.reached(level, position):
+            await wait_reached(ep, level, position, new_waiter(ep))
+
+    # async-only: begin
+    _flush.__name__, _flush.__qualname__ = "flush", "Sender.flush"
+    # async-only: end
+
+    # --- handles and ending ------------------------------------------------------------------------------------------
+
+    def clone(self) -> Sender[S_contra]:
+        """Another sending half of the same channel: the direction ends when all of them are closed.
+
+        Raises:
+            ChannelClosed: this handle is closed.
+        """
+        self._check()
+        return Sender(self._ep)
+
+    @property
+    def closed(self) -> bool:
+        """True when ``send`` would raise."""
+        return self._shut or self._ep.send_over
+
+    def close(self) -> None:
+        """No more values from this handle; the last handle closed ends the direction behind its values. Idempotent."""
+        self._close(clean=True)
+
+    def _close(self, *, clean: bool) -> None:
+        if self._shut:
+            return
+        self._shut = True
+        self._try_send = self._refuse
+        ep = self._ep
+        handles, me = ep.handles, id(self)
+        if not clean:
+            handles.unclean = True
+        handles.sending.discard(me)
+        handles.counted.discard(me)
+        if not handles.counted:
+            if handles.unclean:
+                ep.close_unclean()
+            else:
+                ep.close_send()
+        ep.tx_waiters.wake_all()
+
+    async def aclose(self) -> None:  # + timeout
+        """Close this handle, then wait (at most ``Config.close_timeout``) until what was accepted has arrived.
+
+        Raises:
+            ChannelAborted, SessionLost: accepted values were lost with the channel.
+
+        Cancelled: the handle is closed all the same.
+        """
+        self.close()
+        await wait_arrived(self._ep, new_waiter(self._ep))
+
+    def abort(self, code: int = 0, reason: str = "") -> None:
+        """End both directions at once; every later operation on both sides raises ChannelAborted(code, reason).
+
+        Args:
+            code: the program's own, 0 to 2**30 - 1.
+            reason: at most 256 bytes of UTF-8.
+
+        Raises:
+            ConfigError: code or reason out of range.
+        """
+        self._ep.abort(check_code(code), check_reason(reason))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self.aclose()
+        else:
+            self._close(clean=False)
+
+    def _check(self) -> None:
+        if self._shut:
+            self._refuse(None)
+
+    def _refuse(self, prepared: Any) -> NoReturn:
+        raise channel_closed(
+            self._ep.name, self._ep.peer_id, "this Sender was closed", "use another one, or clone() before you close"
+        )

@@ -1,0 +1,206 @@
+# Made from netchan/channel/sender.py by tools/async_to_sync.py: edit that file, then run the tool.
+# ruff: noqa: I001, RUF100 - the order is that of the source
+"""``Sender``: the sending half of a channel.
+
+Layer 5; netchan/sync/sender.py is made from this file by tools/async_to_sync.py. A value is prepared at the call, so
+that a wrong one raises there, and accepted by ``try_send`` in the caller's own step; only what finds no room, or others
+waiting, goes to waits.py.
+
+Ready calls complete without suspending; ``THREAD.budget`` makes every 129th, or one after 0.5 ms, yield to the loop.
+Spec: docs/spec/channel-end.md.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import (
+    Iterable,
+)
+from operator import length_hint
+from types import TracebackType
+from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast
+
+from netchan.channel.base import Level
+from netchan.channel.checks import check_code, check_level, check_reason
+from netchan.channel.handle import Handle
+from netchan.sync.waits import (
+    new_waiter,
+    wait_arrived,
+    wait_reached,
+    wait_send,
+    wait_send_many,
+)
+from netchan.errors import WouldBlock, channel_closed
+
+from netchan.net.wait import ThreadWaiter
+
+S_contra = TypeVar("S_contra", contravariant=True)
+
+_EXACT_LENGTH: Final[tuple[type, ...]] = (list, tuple, range, dict, set, frozenset, deque, str, bytes, bytearray)
+_EXACT_HINT: Final[tuple[type, ...]] = (type(iter([])), type(iter(())), type(iter(range(0))))
+
+
+class Sender(Handle, Generic[S_contra]):
+    """The sending half of a channel, made by ``Channel.split`` and ``clone``; the last close ends the direction."""
+
+    __slots__ = ()
+    _sends = True
+    _counted = True
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    def send(self, value: S_contra, /, *, timeout: float | None = None) -> None:
+        """Send one value; returns when it is accepted (capacity 0: when a receiver has taken it).
+
+        Args:
+            value: fits the channel's type. In process it passes by reference.
+            timeout: seconds to wait, 0 = try once, None = no limit.
+
+        Raises:
+            ChannelClosed: this direction is over. ChannelAborted, SessionLost: the channel is gone.
+            CodecError: the value does not fit. TimeoutError: not accepted in time; nothing was sent.
+        """
+        prepare = self._ep.prepare
+        if prepare is not None:
+            value = prepare(value)
+        if self._txq.waiting or not self._try_send(value):
+            wait_send(self._ep, self._check, value, ThreadWaiter(self._ep.driver, timeout))
+
+    def send_nowait(self, value: S_contra, /) -> None:
+        """Send one value if there is room now.
+
+        Raises:
+            WouldBlock: no room, or others wait for it. Always on capacity 0, where only a waiting receiver's own step
+                can take a value.
+            otherwise as ``send``.
+        """
+        prepare = self._ep.prepare
+        prepared = value if prepare is None else prepare(value)
+        if (self._txq.reserved() and not self._ep.send_over) or not self._try_send(prepared):
+            raise WouldBlock(f"{self!r} has no room now; use send(), or try again after others have received")
+
+    def _send_many(self, values: Iterable[Any], items: Any, *, timeout: float | None = None) -> int:
+        kind = type(values)
+        left: int | None = None
+        if kind in _EXACT_LENGTH:
+            left = len(cast("list[Any]", values))
+        elif kind in _EXACT_HINT:
+            left = length_hint(values)
+        return wait_send_many(self._ep, self._check, items, left, lambda: new_waiter(self._ep, timeout))
+
+    def _deliver(self, prepared: Any, *, timeout: float | None = None) -> None:
+        ep = self._ep
+        waiter = new_waiter(ep, timeout)
+        position = 0 if self._txq.waiting else self._try_send(prepared)
+        if not position:
+            position = wait_send(ep, self._check, prepared, waiter)
+        if not ep.reached("taken", position):
+            wait_reached(ep, "taken", position, waiter)
+
+    def send_many(self, values: Iterable[S_contra], /, *, timeout: float | None = None) -> int:
+        """Send all items, in order; returns their number.
+
+        The next item is taken only when there is room for it: after an error, a timeout included, an
+        iterator holds exactly what was not accepted. At capacity 0 the item is fetched in the step of the
+        receiver that takes it, on that receiver's thread.
+        """
+        return self._send_many(values, self._ep.iterate(values), timeout=timeout)
+
+    def deliver(self, value: S_contra, /, *, timeout: float | None = None) -> None:
+        """Send one value and wait until a receive call over there has returned it.
+
+        TimeoutError after acceptance: the value stays sent.
+        """
+        prepare = self._ep.prepare
+        self._deliver(value if prepare is None else prepare(value), timeout=timeout)
+
+    def flush(self, level: Level = "received", /, *, timeout: float | None = None) -> None:
+        """Wait until everything accepted so far was "received" by the other process, or "taken" there."""
+        self._flush(check_level(level), timeout=timeout)
+
+    def _flush(self, level: Level, *, timeout: float | None = None) -> None:
+        ep = self._ep
+        position = ep.sent()
+        if not ep.reached(level, position):
+            wait_reached(ep, level, position, new_waiter(ep, timeout))
+
+    # --- handles and ending ------------------------------------------------------------------------------------------
+
+    def clone(self) -> Sender[S_contra]:
+        """Another sending half of the same channel: the direction ends when all of them are closed.
+
+        Raises:
+            ChannelClosed: this handle is closed.
+        """
+        self._check()
+        return Sender(self._ep)
+
+    @property
+    def closed(self) -> bool:
+        """True when ``send`` would raise."""
+        return self._shut or self._ep.send_over
+
+    def close(self) -> None:
+        """No more values from this handle; the last handle closed ends the direction behind its values. Idempotent."""
+        self._close(clean=True)
+
+    def _close(self, *, clean: bool) -> None:
+        if self._shut:
+            return
+        self._shut = True
+        self._try_send = self._refuse
+        ep = self._ep
+        handles, me = ep.handles, id(self)
+        if not clean:
+            handles.unclean = True
+        handles.sending.discard(me)
+        handles.counted.discard(me)
+        if not handles.counted:
+            if handles.unclean:
+                ep.close_unclean()
+            else:
+                ep.close_send()
+        ep.tx_waiters.wake_all()
+
+    def aclose(self, *, timeout: float | None = None) -> None:
+        """Close this handle, then wait (at most ``Config.close_timeout``) until what was accepted has arrived.
+
+        Raises:
+            ChannelAborted, SessionLost: accepted values were lost with the channel.
+
+        Timed out: the handle is closed all the same.
+        """
+        self.close()
+        wait_arrived(self._ep, new_waiter(self._ep, timeout))
+
+    def abort(self, code: int = 0, reason: str = "") -> None:
+        """End both directions at once; every later operation on both sides raises ChannelAborted(code, reason).
+
+        Args:
+            code: the program's own, 0 to 2**30 - 1.
+            reason: at most 256 bytes of UTF-8.
+
+        Raises:
+            ConfigError: code or reason out of range.
+        """
+        self._ep.abort(check_code(code), check_reason(reason))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.aclose()
+        else:
+            self._close(clean=False)
+
+    def _check(self) -> None:
+        if self._shut:
+            self._refuse(None)
+
+    def _refuse(self, prepared: Any) -> NoReturn:
+        raise channel_closed(
+            self._ep.name, self._ep.peer_id, "this Sender was closed", "use another one, or clone() before you close"
+        )
