@@ -3,7 +3,7 @@ from typing import Any, Literal, Self, final
 
 from typing_extensions import disjoint_base
 
-from netchan._engine.bridge import Listed
+from netchan._engine.engine_handle import Listed
 from netchan._engine.session_handle import Session
 from netchan.markers import Empty
 

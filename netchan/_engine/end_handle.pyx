@@ -1,7 +1,7 @@
 """One end of a channel over a session: the compiled half of an Endpoint.
 
-Layer: _engine; threads as in bridge.pyx. A StreamEnd keeps the promises of channel.base.Endpoint; codecs, wait queues
-and errors are given to it by the layer above (channel/remote.py).
+Layer: _engine; threads as in engine_handle.pyx. A StreamEnd keeps the promises of channel.base.Endpoint; codecs, wait
+queues and errors are given to it by the layer above (channel/remote.py).
 Spec: docs/spec/value.md, docs/spec/session.md §4, §6.
 """
 
@@ -28,7 +28,7 @@ from netchan._core.segment cimport nc_seg, COPY_MAX
 from netchan._core.state cimport (
     EV_ACK, EV_RECV, EV_SEND, EV_STATE, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, nc_end,
 )
-from netchan._engine.bridge cimport Listed, check_fork, drop_pins
+from netchan._engine.engine_handle cimport Listed, check_fork, drop_pins
 from netchan._engine.engine cimport (
     PINS_SOFT, engine_appended, engine_dirty, engine_poke, engine_returned, engine_try_flush, fork_count, nc_engine,
     nc_slot,

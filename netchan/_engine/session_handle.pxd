@@ -2,7 +2,7 @@
 #
 # Threads: holders of the GIL. Ownership: the slot is the engine's; letting go of the handle marks it an orphan.
 
-from netchan._engine.bridge cimport Engine, Listed
+from netchan._engine.engine_handle cimport Engine, Listed
 from netchan._engine.engine cimport nc_slot
 
 cdef class Session(Listed):

@@ -2,7 +2,7 @@ from collections.abc import Callable, Mapping
 
 from typing_extensions import disjoint_base
 
-from netchan._engine.bridge import Engine, Listed
+from netchan._engine.engine_handle import Engine, Listed
 
 def attach(
     engine: Engine,

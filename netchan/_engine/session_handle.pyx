@@ -1,6 +1,6 @@
 """Sessions as Python holds them: how one is made of a socket and a finished handshake, its ends, keys and counters.
 
-Layer: _engine; threads as in bridge.pyx. Channels of a session are end_handle's.
+Layer: _engine; threads as in engine_handle.pyx. Channels of a session are end_handle's.
 Spec: docs/spec/session.md §1, §7; docs/spec/keys.md.
 """
 
@@ -24,7 +24,7 @@ from netchan._core.ratchet cimport session_ratchet_secret, session_ratchet_send
 from netchan._core.session cimport session_init
 from netchan._core.state cimport nc_params, nc_session
 from netchan._engine cimport sys
-from netchan._engine.bridge cimport Engine, Listed, check_fork
+from netchan._engine.engine_handle cimport Engine, Listed, check_fork
 from netchan._engine.carrier cimport carrier_setup
 from netchan._engine.engine cimport (
     baton_give, baton_take, engine_add, engine_collect, engine_dirty, engine_poke, fork_count, nc_engine,

@@ -1,7 +1,7 @@
 """The endpoint of a channel over a session.
 
 Layer: channel (L5): codecs, wait queues and errors around the compiled ``StreamEnd``, which does the rest (contract:
-base.Endpoint). No I/O here, and nothing waits. Threads: any; see the engine's bridge.
+base.Endpoint). No I/O here, and nothing waits. Threads: any; see _engine/end_handle.pyx.
 Spec: docs/spec/session.md §3, §6, §8.
 """
 

@@ -34,7 +34,7 @@ from netchan.net.wait import WaitQueue
 from netchan.net.worker import Timer, Worker, worker
 
 if TYPE_CHECKING:
-    from netchan._engine.bridge import Engine
+    from netchan._engine.engine_handle import Engine
     from netchan._engine.session_handle import Session
 
 STAGGER_NS: Final = 250_000_000

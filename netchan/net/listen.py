@@ -40,7 +40,7 @@ from netchan.net.trust import Policy
 from netchan.net.worker import READ, Worker, worker
 
 if TYPE_CHECKING:
-    from netchan._engine.bridge import Engine
+    from netchan._engine.engine_handle import Engine
     from netchan._engine.session_handle import Session
 
 ACCEPT_BATCH: Final = 16

@@ -31,7 +31,7 @@ from netchan.net.secret import wipe
 from netchan.net.worker import forks, serve_first, stop_worker, worker
 
 if TYPE_CHECKING:
-    from netchan._engine.bridge import Engine
+    from netchan._engine.engine_handle import Engine
     from netchan._engine.session_handle import Session
 
 CLOSE_CLEAN, CLOSE_EXCEPTION = 0, 1
@@ -78,7 +78,7 @@ _engines: Final = _Engines()
 
 def new_engine(kind: str) -> Engine:
     """A fresh engine; kind is "caller" or "loop"."""
-    from netchan._engine.bridge import Engine
+    from netchan._engine.engine_handle import Engine
 
     if not _engines.exits:
         # behind the import, whose own handler is to run after ours

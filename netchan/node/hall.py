@@ -22,7 +22,7 @@ from netchan.net.worker import forks
 from netchan.node.session import PeerCore
 
 if TYPE_CHECKING:
-    from netchan._engine.bridge import Engine
+    from netchan._engine.engine_handle import Engine
     from netchan._engine.session_handle import Session
     from netchan.channel.local import LocalEndpoint
 

@@ -42,7 +42,7 @@ from netchan.node.session import PeerCore
 from netchan.node.waits import new_waiter, wait_until
 
 if TYPE_CHECKING:
-    from netchan._engine.bridge import Engine
+    from netchan._engine.engine_handle import Engine
     from netchan._engine.session_handle import Session
 
 # async-only: begin

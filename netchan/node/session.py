@@ -39,7 +39,7 @@ from netchan.net.wait import Waiter, WaitQueue, leaf_lock
 from netchan.net.worker import Worker, forks, running_worker, worker
 
 if TYPE_CHECKING:
-    from netchan._engine.bridge import Engine
+    from netchan._engine.engine_handle import Engine
     from netchan._engine.session_handle import Session
     from netchan.channel.remote import RemoteEndpoint
 

@@ -33,7 +33,7 @@ from netchan.node.session import PeerCore
 from netchan.sync.node_waits import new_waiter, wait_until
 
 if TYPE_CHECKING:
-    from netchan._engine.bridge import Engine
+    from netchan._engine.engine_handle import Engine
     from netchan._engine.session_handle import Session
 
 def dial(

@@ -11,7 +11,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any, Final
 
-from netchan._engine.bridge import Engine
+from netchan._engine.engine_handle import Engine
 from netchan._engine.session_handle import Session, attach
 from netchan.channel.remote import RemoteEndpoint, open_endpoint
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import netchan
 from netchan import sync
-from netchan._engine.bridge import Engine
+from netchan._engine.engine_handle import Engine
 from netchan.channel import fronts as async_fronts
 from netchan.net.manager import loop_engine
 from netchan.sync import fronts as sync_fronts

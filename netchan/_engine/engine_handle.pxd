@@ -1,4 +1,4 @@
-# bridge: the handle of an engine, and what its news is given to. Layer: _engine.
+# engine_handle: the handle of an engine, and what its news is given to. Layer: _engine.
 #
 # Threads: holders of the GIL. Ownership: the engine's struct outlives its handle, see Engine.__dealloc__.
 

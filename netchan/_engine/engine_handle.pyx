@@ -1,4 +1,4 @@
-"""The bridge: what Python holds of an engine, and how news of sessions and channels reaches their objects.
+"""Engines as Python holds them, and how news of sessions and channels reaches their objects.
 
 Layer: _engine; with session_handle and end_handle the only place where C state meets Python objects.
 Threads: every method may be called from any thread that holds the GIL. The GIL is released only around a pump, a flush
