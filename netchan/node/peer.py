@@ -73,7 +73,7 @@ class Peer:
         return self._core.end_error() if self._core.over else None
 
     def stats(self) -> dict[str, int]:
-        """Counts since the session began: messages, records, bytes, ``rtt_us`` (0 without a sample), channels, rekeys."""
+        """Counts of the session so far: messages, records, bytes, ``rtt_us`` (0 without a sample), channels, rekeys."""
         return dict(self._core.session.stats())
 
     # --- channels ----------------------------------------------------------------------------------------------------
