@@ -25,7 +25,7 @@ from netchan._core.keys cimport (
     keys_free, keys_limits_default, keys_new, keys_path_add, keys_update, nc_keys, nc_keys_limits,
 )
 from netchan._core.keystore cimport ks_new, nc_keystore
-from netchan._core.leaf cimport load_acq_u32
+from netchan._core.leaf cimport load_acq_u32, store_rel_u32
 from netchan._core.provider cimport Provider, cipher_id_of, provider_table
 from netchan._core.record cimport nc_sealer, record_head_size, record_open, record_seal, record_size
 from netchan._core.ends cimport (
@@ -36,16 +36,16 @@ from netchan._core.inbound cimport session_recv
 from netchan._core.outbound cimport session_send, session_wants_send
 from netchan._core.session cimport session_deadline, session_free, session_init, session_on_deadline
 from netchan._core.state cimport (
-    EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, nc_end, nc_offer, nc_params,
-    nc_session,
+    EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW, nc_end,
+    nc_offer, nc_params, nc_session,
 )
 from netchan._core.inbox cimport (
-    in_advance, in_copy, in_data, in_discard, in_free, in_init, in_over, in_peek, in_pending, in_pos, in_pos_due,
-    nc_in, nc_msg,
+    in_advance, in_claim, in_copy, in_data, in_discard, in_free, in_init, in_over, in_peek, in_pending, in_pos,
+    in_pos_due, nc_in, nc_msg,
 )
 from netchan._core.outbox cimport (
-    nc_out, out_ack, out_append, out_close, out_end, out_free, out_has_room, out_init, out_pass, out_pos, out_preface,
-    out_read, out_ready, out_span,
+    APPEND_OFFER, nc_out, out_ack, out_append, out_close, out_end, out_free, out_has_room, out_init, out_offer_let_go,
+    out_offer_state, out_offer_want, out_pass, out_pos, out_preface, out_read, out_ready, out_span,
 )
 from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_NOT, OVER_STOPPED
 from netchan._core.segment cimport nc_seg
@@ -244,7 +244,7 @@ cdef int append_to(nc_out* o, bytes data, bint deliver, bint pin) except 1:
     cdef int rc
     if pin:
         Py_INCREF(data)
-    rc = out_append(o, <const uint8_t*><char*>data, len(data), deliver, <void*>data if pin else NULL)
+    rc = out_append(o, <const uint8_t*><char*>data, len(data), 1 if deliver else 0, <void*>data if pin else NULL)
     if pin and rc < 0:
         Py_DECREF(data)
     return rc
@@ -362,9 +362,13 @@ cdef in_state(nc_in* s):
 cdef take_from(nc_in* s):
     cdef nc_msg m
     cdef bytearray out
-    rc = in_peek(s, &m)
-    if rc < 0:
-        return rc
+    while True:
+        rc = in_peek(s, &m)
+        if rc < 0:
+            return rc
+        if in_claim(s, &m):
+            break
+        in_advance(s, &m)
     if m.number != s.taken:
         raise AssertionError("message number is not the count of taken ones")
     out = bytearray(m.len)
@@ -506,6 +510,28 @@ cdef class End:
             end_mark(self.e)
         return rc
 
+    def offer(self, bytes data):
+        """Number of the offer, from 0, or a code."""
+        rc = out_append(&self.e.out, <const uint8_t*><char*>data, len(data), APPEND_OFFER, NULL)
+        if rc < 0:
+            return rc
+        end_mark(self.e)
+        return self.e.out.accepted - 1
+
+    def offer_state(self, uint64_t n):
+        return out_offer_state(&self.e.out, n)
+
+    def withdraw(self, uint64_t n):
+        if out_offer_want(&self.e.out, n):
+            end_request(self.e, REQ_WITHDRAW)
+
+    def let_go(self, uint64_t n):
+        out_offer_let_go(&self.e.out, n)
+
+    def park(self, uint32_t n):
+        store_rel_u32(&self.e.parked, n)
+        end_request(self.e, REQ_WANT)
+
     def has_room(self):
         return out_has_room(&self.e.out) == 1
 
@@ -515,12 +541,15 @@ cdef class End:
         return rc
 
     def take(self):
-        """Bytes of the next value, or a code; asks for POS as the bridge does."""
+        """Bytes of the next value, or a code; asks for POS as a StreamEnd does."""
         cdef nc_in* i
         if not self.e.paired:
             return defs.NC_EAGAIN if load_acq_u32(&self.e.over) == OVER_NOT else defs.NC_ECLOSED
         i = self.e.in_
+        before = i.taken
         got = take_from(i)
+        if i.taken > before + (0 if isinstance(got, int) else 1):
+            end_request(self.e, REQ_POS)        # offers were passed over
         if isinstance(got, int):
             return got
         if got[2]:

@@ -133,6 +133,8 @@ cdef enum nc_limit:
     DEFAULT_CAPACITY = 1024
     STREAM_BYTES_MIN = 65536        # window of one stream at first
     STREAM_BYTES_MAX = 4194304      # and at most
+    OFFERS_MAX = 16                 # offers of one capacity-0 direction that are open at once
+    OFFER_FREE = 16384              # longer values are offered only while a receiver is parked
     GAPS_MAX = 1024                 # out-of-order runs of one stream
     SENT_MAX = 65536                # records in flight of one path
     ACK_BYTES = 262144              # acknowledge at the latest after so many bytes

@@ -18,12 +18,12 @@ from netchan._core.leaf cimport (
     store_rel_u32, store_rlx_u64, store_seq_u32, xchg_u32, xchg_u64,
 )
 from netchan._core.state cimport (
-    CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, EV_ACK, EV_RECV, EV_SEND, EV_STATE, NAME_BUCKETS, REQ_ABORT, REQ_ASK,
-    REQ_END_AFTER, REQ_POS, REQ_STOP, SESSION_CLOSING, SESSION_OVER, SESSION_UP, nc_end, nc_offer, nc_session,
-    notify, want_ctl, want_data,
+    CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, CTL_WANT, CTL_WITHDRAW, EV_ACK, EV_RECV, EV_SEND, EV_STATE, NAME_BUCKETS,
+    REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW, SESSION_CLOSING, SESSION_OVER,
+    SESSION_UP, nc_end, nc_offer, nc_session, notify, want_ctl, want_data,
 )
 from netchan._core.inbox cimport in_free, in_over, nc_in
-from netchan._core.outbox cimport out_end, out_free, out_init, out_narrow, out_preface
+from netchan._core.outbox cimport out_end, out_free, out_init, out_narrow, out_preface, out_rendezvous
 from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_LEFT, OVER_LOST, OVER_NOT, OVER_STOPPED
 from netchan._core.segment cimport nc_seg
 
@@ -171,7 +171,8 @@ cdef void pair(nc_session* s, nc_end* e, nc_offer* o) noexcept nogil:
     if idmap_put(&s.ins, i.id, e) < 0:
         fail(s, defs.CLOSE_INTERNAL)
     fetch_add_u32(&e.refs, 1)                   # what follows may end both directions and with them the session's hold
-    i.capacity = capacity if capacity else 1
+    i.capacity = capacity if capacity else <uint64_t>defs.OFFERS_MAX
+    i.rendezvous = 1 if capacity == 0 else 0
     i.window = defs.STREAM_BYTES_MIN
     store_rlx_u64(&i.pos_at_msgs, 0)
     s.n_offers -= 1
@@ -179,7 +180,9 @@ cdef void pair(nc_session* s, nc_end* e, nc_offer* o) noexcept nogil:
     if s.peer_max - s.peer_max_told >= 64 or s.peer_max_told * 2 < ((s.next_in >> 1) - 8) * 2 + 256:
         s.max_streams_due = 1
     e.in_ = i
-    out_narrow(&e.out, capacity if capacity else 1)
+    if capacity == 0:
+        out_rendezvous(&e.out)
+    out_narrow(&e.out, capacity if capacity else <uint64_t>defs.OFFERS_MAX)
     if load_acq_u32(&e.over) == OVER_ABORT:
         # Aborted before there was anything to abort: nothing of what is here is given out.
         in_over(i, OVER_ABORT, e.over_code, e.reason, e.reason_len)
@@ -564,6 +567,10 @@ cdef void take_requests(nc_session* s, nc_end* e) noexcept nogil:
         want_ctl(s, e, CTL_ASK)
     if e.in_ is not NULL and bits & REQ_POS:
         want_ctl(s, e, CTL_POS)
+    if bits & REQ_WITHDRAW and not e.out_done:
+        want_ctl(s, e, CTL_WITHDRAW)
+    if bits & REQ_WANT and e.in_ is not NULL and not e.in_done and load_acq_u32(&e.parked) != e.want_said:
+        want_ctl(s, e, CTL_WANT)
     want_data(s, e)
     settle_end(s, e)
 

@@ -35,6 +35,9 @@ cdef int frame_put_pos(nc_wr* w, uint64_t stream, uint64_t received, uint64_t ta
 cdef int frame_put_ask(nc_wr* w, uint64_t stream, uint64_t received, uint64_t taken) noexcept nogil
 cdef int frame_put_abort(nc_wr* w, uint64_t stream, uint8_t flags, uint64_t code, uint64_t final,
                          const uint8_t* reason, size_t reason_len) noexcept nogil
+cdef int frame_put_want(nc_wr* w, uint64_t stream, uint64_t version, uint64_t parked) noexcept nogil
+cdef int frame_put_withdraw(nc_wr* w, uint64_t stream, uint64_t number) noexcept nogil
+cdef int frame_put_withdrawn(nc_wr* w, uint64_t stream, uint64_t number, uint8_t outcome) noexcept nogil
 cdef int frame_put_stop(nc_wr* w, uint64_t stream, uint64_t code, uint64_t taken) noexcept nogil
 cdef int frame_put_max_streams(nc_wr* w, uint64_t count) noexcept nogil
 cdef int frame_put_ping(nc_wr* w) noexcept nogil

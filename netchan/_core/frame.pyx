@@ -373,6 +373,35 @@ cdef int frame_put_ask(nc_wr* w, uint64_t stream, uint64_t received, uint64_t ta
     return wr_fields(w, defs.FRAME_ASK, v, 3)
 
 
+cdef int frame_put_want(nc_wr* w, uint64_t stream, uint64_t version, uint64_t parked) noexcept nogil:
+    cdef uint64_t[3] v
+    v[0] = stream
+    v[1] = version
+    v[2] = parked
+    return wr_fields(w, defs.FRAME_WANT, v, 3)
+
+
+cdef int frame_put_withdraw(nc_wr* w, uint64_t stream, uint64_t number) noexcept nogil:
+    cdef uint64_t[2] v
+    v[0] = stream
+    v[1] = number
+    return wr_fields(w, defs.FRAME_WITHDRAW, v, 2)
+
+
+cdef int frame_put_withdrawn(nc_wr* w, uint64_t stream, uint64_t number, uint8_t outcome) noexcept nogil:
+    cdef nc_wr at = w[0]
+    cdef uint64_t[2] v
+    cdef int rc
+    v[0] = stream
+    v[1] = number
+    rc = wr_fields(&at, defs.FRAME_WITHDRAWN, v, 2)
+    if rc >= 0:
+        rc = wr_u8(&at, outcome)
+    if rc >= 0:
+        w[0] = at
+    return rc
+
+
 cdef int frame_put_abort(nc_wr* w, uint64_t stream, uint8_t flags, uint64_t code, uint64_t final,
                          const uint8_t* reason, size_t reason_len) noexcept nogil:
     cdef nc_wr at = w[0]

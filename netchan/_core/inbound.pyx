@@ -14,15 +14,16 @@ from netchan._core.ends cimport bind_opens, fail, offer_ready, peer_aborted, ses
 from netchan._core.frame cimport frame_next, nc_frame
 from netchan._core.idmap cimport idmap_get, idmap_put
 from netchan._core.keys cimport keys_update, keys_update_acked
-from netchan._core.leaf cimport load_acq_u32, store_rel_u32
+from netchan._core.leaf cimport load_acq_u32, load_seq_u64, store_rel_u32, store_seq_u64
 from netchan._core.ratchet cimport on_ratchet, on_rekey, ratchet_settled
 from netchan._core.record cimport record_open, record_size
+from netchan._core.rendezvous cimport offer_bit
 from netchan._core.state cimport (
-    CTL_ABORT, CTL_POS, EV_ACK, EV_RECV, EV_SEND, EV_STATE, SESSION_CLOSING, SESSION_OVER, SESSION_UP, nc_end,
-    nc_offer, nc_path, nc_sent, nc_session, notify, want_ctl, want_data,
+    CTL_ABORT, CTL_POS, CTL_WITHDRAWN, EV_ACK, EV_RECV, EV_SEND, EV_STATE, SESSION_CLOSING, SESSION_OVER, SESSION_UP,
+    nc_end, nc_offer, nc_path, nc_sent, nc_session, notify, want_ctl, want_data,
 )
-from netchan._core.inbox cimport in_data, in_init, in_number, in_over, in_pos_due, nc_in
-from netchan._core.outbox cimport out_ack, out_end, out_limit, out_pos
+from netchan._core.inbox cimport in_data, in_init, in_number, in_withdraw, in_over, in_pos_due, nc_in
+from netchan._core.outbox cimport out_ack, out_answer, out_end, out_limit, out_pos, out_want
 from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_STOPPED
 from netchan._core.timer cimport TIMER_NEVER
 
@@ -62,6 +63,8 @@ cdef void on_stop(nc_session* s, nc_frame* f) noexcept nogil:
     cdef nc_end* e = <nc_end*>idmap_get(&s.outs, f.stream)
     if e is NULL:
         return
+    if load_seq_u64(&e.out.taken) < f.b <= e.out.accepted:
+        store_seq_u64(&e.out.taken, f.b)        # offers below it that are not wanted back were taken
     if not e.out_done:
         out_end(&e.out, OVER_STOPPED)
         if not e.out.fin_sent:
@@ -71,6 +74,48 @@ cdef void on_stop(nc_session* s, nc_frame* f) noexcept nogil:
         e.out_done = 1
     notify(s, e, EV_SEND | EV_ACK | EV_STATE)
     settle_end(s, e)
+
+
+# What the sender wants back: the core answers, whatever the program does.
+cdef void on_withdraw(nc_session* s, nc_frame* f) noexcept nogil:
+    cdef nc_end* e = <nc_end*>idmap_get(&s.ins, f.stream)
+    cdef uint32_t bit = offer_bit(f.a)
+    cdef int rc
+    if e is NULL:
+        return                                  # forgotten here: its end was said, which answers it too
+    rc = in_withdraw(e.in_, f.a)
+    if rc < 0:
+        fail(s, defs.CLOSE_PROTOCOL)
+        return
+    e.answers |= bit
+    e.outcomes = e.outcomes | bit if rc else e.outcomes & ~bit
+    want_ctl(s, e, CTL_WITHDRAWN)
+    if rc == 0:
+        notify(s, e, EV_RECV)                   # it may be the head, which is to be passed over
+
+
+cdef void on_withdrawn(nc_session* s, nc_frame* f) noexcept nogil:
+    cdef nc_end* e = <nc_end*>idmap_get(&s.outs, f.stream)
+    cdef int rc
+    if e is NULL:
+        if f.stream >= s.next_out or (f.stream & 1) != s.role:
+            fail(s, defs.CLOSE_PROTOCOL)
+        return
+    rc = out_answer(&e.out, f.a, f.flags)
+    if rc < 0:
+        fail(s, defs.CLOSE_PROTOCOL)
+    elif rc:
+        notify(s, e, EV_ACK | EV_SEND)
+
+
+cdef void on_want(nc_session* s, nc_frame* f) noexcept nogil:
+    cdef nc_end* e = <nc_end*>idmap_get(&s.outs, f.stream)
+    if e is NULL:
+        if f.stream >= s.next_out or (f.stream & 1) != s.role:
+            fail(s, defs.CLOSE_PROTOCOL)
+        return
+    if out_want(&e.out, f.a, f.b):
+        notify(s, e, EV_SEND)
 
 
 cdef void on_pos(nc_session* s, nc_frame* f) noexcept nogil:
@@ -236,7 +281,8 @@ cdef void on_data(nc_session* s, nc_frame* f) noexcept nogil:
         i = o.in_
     had = i.msgs
     had_preface = i.preface_done
-    if f.a > i.received and s.in_order and f.a + f.len <= i.granted_bytes:
+    if s.in_order and f.a > i.received and f.a + f.len <= i.granted_bytes \
+            and not (i.has_final and f.a + f.len > i.final):
         # Nothing can overtake on a single stream path: such bytes are an attack on memory (limits.md, GAPS_MAX).
         fail(s, defs.CLOSE_PROTOCOL)
         return
@@ -317,6 +363,12 @@ cdef int on_record(nc_session* s, uint64_t tag, const uint8_t* body, size_t n, i
             on_ack(s, &f, now)
         elif f.type == defs.FRAME_ASK:
             on_ask(s, &f)
+        elif f.type == defs.FRAME_WANT:
+            on_want(s, &f)
+        elif f.type == defs.FRAME_WITHDRAW:
+            on_withdraw(s, &f)
+        elif f.type == defs.FRAME_WITHDRAWN:
+            on_withdrawn(s, &f)
         elif f.type == defs.FRAME_ABORT:
             on_abort(s, &f)
         elif f.type == defs.FRAME_STOP:

@@ -10,6 +10,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from netchan._core.cursor cimport nc_wr
 from netchan._core.leaf cimport nc_leaf
 from netchan._core.ranges cimport nc_ranges
+from netchan._core.rendezvous cimport nc_claims
 from netchan._core.segment cimport nc_seg
 
 cdef enum nc_stage:                 # what the next byte of the stream belongs to
@@ -38,6 +39,8 @@ ctypedef struct nc_in:
     uint64_t ask_taken
     uint64_t pos_at_msgs            # atomic: POS is due when taken reaches this
     uint64_t pos_at_bytes           # atomic: or when take_off reaches this
+    uint32_t rendezvous             # 1: capacity 0: messages are offers; set before `paired`
+    nc_claims claims                # of a rendezvous, under lock
     # application
     nc_seg* head                    # atomic pointer set once by the engine, then the application's
     size_t head_pos                 # bytes of head already taken
@@ -97,6 +100,10 @@ cdef int in_pos_due(nc_in* s) noexcept nogil                            # 1: in_
 # Application: the next message, whole. NC_OK; NC_EAGAIN none yet; NC_ECLOSED none and over (see s.over).
 cdef int in_peek(nc_in* s, nc_msg* m) noexcept nogil
 cdef void in_copy(nc_in* s, const nc_msg* m, uint8_t* dst) noexcept nogil
+# Application: message m, just peeked, is taken or passed over from now on: 1 it is ours, 0 its sender took it back.
+cdef int in_claim(nc_in* s, const nc_msg* m) noexcept nogil
+# Engine: WITHDRAW(n). 0 withdrawn, 1 taken, NC_EFRAME.
+cdef int in_withdraw(nc_in* s, uint64_t n) noexcept nogil
 # Application: the message m is taken. Bits: 1 POS is due now, 2 POS would help soon.
 cdef int in_advance(nc_in* s, const nc_msg* m) noexcept nogil
 cdef uint64_t in_pending(nc_in* s) noexcept nogil                       # complete messages not yet taken

@@ -17,6 +17,7 @@ from netchan._core.leaf cimport (
 )
 from netchan._core.over cimport OVER_NOT, OVER_FIN, OVER_ABORT_AFTER, OVER_ABORT, OVER_STOPPED
 from netchan._core.ranges cimport ranges_add, ranges_free, ranges_init, ranges_remove_below
+from netchan._core.rendezvous cimport claims_claim, claims_withdraw
 from netchan._core.segment cimport SEG_FIRST, SEG_MAX, nc_seg, seg_free_list, seg_new, seg_room
 
 cdef uint64_t NOWHERE = ~<uint64_t>0
@@ -407,7 +408,7 @@ cdef int in_pos(nc_in* s, nc_wr* w, int force, int64_t* budget) noexcept nogil:
     s.told_taken = taken
     s.told_received = s.received
     if s.capacity:
-        store_rlx_u64(&s.pos_at_msgs, taken + (s.capacity + 3) // 4)
+        store_rlx_u64(&s.pos_at_msgs, taken + (1 if s.rendezvous else (s.capacity + 3) // 4))
         store_rlx_u64(&s.pos_at_bytes, off + (s.window >> 2))
     if load_acq_u32(&s.asked) and s.received >= s.ask_received and taken >= s.ask_taken:
         store_rel_u32(&s.asked, 0)              # both were told just now
@@ -524,6 +525,24 @@ cdef void in_copy(nc_in* s, const nc_msg* m, uint8_t* dst) noexcept nogil:
         left -= k
         at = at.next
         pos = 0
+
+
+cdef int in_claim(nc_in* s, const nc_msg* m) noexcept nogil:
+    cdef int free_
+    if not s.rendezvous:
+        return 1
+    leaf_lock(&s.lock)
+    free_ = claims_claim(&s.claims, m.number)
+    leaf_unlock(&s.lock)
+    return free_
+
+
+cdef int in_withdraw(nc_in* s, uint64_t n) noexcept nogil:
+    cdef int rc
+    leaf_lock(&s.lock)
+    rc = claims_withdraw(&s.claims, n) if s.rendezvous else defs.NC_EFRAME
+    leaf_unlock(&s.lock)
+    return rc
 
 
 # Frees the drained last segment unless the engine writes into it now.

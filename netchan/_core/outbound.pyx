@@ -12,18 +12,19 @@ from netchan._core.cursor cimport nc_wr, wr_init
 from netchan._core.ends cimport end_release, session_ended, settle_end, take_dirty
 from netchan._core.frame cimport (
     frame_put_abort, frame_put_ack, frame_put_ask, frame_put_data_head, frame_put_max_streams, frame_put_ping,
-    frame_put_session_close, frame_put_stop,
+    frame_put_session_close, frame_put_stop, frame_put_want, frame_put_withdraw, frame_put_withdrawn,
 )
 from netchan._core.keys cimport keys_deadline, keys_may_update, keys_tick
-from netchan._core.leaf cimport load_acq_u64
+from netchan._core.leaf cimport load_acq_u32, load_acq_u64
 from netchan._core.ratchet cimport put_ratchet
 from netchan._core.record cimport record_head_size, record_seal
 from netchan._core.state cimport (
-    CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, SESSION_CLOSING, SESSION_OVER, load_ptr, nc_end, nc_path, nc_sent,
-    nc_session, pop_active, want_ctl, want_data,
+    CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, CTL_WANT, CTL_WITHDRAW, CTL_WITHDRAWN, SESSION_CLOSING, SESSION_OVER,
+    load_ptr, nc_end, nc_path, nc_sent, nc_session, pop_active, want_ctl, want_data,
 )
 from netchan._core.inbox cimport in_pos, in_pos_due
-from netchan._core.outbox cimport out_pass, out_read, out_ready, out_span
+from netchan._core.outbox cimport out_next_withdraw, out_pass, out_read, out_ready, out_span, out_withdraw_said
+from netchan._core.rendezvous cimport offer_bit
 from netchan._core.timer cimport TIMER_NEVER
 
 cdef enum:
@@ -54,7 +55,8 @@ cdef int put_ack(nc_session* s, nc_wr* w, int64_t now) noexcept nogil:
 cdef int put_end_control(nc_session* s, nc_end* e, nc_wr* w) noexcept nogil:
     cdef int rc = 0
     cdef int wrote = 0
-    cdef uint64_t final
+    cdef uint64_t final, n = 0
+    cdef uint32_t said
     if e.ctl & CTL_STOP:
         rc = frame_put_stop(w, e.in_.id, defs.CODE_STOPPED, load_acq_u64(&e.in_.taken) - e.in_.discarded)
         if rc < 0:
@@ -69,6 +71,27 @@ cdef int put_end_control(nc_session* s, nc_end* e, nc_wr* w) noexcept nogil:
             return rc
         e.ctl &= <uint8_t>~CTL_POS
         wrote |= rc
+    if e.ctl & CTL_WITHDRAWN and e.in_ is not NULL:
+        while e.answers:
+            n = e.in_.claims.passed - <uint64_t>defs.OFFERS_MAX
+            while not e.answers & offer_bit(n):
+                n += 1
+            rc = frame_put_withdrawn(w, e.in_.id, n, 1 if e.outcomes & offer_bit(n) else 0)
+            if rc < 0:
+                return rc
+            e.answers &= ~offer_bit(n)
+            wrote = 1
+        e.ctl &= <uint8_t>~CTL_WITHDRAWN
+    if e.ctl & CTL_WANT and e.in_ is not NULL:
+        said = load_acq_u32(&e.parked)
+        if said != e.want_said:
+            rc = frame_put_want(w, e.in_.id, e.want_version + 1, said)
+            if rc < 0:
+                return rc
+            e.want_version += 1
+            e.want_said = said
+            wrote = 1
+        e.ctl &= <uint8_t>~CTL_WANT
     # What speaks of our stream waits for its preface: before that the other side knows no such stream, and names keep
     # their order (session.md §6).
     if e.ctl & CTL_ASK and e.out.sent:
@@ -77,6 +100,14 @@ cdef int put_end_control(nc_session* s, nc_end* e, nc_wr* w) noexcept nogil:
             return rc
         e.ctl &= <uint8_t>~CTL_ASK
         wrote = 1
+    if e.ctl & CTL_WITHDRAW and e.out.sent:
+        while out_next_withdraw(&e.out, &n):
+            rc = frame_put_withdraw(w, e.out.id, n)
+            if rc < 0:
+                return rc
+            out_withdraw_said(&e.out, n)
+            wrote = 1
+        e.ctl &= <uint8_t>~CTL_WITHDRAW
     if e.ctl & CTL_ABORT and e.out.sent:
         final = e.out.appended if e.abort_flags & defs.ABORT_AFTER_DATA else e.out.sent
         rc = frame_put_abort(w, e.out.id, e.abort_flags, e.abort_code, final, e.reason, e.reason_len)

@@ -11,7 +11,12 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from netchan._core.leaf cimport nc_leaf
+from netchan._core.rendezvous cimport nc_offers
 from netchan._core.segment cimport nc_seg
+
+cdef enum nc_append:                # bits of out_append
+    APPEND_DELIVER = 1              # the sender waits for `taken`
+    APPEND_OFFER = 2                # capacity 0: an offer
 
 ctypedef struct nc_out:
     nc_leaf lock
@@ -28,6 +33,10 @@ ctypedef struct nc_out:
     uint32_t closing                # 1: close() was called, FIN follows the last byte
     uint32_t over                   # nc_over: sends raise
     size_t next_cap                 # size of the next own segment
+    uint32_t rendezvous             # 1: capacity 0: messages are offers
+    nc_offers offers                # of a rendezvous
+    uint64_t parked                 # receivers that wait over there, as WANT said; a hint
+    uint64_t want_version
     # engine writes, application reads as atomics
     uint64_t received               # from POS
     uint64_t taken                  # from POS, messages
@@ -45,9 +54,10 @@ ctypedef struct nc_out:
 cdef void out_init(nc_out* o, uint64_t id) noexcept nogil
 # Raw bytes that are no message (the preface). NC_OK, NC_ENOMEM.
 cdef int out_preface(nc_out* o, const uint8_t* p, size_t n) noexcept nogil
-# One message. pin: NULL, then p is copied; else the object that owns p (the caller took a reference for us; on
-# failure it keeps it). Any thread that holds the GIL. NC_OK accepted; NC_EAGAIN no credit; NC_ECLOSED; NC_ENOMEM.
-cdef int out_append(nc_out* o, const uint8_t* p, size_t n, int deliver, void* pin) noexcept nogil
+# One message. flags: APPEND_ bits. pin: NULL, then p is copied; else the object that owns p (the caller took a
+# reference for us; on failure it keeps it). Any thread that holds the GIL. NC_OK accepted; NC_EAGAIN no credit;
+# NC_ECLOSED; NC_ENOMEM.
+cdef int out_append(nc_out* o, const uint8_t* p, size_t n, int flags, void* pin) noexcept nogil
 # Several messages in one step, each at most COPY_MAX, together too. How many were accepted (> 0), or why none was, as
 # out_append; *total grows by the bytes appended.
 cdef int out_append_run(nc_out* o, const uint8_t** p, const size_t* n, int count, uint64_t* total) noexcept nogil
@@ -70,4 +80,17 @@ cdef int out_pos(nc_out* o, uint64_t received, uint64_t taken, uint64_t max_msgs
 # Engine: the channel's capacity has become known: what was not accepted yet keeps to it (session.md §4).
 cdef void out_narrow(nc_out* o, uint64_t capacity) noexcept nogil
 cdef uint64_t out_limit(nc_out* o) noexcept nogil                       # messages that may be accepted by now
+# Engine: the capacity is 0: what is accepted from now on are offers. Before out_narrow.
+cdef void out_rendezvous(nc_out* o) noexcept nogil
+# Engine: WANT, WITHDRAWN. 1: something moved; 0: nothing new; NC_EFRAME.
+cdef int out_want(nc_out* o, uint64_t version, uint64_t parked) noexcept nogil
+cdef int out_answer(nc_out* o, uint64_t n, int taken) noexcept nogil
+cdef int out_next_withdraw(nc_out* o, uint64_t* n) noexcept nogil       # engine: 1: WITHDRAW(*n) is to be said
+cdef void out_withdraw_said(nc_out* o, uint64_t n) noexcept nogil
+# Application: what is known of its offer, nc_offer_state; asks for it back (1: the engine has to say so); is done
+# with it.
+cdef int out_offer_state(nc_out* o, uint64_t n) noexcept nogil
+cdef int out_offer_want(nc_out* o, uint64_t n) noexcept nogil
+cdef void out_offer_let_go(nc_out* o, uint64_t n) noexcept nogil
+cdef int out_offer_room(nc_out* o) noexcept nogil                       # 1: an offer would not meet NC_EAGAIN
 cdef void out_free(nc_out* o, nc_seg** pins) noexcept nogil

@@ -12,6 +12,9 @@ from netchan._core cimport defs
 from netchan._core.cursor cimport VARINT_MAX, varint_len, varint_write
 from netchan._core.leaf cimport leaf_init, leaf_lock, leaf_unlock, store_seq_u64, load_seq_u64
 from netchan._core.over cimport OVER_NOT
+from netchan._core.rendezvous cimport (
+    offer_bit, offers_answer, offers_let_go, offers_next, offers_room, offers_state, offers_want,
+)
 from netchan._core.segment cimport COPY_MAX, SEG_FIRST, SEG_MAX, nc_seg, seg_new, seg_release, seg_room
 
 cdef uint64_t NOWHERE = ~<uint64_t>0
@@ -48,16 +51,20 @@ cdef int out_preface(nc_out* o, const uint8_t* p, size_t n) noexcept nogil:
     return defs.NC_OK
 
 
-# Under lock: why a message cannot be accepted now, or NC_OK.
-cdef inline int out_gate(nc_out* o) noexcept nogil:
+# Under lock: why a message cannot be accepted now, or NC_OK. A rendezvous takes offers, everything else takes none.
+cdef inline int out_gate(nc_out* o, uint32_t offer) noexcept nogil:
     if o.over or o.closing:
         return defs.NC_ECLOSED
+    if o.rendezvous != offer or (offer and not offers_room(&o.offers, o.accepted)):
+        return defs.NC_EAGAIN
     if o.accepted + o.reserved >= out_limit(o) or o.appended >= o.max_bytes:
         return defs.NC_EAGAIN
     return defs.NC_OK
 
 
-cdef int out_append(nc_out* o, const uint8_t* p, size_t n, int deliver, void* pin) noexcept nogil:
+cdef int out_append(nc_out* o, const uint8_t* p, size_t n, int flags, void* pin) noexcept nogil:
+    cdef int deliver = flags & APPEND_DELIVER
+    cdef uint32_t offer = 1 if flags & APPEND_OFFER else 0
     cdef uint8_t[16] head
     cdef size_t head_len = varint_write(head, (<uint64_t>n << 1) | (1 if deliver else 0))
     cdef size_t small
@@ -73,7 +80,9 @@ cdef int out_append(nc_out* o, const uint8_t* p, size_t n, int deliver, void* pi
         head_len += 3
     small = head_len if pin is not NULL else head_len + n
     leaf_lock(&o.lock)
-    rc = out_gate(o)
+    rc = out_gate(o, offer)
+    if rc == defs.NC_OK and offer and n > <size_t>defs.OFFER_FREE and o.parked == 0:
+        rc = defs.NC_EAGAIN
     t = o.tail
     if rc < 0:
         leaf_unlock(&o.lock)
@@ -94,12 +103,12 @@ cdef int out_append(nc_out* o, const uint8_t* p, size_t n, int deliver, void* pi
             memcpy(seg_room(spare), head, head_len)
             memcpy(seg_room(spare) + head_len, p, n)
         leaf_lock(&o.lock)
-        rc = out_gate(o)
+        rc = out_gate(o, offer)
         # The tail may have been acknowledged and freed meanwhile (then it is NULL, and we may have no spare).
         if rc == defs.NC_OK and spare is NULL and (o.tail is NULL or o.tail.cap < o.tail.len + small):
             leaf_unlock(&o.lock)
             free(pinned)
-            return out_append(o, p, n, deliver, pin)
+            return out_append(o, p, n, flags, pin)
         if rc < 0:
             leaf_unlock(&o.lock)
             free(spare)
@@ -147,7 +156,7 @@ cdef int out_append_run(nc_out* o, const uint8_t** p, const size_t* n, int count
                 o.next_cap <<= 1
         t = o.tail
         while done < count:
-            rc = out_gate(o)
+            rc = out_gate(o, 0)
             if rc < 0:
                 break
             need = varint_len(<uint64_t>n[done] << 1) + n[done]
@@ -179,7 +188,7 @@ cdef int out_append_run(nc_out* o, const uint8_t** p, const size_t* n, int count
 cdef int out_reserve(nc_out* o) noexcept nogil:
     cdef int rc
     leaf_lock(&o.lock)
-    rc = out_gate(o)
+    rc = out_gate(o, 0)
     if rc == defs.NC_OK:
         o.reserved += 1
     leaf_unlock(&o.lock)
@@ -195,7 +204,7 @@ cdef void out_unreserve(nc_out* o) noexcept nogil:
 cdef int out_has_room(nc_out* o) noexcept nogil:
     cdef int rc
     leaf_lock(&o.lock)
-    rc = out_gate(o)
+    rc = out_gate(o, 0)
     leaf_unlock(&o.lock)
     return 1 if rc != defs.NC_EAGAIN else 0
 
@@ -352,6 +361,76 @@ cdef uint64_t out_limit(nc_out* o) noexcept nogil:
         return o.max_msgs
     most = load_seq_u64(&o.taken) + o.capacity
     return most if most < o.max_msgs else o.max_msgs
+
+
+cdef void out_rendezvous(nc_out* o) noexcept nogil:
+    leaf_lock(&o.lock)
+    o.rendezvous = 1
+    o.offers.low = o.accepted
+    leaf_unlock(&o.lock)
+
+
+cdef int out_want(nc_out* o, uint64_t version, uint64_t parked) noexcept nogil:
+    cdef int moved
+    leaf_lock(&o.lock)
+    moved = 1 if version > o.want_version and parked != o.parked else 0
+    if version > o.want_version:
+        o.want_version = version
+        o.parked = parked
+    leaf_unlock(&o.lock)
+    return moved
+
+
+cdef int out_answer(nc_out* o, uint64_t n, int taken) noexcept nogil:
+    cdef int rc
+    leaf_lock(&o.lock)
+    rc = offers_answer(&o.offers, n, taken)
+    leaf_unlock(&o.lock)
+    return rc
+
+
+cdef int out_next_withdraw(nc_out* o, uint64_t* n) noexcept nogil:
+    cdef int rc
+    leaf_lock(&o.lock)
+    rc = offers_next(&o.offers, n)
+    leaf_unlock(&o.lock)
+    return rc
+
+
+cdef void out_withdraw_said(nc_out* o, uint64_t n) noexcept nogil:
+    leaf_lock(&o.lock)
+    o.offers.told |= offer_bit(n)
+    leaf_unlock(&o.lock)
+
+
+cdef int out_offer_state(nc_out* o, uint64_t n) noexcept nogil:
+    cdef int rc
+    leaf_lock(&o.lock)
+    rc = offers_state(&o.offers, n, load_seq_u64(&o.taken))
+    leaf_unlock(&o.lock)
+    return rc
+
+
+cdef int out_offer_want(nc_out* o, uint64_t n) noexcept nogil:
+    cdef int rc
+    leaf_lock(&o.lock)
+    rc = offers_want(&o.offers, n, load_seq_u64(&o.taken))
+    leaf_unlock(&o.lock)
+    return rc
+
+
+cdef void out_offer_let_go(nc_out* o, uint64_t n) noexcept nogil:
+    leaf_lock(&o.lock)
+    offers_let_go(&o.offers, n)
+    leaf_unlock(&o.lock)
+
+
+cdef int out_offer_room(nc_out* o) noexcept nogil:
+    cdef int rc
+    leaf_lock(&o.lock)
+    rc = out_gate(o, 1)
+    leaf_unlock(&o.lock)
+    return 1 if rc != defs.NC_EAGAIN else 0
 
 
 cdef void out_free(nc_out* o, nc_seg** pins) noexcept nogil:

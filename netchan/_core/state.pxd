@@ -22,6 +22,9 @@ cdef enum nc_control:                # bits of end.ctl: control frames to write
     CTL_STOP = 2
     CTL_ABORT = 4
     CTL_ASK = 8
+    CTL_WANT = 16
+    CTL_WITHDRAW = 32
+    CTL_WITHDRAWN = 64
 
 cdef enum:
     NAME_BUCKETS = 64               # chains of unpaired names
@@ -43,6 +46,8 @@ cdef enum nc_request:               # bits an application sets in end.requests
     REQ_END_AFTER = 4               # ABORT behind the data (end.end_code): dropped, left by exception
     REQ_ASK = 8                     # ASK for end.ask_received / ask_taken
     REQ_POS = 16                    # the application took values: say so
+    REQ_WITHDRAW = 32               # offers are to be taken back (out.offers.wanted)
+    REQ_WANT = 64                   # end.parked has changed
 
 cdef struct nc_session
 cdef struct nc_end
@@ -100,6 +105,7 @@ cdef struct nc_end:
     uint64_t end_code
     uint64_t ask_received
     uint64_t ask_taken
+    uint32_t parked                 # atomic: receivers that wait here, for a rendezvous
     uint16_t reason_len
     uint8_t reason[256]
     # fixed at open
@@ -129,6 +135,10 @@ cdef struct nc_end:
     uint8_t out_done                # nothing more to say for the outgoing stream
     uint8_t in_done
     uint8_t abort_flags
+    uint64_t want_version           # of the WANT said last
+    uint32_t want_said              # what it said
+    uint32_t answers                # WITHDRAWN to say, by number & 31
+    uint32_t outcomes               # the message was taken
 
 # A stream that the peer opened and nobody here has: kept until opened.
 cdef struct nc_offer:

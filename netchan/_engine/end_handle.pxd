@@ -25,6 +25,7 @@ cdef class StreamEnd(Listed):
     cdef public object decode
     cdef public object encode
     cdef public Py_ssize_t plain_max
+    cdef uint64_t passed_over           # offers that their sender took back
     cdef list marks
     cdef object failure
     cdef object __weakref__

@@ -15,18 +15,21 @@ from libc.string cimport memcpy
 from netchan._core cimport defs
 from netchan._core.ends cimport end_mark, end_open, end_release
 from netchan._core.frame cimport message_head
-from netchan._core.inbox cimport in_advance, in_copy, in_discard, in_over, in_peek, in_pending, nc_in, nc_msg
+from netchan._core.inbox cimport in_advance, in_claim, in_copy, in_discard, in_over, in_peek, in_pending, nc_in, nc_msg
 from netchan._core.leaf cimport (
     fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_seq_u32, load_seq_u64,
     store_rel_u32,
 )
 from netchan._core.outbox cimport (
-    out_append, out_append_run, out_close, out_end, out_has_room, out_reserve, out_unreserve,
+    APPEND_OFFER, out_append, out_append_run, out_close, out_end, out_has_room, out_offer_let_go, out_offer_room,
+    out_offer_state, out_offer_want, out_reserve, out_unreserve,
 )
 from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_NOT, OVER_STOPPED
+from netchan._core.rendezvous cimport OFFER_OUT
 from netchan._core.segment cimport nc_seg, COPY_MAX
 from netchan._core.state cimport (
-    EV_ACK, EV_RECV, EV_SEND, EV_STATE, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, nc_end,
+    EV_ACK, EV_RECV, EV_SEND, EV_STATE, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW,
+    nc_end,
 )
 from netchan._engine.engine_handle cimport Listed, check_fork, drop_pins
 from netchan._engine.engine cimport (
@@ -160,13 +163,14 @@ cdef class StreamEnd(Listed):
     # --- sending ---------------------------------------------------------------------------------------------------
 
     cdef int64_t append(self, value, int flags) except -2:
-        """Position of the accepted value, 0 without room, -1: the direction is over."""
+        """Position of the accepted value, 0 without room, -1: the direction is over. flags: 1 reserved, 2 an offer."""
         cdef nc_end* e = self.e
         cdef Py_buffer view
         cdef const uint8_t* p
         cdef size_t n
         cdef void* pin = NULL
         cdef int rc
+        cdef int how = APPEND_OFFER if flags == 2 else 0
         cdef uint64_t position
         if PyBytes_CheckExact(value):
             p = <const uint8_t*>PyBytes_AS_STRING(value)
@@ -174,17 +178,17 @@ cdef class StreamEnd(Listed):
             if n >= PIN_MIN:
                 pin = <void*>value
                 Py_INCREF(value)
-            if flags:
+            if flags == 1:
                 out_unreserve(&e.out)
-            rc = out_append(&e.out, p, n, 0, pin)
+            rc = out_append(&e.out, p, n, how, pin)
             if rc < 0 and pin is not NULL:
                 Py_DECREF(value)
         else:
             PyObject_GetBuffer(value, &view, PyBUF_SIMPLE)
             n = <size_t>view.len
-            if flags:
+            if flags == 1:
                 out_unreserve(&e.out)
-            rc = out_append(&e.out, <const uint8_t*>view.buf, n, 0, NULL)
+            rc = out_append(&e.out, <const uint8_t*>view.buf, n, how, NULL)
             PyBuffer_Release(&view)
         if rc == defs.NC_OK:
             position = e.out.accepted
@@ -251,6 +255,60 @@ cdef class StreamEnd(Listed):
                 return position
         raise self.send_error()
 
+    # --- offers: capacity 0 (session.md §4.1) ------------------------------------------------------------------------
+
+    def try_offer(self, prepared):
+        """Position, from 1, of the value that was offered; 0: not now, ``tx_waiters`` are told when it may be.
+
+        Raises what ended the direction.
+        """
+        cdef int64_t position
+        check_fork(self.g)
+        position = self.append(prepared, 2)
+        if position == 0:
+            fetch_or_u32(&self.e.waiting, EV_SEND)
+            position = self.append(prepared, 2)
+        if position < 0:
+            raise self.send_error()
+        fetch_or_u32(&self.e.waiting, EV_ACK)
+        return position
+
+    def offer_state(self, uint64_t position):
+        """0: nobody knows yet (``ack_waiters`` are told), 1: taken, 2: withdrawn."""
+        cdef int state = out_offer_state(&self.e.out, position - 1)
+        if state == OFFER_OUT:
+            fetch_or_u32(&self.e.waiting, EV_ACK)
+            state = out_offer_state(&self.e.out, position - 1)
+        return state
+
+    def offer_withdraw(self, uint64_t position):
+        """Ask for the offer back; ``offer_state`` tells what became of it. Idempotent."""
+        if out_offer_want(&self.e.out, position - 1):
+            self.request(REQ_WITHDRAW)
+
+    def offer_let_go(self, uint64_t position):
+        """Nobody asks for this offer any more; it makes room for another as soon as its fate is known."""
+        out_offer_let_go(&self.e.out, position - 1)
+
+    @property
+    def offer_room(self):
+        """True when ``try_offer`` would offer or raise now; if not, ``tx_waiters`` are told when it would."""
+        if out_offer_room(&self.e.out):
+            return True
+        fetch_or_u32(&self.e.waiting, EV_SEND)
+        return bool(out_offer_room(&self.e.out))
+
+    @property
+    def send_ended(self):
+        """True when no offer that is out can be taken any more."""
+        return self.e.out.over != 0
+
+    def parked(self, uint32_t n):
+        """So many receivers wait here now: senders of a rendezvous are told."""
+        store_rel_u32(&self.e.parked, n)
+        if load_acq_u32(&self.e.paired) and self.e.in_.rendezvous:
+            self.request(REQ_WANT)
+
     def iterate(self, values):
         """``iter(values)``, or what ``try_send_many`` is faster with."""
         return Items(values) if type(values) is list or type(values) is tuple else iter(values)
@@ -298,6 +356,8 @@ cdef class StreamEnd(Listed):
 
     def can_send(self):
         """True when ``try_send`` would accept or raise now."""
+        if self.e.out.rendezvous and not self.send_over:
+            return False
         if out_has_room(&self.e.out):
             return True
         fetch_or_u32(&self.e.waiting, EV_SEND)
@@ -374,6 +434,7 @@ cdef class StreamEnd(Listed):
         if out_close(&self.e.out) == defs.NC_OK:
             self.mark(FLUSH_NOW)
             self.wake(self.tx_waiters)
+            self.wake(self.ack_waiters)
 
     def end_after(self, uint64_t code):
         """End the sending direction behind its values, but not cleanly: the other side gets ChannelAborted(code)."""
@@ -383,6 +444,7 @@ cdef class StreamEnd(Listed):
         out_end(&self.e.out, OVER_ABORT_AFTER)
         self.request(REQ_END_AFTER)
         self.wake(self.tx_waiters)
+        self.wake(self.ack_waiters)
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
@@ -400,6 +462,11 @@ cdef class StreamEnd(Listed):
         cdef nc_in* i = self.e.in_
         cdef bytes data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>m.len)
         if i.taken != m.number or load_acq_u32(&i.over) in (OVER_ABORT, OVER_STOPPED):
+            return None
+        if not in_claim(i, m):
+            in_advance(i, m)                    # its sender took it back
+            self.passed_over += 1
+            self.took(1)
             return None
         in_copy(i, m, <uint8_t*>PyBytes_AS_STRING(data))
         due[0] |= in_advance(i, m)
@@ -501,6 +568,12 @@ cdef class StreamEnd(Listed):
             if self.e.in_.taken != m.number:
                 PyBuffer_Release(&view)
                 continue
+            if not in_claim(self.e.in_, &m):
+                PyBuffer_Release(&view)
+                in_advance(self.e.in_, &m)
+                self.passed_over += 1
+                self.took(1)
+                continue
             in_copy(self.e.in_, &m, <uint8_t*>view.buf)
             rc = in_advance(self.e.in_, &m)
             PyBuffer_Release(&view)
@@ -533,7 +606,9 @@ cdef class StreamEnd(Listed):
         return self.head(&m) == defs.NC_ECLOSED
 
     cpdef uint64_t pending(self):
-        """Values here, not yet taken."""
+        """Values here, not yet taken; offers are their sender's."""
+        if load_acq_u32(&self.e.paired) and self.e.in_.rendezvous:
+            return 0
         return in_pending(self.e.in_) if load_acq_u32(&self.e.paired) else 0
 
     def has(self, uint64_t n):
@@ -635,11 +710,16 @@ cdef class StreamEnd(Listed):
         return self.e.peer_codec, PyBytes_FromStringAndSize(<char*>self.e.peer_schema, 16)
 
     def counts(self):
-        """sent, received, taken, discarded, pending, credit_stalls."""
+        """sent (with offers that are out or were taken back), received, taken, discarded, pending, credit_stalls."""
         cdef nc_end* e = self.e
+        cdef uint64_t taken
         if not load_acq_u32(&e.paired):
             return e.out.accepted, 0, 0, 0, 0, e.out.credit_stalls
         self.discard_aborted()                  # the engine may not have had a chance to tell of it
+        if e.in_.rendezvous:
+            # Offers are their sender's: what was passed over or thrown away here was never received.
+            taken = e.in_.taken - e.in_.discarded - self.passed_over
+            return e.out.accepted, taken, taken, 0, 0, e.out.credit_stalls
         return (e.out.accepted, load_acq_u64(&e.in_.msgs), e.in_.taken - e.in_.discarded, e.in_.discarded,
                 self.pending(), e.out.credit_stalls)
 

@@ -61,11 +61,14 @@ class Offer(Protocol):
     def settled(self) -> bool:
         """True once taken. False while outstanding. Raises what ended the direction if it can no longer be taken."""
 
-    def withdraw(self) -> bool:
-        """Take the offer back: True = withdrawn, nobody has it or will; False = it was taken, the send happened.
+    def withdraw(self) -> bool | None:
+        """Take the offer back: True = nobody has it or will, False = it was taken, the send happened. Idempotent.
 
-        In process the answer is immediate. Idempotent.
+        None = asked across the network, ask again when the waiter was woken; in process the answer is immediate.
         """
+
+    def let_go(self) -> None:
+        """The call that made the offer ends; what is still unknown of it is settled without it."""
 
 
 class Endpoint(Protocol):
@@ -187,6 +190,9 @@ class Endpoint(Protocol):
         Raises:
             as ``try_send``.
         """
+
+    def parked(self, n: int) -> None:
+        """``n`` receivers wait in ``rx_waiters`` now: a hint for the senders of a rendezvous over there."""
 
     def has(self, n: int) -> bool:
         """True when ``n`` values are here, not yet taken; if not, ``rx_waiters`` are woken when more have come."""

@@ -151,6 +151,9 @@ class LocalOffer:
             self.endpoint.check_send()
         return False
 
+    def let_go(self) -> None:
+        """Nothing is left to settle in process."""
+
     def withdraw(self) -> bool:
         flow = self.endpoint.tx
         with flow.lock:

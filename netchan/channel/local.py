@@ -88,6 +88,9 @@ class LocalEndpoint:
             flow.rx_waiters.wake()
         return position
 
+    def parked(self, n: int) -> None:
+        """Nobody to tell: offers of a local channel are seen by whoever receives."""
+
     def iterate(self, values: Iterable[Any]) -> Iterator[Any]:
         return iter(values)
 

@@ -26,13 +26,76 @@ from netchan.errors import (
     quote,
     session_lost,
 )
-from netchan.markers import Empty
+from netchan.markers import EMPTY, Empty
 from netchan.net.wait import Driver, Waiter, WaitQueue
 
+_TAKEN, _WITHDRAWN = 1, 2
 # Why a direction is over: nc_over of netchan/_core/outbox.pxd.
 _NOT, _FIN, _ABORT_AFTER, _ABORT, _STOPPED, _LOST, _LEFT = range(7)
 
 NAME_MAX_BYTES: Final = 255
+
+
+class RemoteOffer:
+    """One offer across a session (contract: base.Offer), out as soon as there is room for it.
+
+    Args:
+        endpoint: where to.
+        waiter: at the head of its ``tx_waiters``.
+        value: prepared, or EMPTY: there is none, and the offer is settled with ``number`` 0.
+    """
+
+    __slots__ = ("_at", "_endpoint", "_value", "_waiter", "number")
+
+    def __init__(self, endpoint: RemoteEndpoint, waiter: Waiter, value: Any) -> None:
+        self._endpoint, self._waiter, self._value = endpoint, waiter, value
+        self._at = self.number = 0
+
+    def placed(self) -> bool:
+        """Offer the value if there is room now; True once it is out. Its place in the line passes on."""
+        if not self._at:
+            endpoint = self._endpoint
+            self._at = endpoint.try_offer(self._value)
+            if self._at:
+                self._value = None
+                endpoint.offers_out += 1
+                endpoint.ack_waiters.join(self._waiter)
+                endpoint.tx_waiters.leave(self._waiter, lambda: endpoint.offer_room)
+        return self._at != 0
+
+    def settled(self) -> bool:
+        """As in base.Offer."""
+        if self._value is EMPTY:
+            return True
+        if not self.placed():
+            return False
+        if self._endpoint.offer_state(self._at) == _TAKEN:
+            self.number = self._at
+            return True
+        self._endpoint.check_send()
+        return False
+
+    def withdraw(self) -> bool | None:
+        """As in base.Offer. True also when the direction is over and nobody can answer any more."""
+        if not self._at:
+            return True
+        endpoint = self._endpoint
+        endpoint.offer_withdraw(self._at)
+        state = endpoint.offer_state(self._at)
+        if state == _TAKEN:
+            self.number = self._at
+            return False
+        return True if state == _WITHDRAWN or endpoint.send_ended else None
+
+    def let_go(self) -> None:
+        """As in base.Offer."""
+        if self._at:
+            endpoint = self._endpoint
+            endpoint.offers_out -= 1
+            endpoint.offers_back += not self.number
+            endpoint.ack_waiters.leave(self._waiter, _no)
+            endpoint.offer_let_go(self._at)
+            endpoint.tx_waiters.nudge()
 
 
 class RemoteEndpoint(StreamEnd):
@@ -44,11 +107,14 @@ class RemoteEndpoint(StreamEnd):
         put_off: asked when the last sending handle was collected unclosed; True: whoever was asked calls ``drop_now``
             later, unless the direction is over by then.
         dropped: that is pending.
+        offers_out, offers_back: sends of a rendezvous whose value is out; that ended without its being taken.
     """
 
     one_queue = False
     put_off: Callable[[RemoteEndpoint], bool] | None = None
     dropped = False
+    offers_out = 0
+    offers_back = 0
 
     def __init__(
         self,
@@ -119,8 +185,18 @@ class RemoteEndpoint(StreamEnd):
             )
         return got
 
-    def offer(self, source: Any, waiter: Waiter, *, many: bool = False) -> None:
-        """None always: a value of a channel over a session leaves at once."""
+    def offer(self, source: Any, waiter: Waiter, *, many: bool = False) -> RemoteOffer | None:
+        """As in base.Endpoint; with ``many`` the item is fetched when it can be offered, not when it is taken.
+
+        None: it is not this waiter's turn, the other side has not opened yet, or as many offers as may be are out.
+        """
+        if not self.tx_waiters.may_try(waiter) or not self.offer_room:
+            return None
+        if many:
+            item = next(source, EMPTY)
+            source = item if item is EMPTY else self.prepare_value(item)
+        offer = RemoteOffer(self, waiter, source)
+        return offer if source is EMPTY or offer.placed() or many else None
 
     def check_send(self) -> None:
         """Raise what a send would raise now; nothing if it could be accepted or would have to wait."""
@@ -269,13 +345,13 @@ class RemoteEndpoint(StreamEnd):
         """A snapshot; ``credit_limited`` counts how often data waited for credit."""
         sent, received, taken, discarded, pending, stalls = self.counts()
         return ChannelStats(
-            sent=sent,
+            sent=sent - self.offers_out - self.offers_back,
             received=received,
             taken=taken,
             discarded=discarded,
             pending=pending,
             capacity=self.capacity,
-            senders_waiting=len(self.tx_waiters),
+            senders_waiting=len(self.tx_waiters) + self.offers_out,
             receivers_waiting=len(self.rx_waiters),
             credit_limited=stalls,
         )
@@ -331,3 +407,7 @@ def open_endpoint(
 
 
 __all__: Sequence[str] = ("RemoteEndpoint", "open_endpoint")
+
+
+def _no() -> bool:
+    return False

@@ -255,6 +255,7 @@ class Sender(Handle, Generic[S_contra]):
             else:
                 ep.close_send()
         ep.tx_waiters.wake_all()
+        ep.ack_waiters.wake_all()  # offers that are out across a session
 
     async def aclose(self) -> None:  # + timeout
         """Close this handle, then wait (at most ``Config.close_timeout``) until what was accepted has arrived.

@@ -67,9 +67,13 @@ async def wait_recv(endpoint: Endpoint, attempt: Callable[[], Any], waiter: Asyn
                 got = attempt()
                 if got is not EMPTY:
                     return got
+            if endpoint.capacity == 0:
+                endpoint.parked(queue.waiting)
             await waiter.park()
     finally:
         queue.leave(waiter, endpoint.can_recv)
+        if endpoint.capacity == 0:
+            endpoint.parked(queue.waiting)
 
 
 async def wait_recv_min(endpoint: Endpoint, limit: int, least: int, waiter: AsyncWaiter) -> list[Any]:
@@ -118,6 +122,8 @@ async def wait_send(endpoint: Endpoint, check: Callable[[], object], prepared: A
 async def _settle(offer: Offer, check: Callable[[], object], waiter: AsyncWaiter) -> None:
     """Wait until the offer is taken; on any error take it back, unless it was taken already.
 
+    Across the network that takes a round trip; a second error meanwhile is raised at once, and the value is in doubt.
+
     Args:
         offer: outstanding.
         check: raises when the handle it came from was closed.
@@ -129,8 +135,17 @@ async def _settle(offer: Offer, check: Callable[[], object], waiter: AsyncWaiter
             await waiter.park()
             waiter.rearm()
     except BaseException as error:
-        if offer.withdraw() or not waiter.excuse(error):
+        waiter.deadline = None
+        withdrawn = offer.withdraw()
+        while withdrawn is None and not isinstance(error, GeneratorExit):
+            waiter.rearm()
+            withdrawn = offer.withdraw()
+            if withdrawn is None:
+                await waiter.park()
+        if withdrawn is not False or not waiter.excuse(error):
             raise
+    finally:
+        offer.let_go()
 
 
 async def wait_send_many(

@@ -60,7 +60,7 @@ class Leaver(Protocol):
 class _Engines:
     """The engines of this process. ``lock`` guards the tables only."""
 
-    __slots__ = ("caller", "driven", "exits", "graves", "keepers", "leavers", "lock", "loops")
+    __slots__ = ("caller", "driven", "exits", "graves", "keepers", "leavers", "lock", "loops", "tended", "tending")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -71,6 +71,8 @@ class _Engines:
         self.keepers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, object] = weakref.WeakKeyDictionary()
         self.leavers: weakref.WeakSet[Leaver] = weakref.WeakSet()
         self.graves: list[object] = []
+        self.tended: set[_Tended] = set()
+        self.tending = False
 
 
 _engines: Final = _Engines()
@@ -251,27 +253,62 @@ def attach(engine: Engine, fd: int, carrier: str, event: Established, config: Co
     finally:
         wipe(event.root)
     ratchet = Ratchet(session, initiator=event.initiator, rng=os.urandom)
-    _tend(weakref.ref(session), ratchet if event.initiator else None, time.monotonic())
+    _tend(_Tended(session, ratchet if event.initiator else None))
     return session
 
 
-def _tend(session_ref: weakref.ref[Session], ratchet: Ratchet | None, turned_at: float) -> None:
-    """Once a minute while the session lives: a ratchet when its time has come, and the warning about much-used keys."""
-    session = session_ref()
-    if session is None or session.over:
-        return
-    warning = session.take_usage_warning()
-    if warning is not None:
-        log.warning(
-            "a session has sealed %d records, %d of them with one key (tag %d, epoch %d): "
-            "see docs/explanation/security-model.md",
-            *warning,
-        )
-    now = time.monotonic()
-    if ratchet is not None and now - turned_at >= RATCHET_SECONDS:
-        ratchet.start()
-        turned_at = now
-    worker().at(time.monotonic_ns() + TEND_NS, lambda: _tend(session_ref, ratchet, turned_at))
+class _Tended:
+    """A living session that is looked after once a minute. Forgotten when the session is collected."""
+
+    __slots__ = ("ratchet", "session", "turned_at")
+
+    def __init__(self, session: Session, ratchet: Ratchet | None) -> None:
+        self.session = weakref.ref(session, self._collected)
+        self.ratchet = ratchet
+        self.turned_at = time.monotonic()
+
+    def _collected(self, _: object) -> None:
+        # a finaliser: the set is replaced by nobody, and discarding is one step under the interpreter's lock
+        _engines.tended.discard(self)
+
+    def look(self) -> bool:
+        """A ratchet when its time has come, and the warning about much-used keys; False: the session is over."""
+        session = self.session()
+        if session is None or session.over:
+            return False
+        warning = session.take_usage_warning()
+        if warning is not None:
+            log.warning(
+                "a session has sealed %d records, %d of them with one key (tag %d, epoch %d): "
+                "see docs/explanation/security-model.md",
+                *warning,
+            )
+        now = time.monotonic()
+        if self.ratchet is not None and now - self.turned_at >= RATCHET_SECONDS:
+            self.ratchet.start()
+            self.turned_at = now
+        return True
+
+
+def _tend(tended: _Tended) -> None:
+    """Look after this session from now on; one timer serves all of them."""
+    _engines.tended.add(tended)
+    worker().post(_tend_later)
+
+
+def _tend_later() -> None:
+    if not _engines.tending:
+        _engines.tending = True
+        worker().at(time.monotonic_ns() + TEND_NS, _tend_all)
+
+
+def _tend_all() -> None:
+    _engines.tending = False
+    for tended in list(_engines.tended):
+        if not tended.look():
+            _engines.tended.discard(tended)
+    if _engines.tended:
+        _tend_later()
 
 
 # --- exit and fork ---------------------------------------------------------------------------------------------------
@@ -308,12 +345,14 @@ def _at_exit() -> None:
 
 def _after_fork() -> None:
     _engines.graves += [_engines.caller, *_engines.loops.values(), *_engines.leavers, *_engines.keepers.values()]
+    _engines.graves.append(_engines.tended)
     _engines.lock = threading.Lock()
     _engines.caller = None
     _engines.driven = ()
     _engines.loops = weakref.WeakKeyDictionary()
     _engines.keepers = weakref.WeakKeyDictionary()
     _engines.leavers = weakref.WeakSet()
+    _engines.tended, _engines.tending = set(), False
 
 
 serve_first(_serve_first)

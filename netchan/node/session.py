@@ -147,11 +147,7 @@ class PeerCore:
         check_fork(self.made)
         check_name(name)
         codec = codec_for(type)
-        if check_capacity(capacity, none_ok=True) == 0:
-            raise ConfigError(
-                f"channel {quote(name)!r}: capacity=0 (rendezvous) over the network is not available yet; "
-                "give 1 or more, or None"
-            )
+        check_capacity(capacity, none_ok=True)
         self.take_offers()
         with self._lock:
             entry = self._names.setdefault(name, _Name())

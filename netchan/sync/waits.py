@@ -43,9 +43,13 @@ def wait_recv(endpoint: Endpoint, attempt: Callable[[], Any], waiter: ThreadWait
                 got = attempt()
                 if got is not EMPTY:
                     return got
+            if endpoint.capacity == 0:
+                endpoint.parked(queue.waiting)
             waiter.park()
     finally:
         queue.leave(waiter, endpoint.can_recv)
+        if endpoint.capacity == 0:
+            endpoint.parked(queue.waiting)
 
 
 def wait_recv_min(endpoint: Endpoint, limit: int, least: int, waiter: ThreadWaiter) -> list[Any]:
@@ -94,6 +98,8 @@ def wait_send(endpoint: Endpoint, check: Callable[[], object], prepared: Any, wa
 def _settle(offer: Offer, check: Callable[[], object], waiter: ThreadWaiter) -> None:
     """Wait until the offer is taken; on any error take it back, unless it was taken already.
 
+    Across the network that takes a round trip; a second error meanwhile is raised at once, and the value is in doubt.
+
     Args:
         offer: outstanding.
         check: raises when the handle it came from was closed.
@@ -105,8 +111,17 @@ def _settle(offer: Offer, check: Callable[[], object], waiter: ThreadWaiter) -> 
             waiter.park()
             waiter.rearm()
     except BaseException as error:
-        if offer.withdraw() or not waiter.excuse(error):
+        waiter.deadline = None
+        withdrawn = offer.withdraw()
+        while withdrawn is None and not isinstance(error, GeneratorExit):
+            waiter.rearm()
+            withdrawn = offer.withdraw()
+            if withdrawn is None:
+                waiter.park()
+        if withdrawn is not False or not waiter.excuse(error):
             raise
+    finally:
+        offer.let_go()
 
 
 def wait_send_many(

@@ -291,7 +291,7 @@ class Slope:
 class TestFlat:
     @pytest.mark.timeout(300)
     def test_sessions_opened_and_closed_in_sequence_leave_nothing(self, tmp_path: Path) -> None:
-        total = 1000 if FULL else 200
+        total = 10_000 if FULL else 200
 
         async def body() -> None:
             address = f"unix://{tmp_path / 's'}"
