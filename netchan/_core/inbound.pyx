@@ -14,7 +14,7 @@ from netchan._core.ends cimport bind_opens, fail, offer_ready, peer_aborted, ses
 from netchan._core.frame cimport frame_next, nc_frame
 from netchan._core.idmap cimport idmap_get, idmap_put
 from netchan._core.keys cimport keys_update, keys_update_acked
-from netchan._core.leaf cimport load_acq_u32, load_seq_u64, store_rel_u32, store_seq_u64
+from netchan._core.leaf cimport load_acq_u32, load_seq_u64, store_seq_u32, store_seq_u64
 from netchan._core.ratchet cimport on_ratchet, on_rekey, ratchet_settled
 from netchan._core.record cimport record_open, record_size
 from netchan._core.rendezvous cimport offer_bit
@@ -173,7 +173,7 @@ cdef void on_ask(nc_session* s, nc_frame* f) noexcept nogil:
         i.ask_received = f.a
     if f.b > i.ask_taken:
         i.ask_taken = f.b
-    store_rel_u32(&i.asked, 1)
+    store_seq_u32(&i.asked, 1)                  # before `taken` is looked at: in_advance does it the other way round
     if o is not NULL:
         answer_offer(s, o)
     elif in_pos_due(i):

@@ -12,8 +12,8 @@ from netchan._core cimport defs
 from netchan._core.cursor cimport nc_rd, nc_wr, rd_init, rd_varint, rd_bytes, rd_left
 from netchan._core.frame cimport frame_put_pos, message_head
 from netchan._core.leaf cimport (
-    leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_rlx_u64, store_rel_u32, store_rel_u64,
-    store_rlx_u64, store_seq_u64, load_seq_u64,
+    leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_rlx_u64, load_seq_u32, load_seq_u64,
+    store_rel_u32, store_rel_u64, store_rlx_u64, store_seq_u32, store_seq_u64,
 )
 from netchan._core.over cimport OVER_NOT, OVER_FIN, OVER_ABORT_AFTER, OVER_ABORT, OVER_STOPPED
 from netchan._core.ranges cimport ranges_add, ranges_free, ranges_init, ranges_remove_below
@@ -317,8 +317,8 @@ cdef int in_data(nc_in* s, uint64_t offset, const uint8_t* p, size_t n, int fin,
         if s.stage != STAGE_HEAD or s.head_len != 0 or not s.preface_done:
             return defs.NC_EFRAME                       # the stream ends inside a message
         if load_acq_u32(&s.over) == OVER_NOT:
-            store_rel_u32(&s.over, OVER_FIN)
-    store_rel_u32(&s.starved, in_spent(s))
+            store_seq_u32(&s.over, OVER_FIN)
+    store_seq_u32(&s.starved, in_spent(s))
     return defs.NC_OK
 
 
@@ -336,7 +336,7 @@ cdef void in_over(nc_in* s, uint32_t over, uint64_t code, const uint8_t* reason,
     if n:
         memcpy(s.reason, reason, n)
     s.reason_len = <uint16_t>n
-    store_rel_u32(&s.over, over)
+    store_seq_u32(&s.over, over)
 
 
 # Bytes of the current message that are still to come, as far as is known.
@@ -351,13 +351,13 @@ cdef inline int in_more_wanted(nc_in* s, uint64_t taken) noexcept nogil:
 
 
 cdef int in_pos_due(nc_in* s) noexcept nogil:
-    cdef uint64_t taken = load_acq_u64(&s.taken)
+    cdef uint64_t taken = load_seq_u64(&s.taken)
     if s.capacity == 0 or s.stopped:
         return 0
     if taken >= load_rlx_u64(&s.pos_at_msgs) or load_acq_u64(&s.take_off) >= load_rlx_u64(&s.pos_at_bytes):
         return 1
     if load_acq_u32(&s.asked) and (s.told_received < s.ask_received <= s.received
-                                   or s.told_taken < s.ask_taken <= taken):
+                                   or (s.told_taken < s.ask_taken and taken > s.told_taken)):
         return 1
     if s.starved and (taken > s.told_taken or s.granted_bytes < load_acq_u64(&s.take_off) + s.window):
         return 1
@@ -376,7 +376,9 @@ cdef int in_pos(nc_in* s, nc_wr* w, int force, int64_t* budget) noexcept nogil:
     cdef int rc
     if s.stopped or (not force and not in_pos_due(s)):
         return 0
-    taken = load_acq_u64(&s.taken)
+    # Said first: what the application takes from here on it reports, though this POS does not know of it.
+    store_seq_u32(&s.starved, 1)
+    taken = load_seq_u64(&s.taken)
     off = load_acq_u64(&s.take_off)
     # The sender is about to run out of bytes while the application keeps up: the window is what limits it.
     if s.capacity and s.window < defs.STREAM_BYTES_MAX and s.received + (s.window >> 2) >= s.granted_bytes \
@@ -402,6 +404,7 @@ cdef int in_pos(nc_in* s, nc_wr* w, int force, int64_t* budget) noexcept nogil:
         msgs_to = s.granted_msgs                # what was granted before the capacity was known is not taken back
     rc = frame_put_pos(w, s.id, s.received, taken, msgs_to, bytes_to)
     if rc < 0:
+        store_rel_u32(&s.starved, in_spent(s))
         return rc
     s.granted_msgs = msgs_to
     s.granted_bytes = bytes_to
@@ -562,6 +565,8 @@ cdef void in_shrink(nc_in* s) noexcept nogil:
     free(done)
 
 
+# The application stores `taken`, then looks whether the engine waits for it; the engine says what it waits for, then
+# looks at `taken`. Both in sequential order, so one of them sees the other: else POS would never be said.
 cdef int in_advance(nc_in* s, const nc_msg* m) noexcept nogil:
     cdef uint64_t left = m.total
     cdef nc_seg* done
@@ -584,11 +589,11 @@ cdef int in_advance(nc_in* s, const nc_msg* m) noexcept nogil:
         in_shrink(s)
     if m.deliver or s.taken >= load_rlx_u64(&s.pos_at_msgs) or s.take_off >= load_rlx_u64(&s.pos_at_bytes):
         due = 1
-    elif load_acq_u32(&s.asked) and s.taken >= s.ask_taken:
+    elif load_seq_u32(&s.asked) and s.taken <= s.ask_taken:
+        due = 1                                 # each one: callers before the last one asked for wait, too
+    elif load_seq_u32(&s.over) == OVER_FIN and s.take_off == s.final:
         due = 1
-    elif load_acq_u32(&s.over) == OVER_FIN and s.take_off == s.final:
-        due = 1
-    elif load_acq_u32(&s.starved):
+    elif load_seq_u32(&s.starved):
         due = 2
     if m.deliver:
         store_rel_u64(&s.pos_at_msgs, s.taken)

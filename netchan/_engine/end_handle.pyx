@@ -418,14 +418,17 @@ cdef class StreamEnd(Listed):
                 self.marks.pop()
             self.marks.append((count, offset))
 
-    def ask(self, str level):
-        """Ask the other side to report this level for what was accepted so far as soon as it is reached."""
+    def ask(self, str level, uint64_t position):
+        """Ask the other side to report as soon as the first ``position`` values have got to this level."""
         cdef nc_end* e = self.e
         self.note_mark()
-        if e.out.appended > e.ask_received:
-            e.ask_received = e.out.appended
-        if level == "taken" and e.out.accepted > e.ask_taken:
-            e.ask_taken = e.out.accepted
+        for count, offset in self.marks:
+            if count >= position:
+                if offset > e.ask_received:
+                    e.ask_received = offset
+                break
+        if level == "taken" and position > e.ask_taken:
+            e.ask_taken = position
         self.request(REQ_ASK)
 
     def close_send(self):

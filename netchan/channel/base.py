@@ -244,8 +244,8 @@ class Endpoint(Protocol):
             ChannelClosed: it never will (the other side stopped), ChannelAborted, SessionLost.
         """
 
-    def ask(self, level: Level) -> None:
-        """Ask the other side to report this level promptly; does nothing in process. Called once per wait."""
+    def ask(self, level: Level, position: int) -> None:
+        """Ask the other side to report promptly that ``position`` values got to this level; nothing in process."""
 
     def close_send(self) -> None:
         """End the sending direction behind its values. Idempotent. Parked senders raise ChannelClosed."""

@@ -365,7 +365,7 @@ class LocalEndpoint:
             )
         return False
 
-    def ask(self, level: Level) -> None:
+    def ask(self, level: Level, position: int) -> None:
         return None
 
     # --- ending ------------------------------------------------------------------------------------------------------

@@ -220,7 +220,7 @@ async def wait_reached(endpoint: Endpoint, level: Level, position: int, waiter: 
     queue = endpoint.ack_waiters
     queue.join(waiter)
     try:
-        endpoint.ask(level)
+        endpoint.ask(level, position)
         while not endpoint.reached(level, position):
             await waiter.park()
             waiter.rearm()

@@ -454,8 +454,8 @@ class _Leaving:
         if not self._rest:
             self._finish()
             return
-        for endpoint, _ in self._rest:
-            endpoint.ask("received")
+        for endpoint, position in self._rest:
+            endpoint.ask("received", position)
             endpoint.ack_waiters.join(self._hint)
         self._worker.post(self._tick)
 

@@ -190,7 +190,7 @@ def wait_reached(endpoint: Endpoint, level: Level, position: int, waiter: Thread
     queue = endpoint.ack_waiters
     queue.join(waiter)
     try:
-        endpoint.ask(level)
+        endpoint.ask(level, position)
         while not endpoint.reached(level, position):
             waiter.park()
             waiter.rearm()

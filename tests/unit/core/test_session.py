@@ -277,6 +277,18 @@ class TestMoving:
         p.run()
         assert a.out()["taken"] == 1
 
+    def test_each_of_several_asked_positions_is_reported(self) -> None:
+        """Found: only the last one was, so a deliver waited for values that others had sent behind its own."""
+        p, a, b = opened()
+        for i in range(3):
+            a.send(b"%d" % i)
+        a.ask(taken=3)
+        p.run()
+        for taken in (1, 2, 3):
+            b.take()
+            p.run()
+            assert a.out()["taken"] == taken
+
     def test_question_before_the_preface_was_sent_is_answered(self) -> None:
         """Found: ASK went out ahead of the preface and was lost there."""
         p = st.Pair()
