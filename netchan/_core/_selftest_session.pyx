@@ -772,6 +772,7 @@ cdef class Side:
                 "updates": s.sealer.keys.updates if s.sealer.keys is not NULL else 0,
                 "records_sent": s.stats.records_sent, "records_received": s.stats.records_received,
                 "pings": s.stats.pings, "acks": s.stats.acks, "dropped_bytes": s.stats.dropped_bytes}
+                "messages_sent": s.stats.messages_sent, "messages_received": s.stats.messages_received,
 
 
 cdef class Pair:
