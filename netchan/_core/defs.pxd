@@ -105,6 +105,7 @@ cdef enum nc_codec:                 # wire.md §8
 
 cdef enum nc_message_field:         # wire.md §7
     FIELD_DELIVER = 1
+    FIELD_COMPRESSION = 6
 
 cdef enum nc_wire_size:
     RECORD_LEN_SIZE = 2             # wire.md §3

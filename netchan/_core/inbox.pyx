@@ -9,7 +9,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from netchan._core cimport defs
-from netchan._core.cursor cimport nc_rd, nc_wr, rd_init, rd_varint, rd_bytes, rd_left
+from netchan._core.cursor cimport nc_rd, nc_wr, rd_init, rd_left, rd_varint, rd_vbytes
 from netchan._core.frame cimport frame_put_pos, message_head
 from netchan._core.leaf cimport (
     leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_rlx_u64, store_rel_u32, store_rel_u64,
@@ -55,10 +55,11 @@ cdef int in_varint(nc_in* s, uint64_t v, uint64_t max_message) noexcept nogil:
     else:
         if v > s.block_left:
             return defs.NC_EFRAME
-        # Even types may be skipped; odd ones change what the message means (wire.md §6).
+        # Even types may be skipped; odd ones change what the message means (wire.md §9).
         if s.field & 1 and s.field != defs.FIELD_DELIVER:
             return defs.NC_EUNKNOWN
-        if s.field == defs.FIELD_DELIVER and v:
+        # No preface of this version agrees to compress: skipped, it would give out bytes that are not the value.
+        if (s.field == defs.FIELD_DELIVER and v) or s.field == defs.FIELD_COMPRESSION:
             return defs.NC_EFRAME
         s.field_left = v
         s.stage = STAGE_VALUE if v else (STAGE_FIELD if s.block_left else STAGE_BODY)
@@ -127,9 +128,13 @@ cdef int in_scan(nc_in* s, const uint8_t* p, size_t n, uint64_t max_message, uin
 
 
 cdef int in_number(nc_in* s, uint64_t offset, uint64_t number) noexcept nogil:
-    if not s.preface_done or offset != s.received:
-        return defs.NC_OK                       # inside what is known already, or before its turn
-    return defs.NC_OK if s.stage == STAGE_HEAD and s.head_len == 0 and s.started == number else defs.NC_EFRAME
+    if offset < s.received:
+        return defs.NC_OK if number < s.started else defs.NC_EFRAME     # sent again: it had its turn
+    if offset > s.received:
+        return defs.NC_OK if number >= s.started else defs.NC_EFRAME    # before its turn
+    if s.preface_done and s.stage == STAGE_HEAD and s.head_len == 0 and s.started == number:
+        return defs.NC_OK
+    return defs.NC_EFRAME
 
 
 # Copies bytes that continue the stream into the inbox. Only the engine changes `tail`, but for detaching it.
@@ -174,7 +179,7 @@ cdef int in_store(nc_in* s, const uint8_t* p, size_t n) noexcept nogil:
     return defs.NC_OK
 
 
-# Bytes of the preface from the front of p. Returns how many were used, or NC_ELIMIT, NC_ENOMEM.
+# Bytes of the preface from the front of p. Returns how many were used, or NC_EFRAME, NC_ENOMEM.
 cdef int64_t in_preface(nc_in* s, const uint8_t* p, size_t n) noexcept nogil:
     cdef size_t used = 0
     cdef size_t k
@@ -189,7 +194,7 @@ cdef int64_t in_preface(nc_in* s, const uint8_t* p, size_t n) noexcept nogil:
             continue
         s.head_len = 0
         if length == 0 or length > <uint64_t>defs.PREFACE_MAX:
-            return defs.NC_ELIMIT
+            return defs.NC_EFRAME
         s.preface = <uint8_t*>malloc(<size_t>length)
         if s.preface is NULL:
             return defs.NC_ENOMEM
@@ -444,16 +449,38 @@ cdef inline void in_settle(nc_in* s, uint64_t have) noexcept nogil:
         free(done)
 
 
+# The fields of the message at the head, whose first n bytes are at p and whose head has `at` bytes. in_scan has checked
+# them. Returns the bytes before the body; 0 only if they are not what in_scan saw.
+cdef size_t in_fields(nc_in* s, const uint8_t* p, size_t n, size_t at, uint64_t have, nc_msg* m) noexcept nogil:
+    cdef uint8_t[1040] buf          # the longest head, the longest length of a block, EXT_MAX
+    cdef const uint8_t* value
+    cdef uint64_t block, field
+    cdef size_t k
+    cdef nc_rd r
+    rd_init(&r, p + at, n - at)
+    if rd_varint(&r, &block) < 0 or block > <uint64_t>rd_left(&r):
+        n = in_gather(s.head, s.head_pos, have, buf, sizeof(buf))
+        p = buf
+        rd_init(&r, p + at, n - at)
+        if rd_varint(&r, &block) < 0 or block > <uint64_t>rd_left(&r):
+            return 0
+    r.end = r.p + block
+    while rd_left(&r):
+        if rd_varint(&r, &field) < 0 or rd_vbytes(&r, defs.EXT_MAX, &value, &k) < 0:
+            return 0
+        if field == defs.FIELD_DELIVER:
+            m.deliver = 1
+    return <size_t>(r.p - p)
+
+
 # The message at the head whatever the state; the caller knows that one is complete.
 cdef int in_head(nc_in* s, nc_msg* m) noexcept nogil:
     cdef uint64_t have = load_seq_u64(&s.end) - s.take_off
     cdef uint8_t[24] buf
     cdef const uint8_t* p
-    cdef const uint8_t* value
-    cdef uint64_t body, block, field, flen
+    cdef uint64_t body
     cdef size_t n, used
     cdef int ext, head
-    cdef nc_rd r
     cdef nc_seg* at
     cdef size_t pos
     in_settle(s, have)
@@ -474,18 +501,9 @@ cdef int in_head(nc_in* s, nc_msg* m) noexcept nogil:
     m.len = body
     m.number = s.taken
     if ext:
-        rd_init(&r, p + used, n - used)
-        if rd_varint(&r, &block) < 0:
+        used = in_fields(s, p, n, used, have, m)
+        if used == 0:
             return defs.NC_EFRAME
-        used = <size_t>(r.p - p) + <size_t>block
-        # Fields that lie in the first bytes are looked at; this version knows one, and it is written first.
-        if block < <uint64_t>rd_left(&r):
-            r.end = r.p + block
-        while rd_left(&r):
-            if rd_varint(&r, &field) < 0 or rd_varint(&r, &flen) < 0 or rd_bytes(&r, flen, &value) < 0:
-                break
-            if field == defs.FIELD_DELIVER:
-                m.deliver = 1
     m.total = body + <uint64_t>used
     at = s.head
     pos = s.head_pos + used
