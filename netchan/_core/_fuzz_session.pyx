@@ -233,7 +233,7 @@ cdef int stream_steps(nc_in* s, const uint8_t* data, size_t n) noexcept nogil:
             if rc != defs.NC_EAGAIN:
                 return 0
         if (s.received > total or s.end > s.received or s.msgs < msgs or s.started < s.msgs
-                or s.started > s.granted_msgs):
+                or s.started > s.granted_msgs or s.n_early > <uint32_t>defs.EARLY_MAX):
             return 9
         if (s.preface_done and s.received >= preface and s.preface_len
                 and memcmp(s.preface, bytes_ + (preface - s.preface_len), s.preface_len) != 0):

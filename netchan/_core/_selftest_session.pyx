@@ -354,7 +354,7 @@ cdef in_state(nc_in* s):
             "granted_msgs": s.granted_msgs, "granted_bytes": s.granted_bytes, "window": s.window, "grown": s.grown,
             "over": s.over, "has_final": s.has_final, "final": s.final, "discarded": s.discarded, "stopped": s.stopped,
             "dropped_bytes": s.dropped_bytes, "preface_done": s.preface_done, "held_bytes": own, "early_bytes": early,
-            "gaps": s.gaps.len, "starved": s.starved, "told_taken": s.told_taken,
+            "early": s.n_early, "gaps": s.gaps.len, "starved": s.starved, "told_taken": s.told_taken,
             "code": s.abort_code, "reason": (<const char*>s.reason)[:s.reason_len], "capacity": s.capacity,
             "asked": s.asked}
 

@@ -243,13 +243,17 @@ cdef int in_order(nc_in* s, const uint8_t* p, size_t n, uint64_t max_message) no
     return defs.NC_OK
 
 
-# Keeps bytes that came before their turn: the parts not held yet, as segments in ascending order.
+# Keeps bytes that came before their turn: the parts not held yet, as segments in ascending order. What goes on where
+# the last segment ends fills its room, so that a run after one gap takes few segments; EARLY_MAX bounds the others.
 cdef int in_keep(nc_in* s, uint64_t offset, const uint8_t* p, size_t n) noexcept nogil:
     cdef nc_seg** link = &s.ooo
     cdef nc_seg* fresh
     cdef uint64_t end = offset + n
     cdef uint64_t upto
+    cdef size_t k, cap
     cdef int64_t fresh_bytes
+    if s.early_tail is not NULL and offset >= s.early_tail.start + s.early_tail.len:
+        link = &s.early_tail.next                       # behind all: no walk
     while offset < end:
         while link[0] is not NULL and link[0].start + link[0].len <= offset:
             link = &link[0].next
@@ -261,19 +265,38 @@ cdef int in_keep(nc_in* s, uint64_t offset, const uint8_t* p, size_t n) noexcept
             offset = upto
             continue
         upto = end if link[0] is NULL or link[0].start > end else link[0].start
-        fresh_bytes = ranges_add(&s.gaps, offset, upto)
+        fresh = s.early_tail
+        k = <size_t>(upto - offset)
+        cap = k
+        if fresh is not NULL and link == &fresh.next and fresh.start + fresh.len == offset:
+            if fresh.len == fresh.cap:
+                cap = fresh.cap * 2 if fresh.cap < SEG_MAX // 2 else SEG_MAX
+                if cap < k:
+                    cap = k
+                fresh = NULL
+            elif k > fresh.cap - <size_t>fresh.len:
+                k = fresh.cap - <size_t>fresh.len
+        else:
+            fresh = NULL
+        if fresh is NULL and s.n_early >= <uint32_t>defs.EARLY_MAX:
+            return defs.NC_EAGAIN
+        fresh_bytes = ranges_add(&s.gaps, offset, offset + k)
         if fresh_bytes < 0:
             return defs.NC_EAGAIN if fresh_bytes == defs.NC_ELIMIT else <int>fresh_bytes
-        fresh = seg_new(<size_t>(upto - offset), offset)
         if fresh is NULL:
-            return defs.NC_ENOMEM
-        memcpy(seg_room(fresh), p, <size_t>(upto - offset))
-        fresh.len = <size_t>(upto - offset)
-        fresh.next = link[0]
-        link[0] = fresh
-        link = &fresh.next
-        p += upto - offset
-        offset = upto
+            fresh = seg_new(cap, offset)
+            if fresh is NULL:
+                return defs.NC_ENOMEM
+            s.n_early += 1
+            fresh.next = link[0]
+            link[0] = fresh
+            if fresh.next is NULL:
+                s.early_tail = fresh
+            link = &fresh.next
+        memcpy(seg_room(fresh), p, k)
+        fresh.len += k
+        p += k
+        offset += k
     return defs.NC_OK
 
 
@@ -310,6 +333,9 @@ cdef int in_data(nc_in* s, uint64_t offset, const uint8_t* p, size_t n, int fin,
         while s.ooo is not NULL and s.ooo.start <= s.received:
             held = s.ooo
             s.ooo = held.next
+            s.n_early -= 1
+            if s.ooo is NULL:
+                s.early_tail = NULL
             skip = s.received - held.start
             rc = defs.NC_OK
             if skip < held.len:
@@ -638,7 +664,7 @@ cdef void in_free(nc_in* s) noexcept nogil:
     leaf_unlock(&s.lock)
     seg_free_list(a)
     seg_free_list(s.ooo)
-    s.ooo = NULL
+    s.ooo = s.early_tail = NULL
     free(s.preface)
     s.preface = NULL
     ranges_free(&s.gaps)

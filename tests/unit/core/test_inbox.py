@@ -234,6 +234,24 @@ class TestCredit:
         s = receiver()
         codes = [s.data(AT + 1 + 2 * i, b"x") for i in range(1100)]
         assert codes == [OK] * 1024 + [EAGAIN] * 76
+        assert s.data(AT + 1, b"x") == OK and s.data(AT, b"x" * 2200) == OK and s.state()["early"] == 0
+
+    def test_bytes_behind_a_gap_take_few_pieces_and_little_room(self) -> None:
+        """One lost datagram, and all that came after it, byte by byte at worst."""
+        s = receiver(bytes_=1 << 20, capacity=100)
+        data = msg(bytes(60_000)) + msg(b"behind")
+        for at in range(1, len(data)):
+            assert s.data(AT + at, data[at : at + 1]) == OK
+        state = s.state()
+        assert state["early"] <= 20 and state["early_bytes"] <= 2 * len(data) and state["gaps"] == 1
+        assert s.data(AT, data[:1]) == OK
+        assert s.take()[0] == bytes(60_000) and s.take()[0] == b"behind" and s.state()["early"] == 0
+
+    def test_pieces_that_come_backwards_are_bounded(self) -> None:
+        """Each lies before the one that came last, so none has room at its end; one run only, so no gap counts them."""
+        s = receiver()
+        codes = [s.data(AT + 4000 - i, b"x") for i in range(3000)]
+        assert codes == [OK] * 2048 + [EAGAIN] * 952 and s.state()["early"] == 2048 and s.state()["gaps"] == 1
 
 
 class TestPositions:
