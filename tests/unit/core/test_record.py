@@ -317,6 +317,8 @@ class TestRefused:
             (16, data(HEAD, b"\3\4\6\2\1\5x"), PROTOCOL),  # compressed, though no preface agreed
             (16, data(HEAD + 1, b"x"), PROTOCOL),  # a gap on the only path
             (16, data(HEAD + 1, b"", True), PROTOCOL),
+            (16, data(HEAD, b"", True) + data(HEAD + 1, b"", True), FINAL_SIZE),  # whose code says more than the gap's
+            (16, data(HEAD, b"", True) + data(HEAD + 3, b"x"), FINAL_SIZE),
             (16, st.put("data", HEAD, False, 1, 1, 2) + msg(b"v"), PROTOCOL),  # it is message 0
             (16, st.put("data", 0, False, 1, 0, 5) + preface()[:5], PROTOCOL),  # the preface is none
             (18, st.put("data", 0, False, 1, 0, HEAD) + preface(name=b"y"), PROTOCOL),
