@@ -11,7 +11,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from netchan._core cimport defs
 from netchan._core.ctxcache cimport cache_new, nc_cache
-from netchan._core.cursor cimport nc_rd, nc_wr, rd_bytes, rd_init, rd_left, rd_u8, rd_u16, wr_init
+from netchan._core.cursor cimport nc_rd, nc_wr, rd_bytes, rd_init, rd_left, rd_u8, rd_u16, rd_varint, wr_init
 from netchan._core.frame cimport frame_next, frame_next_range, message_head, nc_frame
 from netchan._core.keys cimport keys_free, keys_new, keys_path_add
 from netchan._core.keystore cimport ks_new, nc_keystore
@@ -92,7 +92,7 @@ cdef int fuzz_frame(const uint8_t* data, size_t n) noexcept nogil:
         if rc == defs.NC_EAGAIN:
             return 0 if r.p == r.end else 1
         if rc < 0:
-            return 0 if rc == defs.NC_ETRUNC or rc == defs.NC_EFRAME or rc == defs.NC_ELIMIT else 2
+            return 0 if rc == defs.NC_ETRUNC or rc == defs.NC_EFRAME or rc == defs.NC_EUNKNOWN else 2
         if r.p <= at or r.p > r.end:
             return 3
         if f.len and (f.data < at or f.data + f.len > r.p):
@@ -131,6 +131,25 @@ cdef int fuzz_stream_in(const uint8_t* data, size_t n) noexcept nogil:
     return rc
 
 
+# A block of a message that was given out: whole fields that may be skipped, and deliver exactly where one says so.
+cdef int block_rule(const uint8_t* p, size_t n, int deliver) noexcept nogil:
+    cdef nc_rd r
+    cdef uint64_t field = 0, length = 0
+    cdef const uint8_t* value = NULL
+    cdef int seen = 0
+    if n > <size_t>defs.EXT_MAX:
+        return 11
+    rd_init(&r, p, n)
+    while rd_left(&r):
+        if rd_varint(&r, &field) < 0 or rd_varint(&r, &length) < 0 or rd_bytes(&r, length, &value) < 0:
+            return 12
+        if field == 1 and length == 0:
+            seen = 1
+        elif field & 1 or field == 6:
+            return 13
+    return 0 if seen == deliver else 14
+
+
 cdef int stream_steps(nc_in* s, const uint8_t* data, size_t n) noexcept nogil:
     cdef nc_rd r
     cdef const uint8_t* bytes_ = NULL
@@ -167,7 +186,11 @@ cdef int stream_steps(nc_in* s, const uint8_t* data, size_t n) noexcept nogil:
                     x.p = bytes_ + next_ + used
                     x.end = bytes_ + total
                     used = message_head(x.p, <size_t>(x.end - x.p), &block, &ext)
-                    block = block * 2 + <uint64_t>ext + <uint64_t>used
+                    block = block * 2 + <uint64_t>ext
+                    rc = block_rule(x.p + used, <size_t>block, m.deliver)
+                    if rc:
+                        return rc
+                    block += <uint64_t>used
                     used = message_head(bytes_ + next_, <size_t>(total - next_), &body, &ext)
                 if m.total != <uint64_t>used + block + body:
                     return 3
@@ -210,7 +233,7 @@ cdef int stream_steps(nc_in* s, const uint8_t* data, size_t n) noexcept nogil:
             if rc != defs.NC_EAGAIN:
                 return 0
         if (s.received > total or s.end > s.received or s.msgs < msgs or s.started < s.msgs
-                or s.started > s.granted_msgs):
+                or s.started > s.granted_msgs or s.n_early > <uint32_t>defs.EARLY_MAX):
             return 9
         if (s.preface_done and s.received >= preface and s.preface_len
                 and memcmp(s.preface, bytes_ + (preface - s.preface_len), s.preface_len) != 0):

@@ -354,8 +354,9 @@ cdef in_state(nc_in* s):
             "granted_msgs": s.granted_msgs, "granted_bytes": s.granted_bytes, "window": s.window, "grown": s.grown,
             "over": s.over, "has_final": s.has_final, "final": s.final, "discarded": s.discarded, "stopped": s.stopped,
             "dropped_bytes": s.dropped_bytes, "preface_done": s.preface_done, "held_bytes": own, "early_bytes": early,
-            "gaps": s.gaps.len, "starved": s.starved, "told_taken": s.told_taken, "code": s.abort_code,
-            "reason": (<const char*>s.reason)[:s.reason_len], "capacity": s.capacity, "asked": s.asked}
+            "early": s.n_early, "gaps": s.gaps.len, "starved": s.starved, "told_taken": s.told_taken,
+            "code": s.abort_code, "reason": (<const char*>s.reason)[:s.reason_len], "capacity": s.capacity,
+            "asked": s.asked}
 
 
 # The next message as (bytes, deliver, what in_advance said), or the code of in_peek.
@@ -771,6 +772,7 @@ cdef class Side:
                 "epoch": s.sealer.keys.owner.send_epoch if s.sealer.keys is not NULL else 0,
                 "updates": s.sealer.keys.updates if s.sealer.keys is not NULL else 0,
                 "records_sent": s.stats.records_sent, "records_received": s.stats.records_received,
+                "messages_sent": s.stats.messages_sent, "messages_received": s.stats.messages_received,
                 "pings": s.stats.pings, "acks": s.stats.acks, "dropped_bytes": s.stats.dropped_bytes}
 
 

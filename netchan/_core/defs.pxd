@@ -105,6 +105,7 @@ cdef enum nc_codec:                 # wire.md §8
 
 cdef enum nc_message_field:         # wire.md §7
     FIELD_DELIVER = 1
+    FIELD_COMPRESSION = 6
 
 cdef enum nc_wire_size:
     RECORD_LEN_SIZE = 2             # wire.md §3
@@ -136,6 +137,7 @@ cdef enum nc_limit:
     OFFERS_MAX = 16                 # offers of one capacity-0 direction that are open at once
     OFFER_FREE = 16384              # longer values are offered only while a receiver is parked
     GAPS_MAX = 1024                 # out-of-order runs of one stream
+    EARLY_MAX = 2048                # pieces in which their bytes are kept
     SENT_MAX = 65536                # records in flight of one path
     ACK_BYTES = 262144              # acknowledge at the latest after so many bytes
     ACK_RECORDS = 8192              # or so many records

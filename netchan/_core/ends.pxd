@@ -34,7 +34,7 @@ cdef void open_late(nc_session* s, nc_end* e) noexcept nogil
 cdef void drop_offer(nc_session* s, nc_offer* o) noexcept nogil
 # Gives ids to new ends, in the order in which they were opened, as far as the peer allows.
 cdef void bind_opens(nc_session* s) noexcept nogil
-# Reads the preface of an offered stream. NC_OK or NC_EFRAME, NC_ELIMIT (unknown odd field).
+# Reads the preface of an offered stream. NC_OK or NC_EFRAME, NC_EUNKNOWN (unknown odd field).
 cdef int read_preface(nc_offer* o) noexcept nogil
 # The preface of an offered stream is complete: pair it or put it before the application.
 cdef void offer_ready(nc_session* s, nc_offer* o) noexcept nogil

@@ -311,7 +311,7 @@ cdef void bind_opens(nc_session* s) noexcept nogil:
             e.unpaired = 1
 
 
-# Reads the preface of an offered stream. NC_OK or NC_EFRAME, NC_ELIMIT (unknown odd field).
+# Reads the preface of an offered stream. NC_OK or NC_EFRAME, NC_EUNKNOWN (unknown odd field).
 cdef int read_preface(nc_offer* o) noexcept nogil:
     cdef nc_rd r
     cdef uint8_t kind, klass
@@ -339,7 +339,7 @@ cdef int read_preface(nc_offer* o) noexcept nogil:
         if t < defs.FRAME_EXTENSION:
             return defs.NC_EFRAME
         if t & 1:
-            return defs.NC_ELIMIT
+            return defs.NC_EUNKNOWN
     free(o.in_.preface)
     o.in_.preface = NULL
     return defs.NC_OK
@@ -353,7 +353,7 @@ cdef void offer_ready(nc_session* s, nc_offer* o) noexcept nogil:
     cdef uint32_t bucket
     cdef int rc = read_preface(o)
     if rc < 0:
-        fail(s, defs.CLOSE_UNSUPPORTED if rc == defs.NC_ELIMIT else defs.CLOSE_PROTOCOL)
+        fail(s, defs.CLOSE_UNSUPPORTED if rc == defs.NC_EUNKNOWN else defs.CLOSE_PROTOCOL)
         return
     if o.capacity_wanted and o.capacity_wanted - 1 < o.in_.granted_msgs:
         o.in_.granted_msgs = o.capacity_wanted - 1

@@ -23,7 +23,7 @@ cdef struct nc_frame:
     size_t len              # bytes at data
 
 # Reads the next frame of a record with this tag. NC_OK; NC_EAGAIN: the record is at its end; NC_ETRUNC and NC_EFRAME:
-# malformed (close PROTOCOL); NC_ELIMIT: unknown odd extension (close UNSUPPORTED).
+# malformed (close PROTOCOL); NC_EUNKNOWN: unknown odd extension (close UNSUPPORTED).
 cdef int frame_next(nc_rd* r, uint64_t tag, nc_frame* f) noexcept nogil
 
 # Next (gap, len) pair of f.data, which the caller walks with a cursor: NC_OK or NC_EAGAIN at the end.

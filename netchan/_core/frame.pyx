@@ -1,7 +1,7 @@
 """Frames inside an opened record: one reader, one writer per frame.
 
 Layer: _core, rung d; pure functions over borrowed bytes, no state. Everything the layouts of docs/spec/wire.md §5, §6,
-§7 and §9 allow is accepted, everything else is NC_EFRAME, NC_ETRUNC or (unknown odd extension) NC_ELIMIT.
+§7 and §9 allow is accepted, everything else is NC_EFRAME, NC_ETRUNC or (unknown odd extension) NC_EUNKNOWN.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -290,7 +290,7 @@ cdef int frame_next(nc_rd* r, uint64_t tag, nc_frame* f) noexcept nogil:
     elif t >= defs.FRAME_EXTENSION:
         rc = rd_blob(r, defs.RECORD_BODY_MAX, f)
         if rc >= 0 and t & 1:
-            rc = defs.NC_ELIMIT
+            rc = defs.NC_EUNKNOWN
         elif rc == defs.NC_ELIMIT:
             rc = defs.NC_EFRAME
         return rc

@@ -347,7 +347,7 @@ cdef int on_record(nc_session* s, uint64_t tag, const uint8_t* body, size_t n, i
             break
         count += 1
         if rc < 0 or count > defs.FRAMES_PER_RECORD:
-            fail(s, defs.CLOSE_UNSUPPORTED if rc == defs.NC_ELIMIT else defs.CLOSE_PROTOCOL)
+            fail(s, defs.CLOSE_UNSUPPORTED if rc == defs.NC_EUNKNOWN else defs.CLOSE_PROTOCOL)
             break
         eliciting |= f.eliciting
         if f.eliciting and f.type != defs.FRAME_PING and s.path.ping_gap != s.mine.heartbeat_ns:

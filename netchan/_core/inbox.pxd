@@ -64,6 +64,8 @@ ctypedef struct nc_in:
     uint64_t dropped_bytes          # arrived after stop
     nc_ranges gaps                  # received out of order beyond `received`
     nc_seg* ooo                     # their bytes, ascending, disjoint
+    nc_seg* early_tail              # the last of these; NULL: none
+    uint32_t n_early                # how many
     size_t next_cap
     uint8_t head_len                # bytes of an incomplete message head held in head_buf
     uint8_t stage                   # nc_stage
@@ -87,11 +89,12 @@ ctypedef struct nc_msg:
 
 cdef void in_init(nc_in* s, uint64_t id) noexcept nogil
 # Engine: bytes of DATA at offset; the first ones are the preface, which stays in s.preface (preface_done).
-# NC_OK; NC_ECREDIT, NC_ELIMIT (message or preface too long), NC_ESTATE (final size), NC_EFRAME, NC_ENOMEM,
+# NC_OK; NC_ECREDIT, NC_ELIMIT (message too long), NC_ESTATE (final size), NC_EFRAME, NC_ENOMEM,
 # NC_EUNKNOWN (a field of a message that must be understood),
-# NC_EAGAIN (gap table full: the record must not be acknowledged).
+# NC_EAGAIN (too many gaps or pieces: the record must not be acknowledged).
 cdef int in_data(nc_in* s, uint64_t offset, const uint8_t* p, size_t n, int fin, uint64_t max_message) noexcept nogil
-# Engine: the number that the sender gives the message at an offset that was just reached in order. NC_OK or NC_EFRAME.
+# Engine, before in_data: a frame at this offset says that it begins message `number`. NC_OK; NC_EFRAME: it does not, as
+# far as can be seen by now.
 cdef int in_number(nc_in* s, uint64_t offset, uint64_t number) noexcept nogil
 cdef void in_over(nc_in* s, uint32_t over, uint64_t code, const uint8_t* reason, size_t n) noexcept nogil
 # Engine: writes POS when it is due or `force`; 1 written, 0 not due, NC_ESPACE. budget: session bytes left for growth.

@@ -9,7 +9,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from netchan._core cimport defs
-from netchan._core.cursor cimport nc_rd, nc_wr, rd_init, rd_varint, rd_bytes, rd_left
+from netchan._core.cursor cimport nc_rd, nc_wr, rd_init, rd_left, rd_varint, rd_vbytes
 from netchan._core.frame cimport frame_put_pos, message_head
 from netchan._core.leaf cimport (
     leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_rlx_u64, load_seq_u32, load_seq_u64,
@@ -55,10 +55,11 @@ cdef int in_varint(nc_in* s, uint64_t v, uint64_t max_message) noexcept nogil:
     else:
         if v > s.block_left:
             return defs.NC_EFRAME
-        # Even types may be skipped; odd ones change what the message means (wire.md §6).
+        # Even types may be skipped; odd ones change what the message means (wire.md §9).
         if s.field & 1 and s.field != defs.FIELD_DELIVER:
             return defs.NC_EUNKNOWN
-        if s.field == defs.FIELD_DELIVER and v:
+        # No preface of this version agrees to compress: skipped, it would give out bytes that are not the value.
+        if (s.field == defs.FIELD_DELIVER and v) or s.field == defs.FIELD_COMPRESSION:
             return defs.NC_EFRAME
         s.field_left = v
         s.stage = STAGE_VALUE if v else (STAGE_FIELD if s.block_left else STAGE_BODY)
@@ -127,9 +128,13 @@ cdef int in_scan(nc_in* s, const uint8_t* p, size_t n, uint64_t max_message, uin
 
 
 cdef int in_number(nc_in* s, uint64_t offset, uint64_t number) noexcept nogil:
-    if not s.preface_done or offset != s.received:
-        return defs.NC_OK                       # inside what is known already, or before its turn
-    return defs.NC_OK if s.stage == STAGE_HEAD and s.head_len == 0 and s.started == number else defs.NC_EFRAME
+    if offset < s.received:
+        return defs.NC_OK if number < s.started else defs.NC_EFRAME     # sent again: it had its turn
+    if offset > s.received:
+        return defs.NC_OK if number >= s.started else defs.NC_EFRAME    # before its turn
+    if s.preface_done and s.stage == STAGE_HEAD and s.head_len == 0 and s.started == number:
+        return defs.NC_OK
+    return defs.NC_EFRAME
 
 
 # Copies bytes that continue the stream into the inbox. Only the engine changes `tail`, but for detaching it.
@@ -174,7 +179,7 @@ cdef int in_store(nc_in* s, const uint8_t* p, size_t n) noexcept nogil:
     return defs.NC_OK
 
 
-# Bytes of the preface from the front of p. Returns how many were used, or NC_ELIMIT, NC_ENOMEM.
+# Bytes of the preface from the front of p. Returns how many were used, or NC_EFRAME, NC_ENOMEM.
 cdef int64_t in_preface(nc_in* s, const uint8_t* p, size_t n) noexcept nogil:
     cdef size_t used = 0
     cdef size_t k
@@ -189,7 +194,7 @@ cdef int64_t in_preface(nc_in* s, const uint8_t* p, size_t n) noexcept nogil:
             continue
         s.head_len = 0
         if length == 0 or length > <uint64_t>defs.PREFACE_MAX:
-            return defs.NC_ELIMIT
+            return defs.NC_EFRAME
         s.preface = <uint8_t*>malloc(<size_t>length)
         if s.preface is NULL:
             return defs.NC_ENOMEM
@@ -238,13 +243,17 @@ cdef int in_order(nc_in* s, const uint8_t* p, size_t n, uint64_t max_message) no
     return defs.NC_OK
 
 
-# Keeps bytes that came before their turn: the parts not held yet, as segments in ascending order.
+# Keeps bytes that came before their turn: the parts not held yet, as segments in ascending order. What goes on where
+# the last segment ends fills its room, so that a run after one gap takes few segments; EARLY_MAX bounds the others.
 cdef int in_keep(nc_in* s, uint64_t offset, const uint8_t* p, size_t n) noexcept nogil:
     cdef nc_seg** link = &s.ooo
     cdef nc_seg* fresh
     cdef uint64_t end = offset + n
     cdef uint64_t upto
+    cdef size_t k, cap
     cdef int64_t fresh_bytes
+    if s.early_tail is not NULL and offset >= s.early_tail.start + s.early_tail.len:
+        link = &s.early_tail.next                       # behind all: no walk
     while offset < end:
         while link[0] is not NULL and link[0].start + link[0].len <= offset:
             link = &link[0].next
@@ -256,19 +265,38 @@ cdef int in_keep(nc_in* s, uint64_t offset, const uint8_t* p, size_t n) noexcept
             offset = upto
             continue
         upto = end if link[0] is NULL or link[0].start > end else link[0].start
-        fresh_bytes = ranges_add(&s.gaps, offset, upto)
+        fresh = s.early_tail
+        k = <size_t>(upto - offset)
+        cap = k
+        if fresh is not NULL and link == &fresh.next and fresh.start + fresh.len == offset:
+            if fresh.len == fresh.cap:
+                cap = fresh.cap * 2 if fresh.cap < SEG_MAX // 2 else SEG_MAX
+                if cap < k:
+                    cap = k
+                fresh = NULL
+            elif k > fresh.cap - <size_t>fresh.len:
+                k = fresh.cap - <size_t>fresh.len
+        else:
+            fresh = NULL
+        if fresh is NULL and s.n_early >= <uint32_t>defs.EARLY_MAX:
+            return defs.NC_EAGAIN
+        fresh_bytes = ranges_add(&s.gaps, offset, offset + k)
         if fresh_bytes < 0:
             return defs.NC_EAGAIN if fresh_bytes == defs.NC_ELIMIT else <int>fresh_bytes
-        fresh = seg_new(<size_t>(upto - offset), offset)
         if fresh is NULL:
-            return defs.NC_ENOMEM
-        memcpy(seg_room(fresh), p, <size_t>(upto - offset))
-        fresh.len = <size_t>(upto - offset)
-        fresh.next = link[0]
-        link[0] = fresh
-        link = &fresh.next
-        p += upto - offset
-        offset = upto
+            fresh = seg_new(cap, offset)
+            if fresh is NULL:
+                return defs.NC_ENOMEM
+            s.n_early += 1
+            fresh.next = link[0]
+            link[0] = fresh
+            if fresh.next is NULL:
+                s.early_tail = fresh
+            link = &fresh.next
+        memcpy(seg_room(fresh), p, k)
+        fresh.len += k
+        p += k
+        offset += k
     return defs.NC_OK
 
 
@@ -305,6 +333,9 @@ cdef int in_data(nc_in* s, uint64_t offset, const uint8_t* p, size_t n, int fin,
         while s.ooo is not NULL and s.ooo.start <= s.received:
             held = s.ooo
             s.ooo = held.next
+            s.n_early -= 1
+            if s.ooo is NULL:
+                s.early_tail = NULL
             skip = s.received - held.start
             rc = defs.NC_OK
             if skip < held.len:
@@ -447,16 +478,38 @@ cdef inline void in_settle(nc_in* s, uint64_t have) noexcept nogil:
         free(done)
 
 
+# The fields of the message at the head, whose first n bytes are at p and whose head has `at` bytes. in_scan has checked
+# them. Returns the bytes before the body; 0 only if they are not what in_scan saw.
+cdef size_t in_fields(nc_in* s, const uint8_t* p, size_t n, size_t at, uint64_t have, nc_msg* m) noexcept nogil:
+    cdef uint8_t[1040] buf          # the longest head, the longest length of a block, EXT_MAX
+    cdef const uint8_t* value
+    cdef uint64_t block, field
+    cdef size_t k
+    cdef nc_rd r
+    rd_init(&r, p + at, n - at)
+    if rd_varint(&r, &block) < 0 or block > <uint64_t>rd_left(&r):
+        n = in_gather(s.head, s.head_pos, have, buf, sizeof(buf))
+        p = buf
+        rd_init(&r, p + at, n - at)
+        if rd_varint(&r, &block) < 0 or block > <uint64_t>rd_left(&r):
+            return 0
+    r.end = r.p + block
+    while rd_left(&r):
+        if rd_varint(&r, &field) < 0 or rd_vbytes(&r, defs.EXT_MAX, &value, &k) < 0:
+            return 0
+        if field == defs.FIELD_DELIVER:
+            m.deliver = 1
+    return <size_t>(r.p - p)
+
+
 # The message at the head whatever the state; the caller knows that one is complete.
 cdef int in_head(nc_in* s, nc_msg* m) noexcept nogil:
     cdef uint64_t have = load_seq_u64(&s.end) - s.take_off
     cdef uint8_t[24] buf
     cdef const uint8_t* p
-    cdef const uint8_t* value
-    cdef uint64_t body, block, field, flen
+    cdef uint64_t body
     cdef size_t n, used
     cdef int ext, head
-    cdef nc_rd r
     cdef nc_seg* at
     cdef size_t pos
     in_settle(s, have)
@@ -477,18 +530,9 @@ cdef int in_head(nc_in* s, nc_msg* m) noexcept nogil:
     m.len = body
     m.number = s.taken
     if ext:
-        rd_init(&r, p + used, n - used)
-        if rd_varint(&r, &block) < 0:
+        used = in_fields(s, p, n, used, have, m)
+        if used == 0:
             return defs.NC_EFRAME
-        used = <size_t>(r.p - p) + <size_t>block
-        # Fields that lie in the first bytes are looked at; this version knows one, and it is written first.
-        if block < <uint64_t>rd_left(&r):
-            r.end = r.p + block
-        while rd_left(&r):
-            if rd_varint(&r, &field) < 0 or rd_varint(&r, &flen) < 0 or rd_bytes(&r, flen, &value) < 0:
-                break
-            if field == defs.FIELD_DELIVER:
-                m.deliver = 1
     m.total = body + <uint64_t>used
     at = s.head
     pos = s.head_pos + used
@@ -625,7 +669,7 @@ cdef void in_free(nc_in* s) noexcept nogil:
     leaf_unlock(&s.lock)
     seg_free_list(a)
     seg_free_list(s.ooo)
-    s.ooo = NULL
+    s.ooo = s.early_tail = NULL
     free(s.preface)
     s.preface = NULL
     ranges_free(&s.gaps)

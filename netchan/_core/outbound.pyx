@@ -220,13 +220,15 @@ cdef int64_t send_control(nc_session* s, uint8_t* out, size_t cap, int64_t now) 
 cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_t share, int64_t now) noexcept nogil:
     cdef nc_wr w
     cdef int fin = 0
+    cdef uint64_t counted = e.out.seen_msgs
     cdef uint64_t ready = out_ready(&e.out, &fin)
     cdef size_t head = record_head_size(e.out.id)
     cdef uint8_t* begin = out + head
     cdef size_t room, n
     cdef const uint8_t* span
-    cdef uint64_t upto, begun
+    cdef uint64_t upto
     cdef int rc
+    s.stats.messages_sent += e.out.seen_msgs - counted
     if ready == 0 and not fin:
         return 0
     room = cap - head - defs.AEAD_TAG_SIZE
@@ -254,17 +256,14 @@ cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_
     if rc < 0:
         return rc
     upto = e.out.sent + n
-    begun = e.out.sent_msgs
     span = NULL
     if n >= DIRECT_MIN and out_span(&e.out, &span, n) == n:
         out_pass(&e.out, n)
-        s.stats.messages_sent += e.out.sent_msgs - begun
         if fin:
             e.out.fin_sent = 1
         return finish_record(s, out, e.out.id, <size_t>(w.p - begin), span, n, upto, 1, now)
     out_read(&e.out, w.p, n)
     w.p += n
-    s.stats.messages_sent += e.out.sent_msgs - begun
     if fin:
         e.out.fin_sent = 1
     return finish_record(s, out, e.out.id, <size_t>(w.p - begin), NULL, 0, upto, 1, now)

@@ -44,6 +44,7 @@ ctypedef struct nc_out:
     nc_seg* head                    # oldest byte still held
     nc_seg* cur                     # segment that holds offset `sent`; NULL: head
     uint64_t sent                   # bytes sealed at least once
+    uint64_t seen_msgs              # of accepted, when out_ready last looked
     uint64_t sent_msgs              # messages begun in what was sealed; exact when at_boundary
     uint64_t acked                  # bytes that need no other path
     uint64_t credit_stalls          # times that data waited for credit

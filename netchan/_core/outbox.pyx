@@ -231,6 +231,7 @@ cdef void out_end(nc_out* o, uint32_t over) noexcept nogil:
 cdef uint64_t out_ready(nc_out* o, int* fin) noexcept nogil:
     cdef uint64_t upto
     leaf_lock(&o.lock)
+    o.seen_msgs = o.accepted
     upto = o.appended if o.appended < o.max_bytes else o.max_bytes
     fin[0] = 1 if o.closing and upto == o.fin_at and not o.fin_sent else 0
     if upto < o.appended and o.sent >= upto:

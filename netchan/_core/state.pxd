@@ -176,8 +176,8 @@ ctypedef struct nc_session_stats:
     uint64_t records_received
     uint64_t bytes_sent
     uint64_t bytes_received
-    uint64_t messages_sent          # counted when a record ends behind the last one appended
-    uint64_t messages_received      # whole ones
+    uint64_t messages_sent          # accepted ones, of all streams, counted when their stream gets its turn
+    uint64_t messages_received      # whole ones, of all streams
     uint64_t dropped_bytes
     uint64_t pings
     uint64_t acks

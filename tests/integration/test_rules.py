@@ -74,6 +74,12 @@ async def test_r3_attributes_say_name_peer_capacity_pending_closed_and_stats() -
         assert (stats.received, stats.taken, stats.pending, there.stats().sent) == (3, 0, 3, 3)
         with pytest.raises(dataclasses.FrozenInstanceError):
             stats.sent = 1  # type: ignore[misc]
+        back, other = await joined(far, near, "y", int, 5)
+        await back.send(4)
+        assert await other.recv() == 4
+        for peer, sent, received in ((near, 3, 1), (far, 1, 3)):
+            counts = peer.stats()
+            assert (counts["messages_sent"], counts["messages_received"]) == (sent, received)
 
 
 @program

@@ -7,8 +7,8 @@ import pytest
 
 from netchan._core import _selftest_session as st
 
-EAGAIN, ETRUNC, EFRAME, ELIMIT, ESPACE, EINVAL = (
-    st.RC[k] for k in ("EAGAIN", "ETRUNC", "EFRAME", "ELIMIT", "ESPACE", "EINVAL")
+EAGAIN, ETRUNC, EFRAME, EUNKNOWN, ESPACE, EINVAL = (
+    st.RC[k] for k in ("EAGAIN", "ETRUNC", "EFRAME", "EUNKNOWN", "ESPACE", "EINVAL")
 )
 CONTROL, TRUNK, STREAM = 0, 1, 16
 TOP = 2**62 - 1
@@ -293,7 +293,7 @@ class TestGrowth:
 
     @pytest.mark.parametrize("kind", [65, 67, (1 << 20) + 1, TOP])
     def test_unknown_odd_type_refuses_as_unsupported(self, kind: int) -> None:
-        assert refused(vints(kind, 5) + b"?????") == ELIMIT
+        assert refused(vints(kind, 5) + b"?????") == EUNKNOWN
         assert refused(vints(kind, 5) + b"????") == ETRUNC
 
 

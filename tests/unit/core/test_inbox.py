@@ -18,7 +18,7 @@ def filling(n: int) -> bytes:
     if n in (0, 1):
         return b""
     if n < 60:
-        return vint(6) + vint(n - 2) + bytes(n - 2)
+        return vint(8) + vint(n - 2) + bytes(n - 2)
     return vint(0x42) + vint(n - 4).rjust(2, b"\x40") + bytes(n - 4)
 
 
@@ -37,7 +37,7 @@ class TestPreface:
 
     @pytest.mark.parametrize("length", [0, 1025, 2**30, 2**62 - 1])
     def test_preface_of_no_or_too_great_length_is_refused(self, length: int) -> None:
-        assert st.In(capacity=0).data(0, vint(length) + b"x" * 20) == ELIMIT
+        assert st.In(capacity=0).data(0, vint(length) + b"x" * 20) == EFRAME
 
     def test_stream_that_ends_before_its_preface_is_malformed(self) -> None:
         assert st.In(capacity=0).data(0, b"", True) == EFRAME
@@ -124,6 +124,33 @@ class TestReceiving:
                     assert s.data(AT + at, data[at : at + step]) == OK
                 assert s.take()[:2] == (b"body", deliver == DELIVER)
 
+    @pytest.mark.parametrize("fields", [0, 2, 19, 20, 21, 100, 700, 1022])
+    def test_deliver_is_seen_wherever_it_stands_in_the_block(self, fields: int) -> None:
+        data = msg(b"body", filling(fields) + DELIVER) + msg(b"next")
+        for step in (1, 2, 3, 300, len(data)):
+            s = receiver()
+            for at in range(0, len(data), step):
+                assert s.data(AT + at, data[at : at + step]) == OK
+            assert s.take()[:2] == (b"body", True) and s.take()[:2] == (b"next", False)
+
+    def test_fields_of_a_discarded_message_are_checked_too(self) -> None:
+        s = receiver()
+        s.stop()
+        assert s.data(AT, msg(b"x", filling(20))) == OK
+        assert s.data(s.state()["received"], msg(b"x", b"\x07\x00")) == EUNKNOWN
+
+    def test_value_longer_than_the_window_is_granted_to_its_end_behind_its_block(self) -> None:
+        s = receiver(capacity=4, window=65536)
+        s.pos()
+        data = msg(bytes(200_000), filling(1000))
+        at = 0
+        while at < len(data):
+            piece = data[at : s.state()["granted_bytes"] - AT]
+            assert piece and s.data(AT + at, piece) == OK
+            at += len(piece)
+            s.pos()
+        assert len(s.take()[0]) == 200_000
+
     @pytest.mark.parametrize("step", [1, 2, 100])
     @pytest.mark.parametrize(
         ("block", "code"),
@@ -132,6 +159,7 @@ class TestReceiving:
             (vint(65) + b"\x01x", EUNKNOWN),
             (b"\x02\x01x" + vint(2**61 + 1) + b"\x00", EUNKNOWN),
             (b"\x01\x01x", EFRAME),  # deliver has no value
+            (b"\x06\x02\x01\x05", EFRAME),  # compressed, though no preface agreed
             (b"\x02", EFRAME),  # a type without its length
             (b"\x02\x05abc", EFRAME),  # a value longer than the block
             (b"\x40", EFRAME),  # half a type
@@ -206,6 +234,24 @@ class TestCredit:
         s = receiver()
         codes = [s.data(AT + 1 + 2 * i, b"x") for i in range(1100)]
         assert codes == [OK] * 1024 + [EAGAIN] * 76
+        assert s.data(AT + 1, b"x") == OK and s.data(AT, b"x" * 2200) == OK and s.state()["early"] == 0
+
+    def test_bytes_behind_a_gap_take_few_pieces_and_little_room(self) -> None:
+        """One lost datagram, and all that came after it, byte by byte at worst."""
+        s = receiver(bytes_=1 << 20, capacity=100)
+        data = msg(bytes(60_000)) + msg(b"behind")
+        for at in range(1, len(data)):
+            assert s.data(AT + at, data[at : at + 1]) == OK
+        state = s.state()
+        assert state["early"] <= 20 and state["early_bytes"] <= 2 * len(data) and state["gaps"] == 1
+        assert s.data(AT, data[:1]) == OK
+        assert s.take()[0] == bytes(60_000) and s.take()[0] == b"behind" and s.state()["early"] == 0
+
+    def test_pieces_that_come_backwards_are_bounded(self) -> None:
+        """Each lies before the one that came last, so none has room at its end; one run only, so no gap counts them."""
+        s = receiver()
+        codes = [s.data(AT + 4000 - i, b"x") for i in range(3000)]
+        assert codes == [OK] * 2048 + [EAGAIN] * 952 and s.state()["early"] == 2048 and s.state()["gaps"] == 1
 
 
 class TestPositions:

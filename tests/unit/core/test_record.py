@@ -298,8 +298,8 @@ class TestRefused:
             (17, data(0, preface()), STREAMS),  # wrong parity
             (20, data(0, preface()), STREAMS),  # out of sequence
             (TOP - 1, data(0, preface()), STREAMS),
-            (18, data(0, b"\0"), MESSAGE_SIZE),
-            (18, data(0, vint(1025)), MESSAGE_SIZE),
+            (18, data(0, b"\0"), PROTOCOL),
+            (18, data(0, vint(1025)), PROTOCOL),
             (18, data(0, preface(name=b"\n")), PROTOCOL),
             (18, data(0, preface(name=b"n" * 256)), PROTOCOL),
             (18, data(0, preface(klass=3)), PROTOCOL),
@@ -311,6 +311,18 @@ class TestRefused:
             (18, data(0, preface(name=b"y", capacity=3) + msg(b"v") * 3), CREDIT),  # beyond its own figure
             (16, data(HEAD, b"\x80\xff\xff\xff" + bytes(10)), None),
             (16, data(HEAD, vint(2 * (1 << 24) + 2)), MESSAGE_SIZE),
+            (16, data(HEAD, vint(3) + vint(1025)), PROTOCOL),  # a block that is too long
+            (16, data(HEAD, b"\3\3\x40\x41\0"), UNSUPPORTED),  # an odd message field
+            (16, data(HEAD, b"\3\3\x40\x40\0x"), None),
+            (16, data(HEAD, b"\3\4\6\2\1\5x"), PROTOCOL),  # compressed, though no preface agreed
+            (16, data(HEAD + 1, b"x"), PROTOCOL),  # a gap on the only path
+            (16, data(HEAD + 1, b"", True), PROTOCOL),
+            (16, data(HEAD, b"", True) + data(HEAD + 1, b"", True), FINAL_SIZE),  # whose code says more than the gap's
+            (16, data(HEAD, b"", True) + data(HEAD + 3, b"x"), FINAL_SIZE),
+            (16, st.put("data", HEAD, False, 1, 1, 2) + msg(b"v"), PROTOCOL),  # it is message 0
+            (16, st.put("data", 0, False, 1, 0, 5) + preface()[:5], PROTOCOL),  # the preface is none
+            (18, st.put("data", 0, False, 1, 0, HEAD) + preface(name=b"y"), PROTOCOL),
+            (10**6 * 2, data(5, b"x"), STREAMS),
             (16, data(10**6, b"x"), CREDIT),
             (16, data(HEAD, msg(b"") * 1100), CREDIT),
             (16, data(0, b"", True), FINAL_SIZE),
@@ -467,6 +479,19 @@ class TestHarmless:
         side.recv(peer.seal(16, said))
         assert verdict(side) == (PROTOCOL if step else None)
         assert end.take_all() == ([b"first"] if step else [b"first", b"second"])
+
+    @pytest.mark.parametrize(
+        ("offset", "number", "fits"), [(0, 0, True), (0, 1, True), (0, 2, False), (50, 2, True), (50, 1, False)]
+    )
+    def test_number_away_from_the_last_byte_is_held_against_what_is_known(
+        self, offset: int, number: int, fits: bool
+    ) -> None:
+        side, peer, _ = hosted()
+        side.several_paths()
+        whole = msg(b"first") + msg(b"second")
+        side.recv(peer.seal(16, data(HEAD, whole)))
+        side.recv(peer.seal(16, st.put("data", HEAD + offset, False, 1, number, 1) + whole[:1]))
+        assert verdict(side) == (None if fits else PROTOCOL)
 
     def test_number_inside_a_message_is_refused(self) -> None:
         side, peer, _ = hosted()

@@ -327,6 +327,44 @@ class TestMoving:
         p.run()
         assert p.a.ready() == [(a, 2 | 4)] and p.b.ready() == []
 
+    @pytest.mark.parametrize("chunk", [1 << 30, 7])
+    def test_messages_are_counted_each_way_over_all_channels(self, chunk: int) -> None:
+        p = st.Pair()
+        ends = [opened(pair=p, name=f"n{i}")[1:] for i in range(3)]
+        for i, (a, b) in enumerate(ends):
+            for _ in range(i + 2):
+                assert a.send(b"v" * 3000, deliver=i == 1) == OK
+            assert b.send(b"back") == OK
+        p.run(chunk=lambda: chunk, rounds=10_000)
+        for side, other in ((p.a, p.b), (p.b, p.a)):
+            assert side.state()["messages_sent"] == other.state()["messages_received"] == (9 if side is p.a else 3)
+        a, b = ends[0]
+        b.take_all()
+        a.close()
+        b.close()
+        p.run()
+        assert a.send(b"late") == ECLOSED and p.a.state()["messages_sent"] == 9
+
+    def test_message_that_waits_for_credit_is_counted_as_sent_once(self) -> None:
+        p, a, b = opened()
+        while a.send(b"w" * 30_000) == OK:
+            pass
+        accepted = a.out()["accepted"]
+        p.collect()
+        p.deliver(ba=0)
+        assert a.out()["sent"] < a.out()["appended"]
+        assert p.a.state()["messages_sent"] == accepted > p.b.state()["messages_received"] > 0
+        while b.take_all():
+            p.run()
+        assert p.a.state()["messages_sent"] == p.b.state()["messages_received"] == accepted
+
+    def test_messages_after_a_stop_are_no_received_ones(self) -> None:
+        p, a, b = opened()
+        assert a.send(b"v") == OK
+        b.stop()
+        p.run()
+        assert (p.a.state()["messages_sent"], p.b.state()["messages_received"]) == (1, 0)
+
 
 class TestEndingStreams:
     @pytest.mark.parametrize("take", ["before", "after", "never"])
