@@ -41,7 +41,7 @@ NAMES = {
     "__aiter__": "__iter__",
     "__anext__": "__next__",
     "StopAsyncIteration": "StopIteration",
-    "AsyncWaiter": "ThreadWaiter",
+    "AsyncWaiter": "BlockingWaiter",
     "AsyncIterator": "Iterator",
     "AsyncIterable": "Iterable",
 }

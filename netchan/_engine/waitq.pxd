@@ -20,6 +20,9 @@ cdef class Waiter:
     cdef public object deadline
     cdef object __weakref__
 
+cdef class BlockingWaiter(Waiter):
+    cdef readonly object driver
+
 cdef class WaitQueue:
     cdef Place first
     cdef Place last

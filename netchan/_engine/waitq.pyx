@@ -72,6 +72,46 @@ cdef class Waiter:
         raise NotImplementedError
 
 
+cdef class BlockingWaiter(Waiter):
+    """A blocked thread that runs the driver of its endpoint while it waits.
+
+    Args:
+        driver: net.wait.Driver.
+        timeout: seconds from now, 0 = look once; None = no limit.
+
+    Raises:
+        RuntimeError: this thread's running loop drives the engine that would have to make progress.
+    """
+
+    def __init__(self, driver, timeout=None):
+        self.deadline = None if timeout is None else clock() + timeout
+        self.driver = driver
+        if driver is not None:
+            driver.check_blocking()
+
+    def park(self):
+        """Wait for the wake-up.
+
+        Raises:
+            TimeoutError: the deadline passed first.
+            KeyboardInterrupt: within 100 ms of the signal.
+        """
+        while not self.woken:
+            self.driver.drive(self, self.deadline)
+            self.check_deadline()
+
+    def check_deadline(self):
+        """TimeoutError if the deadline passed and no wake-up came."""
+        if self.deadline is not None and not self.woken and clock() >= self.deadline:
+            raise TimeoutError("the time given for this call passed")
+
+    def excuse(self, error):
+        return isinstance(error, TimeoutError)
+
+    def _notify(self):
+        self.driver.poke(self)
+
+
 cdef class WaitQueue:
     """Waiters of one kind at one endpoint.
 

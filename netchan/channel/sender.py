@@ -37,7 +37,6 @@ from netchan.errors import WouldBlock, channel_closed
 from netchan.net.wait import READY_CALLS_MAX, READY_SECONDS_MAX, THREAD, AsyncWaiter, pause
 
 # async-only: end
-# sync-only: from netchan.net.wait import ThreadWaiter
 
 S_contra = TypeVar("S_contra", contravariant=True)
 
@@ -98,7 +97,7 @@ class Sender(Handle, Generic[S_contra]):
     # sync-only:     if prepare is not None:
     # sync-only:         value = prepare(value)
     # sync-only:     if self._txq.waiting or not self._try_send(value):
-    # sync-only:         wait_send(self._ep, self._check, value, ThreadWaiter(self._ep.driver, timeout))
+    # sync-only:         wait_send(self._ep, self._check, value, new_waiter(self._ep, timeout))
 
     def send_nowait(self, value: S_contra, /) -> None:
         """Send one value if there is room now.

@@ -21,6 +21,7 @@ from netchan.net.wait import (
     READY_SECONDS_MAX,  # async-only
     THREAD,  # async-only
     AsyncWaiter,
+    # sync-only: blocking_waiter,
     pause,  # async-only
 )
 
@@ -47,14 +48,14 @@ async def count_call() -> None:
 
 # async-only: end
 # sync-only:
-# sync-only: def new_waiter(endpoint: Endpoint, timeout: float | None) -> ThreadWaiter:
+# sync-only: def new_waiter(endpoint: Endpoint, timeout: float | None) -> BlockingWaiter:
 # sync-only:     """A waiter for this thread."""
-# sync-only:     return ThreadWaiter(endpoint.driver, timeout)
+# sync-only:     return blocking_waiter(endpoint.driver, timeout)
 # sync-only:
 # sync-only:
-# sync-only: def forever(endpoint: Endpoint) -> ThreadWaiter:
+# sync-only: def forever(endpoint: Endpoint) -> BlockingWaiter:
 # sync-only:     """A waiter for this thread, without a deadline."""
-# sync-only:     return ThreadWaiter(endpoint.driver, None)
+# sync-only:     return blocking_waiter(endpoint.driver, None)
 
 
 async def wait_recv(endpoint: Endpoint, attempt: Callable[[], Any], waiter: AsyncWaiter) -> Any:

@@ -19,17 +19,19 @@ from collections.abc import Callable, Generator
 from time import monotonic
 from typing import Any, Final, Protocol
 
-from netchan._engine.waitq import Waiter, WaitQueue
+from netchan._engine.waitq import BlockingWaiter, Waiter, WaitQueue
 
 __all__ = [
     "READY_CALLS_MAX",
     "READY_SECONDS_MAX",
     "THREAD",
     "AsyncWaiter",
+    "BlockingWaiter",
     "Driver",
     "ThreadWaiter",
     "WaitQueue",
     "Waiter",
+    "blocking_waiter",
     "leaf_lock",
     "pause",
     "run_aside",
@@ -53,7 +55,7 @@ class Driver(Protocol):
         Called once per call that is about to wait, before it joins a queue.
         """
 
-    def drive(self, waiter: ThreadWaiter, deadline: float | None) -> None:
+    def drive(self, waiter: BlockingWaiter, deadline: float | None) -> None:
         """Do the engine's work until ``waiter.woken`` is true or ``deadline`` passed; may return early.
 
         Args:
@@ -64,7 +66,7 @@ class Driver(Protocol):
             KeyboardInterrupt: within 100 ms of the signal; and whatever else a signal handler raises.
         """
 
-    def poke(self, waiter: ThreadWaiter) -> None:
+    def poke(self, waiter: BlockingWaiter) -> None:
         """``waiter.woken`` was set: make its ``drive`` return soon. From any thread, never blocks, never raises."""
 
 
@@ -215,62 +217,35 @@ def _collect_debt(task: asyncio.Task[Any]) -> None:
 # --- threads ---------------------------------------------------------------------------------------------------------
 
 
-class ThreadWaiter(Waiter):
-    """A blocked thread: asleep on a lock, or driving the engine of its endpoint while it waits.
+class ThreadWaiter(BlockingWaiter):
+    """A blocked thread of an endpoint in process, which nobody has to drive: asleep on a lock."""
 
-    Attributes:
-        driver: what to run instead of sleeping, or None.
-    """
+    __slots__ = ("_sleep",)
 
-    __slots__ = ("_sleep", "driver")
-
-    def __init__(self, driver: Driver | None = None, timeout: float | None = None) -> None:
-        """Start the clock.
-
-        Args:
-            driver: of the endpoint.
-            timeout: seconds from now, 0 = look once; None = no limit.
-
-        Raises:
-            RuntimeError: this thread's running loop drives the engine that would have to make progress.
-        """
-        super().__init__(None if timeout is None else monotonic() + timeout)
-        if driver is not None:
-            driver.check_blocking()
-        self.driver = driver
-        if driver is None:
-            self._sleep = threading.Lock()
-            self._sleep.acquire()
+    def __init__(self, timeout: float | None = None) -> None:
+        super().__init__(None, timeout)
+        self._sleep = threading.Lock()
+        self._sleep.acquire()
 
     def park(self) -> None:
-        """Wait for the wake-up.
-
-        Raises:
-            TimeoutError: the deadline passed first.
-            KeyboardInterrupt: within 100 ms; as a rule at once on POSIX, where a signal ends the wait for a lock.
-        """
+        """As BlockingWaiter; on POSIX a signal ends the wait for a lock, so Ctrl-C comes at once as a rule."""
         while self.asleep():
-            if self.driver is not None:
-                self.driver.drive(self, self.deadline)
-            else:
-                left = -1.0 if self.deadline is None else max(0.0, self.deadline - monotonic())
-                if threading.get_ident() == threading.main_thread().ident:
-                    left = min(left, SIGNAL_SLICE) if left >= 0.0 else SIGNAL_SLICE
-                self._sleep.acquire(timeout=min(left, threading.TIMEOUT_MAX))
-            if self.deadline is not None and self.asleep() and monotonic() >= self.deadline:
-                raise TimeoutError("the time given for this call passed")
-
-    def excuse(self, error: BaseException) -> bool:
-        return isinstance(error, TimeoutError)
+            left = -1.0 if self.deadline is None else max(0.0, self.deadline - monotonic())
+            if threading.get_ident() == threading.main_thread().ident:
+                left = min(left, SIGNAL_SLICE) if left >= 0.0 else SIGNAL_SLICE
+            self._sleep.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+            self.check_deadline()
 
     def _notify(self) -> None:
-        if self.driver is not None:
-            self.driver.poke(self)
-            return
         try:
             self._sleep.release()
         except RuntimeError:
             pass  # a former wake-up that the sleeper did not need is still there
+
+
+def blocking_waiter(driver: Driver | None, timeout: float | None) -> BlockingWaiter:
+    """A waiter for this thread, at an endpoint with this driver."""
+    return ThreadWaiter(timeout) if driver is None else BlockingWaiter(driver, timeout)
 
 
 # --- for the layers above, which import neither library --------------------------------------------------------------

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from netchan.net.wait import AsyncWaiter, Driver, WaitQueue
 
+# sync-only: from netchan.net.wait import blocking_waiter
+
 # async-only: begin
 
 
@@ -20,9 +22,9 @@ def new_waiter(driver: Driver | None) -> AsyncWaiter:
 # async-only: end
 # sync-only:
 # sync-only:
-# sync-only: def new_waiter(driver: Driver | None, timeout: float | None) -> ThreadWaiter:
+# sync-only: def new_waiter(driver: Driver | None, timeout: float | None) -> BlockingWaiter:
 # sync-only:     """A waiter for this thread, which drives the engine while it waits."""
-# sync-only:     return ThreadWaiter(driver, timeout)
+# sync-only:     return blocking_waiter(driver, timeout)
 # sync-only:
 # sync-only:
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from netchan.net.wait import ThreadWaiter, Driver, WaitQueue
+from netchan.net.wait import BlockingWaiter, Driver, WaitQueue
+
+from netchan.net.wait import blocking_waiter
 
 
-def new_waiter(driver: Driver | None, timeout: float | None) -> ThreadWaiter:
+def new_waiter(driver: Driver | None, timeout: float | None) -> BlockingWaiter:
     """A waiter for this thread, which drives the engine while it waits."""
-    return ThreadWaiter(driver, timeout)
+    return blocking_waiter(driver, timeout)
 
 
-def wait_until(done: Callable[[], bool], queue: WaitQueue, waiter: ThreadWaiter) -> None:
+def wait_until(done: Callable[[], bool], queue: WaitQueue, waiter: BlockingWaiter) -> None:
     """Wait until ``done()``; ``queue`` is woken when that may have changed.
 
     Timed out: nothing has changed.

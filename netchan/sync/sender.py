@@ -32,7 +32,6 @@ from netchan.sync.waits import (
 )
 from netchan.errors import WouldBlock, channel_closed
 
-from netchan.net.wait import ThreadWaiter
 
 S_contra = TypeVar("S_contra", contravariant=True)
 
@@ -64,7 +63,7 @@ class Sender(Handle, Generic[S_contra]):
         if prepare is not None:
             value = prepare(value)
         if self._txq.waiting or not self._try_send(value):
-            wait_send(self._ep, self._check, value, ThreadWaiter(self._ep.driver, timeout))
+            wait_send(self._ep, self._check, value, new_waiter(self._ep, timeout))
 
     def send_nowait(self, value: S_contra, /) -> None:
         """Send one value if there is room now.

@@ -19,21 +19,22 @@ from netchan.errors import ChannelAborted, ChannelClosed
 from netchan.markers import EMPTY
 from netchan.net.wait import (
     READY_CALLS_MAX,
-    ThreadWaiter,
+    BlockingWaiter,
+    blocking_waiter,
 )
 
 
-def new_waiter(endpoint: Endpoint, timeout: float | None) -> ThreadWaiter:
+def new_waiter(endpoint: Endpoint, timeout: float | None) -> BlockingWaiter:
     """A waiter for this thread."""
-    return ThreadWaiter(endpoint.driver, timeout)
+    return blocking_waiter(endpoint.driver, timeout)
 
 
-def forever(endpoint: Endpoint) -> ThreadWaiter:
+def forever(endpoint: Endpoint) -> BlockingWaiter:
     """A waiter for this thread, without a deadline."""
-    return ThreadWaiter(endpoint.driver, None)
+    return blocking_waiter(endpoint.driver, None)
 
 
-def wait_recv(endpoint: Endpoint, attempt: Callable[[], Any], waiter: ThreadWaiter) -> Any:
+def wait_recv(endpoint: Endpoint, attempt: Callable[[], Any], waiter: BlockingWaiter) -> Any:
     """Take in order of arrival with ``attempt`` (one of the endpoint's ``try_recv*``; EMPTY = nothing yet)."""
     queue = endpoint.rx_waiters
     queue.join(waiter)
@@ -52,7 +53,7 @@ def wait_recv(endpoint: Endpoint, attempt: Callable[[], Any], waiter: ThreadWait
             endpoint.parked(queue.waiting)
 
 
-def wait_recv_min(endpoint: Endpoint, limit: int, least: int, waiter: ThreadWaiter) -> list[Any]:
+def wait_recv_min(endpoint: Endpoint, limit: int, least: int, waiter: BlockingWaiter) -> list[Any]:
     """Take ``least`` to ``limit`` values in one step, or what is left before the end.
 
     Nothing is taken before enough is here, so that a cancelled call leaves all values at the head.
@@ -74,7 +75,7 @@ def wait_recv_min(endpoint: Endpoint, limit: int, least: int, waiter: ThreadWait
         queue.leave(waiter, endpoint.can_recv)
 
 
-def wait_send(endpoint: Endpoint, check: Callable[[], object], prepared: Any, waiter: ThreadWaiter) -> int:
+def wait_send(endpoint: Endpoint, check: Callable[[], object], prepared: Any, waiter: BlockingWaiter) -> int:
     """Send in order of arrival; returns the value's position. ``check`` raises when the handle was closed."""
     queue = endpoint.tx_waiters
     queue.join(waiter)
@@ -95,7 +96,7 @@ def wait_send(endpoint: Endpoint, check: Callable[[], object], prepared: Any, wa
         queue.leave(waiter, endpoint.can_send)
 
 
-def _settle(offer: Offer, check: Callable[[], object], waiter: ThreadWaiter) -> None:
+def _settle(offer: Offer, check: Callable[[], object], waiter: BlockingWaiter) -> None:
     """Wait until the offer is taken; on any error take it back, unless it was taken already.
 
     Across the network that takes a round trip; a second error meanwhile is raised at once, and the value is in doubt.
@@ -129,7 +130,7 @@ def wait_send_many(
     check: Callable[[], object],
     values: Iterator[Any],
     left: int | None,
-    new: Callable[[], ThreadWaiter],
+    new: Callable[[], BlockingWaiter],
 ) -> int:
     """Send all of ``values`` in order of arrival with other senders, batch by batch.
 
@@ -142,7 +143,7 @@ def wait_send_many(
     """
     total = 0
     queue = endpoint.tx_waiters
-    waiter: ThreadWaiter | None = None
+    waiter: BlockingWaiter | None = None
     while left is None or total < left:
         check()
         limit = READY_CALLS_MAX if left is None else min(READY_CALLS_MAX, left - total)
@@ -167,7 +168,7 @@ def wait_send_many(
 
 
 def _send_some(
-    endpoint: Endpoint, check: Callable[[], object], values: Iterator[Any], limit: int, waiter: ThreadWaiter
+    endpoint: Endpoint, check: Callable[[], object], values: Iterator[Any], limit: int, waiter: BlockingWaiter
 ) -> tuple[int, bool]:
     queue = endpoint.tx_waiters
     while True:
@@ -185,7 +186,7 @@ def _send_some(
         waiter.park()
 
 
-def wait_reached(endpoint: Endpoint, level: Level, position: int, waiter: ThreadWaiter) -> None:
+def wait_reached(endpoint: Endpoint, level: Level, position: int, waiter: BlockingWaiter) -> None:
     """Wait until the first ``position`` values have got to ``level``; cancelled = the values stay sent."""
     queue = endpoint.ack_waiters
     queue.join(waiter)
@@ -198,7 +199,7 @@ def wait_reached(endpoint: Endpoint, level: Level, position: int, waiter: Thread
         queue.leave(waiter, _nothing_more)
 
 
-def wait_arrived(endpoint: Endpoint, waiter: ThreadWaiter) -> None:
+def wait_arrived(endpoint: Endpoint, waiter: BlockingWaiter) -> None:
     """Wait until what was accepted has arrived, at most ``close_timeout``; not for a side that wants no more."""
     position = endpoint.sent()
     try:

@@ -14,7 +14,7 @@ import pytest
 
 from netchan import sync
 from netchan.errors import ChannelEnded
-from netchan.net.wait import ThreadWaiter
+from netchan.net.wait import BlockingWaiter
 
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.timeout(60)
@@ -223,12 +223,12 @@ class LoopbackDriver:
         if self.refuse:
             raise RuntimeError("this loop drives the engine")
 
-    def drive(self, waiter: ThreadWaiter, deadline: float | None) -> None:
+    def drive(self, waiter: BlockingWaiter, deadline: float | None) -> None:
         self.calls.append("drive")
         if not self.ch.pending and not waiter.woken:
             self.ch.send_nowait(42)
 
-    def poke(self, waiter: ThreadWaiter) -> None:
+    def poke(self, waiter: BlockingWaiter) -> None:
         self.calls.append("poke")
 
 
