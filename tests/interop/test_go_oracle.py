@@ -17,7 +17,7 @@ import pytest
 
 import netchan
 from tests.interop.oracle import play
-from tests.interop.oracle.fronts import CARRIERS, AsyncioFront, ThreadFront, UvloopFront
+from tests.interop.oracle.fronts import CARRIERS, AsyncioFront, SessionFront, ThreadFront, UvloopFront
 from tests.interop.oracle.script import (
     ARITY,
     ARM_ARITY,
@@ -62,6 +62,15 @@ def test_script_shows_a_trace_of_go(script: Script, front: str, carrier: str) ->
     for seed in seeds_for(script, front):
         result = FRONTS[front](CARRIERS[carrier]).play(script, seed)
         assert result.trace in expected, f"seed {seed}"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [one for one in SCRIPTS_HERE if "make" in one.words and not (one.meets or one.looks)],
+    ids=lambda script: script.name,
+)
+def test_script_over_a_session_shows_a_trace_of_go(script: Script) -> None:
+    assert SessionFront().play(script).trace in play.allowed(script, OUTCOMES[script.name])
 
 
 @pytest.mark.parametrize("script", [one for one in ALL if one.handoff], ids=lambda script: script.name)

@@ -118,6 +118,14 @@ class TestLanguage:
         assert (one.about, one.by_task, one.handoff, one.selects) == ("says: this", True, True, False)
         assert script("select\ncase default\nend").selects
 
+    def test_what_a_script_needs_of_its_channels_is_known(self) -> None:
+        one = script("make c 0\nrecv c")
+        assert (one.meets, one.looks) == (True, False)
+        assert [script(f"make c 1\n{line}").looks for line in ("len c n", "trysend c 1 h", "tryrecv c v h")] == [
+            True
+        ] * 3
+        assert not script("make c 1").meets
+
 
 class TestTraces:
     def test_outcomes_are_read_as_they_are_written(self) -> None:

@@ -84,6 +84,16 @@ class Script:
         return {one.op for one in code} | {f"case {arm.kind}" for one in code for arm in one.arms}
 
     @property
+    def looks(self) -> bool:
+        """True of a script that looks at what is here now: that needs a channel in process, where a sent value is."""
+        return not self.words.isdisjoint(("len", "trysend", "tryrecv"))
+
+    @property
+    def meets(self) -> bool:
+        """True of a script with a channel of capacity 0."""
+        return any(one.op == "make" and one.args[1] == "0" for task in self.tasks.values() for one in task.code)
+
+    @property
     def selects(self) -> bool:
         """True of a script that needs ``netchan.select``."""
         return "select" in self.words
