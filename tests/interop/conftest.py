@@ -18,6 +18,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not hasattr(netchan, "select"):
         left_out = sum(script.selects for script in read_scripts())
         terminalreporter.write_line(f"go oracle: {left_out} scripts with select left out: there is no netchan.select")
+    carried = sum(script.needs == "channels in values" and not script.selects for script in read_scripts())
+    terminalreporter.write_line(f"go oracle: {carried} scripts with channels in values played in process only")
     if shutil.which("go") is None:
         terminalreporter.write_line(
             "go oracle: Go is not installed (Debian: golang-go): the traces were compared by digest and not made again"

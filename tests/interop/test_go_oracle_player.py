@@ -100,6 +100,7 @@ class TestLanguage:
             ("== a\ntask main\ntask main\n", "a name of its own"),
             ("== a\nprint x\n", "outside a task"),
             ("== a\norder: none\n", "unknown header"),
+            ("== a\nneeds: luck\n", "unknown header"),
             ("== a\ntask other\n", "no task main"),
             ("== a\ntask main x\n", "no task main"),
             ("== a\ntask main\n== a\ntask main\n", "a second script 'a'"),
@@ -119,12 +120,11 @@ class TestLanguage:
         assert script("select\ncase default\nend").selects
 
     def test_what_a_script_needs_of_its_channels_is_known(self) -> None:
-        one = script("make c 0\nrecv c")
-        assert (one.meets, one.looks) == (True, False)
+        assert not script("make c 0\nrecv c").looks
+        assert script("print x", "needs: one process").needs == "one process"
         assert [script(f"make c 1\n{line}").looks for line in ("len c n", "trysend c 1 h", "tryrecv c v h")] == [
             True
         ] * 3
-        assert not script("make c 1").meets
 
 
 class TestTraces:

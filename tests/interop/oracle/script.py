@@ -68,6 +68,8 @@ class Script:
 
     Attributes:
         by_task: only the order inside each task is compared.
+        needs: what not every carrier has: "one process" (across a session a receiver has no close) or "channels in
+            values"; "" = nothing.
         handoff: netchan is allowed the traces without ``settle`` as well (scripts/handoff.txt says why).
     """
 
@@ -75,6 +77,7 @@ class Script:
     about: str = ""
     by_task: bool = False
     handoff: bool = False
+    needs: str = ""
     tasks: dict[str, Proc] = field(default_factory=dict)
 
     @property
@@ -87,11 +90,6 @@ class Script:
     def looks(self) -> bool:
         """True of a script that looks at what is here now: that needs a channel in process, where a sent value is."""
         return not self.words.isdisjoint(("len", "trysend", "tryrecv"))
-
-    @property
-    def meets(self) -> bool:
-        """True of a script with a channel of capacity 0."""
-        return any(one.op == "make" and one.args[1] == "0" for task in self.tasks.values() for one in task.code)
 
     @property
     def selects(self) -> bool:
@@ -153,6 +151,8 @@ class _Reader:
                 script.by_task = True
             case "differs", "handoff":
                 script.handoff = True
+            case "needs", ("one process" | "channels in values") as need:
+                script.needs = need
             case _:
                 raise ScriptError(f"unknown header {line!r}")
 

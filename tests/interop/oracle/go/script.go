@@ -139,6 +139,7 @@ func (r *reader) header(words []string) error {
 		r.now.byTask = true
 	case "differs: handoff":
 		r.now.handoff = true
+	case "needs: one process", "needs: channels in values": // for carriers; Go's channels have both
 	default:
 		if words[0] != "about:" {
 			return fmt.Errorf("unknown header %q", words[0])
