@@ -63,14 +63,7 @@ cdef int put_end_control(nc_session* s, nc_end* e, nc_wr* w) noexcept nogil:
             return rc
         e.ctl &= <uint8_t>~CTL_STOP
         wrote = 1
-    if e.ctl & CTL_POS:
-        rc = 0
-        if e.in_ is not NULL and not e.in_done:
-            rc = in_pos(e.in_, w, 1, &s.budget)
-        if rc < 0:
-            return rc
-        e.ctl &= <uint8_t>~CTL_POS
-        wrote |= rc
+    # Before POS: a sender that sees its stream finished without an answer knows that it came too late.
     if e.ctl & CTL_WITHDRAWN and e.in_ is not NULL:
         while e.answers:
             n = e.in_.claims.passed - <uint64_t>defs.OFFERS_MAX
@@ -82,6 +75,14 @@ cdef int put_end_control(nc_session* s, nc_end* e, nc_wr* w) noexcept nogil:
             e.answers &= ~offer_bit(n)
             wrote = 1
         e.ctl &= <uint8_t>~CTL_WITHDRAWN
+    if e.ctl & CTL_POS:
+        rc = 0
+        if e.in_ is not NULL and not e.in_done:
+            rc = in_pos(e.in_, w, 1, &s.budget)
+        if rc < 0:
+            return rc
+        e.ctl &= <uint8_t>~CTL_POS
+        wrote |= rc
     if e.ctl & CTL_WANT and e.in_ is not NULL:
         said = load_acq_u32(&e.parked)
         if said != e.want_said:

@@ -11,9 +11,10 @@ from libc.string cimport memcpy, memset
 from netchan._core cimport defs
 from netchan._core.cursor cimport VARINT_MAX, varint_len, varint_write
 from netchan._core.leaf cimport leaf_init, leaf_lock, leaf_unlock, store_seq_u64, load_seq_u64
-from netchan._core.over cimport OVER_NOT
+from netchan._core.over cimport OVER_FIN, OVER_NOT
 from netchan._core.rendezvous cimport (
-    offer_bit, offers_answer, offers_let_go, offers_next, offers_room, offers_state, offers_want,
+    OFFER_OUT, OFFER_TAKEN, offer_bit, offers_answer, offers_let_go, offers_next, offers_room, offers_state,
+    offers_want,
 )
 from netchan._core.segment cimport COPY_MAX, SEG_FIRST, SEG_MAX, nc_seg, seg_new, seg_release, seg_room
 
@@ -408,6 +409,8 @@ cdef int out_offer_state(nc_out* o, uint64_t n) noexcept nogil:
     cdef int rc
     leaf_lock(&o.lock)
     rc = offers_state(&o.offers, n, load_seq_u64(&o.taken))
+    if rc == OFFER_OUT and o.over == OVER_FIN:
+        rc = OFFER_TAKEN                        # finished over there before WITHDRAW came: no answer follows
     leaf_unlock(&o.lock)
     return rc
 

@@ -95,7 +95,7 @@ class Peer:
         Args:
             name: 1 to 255 bytes of UTF-8 without control characters; ``netchan.`` is reserved.
             type: what it carries; bytes, str, int, float, bool, Any, or a type that msgspec takes.
-            capacity: values per direction accepted and not yet received, at least 1; the smaller of the two sides'
+            capacity: values per direction accepted and not yet received, 0 = rendezvous; the smaller of the two sides'
                 figures holds; None = the other side decides, neither: 1024.
 
         Raises:

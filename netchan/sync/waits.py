@@ -15,7 +15,7 @@ from typing import Any
 
 from netchan.channel.base import Endpoint, Level, Offer
 from netchan.channel.checks import check_min
-from netchan.errors import ChannelAborted, ChannelClosed
+from netchan.errors import ChannelAborted, ChannelClosed, ChannelError
 from netchan.markers import EMPTY
 from netchan.net.wait import (
     READY_CALLS_MAX,
@@ -119,7 +119,8 @@ def _settle(offer: Offer, check: Callable[[], object], waiter: BlockingWaiter) -
             withdrawn = offer.withdraw()
             if withdrawn is None:
                 waiter.park()
-        if withdrawn is not False or not waiter.excuse(error):
+        # Taken after all: the send has happened, and a direction that is over is no error any more.
+        if withdrawn is not False or not (isinstance(error, ChannelError) or waiter.excuse(error)):
             raise
     finally:
         offer.let_go()
