@@ -86,11 +86,11 @@ async def test_r28_close_takes_back_what_nobody_took() -> None:
         tx, rx = near.open("r", int, capacity=0), far.open("r", int)
         sending = [asyncio.create_task(tx.send(n)) for n in range(5)]
         await asyncio.sleep(0.05)
-        assert await rx.recv() == 0
+        taken = await rx.recv()
         tx.close()
         ends = await asyncio.gather(*sending, return_exceptions=True)
-        assert ends[0] is None
-        assert all(isinstance(end, netchan.ChannelClosed) for end in ends[1:])
+        assert [n for n, end in enumerate(ends) if end is None] == [taken]
+        assert sum(isinstance(end, netchan.ChannelClosed) for end in ends) == 4
         with pytest.raises(netchan.ChannelEnded):
             await rx.recv()
 
@@ -103,9 +103,8 @@ async def test_r29_stop_settles_every_offer() -> None:
         got = [await rx.recv() for _ in range(7)]
         rx.stop()
         ends = await asyncio.gather(*sending, return_exceptions=True)
-        assert got == list(range(7))
-        assert [n for n, end in enumerate(ends) if end is None] == got
-        assert {type(end) for end in ends[7:]} == {netchan.ChannelClosed}
+        assert [n for n, end in enumerate(ends) if end is None] == sorted(got)
+        assert sum(isinstance(end, netchan.ChannelClosed) for end in ends) == 33
 
 
 @program
