@@ -1,7 +1,6 @@
 """Kernel suites for pytest-benchmark: the pieces that every value passes, each alone.
 
-Run: ``python -m pytest bench/bench_kernels.py`` (needs pytest-benchmark; docs/howto are for users, bench/README.md
-tells how to read this).
+Run: ``python -m pytest bench/bench_kernels.py`` (group ``bench``; bench/README.md tells how to read this).
 """
 
 from __future__ import annotations
@@ -32,6 +31,28 @@ def test_aead_speed_of_the_provider_in_use(benchmark: Any, size: int) -> None:
     name = provider.load().name
     speeds = benchmark.pedantic(provider.speed, (name, time.perf_counter_ns), rounds=3)
     benchmark.extra_info["GB/s"] = speeds[size]
+
+
+def test_frames_of_a_record_are_read(benchmark: Any) -> None:
+    from netchan._core import _selftest_session as core
+
+    body = b"".join((core.put("pos", 16, 1000, 10, 74, 66_536), core.put("ping"), core.put("ack", 0, 99, 25, 99))) * 8
+
+    def walk() -> int:
+        return len(core.parse(body, 0)[0])
+
+    assert benchmark(walk) == 24
+
+
+@pytest.mark.parametrize("kind", ["Spsc", "Mpsc"])
+def test_ring_passes_descriptors(benchmark: Any, kind: str) -> None:
+    from netchan._core import _selftest_mem as mem
+
+    ring = getattr(mem, kind)(1024)
+    rounds = 100_000
+    ns = benchmark.pedantic(ring.bench, (rounds,), rounds=5)
+    benchmark.extra_info["ns a push and a pop"] = ns
+    assert len(ring) == 0
 
 
 @pytest.mark.parametrize("kind", ["any", "int", "str", "bytes"])
