@@ -382,6 +382,7 @@ class Responder(Machine):
             return self._refuse(Refusal.SUITE, "the peer uses another suite")
         if result.verdict is g.Verdict.BUSY:
             return self._refuse(Refusal.BUSY, result.reason)
+        self._pause()
         return self._run_noise(g.frame_body(frame), result.header, result.keys, wall_s)
 
     def _run_noise(self, body: bytes, header: g.Header, keys: g.GateKeys, wall_s: float) -> list[Event]:
@@ -412,8 +413,11 @@ class Responder(Machine):
         except p.ParamError as error:
             return self._refuse(Refusal.PARAMETER, str(error))
         with_record = seq is None or int.from_bytes(seq, "big") != static.record.seq
+        self._pause()
         try:
-            message = noise.write_message(self._offer_payload(static, with_record))
+            offer = self._offer_payload(static, with_record)
+            self._pause()
+            message = noise.write_message(offer)
         except NoiseError as error:
             return self._refuse(Refusal.CRYPTO, str(error))
         self.state = State.WAIT_FINISH
@@ -439,6 +443,7 @@ class Responder(Machine):
         except NoiseError as error:
             return self._refuse(Refusal.CRYPTO, str(error))
         self._finish_noise(noise)
+        self._pause()
         try:
             peer = self._check_peer(payload, noise, None, wall_s)
         except Refused as refused:
@@ -449,10 +454,13 @@ class Responder(Machine):
 
     def _decided(self, decision: Decision, wall_s: float) -> list[Event]:
         peer = self._peer
+        self._pause()
         if not decision.allowed or peer is None:
             return self._refuse_sealed(decision.code, decision.reason)
         verdict = bytes(2) + peer.agreement.encoded
-        return [Send(self._sealed_verdict(verdict)), self._establish(verdict)]
+        sealed = Send(self._sealed_verdict(verdict))
+        self._pause()
+        return [sealed, self._establish(verdict)]
 
     def _sealed_verdict(self, verdict: bytes) -> bytes:
         with self._accept_key() as key:

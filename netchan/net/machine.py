@@ -390,6 +390,7 @@ class Machine:
             raise Refused(Refusal.SELF, "our own identity came back")
         self._pause()
         live = self._check_live(items.get(p.LIVE_SIG), record, noise.payload_hash)
+        self._pause()
         try:
             offers = (config.offer, offer) if self._initiator else (offer, config.offer)
             agreement = p.negotiate(*offers)

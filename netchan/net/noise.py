@@ -374,6 +374,7 @@ class HandshakeState:
             if step == "e":
                 with SecureBytes(self._rng(DH_LEN)) as raw:
                     self._e = X25519PrivateKey.from_private_bytes(raw)
+                self._pause()
                 public = self._e.public_key().public_bytes_raw()
                 self._mix_ephemeral(public)
                 out.append(public)
@@ -391,6 +392,7 @@ class HandshakeState:
                     shared, ciphertext = self._kem.encapsulate(self._re1)
                 except ValueError:
                     raise NoiseError("KEM key of the peer is not valid") from None
+                self._pause()
                 out.append(sym.encrypt_and_hash(ciphertext))
                 sym.mix_key(shared)
                 shared.wipe()
@@ -452,6 +454,7 @@ class HandshakeState:
                     shared = self._kem.decapsulate(self._e1, ciphertext)
                 except ValueError:
                     raise NoiseError("KEM ciphertext is not valid") from None
+                self._pause()
                 sym.mix_key(shared)
                 shared.wipe()
             else:
@@ -483,6 +486,7 @@ class HandshakeState:
             shared = SecureBytes(private.exchange(X25519PublicKey.from_public_bytes(public)))
         except ValueError:
             raise NoiseError("Diffie-Hellman with a point of low order") from None
+        self._pause()
         self._sym.mix_key(shared)
         shared.wipe()
 

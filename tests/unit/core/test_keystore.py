@@ -177,5 +177,6 @@ class TestWiping:
         for address, _length in store.pages():
             assert " dd" in flags[address]
             assert " wf" in flags[address]
-            if store.stats()["locked"]:
+            # AddressSanitizer makes mlock do nothing, and says that it worked
+            if store.stats()["locked"] and "libasan" not in Path("/proc/self/maps").read_text():
                 assert " lo" in flags[address]
