@@ -2,6 +2,9 @@
 
 Layer: _core, rung c. Opens no library itself (provider does) and knows no key schedule.
 
+libsodium leaves what it worked on in vector registers, and the next save of them (a lazily bound call, a signal) would
+write a key to a stack that nobody wipes. So everything here that touches a key ends with ``forget_registers``.
+
 libsodium has no streaming AEAD, so ``seal2`` joins its two segments in the output first (one copy) and seals that in
 place. Its functions allocate nothing, have no error queue and verify the tag before they decrypt.
 Threads: see crypto.pxd. Spec: docs/spec/keys.md §7.
@@ -19,6 +22,20 @@ cdef extern from "dlfcn.h" nogil:
 
 cdef extern from "stdlib.h" nogil:
     int posix_memalign(void **out, size_t align, size_t n)
+
+cdef extern from * nogil:
+    """
+    #if defined(__has_attribute)
+    #if __has_attribute(zero_call_used_regs)
+    #define NC_ZERO_REGISTERS __attribute__((noinline, zero_call_used_regs("all")))
+    #endif
+    #endif
+    #ifndef NC_ZERO_REGISTERS
+    #define NC_ZERO_REGISTERS __attribute__((noinline))   /* GCC before 11, clang before 15 */
+    #endif
+    static NC_ZERO_REGISTERS void forget_registers(void) { __asm__ volatile(""); }
+    """
+    void forget_registers() noexcept
 
 cdef enum:
     AES_STATE_BYTES = 512           # crypto_aead_aes256gcm_state, checked against ..._statebytes()
@@ -138,26 +155,29 @@ cdef void ctx_free(nc_ctx *c) noexcept nogil:
 
 
 cdef int ctx_key(nc_ctx *c, const uint8_t *key, int direction) noexcept nogil:
+    cdef int rc = 0
     if c.t.cipher_id == crypto.NC_CIPHER_AES256GCM:
-        if (<const sodium_lib *>c.t.lib).aes_key(c.h, key) != 0:
-            c.direction = crypto.NC_DIR_NONE
-            return defs.NC_ECRYPTO
+        rc = (<const sodium_lib *>c.t.lib).aes_key(c.h, key)
     else:
         memcpy(c.h, key, crypto.NC_KEY_BYTES)
-    c.direction = direction
-    return defs.NC_OK
+    forget_registers()
+    c.direction = direction if rc == 0 else crypto.NC_DIR_NONE
+    return defs.NC_OK if rc == 0 else defs.NC_ECRYPTO
 
 
 cdef int seal(nc_ctx *c, const uint8_t *nonce, const uint8_t *aad, size_t aad_len,
               const uint8_t *src, size_t src_len, uint8_t *out, uint8_t *tag) noexcept nogil:
     cdef const sodium_lib *lib = <const sodium_lib *>c.t.lib
     cdef unsigned long long n = 0
+    cdef int rc
     cdef fn_seal f = lib.aes_seal if c.t.cipher_id == crypto.NC_CIPHER_AES256GCM else lib.chacha_seal
     if c.direction != crypto.NC_DIR_SEAL:
         return defs.NC_ESTATE
     if aad_len > crypto.NC_AEAD_MAX or src_len > crypto.NC_AEAD_MAX:
         return defs.NC_EINVAL
-    return defs.NC_OK if f(out, tag, &n, src, src_len, aad, aad_len, NULL, nonce, c.h) == 0 else defs.NC_ECRYPTO
+    rc = f(out, tag, &n, src, src_len, aad, aad_len, NULL, nonce, c.h)
+    forget_registers()
+    return defs.NC_OK if rc == 0 else defs.NC_ECRYPTO
 
 
 cdef int seal2(nc_ctx *c, const uint8_t *nonce, const uint8_t *aad, size_t aad_len,
@@ -177,10 +197,13 @@ cdef int seal2(nc_ctx *c, const uint8_t *nonce, const uint8_t *aad, size_t aad_l
 cdef int open_(nc_ctx *c, const uint8_t *nonce, const uint8_t *aad, size_t aad_len,
                const uint8_t *src, size_t src_len, uint8_t *out, const uint8_t *tag) noexcept nogil:
     cdef const sodium_lib *lib = <const sodium_lib *>c.t.lib
+    cdef int rc
     cdef fn_open f = lib.aes_open if c.t.cipher_id == crypto.NC_CIPHER_AES256GCM else lib.chacha_open
     if (c.direction != crypto.NC_DIR_OPEN or aad_len > crypto.NC_AEAD_MAX or src_len > crypto.NC_AEAD_MAX):
         return 0
-    if f(out, NULL, src, src_len, tag, aad, aad_len, nonce, c.h) != 0:
+    rc = f(out, NULL, src, src_len, tag, aad, aad_len, nonce, c.h)
+    forget_registers()
+    if rc != 0:
         memset(out, 0, src_len)
         return 0
     return 1
@@ -220,4 +243,5 @@ cdef int hmac_end(nc_hash *h, uint8_t *out) noexcept nogil:
     cdef const sodium_lib *lib = <const sodium_lib *>h.t.lib
     cdef int rc = lib.hmac_final(h.h, out)
     lib.cleanse(h.h, HMAC_STATE_BYTES)
+    forget_registers()
     return defs.NC_OK if rc == 0 else defs.NC_ECRYPTO

@@ -80,6 +80,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=50)
 
 
+PAIRS = [pytest.param(p, c, id=f"{p.name}-{c}") for p in provider.available() for c in p.ciphers]
 SHADOW = 1 << 36
 """Mappings above this hold no data: a sanitizer keeps terabytes of address space for its notes."""
 
@@ -140,6 +141,16 @@ class TestWiping:
             child.stdin.write("\n")
             child.stdin.flush()
         assert child.returncode == 0
+
+    @pytest.mark.skipif(not core.HAVE_XMM, reason="reads the vector registers of x86-64")
+    @pytest.mark.parametrize("call", ["key", "seal", "open"])
+    @pytest.mark.parametrize(("p", "cipher"), PAIRS)
+    def test_no_key_stays_in_a_vector_register(self, p: provider.Provider, cipher: str, call: str) -> None:
+        """What stays there is written to the stack by the next lazily bound call of any library, and not wiped."""
+        key = bytes(range(1, 33))
+        registers = core.Context(p, cipher).registers_after(call, key)
+        for start in range(0, 32, 8):
+            assert key[start : start + 8] not in registers
 
     def test_forked_child_reads_zeros_and_is_refused(self) -> None:
         done = run("""
