@@ -25,11 +25,19 @@ cdef extern from * nogil:
     """
     #if defined(__x86_64__)
     #define NC_HAVE_XMM 1
+    static __attribute__((noinline, target("avx512f"))) void read_zmm(unsigned char *out) {
+        #define NC_ONE(i) __asm__ volatile("vmovdqu64 %%zmm" #i ", %0" \
+                                           : "=m"(*(unsigned char (*)[64])(out + 64 * (i - 16))));
+        NC_ONE(16) NC_ONE(17) NC_ONE(18) NC_ONE(19) NC_ONE(20) NC_ONE(21) NC_ONE(22) NC_ONE(23)
+        NC_ONE(24) NC_ONE(25) NC_ONE(26) NC_ONE(27) NC_ONE(28) NC_ONE(29) NC_ONE(30) NC_ONE(31)
+        #undef NC_ONE
+    }
     static __attribute__((noinline)) void read_xmm(unsigned char *out) {
         #define NC_ONE(i) __asm__ volatile("movdqu %%xmm" #i ", %0" : "=m"(*(unsigned char (*)[16])(out + 16 * i)));
         NC_ONE(0) NC_ONE(1) NC_ONE(2) NC_ONE(3) NC_ONE(4) NC_ONE(5) NC_ONE(6) NC_ONE(7)
         NC_ONE(8) NC_ONE(9) NC_ONE(10) NC_ONE(11) NC_ONE(12) NC_ONE(13) NC_ONE(14) NC_ONE(15)
         #undef NC_ONE
+        if (__builtin_cpu_supports("avx512f")) read_zmm(out + 256);
     }
     #else
     #define NC_HAVE_XMM 0
@@ -96,8 +104,8 @@ cdef class Context:
         return rc, bytes(out[:n])
 
     def registers_after(self, str call, bytes key):
-        """The 16 vector registers right after a call that worked with this key, 256 bytes; x86-64 only."""
-        cdef uint8_t regs[256]
+        """The vector registers right after a call that worked with this key; x86-64 only."""
+        cdef uint8_t regs[256 + 16 * 64]
         cdef uint8_t buf[96]
         cdef uint8_t nonce[12]
         cdef const uint8_t *k = key
@@ -116,7 +124,7 @@ cdef class Context:
             else:
                 self.c.t.open(self.c, nonce, nonce, 12, buf, 64, buf, buf + 64)
                 read_xmm(regs)
-        return bytes(regs[:256])
+        return bytes(regs[:sizeof(regs)])
 
     def record_seal(self, bytes iv, uint32_t path_id, uint64_t number, bytes aad, bytes plain, int split=-1):
         cdef const uint8_t *p = plain

@@ -6,6 +6,39 @@
 # by one thread at a time. No function of the table allocates except `..._new`.
 from libc.stdint cimport uint8_t
 
+# forget_registers(): zeroes the vector registers that a call may leave dirty. A key that stays in one is written to the
+# stack by the next save of registers (a lazily bound call of any library, a signal), and nobody wipes that. The upper
+# sixteen of AVX-512 are those that glibc's memcpy works with, and nothing else overwrites them for a long time.
+cdef extern from * nogil:
+    """
+    #ifndef NC_FORGET_REGISTERS
+    #define NC_FORGET_REGISTERS
+    #if defined(__has_attribute)
+    #if __has_attribute(zero_call_used_regs)
+    #define NC_ZERO_REGISTERS __attribute__((noinline, unused, zero_call_used_regs("all")))
+    #endif
+    #endif
+    #ifndef NC_ZERO_REGISTERS
+    #define NC_ZERO_REGISTERS __attribute__((noinline, unused))   /* GCC before 11, clang before 15 */
+    #endif
+    #if defined(__x86_64__)
+    static __attribute__((noinline, unused, target("avx512f"))) void nc_zero_zmm(void) {
+        #define NC_ONE(i) __asm__ volatile("vpxorq %%zmm" #i ", %%zmm" #i ", %%zmm" #i ::: "xmm" #i);
+        NC_ONE(16) NC_ONE(17) NC_ONE(18) NC_ONE(19) NC_ONE(20) NC_ONE(21) NC_ONE(22) NC_ONE(23)
+        NC_ONE(24) NC_ONE(25) NC_ONE(26) NC_ONE(27) NC_ONE(28) NC_ONE(29) NC_ONE(30) NC_ONE(31)
+        #undef NC_ONE
+    }
+    static NC_ZERO_REGISTERS void forget_registers(void) {
+        if (__builtin_cpu_supports("avx512f")) nc_zero_zmm();
+        __asm__ volatile("");   /* no tail call: it would leave before the registers are zeroed */
+    }
+    #else
+    static NC_ZERO_REGISTERS void forget_registers(void) { __asm__ volatile(""); }
+    #endif
+    #endif
+    """
+    void forget_registers() noexcept
+
 cdef enum:
     NC_KEY_BYTES = 32               # both ciphers
     NC_IV_BYTES = 12

@@ -20,7 +20,7 @@ from libc.string cimport memcpy, memset
 
 from netchan._core cimport defs
 from netchan._core.arena cimport arena_map, arena_unmap
-from netchan._core.crypto cimport nc_crypto
+from netchan._core.crypto cimport forget_registers, nc_crypto
 
 cdef const char *PREFIX = b"netchan v1 "
 
@@ -121,6 +121,7 @@ cdef int ks_expand(nc_keystore *s, const uint8_t *prk, const char *label, size_t
         memcpy(info + PREFIX_LEN + label_len, context, context_len)
     rc = s.t.hkdf_expand(s.h, prk, info, PREFIX_LEN + label_len + context_len, out, out_len)
     s.t.cleanse(info, sizeof(info))         # a context may hold a mix
+    forget_registers()
     return rc
 
 
@@ -190,6 +191,7 @@ cdef int32_t ks_confirm(nc_keystore *s, int32_t place) noexcept nogil:
         return place
     i = room(s, hash_of(s, m.owner, m.tag, m.epoch, m.dir))
     memcpy(&s.keys[i], &s.keys[place], sizeof(nc_key))
+    forget_registers()
     claim(s, i, m.owner, m.tag, m.epoch, m.dir)
     drop(s, place)
     return <int32_t>i

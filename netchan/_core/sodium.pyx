@@ -2,8 +2,8 @@
 
 Layer: _core, rung c. Opens no library itself (provider does) and knows no key schedule.
 
-libsodium leaves what it worked on in vector registers, and the next save of them (a lazily bound call, a signal) would
-write a key to a stack that nobody wipes. So everything here that touches a key ends with ``forget_registers``.
+libsodium leaves what it worked on in vector registers, so everything here that touches a key ends with
+``forget_registers`` (crypto.pxd).
 
 libsodium has no streaming AEAD, so ``seal2`` joins its two segments in the output first (one copy) and seals that in
 place. Its functions allocate nothing, have no error queue and verify the tag before they decrypt.
@@ -15,27 +15,13 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memmove, memset
 
 from netchan._core cimport crypto, defs
-from netchan._core.crypto cimport nc_crypto, nc_ctx, nc_hash
+from netchan._core.crypto cimport forget_registers, nc_crypto, nc_ctx, nc_hash
 
 cdef extern from "dlfcn.h" nogil:
     void *dlsym(void *handle, const char *name)
 
 cdef extern from "stdlib.h" nogil:
     int posix_memalign(void **out, size_t align, size_t n)
-
-cdef extern from * nogil:
-    """
-    #if defined(__has_attribute)
-    #if __has_attribute(zero_call_used_regs)
-    #define NC_ZERO_REGISTERS __attribute__((noinline, zero_call_used_regs("all")))
-    #endif
-    #endif
-    #ifndef NC_ZERO_REGISTERS
-    #define NC_ZERO_REGISTERS __attribute__((noinline))   /* GCC before 11, clang before 15 */
-    #endif
-    static NC_ZERO_REGISTERS void forget_registers(void) { __asm__ volatile(""); }
-    """
-    void forget_registers() noexcept
 
 cdef enum:
     AES_STATE_BYTES = 512           # crypto_aead_aes256gcm_state, checked against ..._statebytes()
