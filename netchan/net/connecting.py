@@ -213,9 +213,11 @@ class Connecting:
         now = time.monotonic_ns()
         events = self.machine.feed(data, time.time(), now) if data else self.machine.tick(now)
         self._tell_heard()
+        self._worker.give_way()
         self._handle(events)
         if self._eof and self.phase is Phase.HANDSHAKE:
             self._handle(self.machine.eof())
+        self._worker.give_way()
         self._watch_more()
         self.owner.on_stepped(self)
 

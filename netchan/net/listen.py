@@ -317,6 +317,7 @@ class Listening:
                 self.on_door_error(door)
                 return
             self._accepted += 1
+            self._worker.give_way()
             self._admit(door, sock, peer)
         self._watch_doors()
 

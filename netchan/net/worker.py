@@ -5,8 +5,9 @@ loop, or whose only thread is blocked in a dial, still accepts.
 
 1. ``worker()`` gives the thread, started on first use, a daemon that is joined at exit.
 2. Anyone posts steps to it (``post``); descriptors and timers are its own and touched on its thread only.
-3. Steps that cost (cryptography) are queued by ``ready`` and run one at a time, round robin over their jobs; before
-   each and between its parts the thread gives way, so that a busy loop waits for one primitive, never for a whole step.
+3. Steps that cost (cryptography) are queued by ``ready`` and run one at a time, round robin over their jobs.
+4. Before each call of any kind, and between the parts of a step, the thread gives way, so that a busy loop waits for
+   one primitive, never for a whole step.
 
 After a fork the child has no worker; the first use makes one, and the parent's descriptors are closed in the child.
 Spec: docs/spec/handshake.md §2.2, §9.
@@ -165,9 +166,11 @@ class Worker:
                     os.eventfd_read(fd)
                 elif entry is not None and self._watched.get(fd) is entry:  # else the number is somebody else's by now
                     mask, job = entry
+                    self.give_way()
                     # an error or a hang-up shows in whatever is tried next
                     self._guarded(job, partial(job.on_io, mask if bits & ~(READ | WRITE) else bits & mask))
             while self._posted:
+                self.give_way()
                 self._guarded(None, self._posted.popleft())
             self._run_timers()
             if self._steps:

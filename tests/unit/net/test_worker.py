@@ -163,7 +163,33 @@ def test_before_a_step_and_between_its_parts_those_who_serve_channels_go_first(
     job = Recorder(lambda: (order.append("first half"), worker.give_way(), order.append("second half")))
     worker.post(lambda: worker.ready(job))
     assert job.told.wait(5)
-    assert order == ["waited True", "first half", "waited True", "second half"]
+    # the first two: before the call that was posted, before the step
+    assert order == ["waited True", "waited True", "first half", "waited True", "second half"]
+
+
+def test_before_a_descriptor_is_looked_at_those_who_serve_channels_go_first(
+    worker: w.Worker, served: list[Callable[[float], float]]
+) -> None:
+    order: list[str] = []
+    ours, theirs = socket.socketpair()
+
+    def wait(limit: float) -> float:
+        order.append("waited")
+        return 0.0
+
+    class Reader(Recorder):
+        def on_io(self, mask: int) -> None:
+            order.append("read")
+            worker.watch(ours.fileno(), 0, self)
+            self.told.set()
+
+    job = Reader()
+    worker.post(lambda: (worker.watch(ours.fileno(), w.READ, job), served.append(wait)))
+    theirs.send(b"x")
+    assert job.told.wait(5)
+    assert order == ["waited", "read"]
+    ours.close()
+    theirs.close()
 
 
 def test_all_who_go_first_share_one_limit(worker: w.Worker, served: list[Callable[[float], float]]) -> None:
@@ -193,5 +219,6 @@ def test_a_queue_that_has_waited_long_is_not_held_up_any_more(
     worker.post(lambda: (worker.ready(first), worker.ready(second), worker.ready(third)))
     assert third.told.wait(5)
     assert second.told.is_set()
-    # the first was let wait, the second began while the third had waited too long, the third left an empty queue
-    assert len(asked) == 2
+    # the call and the first were let wait, the second began while the third had waited too long, the third left an
+    # empty queue
+    assert len(asked) == 3
