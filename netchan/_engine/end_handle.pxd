@@ -23,7 +23,6 @@ cdef class StreamEnd(Listed):
     cdef public object rx_waiters
     cdef public object ack_waiters
     cdef public object decode
-    cdef public object encode
     cdef public Py_ssize_t plain_max
     cdef uint64_t passed_over           # offers that their sender took back
     cdef list marks

@@ -233,7 +233,11 @@ cdef class StreamEnd(Listed):
         self.mark(total)
         return rc
 
-    def prepare_value(self, value):
+    def encode(self, value):
+        """The bytes of a value; overridden by the layer above."""
+        raise NotImplementedError
+
+    def prepare(self, value):
         """What ``try_send`` takes for this value."""
         if PyBytes_CheckExact(value) and PyBytes_GET_SIZE(value) <= self.plain_max:
             return value

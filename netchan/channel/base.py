@@ -95,9 +95,6 @@ class Endpoint(Protocol):
         rx_waiters: receivers waiting for a value, or for the direction to be over.
         ack_waiters: callers waiting for progress of "received" or "taken"; always woken with ``wake_all()``.
         close_timeout: seconds that ``aclose`` waits at most (``Config.close_timeout``).
-        prepare: None, or a function run once per value by the sending call itself, before anything waits: checks and
-            encodes, returns what ``try_send``/``offer`` want (the value itself where that is enough). Raises
-            CodecError, MessageTooLarge.
     """
 
     name: str
@@ -111,7 +108,14 @@ class Endpoint(Protocol):
     rx_waiters: WaitQueue
     ack_waiters: WaitQueue
     close_timeout: float
-    prepare: Callable[[Any], Any] | None
+
+    @property
+    def prepare(self) -> Callable[[Any], Any] | None:
+        """None, or a function run once per value by the sending call itself, before anything waits.
+
+        It checks and encodes, and returns what ``try_send`` and ``offer`` want (the value itself where that is enough).
+        Raises CodecError, MessageTooLarge.
+        """
 
     @property
     def capacity(self) -> int | None:

@@ -142,8 +142,6 @@ class RemoteEndpoint(StreamEnd):
         self.tx_waiters = WaitQueue()
         self.rx_waiters = WaitQueue()
         self.ack_waiters = WaitQueue()
-        self.prepare: Callable[[Any], Any] | None = self.prepare_value
-        self.encode = self._encode
         self.decode = None if codec.id == ID_BYTES else codec.decode
         self._lost: ChannelError | None = None
         super().__init__(session, name.encode(), codec.id, codec.schema_hash, capacity)
@@ -152,7 +150,8 @@ class RemoteEndpoint(StreamEnd):
 
     # --- values -------------------------------------------------------------------------------------------------------
 
-    def _encode(self, value: Any) -> Any:
+    def encode(self, value: Any) -> Any:
+        """The bytes of a value, or CodecError, MessageTooLarge."""
         data = self.codec.encode(value)
         if len(data) > self.max_message:
             self._too_large(len(data))
@@ -194,7 +193,7 @@ class RemoteEndpoint(StreamEnd):
             return None
         if many:
             item = next(source, EMPTY)
-            source = item if item is EMPTY else self.prepare_value(item)
+            source = item if item is EMPTY else self.prepare(item)
         offer = RemoteOffer(self, waiter, source)
         return offer if source is EMPTY or offer.placed() or many else None
 

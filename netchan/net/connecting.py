@@ -164,7 +164,7 @@ class Connecting:
         self._worker.watch(self.fd, 0, self)
         self.phase = Phase.OVER
         fd = self.sock.detach()
-        self._stop_timer()
+        self._let_go()
         self.owner.on_over(self)
         return fd
 
@@ -390,9 +390,14 @@ class Connecting:
             self._timer = None
 
     def _end(self) -> None:
-        self._stop_timer()
         self._worker.watch(self.fd, 0, self)
         if self.machine is not None:
             self.machine.close()
         self.sock.close()
+        self._let_go()
         self.owner.on_over(self)
+
+    def _let_go(self) -> None:
+        """Drop what refers back to this object, so that no cycle is left to the collector."""
+        self._stop_timer()
+        self.begin = self._result = None

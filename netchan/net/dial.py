@@ -310,6 +310,7 @@ class Dial(Generic[T]):
         live, self._live = self._live, {}
         for conn in live:
             conn.close()
+        self._committed = None
         self._places.clear()
 
     def _error(self, *, timed_out: bool) -> DialError:

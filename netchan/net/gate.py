@@ -16,6 +16,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from netchan.net.secret import SecureBytes, derive
+from netchan.net.seen import SeenSet
 
 VERSION = 1
 HELLO, REPLY, FINISH, COOKIE, VERSIONS, JOIN, RESUME, CLOSE, ACCEPT = range(1, 10)
@@ -212,7 +213,7 @@ class Gate:
         self.timed = bool(psks) or stealth
         self._floor_ms = floor_s * 1000 + 999 if floor_s else -1
         self._dropped_ms = -1
-        self._windows: tuple[set[bytes], set[bytes]] = (set(), set())
+        self._windows = (SeenSet(), SeenSet())
         self._window_top_ms = [-1, -1]
         self._window_start_ns: int | None = None
         self._secrets: list[SecureBytes] = []
@@ -271,11 +272,10 @@ class Gate:
         old, new = self._windows
         if mac1 in old or mac1 in new:
             return GateResult(Verdict.SILENCE, "replayed")
-        full = len(old) + len(new) >= MAX_REPLAY
+        full = len(old) + len(new) >= MAX_REPLAY or not new.add(mac1)
         if full and self.timed:
             return GateResult(Verdict.SILENCE, "replay set is full")
         if not full:
-            new.add(mac1)
             self._window_top_ms[1] = max(self._window_top_ms[1], header.ts)
         if self.timed:
             self.highest_s = max(self.highest_s, header.ts // 1000)
@@ -302,7 +302,7 @@ class Gate:
         turns = (now_ns - self._window_start_ns) // REPLAY_WINDOW_NS
         for _ in range(min(turns, 2)):
             self._dropped_ms = max(self._dropped_ms, self._window_top_ms[0])
-            self._windows = (self._windows[1], set())
+            self._windows = (self._windows[1], SeenSet())
             self._window_top_ms = [self._window_top_ms[1], -1]
         self._window_start_ns += turns * REPLAY_WINDOW_NS
 

@@ -93,14 +93,20 @@ class _Hint(Waiter):
 
     def __init__(self, call: Callable[[], object]) -> None:
         super().__init__()
-        self._call = call
+        self._call: Callable[[], object] | None = call
+
+    def forget(self) -> None:
+        """Call nothing any more."""
+        self._call = None
 
     def excuse(self, error: BaseException) -> bool:
         """Never asked: nothing waits with it."""
         return False
 
     def _notify(self) -> None:
-        self._call()
+        call = self._call
+        if call is not None:
+            call()
 
 
 class PeerCore:
@@ -251,7 +257,7 @@ class PeerCore:
         return True
 
     def _forget_done(self) -> None:
-        """Drop names and channels that need no memory; called when the table has doubled, so it costs little."""
+        """Drop names and channels that need no memory; called when the table has doubled, and at the end."""
         for key, endpoint in list(self._open.items()):
             if endpoint.send_over and endpoint.recv_over and _arrived(endpoint, endpoint.sent()):
                 del self._open[key]
@@ -336,8 +342,8 @@ class PeerCore:
                 return
             self.left = True
             endpoints = list(self._open.values())
-        self._leaving = _Leaving(self, endpoints)
-        self._leaving.start()
+        leaving = self._leaving = _Leaving(self, endpoints)
+        leaving.start()
 
     def leave_by_exception(self) -> None:
         """Leave now: the other side gets what arrives in order, then ChannelAborted. Never waits."""
@@ -357,6 +363,7 @@ class PeerCore:
                 rest,
                 self.config.close_timeout,
             )
+        self._leaving = None
         if not self.session.over:
             self.session.close(CLOSE_CLEAN)
         self._woken()
@@ -393,8 +400,12 @@ class PeerCore:
         return self.made == forks() and not self.left and not self.session.over
 
     def _woken(self) -> None:
-        if self.when_over is not None and self.session.over:
-            self.when_over()
+        if self.session.over:
+            # channels hold their peer: what is done is let go here, so that no cycle is left to the collector
+            with self._lock:
+                self._forget_done()
+            if self.when_over is not None:
+                self.when_over()
         self.end_waiters.wake_all()
         self.offer_waiters.wake_all()
 
@@ -484,6 +495,7 @@ class _Leaving:
         rest, self._rest = self._rest, []
         for endpoint, _ in rest:
             endpoint.ack_waiters.leave(self._hint, _no)
+        self._hint.forget()
         self._core.finish_leaving(len(rest))
 
 
