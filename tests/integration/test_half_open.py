@@ -248,10 +248,12 @@ class TestCrowd:
         if host is None:
             pytest.skip("this machine has no address besides the loopback")
         with sync.listen(f"tcp://{host}:0", identity=BOSS, trust="any") as listener:
-            socks = [half(listener.addresses[0]) for _ in range(64)]
+            socks: list[socket.socket] = []
             try:
-                for sock in socks:
-                    assert sock.recv(4096)
+                for _ in range(64):
+                    # one after the other: a queue that waits for 50 ms is load, and then the rate of an address counts
+                    socks.append(half(listener.addresses[0]))
+                    assert socks[-1].recv(4096)
                 time.sleep(1.0)
                 took = echo(listener)
                 assert listener.stats().handshakes_failed == {"busy": 1}
