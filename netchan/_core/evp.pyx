@@ -19,7 +19,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from netchan._core cimport crypto, defs
-from netchan._core.crypto cimport nc_crypto, nc_ctx, nc_hash
+from netchan._core.crypto cimport forget_registers, nc_crypto, nc_ctx, nc_hash
 
 cdef extern from "dlfcn.h" nogil:
     void *dlsym(void *handle, const char *name)
@@ -228,6 +228,7 @@ cdef int ctx_key(nc_ctx *c, const uint8_t *key, int direction) noexcept nogil:
         ok = lib.enc_init(c.h, NULL, NULL, key, NULL)
     else:
         ok = lib.dec_init(c.h, NULL, NULL, key, NULL)
+    forget_registers()
     if ok != 1:
         lib.err_clear()
         c.direction = crypto.NC_DIR_NONE
