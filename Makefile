@@ -57,8 +57,8 @@ bench: build/.built $(VENV)/.stamp-bench  ## end-to-end benchmark, all sizes
 bench-quick: build/.built $(VENV)/.stamp-bench  ## end-to-end benchmark, a minute
 	@$(PY) -m bench.e2e --quick
 
-fuzz: $(VENV)/.stamp-base  ## every parser of outside bytes, half a minute each (needs clang with libFuzzer)
-	@PYTHON=$(abspath $(PY)) tests/fuzz/run.sh
+fuzz: $(VENV)/.stamp-base  ## every parser of outside bytes, a minute each (needs clang with libFuzzer)
+	@PYTHON=$(abspath $(PY)) tests/fuzz/run.sh 60
 
 sanitize: $(VENV)/.stamp-test  ## unit and property tests under AddressSanitizer and UBSan, then threads under TSan
 	@rm -f build/.built

@@ -12,8 +12,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from netchan.channel.fronts import Channel, channel, pipe
+    from netchan.channel.fronts import Channel, channel, pipe, ticker
+    from netchan.channel.ops import Op, RecvOp, SendOp, TimerOp, after
     from netchan.channel.receiver import Receiver
+    from netchan.channel.selecting import merge, select
     from netchan.channel.sender import Sender
     from netchan.config import Config, Limits
     from netchan.errors import (
@@ -66,16 +68,24 @@ __all__ = [
     "Listener",
     "MessageTooLarge",
     "NetchanError",
+    "Op",
     "Peer",
     "ProtocolError",
     "Receiver",
+    "RecvOp",
+    "SendOp",
     "Sender",
     "SessionLost",
+    "TimerOp",
     "WouldBlock",
+    "after",
     "channel",
     "dial",
     "listen",
+    "merge",
     "pipe",
+    "select",
+    "ticker",
 ]
 
 __version__ = "0.1.0.dev0"
@@ -85,8 +95,20 @@ _HOMES = {
         "Channel",
         "channel",
         "pipe",
+        "ticker",
+    ),
+    "netchan.channel.ops": (
+        "Op",
+        "RecvOp",
+        "SendOp",
+        "TimerOp",
+        "after",
     ),
     "netchan.channel.receiver": ("Receiver",),
+    "netchan.channel.selecting": (
+        "merge",
+        "select",
+    ),
     "netchan.channel.sender": ("Sender",),
     "netchan.config": (
         "Config",

@@ -156,12 +156,14 @@ class ChannelError(NetchanError):
     Attributes:
         channel: name of the channel, "" for one without.
         peer: node id of the other side, "" in process.
+        op: raised by ``select``: the send arm that can never happen; else None.
     """
 
     def __init__(self, message: str = "", *, channel: str = "", peer: str = "") -> None:
         super().__init__(message)
         self.channel = channel
         self.peer = peer
+        self.op: object = None
 
 
 class ChannelClosed(ChannelError):

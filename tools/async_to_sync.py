@@ -28,6 +28,7 @@ PAIRS = {
     "netchan/channel/sender.py": "netchan/sync/sender.py",
     "netchan/channel/receiver.py": "netchan/sync/receiver.py",
     "netchan/channel/fronts.py": "netchan/sync/fronts.py",
+    "netchan/channel/selecting.py": "netchan/sync/selecting.py",
     "netchan/node/waits.py": "netchan/sync/node_waits.py",
     "netchan/node/peer.py": "netchan/sync/peer.py",
     "netchan/node/listener.py": "netchan/sync/listener.py",

@@ -303,6 +303,12 @@ cdef class StreamEnd(Listed):
         return bool(out_offer_room(&self.e.out))
 
     @property
+    def wanted(self):
+        """Receivers that wait over there, as they last said; ``tx_waiters`` are told when that changes."""
+        fetch_or_u32(&self.e.waiting, EV_SEND)
+        return self.e.out.parked
+
+    @property
     def send_ended(self):
         """True when no offer that is out can be taken any more."""
         return self.e.out.over != 0

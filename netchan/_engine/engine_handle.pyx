@@ -206,6 +206,11 @@ cdef class Engine:
         engine_poke(self.g)
         engine_told(self.g)
 
+    @property
+    def has_loop(self):
+        """True while a running loop drives this engine."""
+        return self.loop_thread != 0
+
     def check_blocking(self):
         """Raises RuntimeError on the thread whose running loop drives this engine."""
         check_fork(self.g)

@@ -11,6 +11,7 @@ cdef class Place:                   # of one waiter in one queue
     cdef Place before
     cdef Place behind
     cdef Place other                # the waiter's next place, in another queue
+    cdef bint aside                 # woken like the head, but not waited for by those behind
 
 cdef class Waiter:
     cdef Place places               # its places, in any order
@@ -27,6 +28,8 @@ cdef class WaitQueue:
     cdef Place first
     cdef Place last
     cdef readonly Py_ssize_t waiting
+    cdef Py_ssize_t asides          # how many of them stand aside
     cdef Waiter head(self)
+    cdef wake_asides(self, Waiter but)
     cdef Place find(self, Waiter waiter)
     cdef void unlink(self, Place place) noexcept

@@ -7,6 +7,8 @@ because every call that finds nothing passes through here several times.
 2. Only the head is woken; whoever leaves, served or not, wakes the next one if there may be more. So while something is
    ready and somebody waits, the head is awake or about to look.
 3. A waiter whose loop was closed can never run again: it is passed over.
+4. A waiter may stand aside (``stand_aside``): it keeps its place and is woken whenever the head is, but the next one
+   behind it is the head. That is for a select that has made an offer and takes nothing until that is settled.
 
 Threads and ownership: see waitq.pxd. Spec: docs/spec/channel-end.md §3.
 """
@@ -89,15 +91,19 @@ cdef class BlockingWaiter(Waiter):
         if driver is not None:
             driver.check_blocking()
 
-    def park(self):
-        """Wait for the wake-up.
+    def park(self, until=None):
+        """Wait for the wake-up, or until ``until`` (seconds of ``time.monotonic()``), which is no error.
 
         Raises:
             TimeoutError: the deadline passed first.
             KeyboardInterrupt: within 100 ms of the signal.
         """
+        cdef object end = self.deadline if until is None or (self.deadline is not None and self.deadline < until) \
+            else until
         while not self.woken:
-            self.driver.drive(self, self.deadline)
+            self.driver.drive(self, end)
+            if until is not None and clock() >= until:
+                return
             self.check_deadline()
 
     def check_deadline(self):
@@ -124,6 +130,8 @@ cdef class WaitQueue:
 
     cdef void unlink(self, Place place) noexcept:
         cdef Place other
+        if place.aside:
+            self.asides -= 1
         if place.before is None:
             self.first = place.behind
         else:
@@ -149,17 +157,30 @@ cdef class WaitQueue:
             place = place.other
         return place
 
-    # The first waiter that can still run; those before it (their loop was closed under them) are removed.
+    # The first waiter that does not stand aside and can still run; those before it whose loop was closed under them
+    # are removed.
     cdef Waiter head(self):
-        cdef Place place
-        while True:
-            place = self.first
-            if place is None:
-                return None
+        cdef Place place = self.first
+        while place is not None:
+            if place.aside:
+                place = place.behind
+                continue
             if not place.waiter.mortal or not place.waiter.gone():
                 return place.waiter
             if place.queue is self:             # gone() ran Python code
                 self.unlink(place)
+            place = self.first
+        return None
+
+    cdef wake_asides(self, Waiter but):
+        cdef list awake = []
+        cdef Place place = self.first
+        while place is not None:
+            if place.aside and place.waiter is not but:
+                awake.append(place.waiter)
+            place = place.behind
+        for waiter in awake:
+            (<Waiter>waiter).wake()
 
     def join(self, Waiter waiter not None):
         """Queue up at the tail. RuntimeError: it stands here already."""
@@ -179,6 +200,13 @@ cdef class WaitQueue:
         self.last = place
         self.waiting += 1
 
+    def stand_aside(self, Waiter waiter not None, bint aside=True):
+        """Let those behind go first, or take the place again. Whoever steps aside nudges, if there may be something."""
+        cdef Place place = self.find(waiter)
+        if place is not None and place.aside != aside:
+            place.aside = aside
+            self.asides += 1 if aside else -1
+
     def may_try(self, Waiter waiter not None):
         """True when it is this waiter's turn: nobody who can still run is before it. Takes the pending wake-up away.
 
@@ -187,6 +215,14 @@ cdef class WaitQueue:
         """
         waiter.woken = False
         return self.head() is waiter
+
+    def turn(self, Waiter waiter not None):
+        """As ``may_try``, but leaves the wake-up pending: for a waiter that stands in several queues."""
+        return self.head() is waiter
+
+    def vacant(self):
+        """True when nobody waits whom a newcomer would overtake."""
+        return self.head() is None
 
     def leave(self, Waiter waiter not None, more):
         """Leave the queue, served or not; the next one is woken if ``more()`` says there may be something to take."""
@@ -197,10 +233,13 @@ cdef class WaitQueue:
         if self.waiting and more():
             self.nudge()
 
-    def nudge(self):
-        """See to it that the head is awake."""
-        cdef Waiter head = self.head()
-        if head is not None:
+    def nudge(self, Waiter but=None):
+        """See to it that the head is awake, and those who stand aside; ``but``: not this one."""
+        cdef Waiter head
+        if self.asides:
+            self.wake_asides(but)
+        head = self.head()
+        if head is not None and head is not but:
             head.wake()
 
     def reserved(self):

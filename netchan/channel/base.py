@@ -15,12 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 from netchan.markers import EMPTY as EMPTY
 from netchan.markers import Empty as Empty
 from netchan.net.wait import Driver as Driver
 from netchan.net.wait import Waiter, WaitQueue
+
+if TYPE_CHECKING:
+    from netchan.channel.flow import Token
 
 Level: TypeAlias = Literal["received", "taken"]
 LEVELS: Final = ("received", "taken")
@@ -50,6 +53,14 @@ class ChannelStats:
     senders_waiting: int
     receivers_waiting: int
     credit_limited: int | None = None
+
+
+class Driven(Protocol):
+    """What a waiter is made for: an endpoint, or the arms of a select."""
+
+    @property
+    def driver(self) -> Driver | None:
+        """None in process; else what a blocking caller runs while it waits."""
 
 
 class Offer(Protocol):
@@ -108,6 +119,22 @@ class Endpoint(Protocol):
     rx_waiters: WaitQueue
     ack_waiters: WaitQueue
     close_timeout: float
+
+    @property
+    def due(self) -> float | None:
+        """When to look again although nobody wakes: seconds of ``time.monotonic()``; None = never (a ticker has it)."""
+
+    @property
+    def far(self) -> bool:
+        """True where taking an offer back costs a round trip: a select has one such offer out at a time."""
+
+    @property
+    def keeps(self) -> bool:
+        """``far``: of two selects that have offers out to each other, the one on this side keeps its own."""
+
+    @property
+    def wanted(self) -> int:
+        """``far``: receivers that wait over there; a change wakes ``tx_waiters``."""
 
     @property
     def prepare(self) -> Callable[[Any], Any] | None:
@@ -193,6 +220,18 @@ class Endpoint(Protocol):
 
         Raises:
             as ``try_send``.
+        """
+
+    def offer_arm(self, prepared: Any, waiter: Waiter, token: Token | None) -> Offer | None:
+        """As ``offer``, for an arm of a select.
+
+        Args:
+            prepared: the value.
+            waiter: of the select.
+            token: shared by all offers of the select that are out; not used where ``far``.
+
+        Returns:
+            The offer, or None: nobody over there waits, or others are before us.
         """
 
     def parked(self, n: int) -> None:

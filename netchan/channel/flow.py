@@ -118,6 +118,28 @@ class Flow:
             self.ack_waiters.wake_all()
 
 
+class Token:
+    """What the offers of one select share: one of them wins, the others are stale from then on.
+
+    Attributes:
+        won: the offer that was claimed, or None.
+    """
+
+    __slots__ = ("won",)
+
+    def __init__(self) -> None:
+        self.won: LocalOffer | None = None
+
+    def claim(self, offer: LocalOffer) -> bool:
+        """True if this offer is the one; it may be asked for several by several receivers at once."""
+        with _claims:
+            if self.won is None:
+                self.won = offer
+            return self.won is offer
+
+
+_claims: Final = leaf_lock()
+"""Taken inside a flow's lock, and nothing inside it: receivers on two flows may want offers of one select."""
 OUT: Final = 0
 CLAIMED: Final = 1
 TAKEN: Final = 2
@@ -128,9 +150,11 @@ EXHAUSTED: Final = 4
 class LocalOffer:
     """One value, or the next item of an iterator, that a sender holds out (contract: base.Offer)."""
 
-    __slots__ = ("claim", "endpoint", "error", "many", "number", "source", "state", "waiter")
+    __slots__ = ("claim", "endpoint", "error", "many", "number", "source", "state", "token", "waiter")
 
-    def __init__(self, endpoint: LocalEndpoint, source: Any, waiter: Waiter, many: bool) -> None:
+    def __init__(
+        self, endpoint: LocalEndpoint, source: Any, waiter: Waiter, many: bool, token: Token | None = None
+    ) -> None:
         self.endpoint = endpoint
         self.source = source
         self.waiter = waiter
@@ -139,6 +163,7 @@ class LocalOffer:
         self.state = OUT
         self.error: BaseException | None = None
         self.claim = leaf_lock() if many else None
+        self.token = token
 
     def settled(self) -> bool:
         if self.state == TAKEN:

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, Final, NoReturn
 
 from netchan.channel.base import ChannelStats, Handles, Level
-from netchan.channel.flow import CLAIMED, CLEAN, TAKEN, Flow, LocalOffer
+from netchan.channel.flow import CLAIMED, CLEAN, TAKEN, Flow, LocalOffer, Token
 from netchan.config import check_capacity
 from netchan.errors import (
     Code,
@@ -55,6 +55,11 @@ class LocalEndpoint:
         "tx_waiters",
         "type",
     )
+
+    due: float | None = None
+    far: Final = False
+    keeps: Final = False
+    wanted: Final = 0
 
     def __init__(self, type: Any, tx: Flow, rx: Flow) -> None:
         self.name = ""
@@ -149,18 +154,23 @@ class LocalEndpoint:
         if over:
             flow.rx_waiters.wake_all()
 
-    def offer(self, source: Any, waiter: Waiter, *, many: bool = False) -> LocalOffer | None:
+    def offer(
+        self, source: Any, waiter: Waiter, *, many: bool = False, token: Token | None = None
+    ) -> LocalOffer | None:
         flow = self.tx
         if flow.capacity != 0:
             return None
-        offer = LocalOffer(self, source, waiter, many)
+        offer = LocalOffer(self, source, waiter, many, token)
         with flow.lock:
             if flow.over_tx:
                 self.check_send()
             flow.offers[offer] = None
         if flow.rx_waiters.waiting:
-            flow.rx_waiters.wake()
+            flow.rx_waiters.nudge(waiter)  # a select that may receive here too does not meet itself
         return offer
+
+    def offer_arm(self, prepared: Any, waiter: Waiter, token: Token | None) -> LocalOffer | None:
+        return self.offer(prepared, waiter, token=token)
 
     def can_send(self) -> bool:
         flow = self.tx
@@ -208,6 +218,8 @@ class LocalEndpoint:
                 if not flow.offers:
                     return EMPTY
                 offer, _ = flow.offers.popitem(last=False)
+                if offer.token is not None and not offer.token.claim(offer):
+                    continue
                 if offer.claim is None:
                     flow.sent += 1
                     flow.taken += 1
@@ -264,10 +276,15 @@ class LocalEndpoint:
         flow = self.rx
         with flow.lock:
             offer = None
+            while not flow.values and flow.offers:
+                offer = next(iter(flow.offers))
+                if offer.token is None or offer.token.won is None:
+                    break
+                del flow.offers[offer]  # another offer of the same select was taken
+                offer = None
             if flow.values:
                 value = flow.values[0]
-            elif flow.offers:
-                offer = next(iter(flow.offers))
+            elif offer is not None:
                 if offer.many:
                     raise CodecError("recv_into cannot take from a send_many of a capacity-0 channel; use recv()")
                 value = offer.source
@@ -288,6 +305,9 @@ class LocalEndpoint:
                     needed=view.nbytes,
                     limit=buffer.nbytes,
                 )
+            if offer is not None and offer.token is not None and not offer.token.claim(offer):
+                del flow.offers[offer]  # taken on another channel just now
+                return self.try_recv_into(buffer)
             buffer[: view.nbytes] = view
             if offer is None:
                 flow.values.popleft()

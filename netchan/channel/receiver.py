@@ -16,6 +16,7 @@ from typing import Any, Final, Generic, Self, TypeVar, cast
 
 from netchan.channel.checks import check_batch, check_buffer, check_code, check_reason
 from netchan.channel.handle import Handle
+from netchan.channel.ops import RecvOp
 from netchan.channel.waits import (
     count_call,  # async-only
     forever,
@@ -145,6 +146,10 @@ class Receiver(Handle, Generic[R_co]):
     # async-only: begin
     _recv_into.__name__, _recv_into.__qualname__ = "recv_into", "Receiver.recv_into"
     # async-only: end
+
+    def recv_op(self) -> RecvOp[R_co]:
+        """An arm for ``select`` that receives; read its ``value`` when select has returned it."""
+        return RecvOp(self)
 
     def __aiter__(self) -> Self:
         return self

@@ -8,7 +8,7 @@ Spec: docs/spec/session.md §3, §6, §8.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from netchan._engine.end_handle import StreamEnd
 from netchan._engine.session_handle import Session
@@ -28,6 +28,9 @@ from netchan.errors import (
 )
 from netchan.markers import EMPTY, Empty
 from netchan.net.wait import Driver, Waiter, WaitQueue
+
+if TYPE_CHECKING:
+    from netchan.channel.flow import Token
 
 _TAKEN, _WITHDRAWN = 1, 2
 # Why a direction is over: nc_over of netchan/_core/outbox.pxd.
@@ -102,7 +105,7 @@ class RemoteEndpoint(StreamEnd):
     """One end of a named channel of a peer; see ``open_endpoint``.
 
     Attributes:
-        name, peer, peer_id, type, driver, handles, prepare: as in base.Endpoint.
+        name, peer, peer_id, type, driver, handles, due, far, keeps: as in base.Endpoint.
         close_timeout: seconds that ``aclose`` waits at most.
         put_off: asked when the last sending handle was collected unclosed; True: whoever was asked calls ``drop_now``
             later, unless the direction is over by then.
@@ -111,6 +114,8 @@ class RemoteEndpoint(StreamEnd):
     """
 
     one_queue = False
+    due: Final = None
+    far: Final = True
     put_off: Callable[[RemoteEndpoint], bool] | None = None
     dropped = False
     offers_out = 0
@@ -129,8 +134,10 @@ class RemoteEndpoint(StreamEnd):
         driver: Driver | None,
         close_timeout: float,
         max_message: int,
+        keeps: bool = False,
     ) -> None:
         self.name = name
+        self.keeps = keeps
         self.type = type
         self.codec = codec
         self.peer = peer
@@ -196,6 +203,15 @@ class RemoteEndpoint(StreamEnd):
             source = item if item is EMPTY else self.prepare(item)
         offer = RemoteOffer(self, waiter, source)
         return offer if source is EMPTY or offer.placed() or many else None
+
+    def offer_arm(self, prepared: Any, waiter: Waiter, token: Token | None) -> RemoteOffer | None:
+        """As in base.Endpoint."""
+        if self.send_over:
+            raise self.send_error()
+        if not self.wanted or not self.offer_room or not self.tx_waiters.vacant():
+            return None
+        offer = RemoteOffer(self, waiter, prepared)
+        return offer if offer.placed() else None
 
     def check_send(self) -> None:
         """Raise what a send would raise now; nothing if it could be accepted or would have to wait."""
@@ -368,6 +384,7 @@ def open_endpoint(
     close_timeout: float,
     max_message: int,
     codec: Codec | None = None,
+    keeps: bool = False,
 ) -> RemoteEndpoint:
     """Open a channel by name on a session; never waits.
 
@@ -382,6 +399,7 @@ def open_endpoint(
         close_timeout: seconds that ``aclose`` waits at most.
         max_message: bytes of one value that the other side takes at most.
         codec: that of an offered channel; None: by ``type``.
+        keeps: as in base.Endpoint.
 
     Raises:
         ConfigError: name, type or capacity out of range. ForkError.
@@ -402,6 +420,7 @@ def open_endpoint(
         driver=driver,
         close_timeout=close_timeout,
         max_message=max_message,
+        keeps=keeps,
     )
 
 

@@ -23,6 +23,7 @@ from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast
 from netchan.channel.base import Level
 from netchan.channel.checks import check_code, check_level, check_reason
 from netchan.channel.handle import Handle
+from netchan.channel.ops import SendOp
 from netchan.channel.waits import (
     count_call,  # async-only
     new_waiter,
@@ -32,6 +33,7 @@ from netchan.channel.waits import (
     wait_send_many,
 )
 from netchan.errors import WouldBlock, channel_closed
+from netchan.markers import EMPTY
 
 # async-only: begin
 from netchan.net.wait import READY_CALLS_MAX, READY_SECONDS_MAX, THREAD, AsyncWaiter, pause
@@ -216,6 +218,15 @@ class Sender(Handle, Generic[S_contra]):
     # async-only: begin
     _flush.__name__, _flush.__qualname__ = "flush", "Sender.flush"
     # async-only: end
+
+    def send_op(self, value: S_contra = EMPTY, /) -> SendOp[S_contra]:  # type: ignore[assignment]
+        """An arm for ``select`` that sends ``value``; without one, give it by ``op.set(value)`` before the select.
+
+        Raises:
+            CodecError, MessageTooLarge: the value does not fit.
+        """
+        op: SendOp[S_contra] = SendOp(self)
+        return op if value is EMPTY else op.set(value)
 
     # --- handles and ending ------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from time import monotonic  # async-only
 from typing import Any
 
-from netchan.channel.base import Endpoint, Level, Offer
+from netchan.channel.base import Driven, Endpoint, Level, Offer
 from netchan.channel.checks import check_min
 from netchan.errors import ChannelAborted, ChannelClosed, ChannelError
 from netchan.markers import EMPTY
@@ -28,7 +28,7 @@ from netchan.net.wait import (
 # async-only: begin
 
 
-def new_waiter(endpoint: Endpoint) -> AsyncWaiter:
+def new_waiter(endpoint: Driven) -> AsyncWaiter:
     """A waiter for the running task."""
     return AsyncWaiter()
 
@@ -48,12 +48,12 @@ async def count_call() -> None:
 
 # async-only: end
 # sync-only:
-# sync-only: def new_waiter(endpoint: Endpoint, timeout: float | None) -> BlockingWaiter:
+# sync-only: def new_waiter(endpoint: Driven, timeout: float | None) -> BlockingWaiter:
 # sync-only:     """A waiter for this thread."""
 # sync-only:     return blocking_waiter(endpoint.driver, timeout)
 # sync-only:
 # sync-only:
-# sync-only: def forever(endpoint: Endpoint) -> BlockingWaiter:
+# sync-only: def forever(endpoint: Driven) -> BlockingWaiter:
 # sync-only:     """A waiter for this thread, without a deadline."""
 # sync-only:     return blocking_waiter(endpoint.driver, None)
 
@@ -70,7 +70,8 @@ async def wait_recv(endpoint: Endpoint, attempt: Callable[[], Any], waiter: Asyn
                     return got
             if endpoint.capacity == 0:
                 endpoint.parked(queue.waiting)
-            await waiter.park()
+            due = endpoint.due
+            await waiter.park(due if due is None or queue.turn(waiter) else None)
     finally:
         queue.leave(waiter, endpoint.can_recv)
         if endpoint.capacity == 0:

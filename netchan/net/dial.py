@@ -58,6 +58,16 @@ class Link:
     remote: str
     node_id: str
     max_message: int
+    keeps: bool
+
+
+def link_of(carrier: str, local: str, remote: str, event: Established) -> Link:
+    """The link of a finished handshake; ``keeps`` (channel/base.py): our process's rank is the lower one.
+
+    Equal ranks are two ends in one process, which both give way and then wait for a random time (session.md §4.1).
+    """
+    keeps = event.local.params.instance < event.remote.params.instance
+    return Link(carrier, local, remote, event.node_id, event.remote.params.max_message, keeps)
 
 
 class Outcome(Generic[T]):
@@ -365,7 +375,7 @@ class Dial(Generic[T]):
         try:
             self.plan.policies[address.carrier].established(event.claim)
             local = socket_text(place.family, conn.sock.getsockname())
-            link = Link(address.carrier, local, address.location, event.node_id, event.remote.params.max_message)
+            link = link_of(address.carrier, local, address.location, event)
             session = attach(self._engine, conn.take_fd(), address.carrier, event, self.plan.config)
             # kept before the caller is woken: it may drop the peer at once, and is the only one to hold it then
             self.outcome.keep(self._make(session, link))

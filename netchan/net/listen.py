@@ -31,7 +31,7 @@ from netchan.config import Config
 from netchan.errors import ListenError
 from netchan.net.address import Address
 from netchan.net.connecting import Connecting, Phase
-from netchan.net.dial import Link, Outcome, numeric, resolve, same_user, socket_text
+from netchan.net.dial import Link, Outcome, link_of, numeric, resolve, same_user, socket_text
 from netchan.net.gate import Gate
 from netchan.net.handshake import Established, HandshakeConfig, Responder, State
 from netchan.net.limits import DeadSockets, HalfOpen, drain_deadline
@@ -433,7 +433,7 @@ class Listening:
             return
         self._half_open.done(conn, True)
         local = socket_text(conn.sock.family, conn.sock.getsockname())
-        link = Link(door.address.carrier, local, conn.where, event.node_id, event.remote.params.max_message)
+        link = link_of(door.address.carrier, local, conn.where, event)
         with self._room_lock:
             self._waiting += 1
         try:

@@ -28,7 +28,7 @@ from netchan.net.handshake import Established
 from netchan.net.params import AES_256_GCM, CHACHA20_POLY1305, Offer, TransportParams
 from netchan.net.ratchet import RATCHET_SECONDS, Ratchet
 from netchan.net.secret import wipe
-from netchan.net.worker import forks, serve_first, stop_worker, worker
+from netchan.net.worker import forks, instance, serve_first, stop_worker, worker
 
 if TYPE_CHECKING:
     from netchan._engine.engine_handle import Engine
@@ -206,6 +206,7 @@ def offer_for(config: Config) -> Offer:
         max_message=config.max_message,
         lease_s=int(config.lease),
         max_paths=limits.paths,
+        instance=instance(),
     )
     return Offer(params=params, ciphers=record_ciphers())
 

@@ -158,12 +158,19 @@ _RULES: dict[str, _Rule] = {
     "parity": _Rule(0x1A, 0, 1, "and"),
     "trunk": _Rule(0x1C, 0, 1, "and"),
 }
-_KNOWN_PARAMS = frozenset(rule.kind for rule in _RULES.values())
+_INSTANCE = 0x24
+INSTANCE_LEN = 16
+_KNOWN_PARAMS = frozenset(rule.kind for rule in _RULES.values()) | {_INSTANCE}
 
 
 @dataclass(frozen=True)
 class TransportParams:
-    """What one side takes and wants; units and ranges in the spec, §3.5. ValueError when out of range."""
+    """What one side takes and wants; units and ranges in the spec, §3.5. ValueError when out of range.
+
+    Attributes:
+        instance: 16 random bytes that tell the processes of one identity apart, or none: the rank of a select.
+        (the others: see the table of the spec)
+    """
 
     max_datagram: int = 1_452
     max_record: int = 65_535
@@ -179,19 +186,24 @@ class TransportParams:
     max_paths: int = 8
     parity: int = 0
     trunk: int = 0
+    instance: bytes = b""
 
     def __post_init__(self) -> None:
         for name, rule in _RULES.items():
             if not rule.low <= getattr(self, name) <= rule.high:
                 raise ValueError(f"{name} must be {rule.low} to {rule.high}, not {getattr(self, name)}")
+        if len(self.instance) not in (0, INSTANCE_LEN):
+            raise ValueError(f"instance must have {INSTANCE_LEN} bytes, not {len(self.instance)}")
 
     def encode(self, rng: Rng | None = None) -> bytes:
         """The item list; parameters at their default are left out. With `rng` grease may be added."""
         items = {
             _RULES[f.name].kind: encode_varint(getattr(self, f.name))
             for f in fields(self)
-            if getattr(self, f.name) != f.default
+            if f.name in _RULES and getattr(self, f.name) != f.default
         }
+        if self.instance:
+            items[_INSTANCE] = self.instance
         if rng is not None:
             grease(items, rng)
         return encode_items(items)
@@ -199,13 +211,17 @@ class TransportParams:
     @classmethod
     def decode(cls, data: bytes) -> TransportParams:
         """Read the item list. Untrusted input. ParamError: malformed, out of range, unknown critical."""
-        items, values = decode_items(data, _KNOWN_PARAMS), {}
+        items = decode_items(data, _KNOWN_PARAMS)
+        values: dict[str, int] = {}
         for name, rule in _RULES.items():
             if rule.kind in items:
                 values[name], end = decode_varint(items[rule.kind], 0)
                 if end != len(items[rule.kind]) or not rule.low <= values[name] <= rule.high:
                     raise ParamError(f"parameter {name} is out of range")
-        return cls(**values)
+        instance = items.get(_INSTANCE, b"")
+        if _INSTANCE in items and len(instance) != INSTANCE_LEN:
+            raise ParamError("parameter instance has a wrong length")
+        return cls(**values, instance=instance)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import asyncio
 import threading
 import types
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from time import monotonic
 from typing import Any, Final, Protocol
 
@@ -28,6 +28,7 @@ __all__ = [
     "AsyncWaiter",
     "BlockingWaiter",
     "Driver",
+    "Drivers",
     "ThreadWaiter",
     "WaitQueue",
     "Waiter",
@@ -46,8 +47,16 @@ SIGNAL_SLICE: Final = 0.1
 not end the sleep, and Ctrl-C must be answered within 100 ms. Other threads get no signals and sleep without limit."""
 
 
+TURN_MIN, TURN_MAX = 0.0002, 0.005
+"""Seconds for which one of several drivers is moved before the next one (``Drivers``)."""
+
+
 class Driver(Protocol):
     """What moves a network endpoint while a thread waits for it; endpoints in process have none."""
+
+    @property
+    def has_loop(self) -> bool:
+        """True while a running event loop moves it: then a blocked thread only sleeps."""
 
     def check_blocking(self) -> None:
         """Raise RuntimeError on the thread whose running loop drives this engine: blocking there would wait for itself.
@@ -84,8 +93,8 @@ class AsyncWaiter(Waiter):
         self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[None] | None = None
 
-    async def park(self) -> None:
-        """Wait for the wake-up.
+    async def park(self, until: float | None = None) -> None:
+        """Wait for the wake-up, or until ``until`` (seconds of ``time.monotonic()``), which is no error.
 
         Raises:
             asyncio.CancelledError: the task was cancelled; the wake-up, if any, stays pending.
@@ -99,8 +108,9 @@ class AsyncWaiter(Waiter):
                 self._future = None
                 break
             timer = None
-            if self.deadline is not None:
-                timer = self._loop.call_later(max(0.0, self.deadline - monotonic()), _set, future)
+            end = earlier(self.deadline, until)
+            if end is not None:
+                timer = self._loop.call_later(max(0.0, end - monotonic()), _set, future)
             try:
                 await future
             finally:
@@ -108,6 +118,8 @@ class AsyncWaiter(Waiter):
                 if timer is not None:
                     timer.cancel()
                 budget.calls = 0
+            if until is not None and monotonic() >= until:
+                return
             if self.deadline is not None and self.asleep() and monotonic() >= self.deadline:
                 raise TimeoutError("the time given for this call passed")
 
@@ -135,6 +147,13 @@ class AsyncWaiter(Waiter):
                 self._loop.call_soon_threadsafe(_set, future)
             except RuntimeError:
                 pass  # the loop was closed; the queue drops such waiters
+
+
+def earlier(a: float | None, b: float | None) -> float | None:
+    """The earlier of two times, None = never."""
+    if a is None or b is None:
+        return a if b is None else b
+    return min(a, b)
 
 
 def _set(future: asyncio.Future[None]) -> None:
@@ -227,13 +246,16 @@ class ThreadWaiter(BlockingWaiter):
         self._sleep = threading.Lock()
         self._sleep.acquire()
 
-    def park(self) -> None:
+    def park(self, until: float | None = None) -> None:
         """As BlockingWaiter; on POSIX a signal ends the wait for a lock, so Ctrl-C comes at once as a rule."""
         while self.asleep():
-            left = -1.0 if self.deadline is None else max(0.0, self.deadline - monotonic())
+            end = earlier(self.deadline, until)
+            left = -1.0 if end is None else max(0.0, end - monotonic())
             if threading.get_ident() == threading.main_thread().ident:
                 left = min(left, SIGNAL_SLICE) if left >= 0.0 else SIGNAL_SLICE
             self._sleep.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+            if until is not None and monotonic() >= until:
+                return
             self.check_deadline()
 
     def _notify(self) -> None:
@@ -241,6 +263,42 @@ class ThreadWaiter(BlockingWaiter):
             self._sleep.release()
         except RuntimeError:
             pass  # a former wake-up that the sleeper did not need is still there
+
+
+class Drivers:
+    """Several drivers that one blocked thread has to move: it takes turns between them.
+
+    Only a select over channels of several engines that no loop drives needs it: that of the blocking front, and that of
+    a loop that has ended. Turns grow from 0.2 to 5 ms while nothing happens.
+    """
+
+    has_loop = False
+
+    def __init__(self, drivers: Sequence[Driver]) -> None:
+        self._drivers = drivers
+
+    def check_blocking(self) -> None:
+        """As Driver."""
+        for one in self._drivers:
+            one.check_blocking()
+
+    def drive(self, waiter: BlockingWaiter, deadline: float | None) -> None:
+        """As Driver."""
+        turn = TURN_MIN
+        while waiter.asleep():
+            for one in self._drivers:
+                now = monotonic()
+                if deadline is not None and now >= deadline:
+                    return
+                one.drive(waiter, earlier(deadline, now + turn))
+                if not waiter.asleep():
+                    return
+            turn = min(2 * turn, TURN_MAX)
+
+    def poke(self, waiter: BlockingWaiter) -> None:
+        """As Driver."""
+        for one in self._drivers:
+            one.poke(waiter)
 
 
 def blocking_waiter(driver: Driver | None, timeout: float | None) -> BlockingWaiter:

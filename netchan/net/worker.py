@@ -228,13 +228,14 @@ class Worker:
 class _Process:
     """The worker of this process and how often its ancestors forked."""
 
-    __slots__ = ("forks", "graves", "lock", "served", "worker")
+    __slots__ = ("forks", "graves", "instance", "lock", "served", "worker")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.worker: Worker | None = None
         self.served: list[Callable[[float], float]] = []
         self.forks = 0
+        self.instance = os.urandom(16)
         self.graves: list[Worker] = []
 
 
@@ -264,6 +265,11 @@ def forks() -> int:
     return _process.forks
 
 
+def instance() -> bytes:
+    """16 random bytes of this process; a forked child has others."""
+    return _process.instance
+
+
 def stop_worker() -> None:
     """End the thread; the next ``worker()`` starts another. For the exit of the process."""
     with _process.lock:
@@ -275,6 +281,7 @@ def stop_worker() -> None:
 def _after_fork() -> None:
     _process.lock = threading.Lock()
     _process.forks += 1
+    _process.instance = os.urandom(16)
     found, _process.worker = _process.worker, None
     if found is not None:
         # kept for ever: no finaliser may run in the child

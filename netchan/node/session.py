@@ -229,6 +229,7 @@ class PeerCore:
             close_timeout=self.config.close_timeout,
             max_message=self.link.max_message,
             codec=codec,
+            keeps=self.link.keeps,
         )
         endpoint.put_off = self._put_off
         with self._lock:

@@ -4,11 +4,31 @@ Layer 7; the other modules here are made by tools/async_to_sync.py, never edited
 thread; Ctrl-C leaves a wait at once.
 """
 
-from netchan.sync.fronts import Channel, channel, pipe
+from netchan.channel.ops import Op, RecvOp, SendOp, TimerOp, after
+from netchan.sync.fronts import Channel, channel, pipe, ticker
 from netchan.sync.listener import Listener
 from netchan.sync.opening import dial, listen
 from netchan.sync.peer import Peer
 from netchan.sync.receiver import Receiver
+from netchan.sync.selecting import merge, select
 from netchan.sync.sender import Sender
 
-__all__ = ["Channel", "Listener", "Peer", "Receiver", "Sender", "channel", "dial", "listen", "pipe"]
+__all__ = [
+    "Channel",
+    "Listener",
+    "Op",
+    "Peer",
+    "Receiver",
+    "RecvOp",
+    "SendOp",
+    "Sender",
+    "TimerOp",
+    "after",
+    "channel",
+    "dial",
+    "listen",
+    "merge",
+    "pipe",
+    "select",
+    "ticker",
+]

@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar, overload
 from netchan.channel.local import channel_endpoint, pipe_endpoints
 from netchan.sync.receiver import Receiver
 from netchan.sync.sender import Sender
+from netchan.channel.tick import tick_endpoint
 from netchan.sync.waits import new_waiter, wait_arrived
 
 T = TypeVar("T")
@@ -106,3 +107,15 @@ def pipe(type: Any = Any, *, capacity: int = 0) -> tuple[Channel[Any], Channel[A
     """
     a, b = pipe_endpoints(type, capacity)
     return Channel(a), Channel(b)
+
+
+def ticker(seconds: float) -> Receiver[float]:
+    """A receiver that gets a tick every ``seconds``: the time it was due, in seconds of ``time.monotonic()``.
+
+    It holds one tick; those that come while it is not taken are dropped, and the rhythm stays. ``stop`` ends it, and so
+    does leaving ``with``.
+
+    Raises:
+        ConfigError: no number from 1e-6 to ten years.
+    """
+    return Receiver(tick_endpoint(seconds))

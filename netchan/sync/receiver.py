@@ -16,6 +16,7 @@ from typing import Any, Final, Generic, Self, TypeVar, cast
 
 from netchan.channel.checks import check_batch, check_buffer, check_code, check_reason
 from netchan.channel.handle import Handle
+from netchan.channel.ops import RecvOp
 from netchan.sync.waits import (
     forever,
     new_waiter,
@@ -98,6 +99,10 @@ class Receiver(Handle, Generic[R_co]):
             if n is not EMPTY:
                 return n
         return cast("int", wait_recv(ep, lambda: ep.try_recv_into(buffer), new_waiter(ep, timeout)))
+
+    def recv_op(self) -> RecvOp[R_co]:
+        """An arm for ``select`` that receives; read its ``value`` when select has returned it."""
+        return RecvOp(self)
 
     def __iter__(self) -> Self:
         return self

@@ -23,6 +23,7 @@ from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast
 from netchan.channel.base import Level
 from netchan.channel.checks import check_code, check_level, check_reason
 from netchan.channel.handle import Handle
+from netchan.channel.ops import SendOp
 from netchan.sync.waits import (
     new_waiter,
     wait_arrived,
@@ -31,6 +32,7 @@ from netchan.sync.waits import (
     wait_send_many,
 )
 from netchan.errors import WouldBlock, channel_closed
+from netchan.markers import EMPTY
 
 
 S_contra = TypeVar("S_contra", contravariant=True)
@@ -122,6 +124,15 @@ class Sender(Handle, Generic[S_contra]):
         position = ep.sent()
         if not ep.reached(level, position):
             wait_reached(ep, level, position, new_waiter(ep, timeout))
+
+    def send_op(self, value: S_contra = EMPTY, /) -> SendOp[S_contra]:  # type: ignore[assignment]
+        """An arm for ``select`` that sends ``value``; without one, give it by ``op.set(value)`` before the select.
+
+        Raises:
+            CodecError, MessageTooLarge: the value does not fit.
+        """
+        op: SendOp[S_contra] = SendOp(self)
+        return op if value is EMPTY else op.set(value)
 
     # --- handles and ending ------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from netchan.channel.base import Endpoint, Level, Offer
+from netchan.channel.base import Driven, Endpoint, Level, Offer
 from netchan.channel.checks import check_min
 from netchan.errors import ChannelAborted, ChannelClosed, ChannelError
 from netchan.markers import EMPTY
@@ -24,12 +24,12 @@ from netchan.net.wait import (
 )
 
 
-def new_waiter(endpoint: Endpoint, timeout: float | None) -> BlockingWaiter:
+def new_waiter(endpoint: Driven, timeout: float | None) -> BlockingWaiter:
     """A waiter for this thread."""
     return blocking_waiter(endpoint.driver, timeout)
 
 
-def forever(endpoint: Endpoint) -> BlockingWaiter:
+def forever(endpoint: Driven) -> BlockingWaiter:
     """A waiter for this thread, without a deadline."""
     return blocking_waiter(endpoint.driver, None)
 
@@ -46,7 +46,8 @@ def wait_recv(endpoint: Endpoint, attempt: Callable[[], Any], waiter: BlockingWa
                     return got
             if endpoint.capacity == 0:
                 endpoint.parked(queue.waiting)
-            waiter.park()
+            due = endpoint.due
+            waiter.park(due if due is None or queue.turn(waiter) else None)
     finally:
         queue.leave(waiter, endpoint.can_recv)
         if endpoint.capacity == 0:

@@ -24,6 +24,14 @@ for value in channel:
         sys.exit(0)
     channel.send(value)
 """,
+    # Opens "x" with the capacity of the second argument, says so, and sleeps.
+    "opener": """
+import sys, time
+from netchan import sync
+channel = sync.dial(sys.argv[1]).open("x", int, capacity=int(sys.argv[2]))
+print("open", flush=True)
+time.sleep(60)
+""",
     # Waits in a call named by the second argument and says when Ctrl-C got it out.
     "wait": """
 import sys, time

@@ -89,7 +89,7 @@ class Script:
     @property
     def looks(self) -> bool:
         """True of a script that looks at what is here now: that needs a channel in process, where a sent value is."""
-        return not self.words.isdisjoint(("len", "trysend", "tryrecv"))
+        return not self.words.isdisjoint(("len", "trysend", "tryrecv", "case default"))
 
     @property
     def selects(self) -> bool:

@@ -36,7 +36,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         pytest.param(front, capacity, id=name if capacities is None else f"{name}-{capacity}")
         for front, name in zip(FRONTS, FRONT_IDS, strict=True)
         for capacity in capacities or (None,)
-        if not front.remote or not getattr(metafunc.function, "local", False)
+        if getattr(metafunc.function, "fits", bool)(front)
     ]
     if capacities is None:
         cases = [pytest.param(case.values[0], id=case.id) for case in cases]
@@ -80,10 +80,18 @@ def capacities(*figures: int) -> Callable[[Any], Any]:
     return mark
 
 
-def local(run: Any) -> Any:
-    """The test is about what holds in process only."""
-    run.local = True
-    return run
+def only(fits: Callable[[Front], bool]) -> Callable[[Any], Any]:
+    """The test is about what holds on these fronts only."""
+
+    def mark(run: Any) -> Any:
+        run.fits = fits
+        return run
+
+    return mark
+
+
+local = only(lambda front: not front.remote)
+"""The test is about what holds in process only."""
 
 
 CAPACITIES = capacities(0, 1, 64)
@@ -555,7 +563,5 @@ class TestSection5Handles:
     @program
     async def test_names_of_later_issues_do_not_exist(front: Front) -> None:
         ends = await front.make(1)
-        for name in ("reserve", "send_op", "recv_op", "sync_view", "async_view", "ttl"):
+        for name in ("reserve", "sync_view", "async_view", "ttl"):
             assert not hasattr(ends.near, name)
-        for name in ("select", "merge", "after", "ticker"):
-            assert not hasattr(front.module, name)

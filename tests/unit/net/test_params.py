@@ -98,6 +98,17 @@ class TestTransportParams:
         params = p.TransportParams(**values)
         assert p.TransportParams.decode(params.encode(random.Random(1).randbytes)) == params
 
+    def test_instance_is_sixteen_bytes_or_absent(self) -> None:
+        params = p.TransportParams(instance=bytes(range(16)))
+        assert params.encode() == b"\x24\x10" + bytes(range(16))
+        assert p.TransportParams.decode(params.encode()) == params
+        for length in (1, 15, 17):
+            with pytest.raises(ValueError, match="instance"):
+                p.TransportParams(instance=bytes(length))
+        for length in (0, 15, 17):
+            with pytest.raises(p.ParamError, match="instance"):
+                p.TransportParams.decode(p.encode_items({0x24: bytes(length)}))
+
     @pytest.mark.parametrize("name", list(p._RULES))
     def test_param_out_of_range_is_refused_both_ways(self, name: str) -> None:
         rule = p._RULES[name]

@@ -9,12 +9,13 @@ import threading
 import warnings
 import weakref
 from collections.abc import Coroutine
+from time import monotonic
 from typing import Any
 
 import pytest
 
 from netchan.channel.fronts import channel, pipe
-from netchan.net.wait import READY_CALLS_MAX, THREAD, AsyncWaiter, Waiter, WaitQueue
+from netchan.net.wait import READY_CALLS_MAX, THREAD, AsyncWaiter, ThreadWaiter, Waiter, WaitQueue
 from tests.unit.channel.harness import until
 
 pytestmark = pytest.mark.timeout(60)
@@ -96,6 +97,46 @@ class TestWaitQueue:
         assert [len(queue) for queue in queues] == [0, 1, 1]
         queues[2].wake()
         assert both.rung == 1
+
+    def test_who_stands_aside_is_woken_but_not_waited_for(self) -> None:
+        queue, bells = WaitQueue(), [Bell() for _ in range(3)]
+        for bell in bells:
+            queue.join(bell)
+        queue.stand_aside(bells[0])
+        queue.stand_aside(bells[0])
+        assert not queue.turn(bells[0])
+        assert queue.turn(bells[1])
+        queue.wake()
+        assert [b.rung for b in bells] == [1, 1, 0]
+        assert queue.reserved()
+        assert bells[1].woken  # turn() takes no wake-up away
+        queue.leave(bells[1], lambda: True)
+        assert [b.rung for b in bells] == [1, 1, 1]
+        for bell in bells:
+            bell.woken = False
+        queue.nudge(bells[0])
+        assert [b.rung for b in bells] == [1, 1, 2]
+        queue.stand_aside(bells[0], False)
+        assert queue.turn(bells[0])
+        assert not queue.turn(bells[2])
+
+    def test_queue_of_those_who_stand_aside_is_vacant(self) -> None:
+        queue, one = WaitQueue(), Bell()
+        assert queue.vacant()
+        queue.join(one)
+        assert not queue.vacant()
+        queue.stand_aside(one)
+        assert queue.vacant()
+        assert not queue.reserved()
+        queue.stand_aside(Bell())  # stands elsewhere: nothing
+        queue.nudge(one)
+        assert one.rung == 0
+        queue.wake_all()
+        assert one.rung == 1
+        queue.leave(one, lambda: False)
+        assert len(queue) == 0
+        queue.join(one)
+        assert queue.turn(one)
 
     def test_order_of_arrival_survives_leavers_anywhere(self) -> None:
         queue, bells = WaitQueue(), [Bell() for _ in range(7)]
@@ -309,6 +350,29 @@ class TestLoops:
             assert waiter.bounded
 
         asyncio.run(main())
+
+    def test_park_until_a_time_is_no_error_and_the_deadline_is(self) -> None:
+        async def main() -> None:
+            waiter = AsyncWaiter()
+            begun = monotonic()
+            await waiter.park(begun + 0.02)
+            assert monotonic() - begun >= 0.02
+            waiter.at_most(0.01)
+            with pytest.raises(TimeoutError):
+                await waiter.park(monotonic() + 5)
+            waiter.wake()
+            await waiter.park(monotonic() + 5)
+
+        asyncio.run(main())
+        for make in (lambda: ThreadWaiter(), lambda: ThreadWaiter(0.01)):
+            thread = make()
+            begun = monotonic()
+            if thread.deadline is None:
+                thread.park(begun + 0.02)
+                assert monotonic() - begun >= 0.02
+            else:
+                with pytest.raises(TimeoutError):
+                    thread.park(begun + 5)
 
     def test_newcomers_wait_behind_parked_receivers(self) -> None:
         async def main() -> None:

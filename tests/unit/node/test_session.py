@@ -49,7 +49,7 @@ class End:
 
 @pytest.fixture
 def core(monkeypatch: pytest.MonkeyPatch) -> Any:
-    made = PeerCore(object(), Session(), Link("tcp", "", "", "", 1024), Config())  # type: ignore[arg-type]
+    made = PeerCore(object(), Session(), Link("tcp", "", "", "", 1024, False), Config())  # type: ignore[arg-type]
     monkeypatch.setattr(made, "_make", lambda name, *_: End(name))
     return made
 
