@@ -32,6 +32,37 @@ channel = sync.dial(sys.argv[1]).open("x", int, capacity=int(sys.argv[2]))
 print("open", flush=True)
 time.sleep(60)
 """,
+    # One node of a ring: listens on <folder>/<n>, dials the next one, selects for a while, and prints what it did.
+    "ring": """
+import sys, time
+import netchan
+from netchan import sync
+folder, n, count, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+with sync.listen(f"unix://{folder}/{n}") as listener:
+    begun = time.monotonic()
+    while True:
+        try:
+            peer = sync.dial(f"unix://{folder}/{(n + 1) % count}")
+            break
+        except netchan.DialError:
+            if time.monotonic() - begun > 10:
+                raise
+            time.sleep(0.02)
+    give = peer.open("ring", int, capacity=0).send_op(n)
+    take = listener.recv(timeout=10).open("ring", int, capacity=0).recv_op()
+    print("joined", flush=True)
+    sent = received = 0
+    longest, end = 0.0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        at = time.monotonic()
+        won = sync.select(give, take, netchan.after(1.0))
+        sent += won is give
+        received += won is take
+        if won is give or won is take:  # at the end the others may have left
+            longest = max(longest, time.monotonic() - at)
+    print(sent, received, longest, flush=True)
+    sys.stdin.readline()
+""",
     # Waits in a call named by the second argument and says when Ctrl-C got it out.
     "wait": """
 import sys, time
@@ -108,6 +139,7 @@ class Program:
         self._process = subprocess.Popen(
             [sys.executable, "-c", CTRL_C + SOURCES[name], *arguments],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -133,5 +165,7 @@ class Program:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait(10)
+        assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self._process.stdin.close()
         self._process.stdout.close()

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +327,20 @@ def test_r33_ring_of_selects_across_nodes_meets(tmp_path: Path, nodes: int) -> N
             assert abs(counts[0] - counts[1]) <= nodes
 
     asyncio.run(body())
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 5])
+def test_r33_ring_of_processes_goes_on(tmp_path: Path, nodes: int) -> None:
+    """Every process offers ahead and receives from behind, all with selects; their ranks decide who gives way."""
+    with ExitStack() as stack:
+        ring = [stack.enter_context(Program("ring", str(tmp_path), str(n), str(nodes), "1.5")) for n in range(nodes)]
+        assert [one.line() for one in ring] == ["joined"] * nodes
+        told = [one.line().split() for one in ring]
+    sent, received = (sum(int(line[k]) for line in told) for k in range(2))
+    longest = max(float(line[2]) for line in told)
+    print(f"\n{nodes} processes: {sent} sent, {received} received, longest wait {longest * 1e3:.0f} ms")
+    assert sent == received > 100
+    assert longest < 1.0
 
 
 @pytest.mark.parametrize("keeps", [(False, False), (True, False), (False, True)])
