@@ -17,7 +17,7 @@ LINTED = $(wildcard netchan tests tools examples bench docs setup.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo build debug test lint format docs bench bench-quick fuzz sanitize long oracle-traces model clean
+.PHONY: help demo build debug test lint format docs bench bench-quick fuzz sanitize long rules oracle-traces model clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ sanitize: $(VENV)/.stamp-test  ## unit and property tests under AddressSanitizer
 long: debug  ## ten million seals without a repeated nonce, on a checked build (minutes)
 	@$(PY) tests/long/nonce_repeat.py
 	@rm -f build/.built
+
+rules: $(VENV)/.stamp-test  ## each rule of the public contract with the tests that prove it
+	@$(PY) -m tests.rules
 
 oracle-traces:  ## make the expected traces of tests/interop/oracle again (needs Go; a minute)
 	@cd tests/interop/oracle/go && go run . -scripts ../scripts -traces ../traces

@@ -25,6 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAIRS = {
     "netchan/channel/waits.py": "netchan/sync/waits.py",
+    "netchan/channel/permit.py": "netchan/sync/permit.py",
     "netchan/channel/sender.py": "netchan/sync/sender.py",
     "netchan/channel/receiver.py": "netchan/sync/receiver.py",
     "netchan/channel/fronts.py": "netchan/sync/fronts.py",

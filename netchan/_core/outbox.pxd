@@ -17,6 +17,7 @@ from netchan._core.segment cimport nc_seg
 cdef enum nc_append:                # bits of out_append
     APPEND_DELIVER = 1              # the sender waits for `taken`
     APPEND_OFFER = 2                # capacity 0: an offer
+    APPEND_RESERVED = 4             # takes a place of out_reserve, given up when this succeeds: room was found then
 
 ctypedef struct nc_out:
     nc_leaf lock

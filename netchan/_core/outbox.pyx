@@ -63,6 +63,14 @@ cdef inline int out_gate(nc_out* o, uint32_t offer) noexcept nogil:
     return defs.NC_OK
 
 
+# Under lock: the gate of one append. A reserved place needs no room now: credit for bytes may have gone to others, and
+# what is accepted beyond it waits here until it may travel.
+cdef inline int append_gate(nc_out* o, int flags) noexcept nogil:
+    if flags & APPEND_RESERVED:
+        return defs.NC_ECLOSED if o.over or o.closing else defs.NC_OK
+    return out_gate(o, 1 if flags & APPEND_OFFER else 0)
+
+
 cdef int out_append(nc_out* o, const uint8_t* p, size_t n, int flags, void* pin) noexcept nogil:
     cdef int deliver = flags & APPEND_DELIVER
     cdef uint32_t offer = 1 if flags & APPEND_OFFER else 0
@@ -81,7 +89,7 @@ cdef int out_append(nc_out* o, const uint8_t* p, size_t n, int flags, void* pin)
         head_len += 3
     small = head_len if pin is not NULL else head_len + n
     leaf_lock(&o.lock)
-    rc = out_gate(o, offer)
+    rc = append_gate(o, flags)
     if rc == defs.NC_OK and offer and n > <size_t>defs.OFFER_FREE and o.parked == 0:
         rc = defs.NC_EAGAIN
     t = o.tail
@@ -104,7 +112,7 @@ cdef int out_append(nc_out* o, const uint8_t* p, size_t n, int flags, void* pin)
             memcpy(seg_room(spare), head, head_len)
             memcpy(seg_room(spare) + head_len, p, n)
         leaf_lock(&o.lock)
-        rc = out_gate(o, offer)
+        rc = append_gate(o, flags)
         # The tail may have been acknowledged and freed meanwhile (then it is NULL, and we may have no spare).
         if rc == defs.NC_OK and spare is NULL and (o.tail is NULL or o.tail.cap < o.tail.len + small):
             leaf_unlock(&o.lock)
@@ -135,6 +143,8 @@ cdef int out_append(nc_out* o, const uint8_t* p, size_t n, int flags, void* pin)
         pinned.pin = pin
         out_link(o, pinned)
         o.appended += n
+    if flags & APPEND_RESERVED:
+        o.reserved -= 1
     o.accepted += 1
     leaf_unlock(&o.lock)
     return defs.NC_OK

@@ -21,8 +21,8 @@ from netchan._core.leaf cimport (
     store_rel_u32,
 )
 from netchan._core.outbox cimport (
-    APPEND_OFFER, out_append, out_append_run, out_close, out_end, out_has_room, out_offer_let_go, out_offer_room,
-    out_offer_state, out_offer_want, out_reserve, out_unreserve,
+    APPEND_OFFER, APPEND_RESERVED, out_append, out_append_run, out_close, out_end, out_has_room, out_offer_let_go,
+    out_offer_room, out_offer_state, out_offer_want, out_reserve, out_unreserve,
 )
 from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_NOT, OVER_STOPPED
 from netchan._core.rendezvous cimport OFFER_OUT
@@ -170,7 +170,7 @@ cdef class StreamEnd(Listed):
         cdef size_t n
         cdef void* pin = NULL
         cdef int rc
-        cdef int how = APPEND_OFFER if flags == 2 else 0
+        cdef int how = APPEND_OFFER if flags == 2 else APPEND_RESERVED if flags == 1 else 0
         cdef uint64_t position
         if PyBytes_CheckExact(value):
             p = <const uint8_t*>PyBytes_AS_STRING(value)
@@ -178,18 +178,16 @@ cdef class StreamEnd(Listed):
             if n >= PIN_MIN:
                 pin = <void*>value
                 Py_INCREF(value)
-            if flags == 1:
-                out_unreserve(&e.out)
             rc = out_append(&e.out, p, n, how, pin)
             if rc < 0 and pin is not NULL:
                 Py_DECREF(value)
         else:
             PyObject_GetBuffer(value, &view, PyBUF_SIMPLE)
             n = <size_t>view.len
-            if flags == 1:
-                out_unreserve(&e.out)
             rc = out_append(&e.out, <const uint8_t*>view.buf, n, how, NULL)
             PyBuffer_Release(&view)
+        if flags == 1 and rc < 0:
+            out_unreserve(&e.out)
         if rc == defs.NC_OK:
             position = e.out.accepted
             self.mark(n)
@@ -258,6 +256,37 @@ cdef class StreamEnd(Listed):
             if position >= 0:
                 return position
         raise self.send_error()
+
+    # --- permits: room first, the value later -----------------------------------------------------------------------
+
+    def try_reserve(self):
+        """True: a place is held until ``send_reserved`` or ``unreserve``. Raises what ended the direction."""
+        cdef int rc
+        check_fork(self.g)
+        rc = out_reserve(&self.e.out)
+        if rc == defs.NC_EAGAIN:
+            fetch_or_u32(&self.e.waiting, EV_SEND)
+            rc = out_reserve(&self.e.out)
+        if rc == defs.NC_ECLOSED:
+            raise self.send_error()
+        return rc == defs.NC_OK
+
+    def unreserve(self):
+        """Give a held place back; finalisers may."""
+        if self.g.fork_count != fork_count():
+            return
+        out_unreserve(&self.e.out)
+        if self.tx_waiters is not None:
+            self.tx_waiters.nudge()
+
+    def send_reserved(self, prepared):
+        """Position of the value, accepted in a held place; the place is gone also when this raises."""
+        cdef int64_t position
+        check_fork(self.g)
+        position = self.append(prepared, 1)
+        if position <= 0:
+            raise self.send_error()
+        return position
 
     # --- offers: capacity 0 (session.md §4.1) ------------------------------------------------------------------------
 

@@ -185,6 +185,18 @@ class Endpoint(Protocol):
             ChannelAborted, SessionLost: the channel is gone.
         """
 
+    def try_reserve(self) -> bool:
+        """Hold a place of the capacity until ``send_reserved`` or ``unreserve``; False: no room now.
+
+        Never called at capacity 0. Raises as ``try_send``.
+        """
+
+    def unreserve(self) -> None:
+        """Give a held place back; may be called by a finaliser."""
+
+    def send_reserved(self, prepared: Any) -> int:
+        """As ``try_send``, in a place that is held, which is gone afterwards also when this raises; never 0."""
+
     def iterate(self, values: Iterable[Any]) -> Iterator[Any]:
         """An iterator over ``values`` for ``try_send_many``, which may be faster with it than with ``iter(values)``.
 

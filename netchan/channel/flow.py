@@ -31,7 +31,8 @@ class Flow:
 
     Attributes:
         capacity: as given. room: the bound in force (a waiting ``recv_many(min=n)`` may lift it).
-        values: accepted, not taken. offers: outstanding, oldest first. reserved: places held by a running send_many.
+        values: accepted, not taken. offers: outstanding, oldest first. reserved: places held by a running send_many,
+            whose items come whatever ends the direction meanwhile. permits: places held by permits.
         sent, taken, discarded: counts since the start; sent = taken + discarded + len(values).
         end: 0 open, CLEAN closed, else the code behind the values; ended_by: the endpoint that did it.
         stopped: the receiving side takes no more. aborted: (code, reason, endpoint) or None.
@@ -48,6 +49,7 @@ class Flow:
         "lock",
         "offers",
         "over_tx",
+        "permits",
         "reserved",
         "room",
         "rx_waiters",
@@ -66,6 +68,7 @@ class Flow:
         self.values: deque[Any] = deque()
         self.offers: OrderedDict[LocalOffer, None] = OrderedDict()
         self.reserved = 0
+        self.permits = 0
         self.wants: list[int] = []
         self.sent = 0
         self.taken = 0

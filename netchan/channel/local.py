@@ -28,7 +28,7 @@ from netchan.errors import (
     channel_ended,
 )
 from netchan.markers import EMPTY, Empty
-from netchan.net.wait import Driver, Waiter
+from netchan.net.wait import Driver, Waiter, run_aside
 
 _PLAIN_ITERATORS: Final[tuple[type, ...]] = (type(iter([])), type(iter(())), type(iter(range(0))))
 """Iterators whose ``next`` runs no Python code: they may be advanced under the lock."""
@@ -85,8 +85,41 @@ class LocalEndpoint:
         with flow.lock:
             if flow.over_tx:
                 self.check_send()
-            if len(flow.values) + flow.reserved >= flow.room:
+            if len(flow.values) + flow.reserved + flow.permits >= flow.room:
                 return 0
+            flow.values.append(prepared)
+            flow.sent = position = flow.sent + 1
+        if flow.rx_waiters.waiting:
+            flow.rx_waiters.wake()
+        return position
+
+    def try_reserve(self) -> bool:
+        flow = self.tx
+        with flow.lock:
+            if flow.over_tx:
+                self.check_send()
+            if len(flow.values) + flow.reserved + flow.permits >= flow.room:
+                return False
+            flow.permits += 1
+        return True
+
+    def unreserve(self) -> None:
+        flow = self.tx
+        if not flow.lock.acquire(blocking=False):  # it may be a finaliser
+            run_aside(self.unreserve)
+            return
+        try:
+            flow.permits -= 1
+        finally:
+            flow.lock.release()
+        flow.tx_waiters.wake()
+
+    def send_reserved(self, prepared: Any) -> int:
+        flow = self.tx
+        with flow.lock:
+            flow.permits -= 1
+            if flow.over_tx:
+                self.check_send()
             flow.values.append(prepared)
             flow.sent = position = flow.sent + 1
         if flow.rx_waiters.waiting:
@@ -105,7 +138,7 @@ class LocalEndpoint:
             with flow.lock:
                 if flow.over_tx:
                     self.check_send()
-                n = min(limit, flow.room - len(flow.values) - flow.reserved)
+                n = min(limit, flow.room - len(flow.values) - flow.reserved - flow.permits)
                 if n <= 0:
                     return 0, False
                 before = len(flow.values)
@@ -122,7 +155,7 @@ class LocalEndpoint:
                     if accepted:
                         break
                     self.check_send()
-                if len(flow.values) + flow.reserved >= flow.room:
+                if len(flow.values) + flow.reserved + flow.permits >= flow.room:
                     break
                 flow.reserved += 1
             try:
@@ -174,7 +207,7 @@ class LocalEndpoint:
 
     def can_send(self) -> bool:
         flow = self.tx
-        return flow.over_tx or len(flow.values) + flow.reserved < flow.room
+        return flow.over_tx or len(flow.values) + flow.reserved + flow.permits < flow.room
 
     @property
     def send_over(self) -> bool:

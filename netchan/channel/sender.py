@@ -24,6 +24,7 @@ from netchan.channel.base import Level
 from netchan.channel.checks import check_code, check_level, check_reason
 from netchan.channel.handle import Handle
 from netchan.channel.ops import SendOp
+from netchan.channel.permit import Reservation
 from netchan.channel.waits import (
     count_call,  # async-only
     new_waiter,
@@ -218,6 +219,32 @@ class Sender(Handle, Generic[S_contra]):
     # async-only: begin
     _flush.__name__, _flush.__qualname__ = "flush", "Sender.flush"
     # async-only: end
+
+    # async-only: begin
+    def reserve(self) -> Reservation[S_contra]:
+        """Wait for room first, and give the value later: ``async with tx.reserve() as permit: permit.send(value)``.
+
+        Entering waits in order of arrival with other senders, and holds one place; leaving gives it back if no value
+        was sent. For values that are worth making only when somebody can take them.
+
+        Raises (on entering):
+            ConfigError: capacity 0, where there is no place to hold. Otherwise as ``send``.
+
+        Cancelled on entering: no place is held, and that in the queue passes on.
+        """
+        return Reservation(self._ep, self._check)
+
+    # async-only: end
+    # sync-only: def reserve(self, *, timeout: float | None = None) -> Reservation[S_contra]:
+    # sync-only:     """Wait for room first, give the value later: ``with tx.reserve() as permit: permit.send(value)``.
+    # sync-only:
+    # sync-only:     Args:
+    # sync-only:         timeout: seconds to wait for room, on entering; TimeoutError then.
+    # sync-only:
+    # sync-only:     Raises (on entering):
+    # sync-only:         ConfigError: capacity 0, where there is no place to hold. Otherwise as ``send``.
+    # sync-only:     """
+    # sync-only:     return Reservation(self._ep, self._check, timeout)
 
     def send_op(self, value: S_contra = EMPTY, /) -> SendOp[S_contra]:  # type: ignore[assignment]
         """An arm for ``select`` that sends ``value``; without one, give it by ``op.set(value)`` before the select.

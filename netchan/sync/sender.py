@@ -24,6 +24,7 @@ from netchan.channel.base import Level
 from netchan.channel.checks import check_code, check_level, check_reason
 from netchan.channel.handle import Handle
 from netchan.channel.ops import SendOp
+from netchan.sync.permit import Reservation
 from netchan.sync.waits import (
     new_waiter,
     wait_arrived,
@@ -124,6 +125,17 @@ class Sender(Handle, Generic[S_contra]):
         position = ep.sent()
         if not ep.reached(level, position):
             wait_reached(ep, level, position, new_waiter(ep, timeout))
+
+    def reserve(self, *, timeout: float | None = None) -> Reservation[S_contra]:
+        """Wait for room first, give the value later: ``with tx.reserve() as permit: permit.send(value)``.
+
+        Args:
+            timeout: seconds to wait for room, on entering; TimeoutError then.
+
+        Raises (on entering):
+            ConfigError: capacity 0, where there is no place to hold. Otherwise as ``send``.
+        """
+        return Reservation(self._ep, self._check, timeout)
 
     def send_op(self, value: S_contra = EMPTY, /) -> SendOp[S_contra]:  # type: ignore[assignment]
         """An arm for ``select`` that sends ``value``; without one, give it by ``op.set(value)`` before the select.

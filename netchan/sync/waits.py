@@ -15,7 +15,7 @@ from typing import Any
 
 from netchan.channel.base import Driven, Endpoint, Level, Offer
 from netchan.channel.checks import check_min
-from netchan.errors import ChannelAborted, ChannelClosed, ChannelError
+from netchan.errors import ChannelAborted, ChannelClosed, ChannelError, ConfigError
 from netchan.markers import EMPTY
 from netchan.net.wait import (
     READY_CALLS_MAX,
@@ -92,6 +92,24 @@ def wait_send(endpoint: Endpoint, check: Callable[[], object], prepared: Any, wa
                 position = endpoint.try_send(prepared)
                 if position:
                     return position
+            waiter.park()
+    finally:
+        queue.leave(waiter, endpoint.can_send)
+
+
+def wait_reserve(endpoint: Endpoint, check: Callable[[], object], waiter: BlockingWaiter) -> None:
+    """Hold a place, in order of arrival with other senders. ConfigError: at capacity 0 there is none to hold."""
+    queue = endpoint.tx_waiters
+    queue.join(waiter)
+    try:
+        while True:
+            check()
+            if endpoint.capacity == 0:
+                raise ConfigError(
+                    "reserve() holds a place of the capacity, and capacity 0 has none; use send(), or give a capacity"
+                )
+            if queue.may_try(waiter) and endpoint.try_reserve():
+                return
             waiter.park()
     finally:
         queue.leave(waiter, endpoint.can_send)

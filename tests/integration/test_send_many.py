@@ -100,3 +100,56 @@ def test_r28_a_close_in_the_middle_of_a_run_leaves_the_rest_unsent() -> None:
         with pytest.raises(netchan.ChannelClosed):
             while True:
                 tx.send_many([b"x"] * 100, timeout=10)
+
+
+def test_r23_item_whose_iterator_used_up_the_credit_for_bytes_is_not_lost() -> None:
+    """The place of an item is held while it is fetched; credit for bytes may be gone when it is here."""
+    with joined(100_000) as (tx, rx):
+        tx.flush(timeout=10)
+        filled = 0
+        exhausted = threading.Event()
+
+        def items() -> Iterator[bytes]:
+            nonlocal filled
+            yield b"first"
+            try:
+                while True:
+                    tx.send_nowait(bytes(8000))
+                    filled += 1
+            except netchan.WouldBlock:
+                exhausted.set()
+            yield b"second"
+            yield b"third"
+
+        got: list[bytes] = []
+        sending = threading.Thread(target=lambda: tx.send_many(items(), timeout=30))
+        sending.start()
+        assert exhausted.wait(10)
+        reader = threading.Thread(target=lambda: got.extend(drain(rx)))
+        reader.start()
+        sending.join(30)
+        tx.close()
+        reader.join(30)
+        assert [value for value in got if len(value) < 100] == [b"first", b"second", b"third"]
+        assert len(got) == 3 + filled
+        assert filled
+
+
+def test_r26_permit_sends_although_the_credit_for_bytes_is_used_up() -> None:
+    with joined(100_000) as (tx, rx):
+        tx.flush(timeout=10)
+        with tx.reserve(timeout=10) as permit:
+            filled = 0
+            try:
+                while True:
+                    tx.send_nowait(bytes(8000))
+                    filled += 1
+            except netchan.WouldBlock:
+                pass
+            permit.send(b"held")
+        reader: list[bytes] = []
+        thread = threading.Thread(target=lambda: reader.extend(drain(rx)))
+        thread.start()
+        tx.close()
+        thread.join(30)
+        assert reader == [bytes(8000)] * filled + [b"held"]

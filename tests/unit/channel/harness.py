@@ -171,6 +171,19 @@ class Front:
     def start(self, handle: Any, verb: str, *args: Any, **options: Any) -> asyncio.Task[Any]:
         return asyncio.create_task(self.do(handle, verb, *args, **options))
 
+    async def enter(self, context: Any) -> tuple[Any, Any]:
+        """A context manager of this front, entered: it, and what it gave."""
+        if self.blocking:
+            return context, await asyncio.to_thread(context.__enter__)
+        async with asyncio.timeout(PATIENCE):
+            return context, await context.__aenter__()
+
+    async def leave(self, context: Any) -> None:
+        if self.blocking:
+            await asyncio.to_thread(context.__exit__, None, None, None)
+        else:
+            await context.__aexit__(None, None, None)
+
     async def drain(self, handle: Any) -> list[Any]:
         if self.blocking:
             return await asyncio.to_thread(list, handle)

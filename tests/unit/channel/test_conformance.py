@@ -563,5 +563,99 @@ class TestSection5Handles:
     @program
     async def test_names_of_later_issues_do_not_exist(front: Front) -> None:
         ends = await front.make(1)
-        for name in ("reserve", "sync_view", "async_view", "ttl"):
+        for name in ("sync_view", "async_view", "ttl"):
             assert not hasattr(ends.near, name)
+
+
+class TestSection2Permits:
+    @capacities(1, 3)
+    @program
+    async def test_r26_permits_hold_places_and_the_value_comes_later(front: Front, capacity: int) -> None:
+        ends = await front.make(capacity)
+        entered = [await front.enter(ends.tx.reserve()) for _ in range(capacity)]
+        with pytest.raises(WouldBlock):
+            ends.tx.send_nowait("no room")
+        behind = front.start(ends.tx, "send", "behind")
+        await until(lambda: ends.tx.stats().senders_waiting == 1)
+        assert ends.rx.pending == 0
+        for number, (_, permit) in reversed(list(enumerate(entered))):
+            assert permit.held
+            permit.send(number)
+            assert not permit.held
+            with pytest.raises(RuntimeError, match="used or given back"):
+                permit.send(number)
+        for reservation, _ in entered:
+            await front.leave(reservation)
+        got = [await front.do(ends.rx, "recv") for _ in range(capacity + 1)]
+        assert got == [*reversed(range(capacity)), "behind"]
+        await behind
+        assert ends.tx.stats().sent == capacity + 1
+
+    @capacities(1)
+    @program
+    async def test_r26_place_that_was_not_used_goes_to_the_next_in_line(front: Front, capacity: int) -> None:
+        ends = await front.make(capacity)
+        reservation, permit = await front.enter(ends.tx.reserve())
+        next_one = asyncio.create_task(front.enter(ends.tx.reserve()))
+        await until(lambda: ends.tx.stats().senders_waiting == 1)
+        last = front.start(ends.tx, "send", "last")
+        await until(lambda: ends.tx.stats().senders_waiting == 2)
+        await front.leave(reservation)
+        assert not permit.held
+        second, held = await next_one
+        assert ends.tx.stats().senders_waiting == 1
+        held.release()
+        held.release()
+        await last
+        assert await front.do(ends.rx, "recv") == "last"
+        await front.leave(second)
+        with pytest.raises(RuntimeError, match="entered before"):
+            await front.enter(second)
+
+    @capacities(1)
+    @program
+    async def test_r26_permit_of_an_ended_direction_raises_and_does_not_hold_up_the_end(
+        front: Front, capacity: int
+    ) -> None:
+        ends = await front.make(capacity)
+        reservation, permit = await front.enter(ends.tx.reserve())
+        ends.tx.close()
+        assert await front.drain(ends.rx) == []
+        with pytest.raises(ChannelClosed):
+            permit.send(1)
+        await front.leave(reservation)
+        with pytest.raises(ChannelClosed):
+            await front.enter(ends.tx.reserve())
+
+    @capacities(1)
+    @program
+    async def test_r26_lost_permit_gives_its_place_back(front: Front, capacity: int) -> None:
+        ends = await front.make(capacity)
+        entered = await front.enter(ends.tx.reserve())
+        sending = front.start(ends.tx, "send", 1)
+        await until(lambda: ends.tx.stats().senders_waiting == 1)
+        del entered
+        gc.collect()
+        await sending
+        assert await front.do(ends.rx, "recv") == 1
+
+    @capacities(0)
+    @program
+    async def test_r26_reserve_needs_a_capacity(front: Front, capacity: int) -> None:
+        ends = await front.make(capacity)
+        with pytest.raises(ConfigError, match="capacity"):
+            await front.enter(ends.tx.reserve())
+        assert ends.tx.stats().senders_waiting == 0
+
+    @capacities(4)
+    @only(lambda front: front.remote)
+    @program
+    async def test_r26_value_that_does_not_fit_leaves_the_place_held(front: Front, capacity: int) -> None:
+        ends = await front.make(capacity, int)
+        reservation, permit = await front.enter(ends.tx.reserve())
+        with pytest.raises(CodecError):
+            permit.send("text")
+        assert permit.held
+        permit.send(5)
+        assert await front.do(ends.rx, "recv") == 5
+        await front.leave(reservation)
