@@ -62,6 +62,10 @@ cdef class Waiter:
         """Take the pending wake-up away, before looking again at what was waited for."""
         self.woken = False
 
+    def persist(self):
+        """The call ends by an error, and waits only for the answer that settles its offer: no deadline any more."""
+        self.deadline = None
+
     def gone(self):
         """True when whoever waits can never run again; asked only of a ``mortal`` waiter."""
         return False

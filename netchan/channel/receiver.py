@@ -55,7 +55,7 @@ class Receiver(Handle, Generic[R_co]):
         budget = THREAD.budget
         budget.calls = calls = budget.calls + 1
         if calls == 1:
-            budget.since = monotonic()
+            budget.start()
         elif calls > READY_CALLS_MAX or monotonic() - budget.since > READY_SECONDS_MAX:
             await pause()
         # async-only: end
@@ -159,7 +159,7 @@ class Receiver(Handle, Generic[R_co]):
         budget = THREAD.budget
         budget.calls = calls = budget.calls + 1
         if calls == 1:
-            budget.since = monotonic()
+            budget.start()
         elif calls > READY_CALLS_MAX or monotonic() - budget.since > READY_SECONDS_MAX:
             await pause()
         # async-only: end

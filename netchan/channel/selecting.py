@@ -135,7 +135,7 @@ async def _back(offer: Offer, waiter: AsyncWaiter) -> bool:
 
 async def _give_up(arms: Arms, waiter: AsyncWaiter, error: BaseException) -> Op | None:
     """The select ends by an error: take all offers back; the arm that had happened before, if the error may wait."""
-    waiter.deadline = None
+    waiter.persist()
     won = arms.take_back()
     offer = arms.offer
     if offer is not None:

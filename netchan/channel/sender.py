@@ -37,7 +37,7 @@ from netchan.errors import WouldBlock, channel_closed
 from netchan.markers import EMPTY
 
 # async-only: begin
-from netchan.net.wait import READY_CALLS_MAX, READY_SECONDS_MAX, THREAD, AsyncWaiter, pause
+from netchan.net.wait import READY_CALLS_MAX, READY_SECONDS_MAX, THREAD, pause
 
 # async-only: end
 
@@ -77,11 +77,11 @@ class Sender(Handle, Generic[S_contra]):
         budget = THREAD.budget
         budget.calls = calls = budget.calls + 1
         if calls == 1:
-            budget.since = monotonic()
+            budget.start()
         elif calls > READY_CALLS_MAX or monotonic() - budget.since > READY_SECONDS_MAX:
             await pause()
         if self._txq.waiting or not self._try_send(prepared):
-            await wait_send(self._ep, self._check, prepared, AsyncWaiter())
+            await wait_send(self._ep, self._check, prepared, new_waiter(self._ep))
 
     _send.__name__, _send.__qualname__ = "send", "Sender.send"
     # async-only: end
@@ -122,8 +122,10 @@ class Sender(Handle, Generic[S_contra]):
         Args:
             values: the next item is taken only when there is room for it, so after a cancellation or an error an
                 iterator holds exactly what was not accepted. At capacity 0 the item is fetched in the step of the
-                receiver that takes it (an iterator of another thread's sender then runs there). An iterator that
-                cannot tell its length is asked for the item after the last one too, and that waits for room.
+                receiver that takes it (an iterator of another thread's sender then runs there); across a session it
+                is fetched to be offered, and one that was on offer when the call ended is in no iterator any more:
+                give a list there. An iterator that cannot tell its length is asked for the item after the last one
+                too, and that waits for room.
 
         Raises:
             TypeError: not iterable (from the call). Otherwise as ``send``, and what the iterator raises.

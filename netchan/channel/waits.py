@@ -23,6 +23,7 @@ from netchan.net.wait import (
     AsyncWaiter,
     # sync-only: blocking_waiter,
     pause,  # async-only
+    task_waiter,  # async-only
 )
 
 # async-only: begin
@@ -30,7 +31,7 @@ from netchan.net.wait import (
 
 def new_waiter(endpoint: Driven) -> AsyncWaiter:
     """A waiter for the running task."""
-    return AsyncWaiter()
+    return task_waiter()
 
 
 forever = new_waiter
@@ -41,7 +42,7 @@ async def count_call() -> None:
     budget = THREAD.budget
     budget.calls = calls = budget.calls + 1
     if calls == 1:
-        budget.since = monotonic()
+        budget.start()
     elif calls > READY_CALLS_MAX or monotonic() - budget.since > READY_SECONDS_MAX:
         await pause()
 
@@ -155,7 +156,7 @@ async def _settle(offer: Offer, check: Callable[[], object], waiter: AsyncWaiter
             await waiter.park()
             waiter.rearm()
     except BaseException as error:
-        waiter.deadline = None
+        waiter.persist()
         withdrawn = offer.withdraw()
         while withdrawn is None and not isinstance(error, GeneratorExit):
             waiter.rearm()

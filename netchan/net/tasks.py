@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any
+from importlib import import_module
+from typing import Any, cast
+
+from netchan.net.wait import trio_runs
 
 
 class TaskGroup:
@@ -38,6 +41,13 @@ class TaskGroup:
         for task in self._tasks:
             task.cancel()
         await self.join()
+
+
+def task_group() -> TaskGroup:
+    """A group for the running task's library, asyncio or trio."""
+    if trio_runs():
+        return cast("TaskGroup", import_module("netchan.net.trio_front").TrioGroup())
+    return TaskGroup()
 
 
 class ThreadGroup:

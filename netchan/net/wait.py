@@ -12,12 +12,14 @@ Spec: docs/spec/channel-end.md.
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import types
 import weakref
 from collections.abc import Callable, Generator, Sequence
+from importlib import import_module
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from netchan._engine.waitq import BlockingWaiter, Waiter, WaitQueue
 
@@ -36,6 +38,8 @@ __all__ = [
     "leaf_lock",
     "pause",
     "run_aside",
+    "task_waiter",
+    "trio_runs",
 ]
 
 READY_CALLS_MAX: Final = 128
@@ -168,15 +172,22 @@ class Budget:
     the thread ran. A task that suspended elsewhere starts with what is left, so it yields too early, never too late.
 
     Attributes:
-        calls: ready calls so far.
+        calls: ready calls so far; on trio always the most, so that every call passes through ``pause``.
         since: ``time.monotonic()`` of the first of them.
+        turns: the count on trio.
     """
 
-    __slots__ = ("calls", "since")
+    __slots__ = ("calls", "since", "turns")
 
     def __init__(self) -> None:
-        self.calls = 0
+        self.calls = self.turns = 0
         self.since = 0.0
+
+    def start(self) -> None:
+        """The first call of a count begins."""
+        self.since = monotonic()
+        if trio_runs():
+            self.calls = READY_CALLS_MAX
 
 
 class _PerThread(threading.local):
@@ -200,6 +211,9 @@ async def pause() -> None:
     Raises:
         asyncio.CancelledError: one is pending or owed; the call that pauses has done nothing yet.
     """
+    if trio_runs():
+        await _trio().pause()
+        return
     budget = THREAD.budget
     if _owed:
         task = asyncio.current_task()
@@ -231,6 +245,24 @@ def _collect_debt(task: asyncio.Task[Any]) -> None:
         if task.cancelling() > 0 and not task.done():
             task.uncancel()
             task.cancel()
+
+
+# --- which library ---------------------------------------------------------------------------------------------------
+
+
+def trio_runs() -> bool:
+    """True if the running task is trio's. Costs next to nothing where trio was never imported."""
+    trio = sys.modules.get("trio")
+    return trio is not None and bool(trio.lowlevel.in_trio_task())
+
+
+def _trio() -> Any:
+    return import_module("netchan.net.trio_front")
+
+
+def task_waiter() -> AsyncWaiter:
+    """A waiter for the running task, of asyncio or trio. RuntimeError: neither runs here."""
+    return cast("AsyncWaiter", _trio().TrioWaiter()) if trio_runs() else AsyncWaiter()
 
 
 # --- threads ---------------------------------------------------------------------------------------------------------

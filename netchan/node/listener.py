@@ -17,7 +17,7 @@ from netchan.channel.local import channel_endpoint
 from netchan.channel.receiver import Receiver
 from netchan.errors import ChannelError
 from netchan.net.manager import log
-from netchan.net.tasks import TaskGroup  # async-only
+from netchan.net.tasks import task_group  # async-only
 
 # sync-only: from netchan.net.tasks import ThreadGroup
 from netchan.node.hall import Hall, ListenerStats
@@ -62,7 +62,7 @@ class Listener(Receiver[Peer]):
 
         Cancelled: accepting stops, the handlers are cancelled, the listener is closed.
         """
-        tasks = TaskGroup()
+        tasks = task_group()
         try:
             while True:
                 try:

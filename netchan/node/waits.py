@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from netchan.net.wait import AsyncWaiter, Driver, WaitQueue
+from netchan.net.wait import (
+    AsyncWaiter,
+    Driver,
+    WaitQueue,
+    task_waiter,  # async-only
+)
 
 # sync-only: from netchan.net.wait import blocking_waiter
 
@@ -16,7 +21,7 @@ from netchan.net.wait import AsyncWaiter, Driver, WaitQueue
 
 def new_waiter(driver: Driver | None) -> AsyncWaiter:
     """A waiter for the running task."""
-    return AsyncWaiter()
+    return task_waiter()
 
 
 # async-only: end

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from netchan.net.wait import BlockingWaiter, Driver, WaitQueue
+from netchan.net.wait import (
+    BlockingWaiter,
+    Driver,
+    WaitQueue,
+)
 
 from netchan.net.wait import blocking_waiter
 

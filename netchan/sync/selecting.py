@@ -97,7 +97,7 @@ def _back(offer: Offer, waiter: BlockingWaiter) -> bool:
 
 def _give_up(arms: Arms, waiter: BlockingWaiter, error: BaseException) -> Op | None:
     """The select ends by an error: take all offers back; the arm that had happened before, if the error may wait."""
-    waiter.deadline = None
+    waiter.persist()
     won = arms.take_back()
     offer = arms.offer
     if offer is not None:

@@ -131,7 +131,7 @@ def _settle(offer: Offer, check: Callable[[], object], waiter: BlockingWaiter) -
             waiter.park()
             waiter.rearm()
     except BaseException as error:
-        waiter.deadline = None
+        waiter.persist()
         withdrawn = offer.withdraw()
         while withdrawn is None and not isinstance(error, GeneratorExit):
             waiter.rearm()

@@ -1,6 +1,7 @@
 """Makers of (Sender, Receiver) pairs and the two fronts, so that one program tests them all.
 
-A test is a coroutine; ``Front.do`` runs a call of the async front on the loop, one of the blocking front in a thread.
+A test is a coroutine on asyncio; ``Front.do`` runs a call of the async front on its loop, or on a trio run in a thread
+of its own, and one of the blocking front in a thread.
 Makers in process: "channel", "pipe". Makers across a session, both sides in this process: "session" (a socket pair and
 no handshake), "tcp" and "unix" (``listen`` and ``dial``). The engines of the async front belong to the running loop,
 those of the blocking front are driven by the threads that wait.
@@ -9,13 +10,17 @@ those of the blocking front are driven by the threads that wait.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import itertools
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import trio
 
 import netchan
 from netchan import sync
@@ -83,10 +88,9 @@ class Dialled:
             peer = sync.dial(self.listener.addresses[0], config=settings, timeout=PATIENCE)
             self.peers = (peer, self.listener.recv(timeout=PATIENCE))
         else:
-            async with asyncio.timeout(PATIENCE):
-                self.listener = await netchan.listen(place, **options)
-                peer = await netchan.dial(self.listener.addresses[0], config=settings)
-                self.peers = (peer, await self.listener.recv())
+            self.listener = await netchan.listen(place, **options)
+            peer = await netchan.dial(self.listener.addresses[0], config=settings)
+            self.peers = (peer, await self.listener.recv())
         return self
 
     def open(self, name: str, type: Any, capacity: int | None) -> tuple[Any, Any]:
@@ -113,11 +117,42 @@ def _caller_engines() -> tuple[Engine, Engine]:
     return _blocking_engines[0], _blocking_engines[1]
 
 
+class TrioRun:
+    """A trio run on a thread of its own, for as long as the tests last."""
+
+    def __init__(self) -> None:
+        self._token: Any = None
+        self._up = threading.Event()
+
+    def call(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Run an async function there; from any other thread."""
+        if self._token is None:
+            threading.Thread(target=trio.run, args=(self._main,), name="trio", daemon=True).start()
+            self._up.wait(PATIENCE)
+
+        async def bounded() -> Any:
+            with trio.fail_after(PATIENCE):
+                return await call(*args, **options)
+
+        return trio.from_thread.run(bounded, trio_token=self._token)
+
+    async def _main(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        end = trio.Event()
+        atexit.register(self._token.run_sync_soon, end.set)
+        self._up.set()
+        await end.wait()
+
+
+TRIO = TrioRun()
+
+
 class Front:
-    def __init__(self, maker: str, module: Any) -> None:
+    def __init__(self, maker: str, library: str) -> None:
         self.maker = maker
-        self.module = module
-        self.blocking = module is sync_fronts
+        self.library = library
+        self.blocking = library == "blocking"
+        self.module = sync_fronts if self.blocking else async_fronts
         self.remote = maker in ("session", "tcp", "unix")
         self._made: list[Ends] = []
         self._link: Any = None
@@ -154,19 +189,27 @@ class Front:
 
     async def _across(self, capacity: int, type: Any) -> tuple[Any, Any]:
         if self._link is None:
-            make = SocketPair.make(self.module) if self.maker == "session" else Dialled.make(self.maker, self.module)
-            self._link = await make
+            if self.maker == "session":
+                self._link = await self.run(SocketPair.make, self.module)
+            else:
+                self._link = await self.run(Dialled.make, self.maker, self.module)
         near, far = self._link.open(f"c{next(self._numbers)}", type, capacity)
         # both sides know of each other: what holds before is R17 and has tests of its own
         await until(lambda: near._ep.paired and far._ep.paired)
         return near, far
 
+    async def run(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Await an async function where this front's calls run: on the loop, or on trio."""
+        if self.library == "trio":
+            return await asyncio.to_thread(TRIO.call, call, *args, **options)
+        async with asyncio.timeout(PATIENCE):
+            return await call(*args, **options)
+
     async def do(self, handle: Any, verb: str, *args: Any, **options: Any) -> Any:
         method = getattr(handle, verb)
         if self.blocking:
             return await asyncio.to_thread(method, *args, timeout=PATIENCE, **options)
-        async with asyncio.timeout(PATIENCE):
-            return await method(*args, **options)
+        return await self.run(method, *args, **options)
 
     def start(self, handle: Any, verb: str, *args: Any, **options: Any) -> asyncio.Task[Any]:
         return asyncio.create_task(self.do(handle, verb, *args, **options))
@@ -175,19 +218,22 @@ class Front:
         """A context manager of this front, entered: it, and what it gave."""
         if self.blocking:
             return context, await asyncio.to_thread(context.__enter__)
-        async with asyncio.timeout(PATIENCE):
-            return context, await context.__aenter__()
+        return context, await self.run(context.__aenter__)
 
     async def leave(self, context: Any) -> None:
         if self.blocking:
             await asyncio.to_thread(context.__exit__, None, None, None)
         else:
-            await context.__aexit__(None, None, None)
+            await self.run(context.__aexit__, None, None, None)
 
     async def drain(self, handle: Any) -> list[Any]:
         if self.blocking:
             return await asyncio.to_thread(list, handle)
-        return [value async for value in handle]
+
+        async def everything() -> list[Any]:
+            return [value async for value in handle]
+
+        return cast("list[Any]", await self.run(everything))
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -198,5 +244,6 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 LOCAL, REMOTE = ("channel", "pipe"), ("session", "tcp", "unix")
-FRONTS = [Front(maker, module) for maker in (*LOCAL, *REMOTE) for module in (async_fronts, sync_fronts)]
-FRONT_IDS = [f"{f.maker}-{'blocking' if f.blocking else 'asyncio'}" for f in FRONTS]
+LIBRARIES = ("asyncio", "blocking", "trio")
+FRONTS = [Front(maker, library) for maker in (*LOCAL, *REMOTE) for library in LIBRARIES]
+FRONT_IDS = [f"{front.maker}-{front.library}" for front in FRONTS]
