@@ -17,7 +17,7 @@ LINTED = $(wildcard netchan tests tools examples bench docs setup.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo build debug test lint format docs bench bench-quick fuzz sanitize long rules oracle-traces model clean
+.PHONY: help demo build debug test lint format docs bench bench-quick fuzz sanitize long sim conformance rules oracle-traces model clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,13 @@ sanitize: $(VENV)/.stamp-test  ## unit and property tests under AddressSanitizer
 long: debug  ## ten million seals without a repeated nonce, on a checked build (minutes)
 	@$(PY) tests/long/nonce_repeat.py
 	@rm -f build/.built
+
+sim: build/.built $(VENV)/.stamp-test  ## 100 000 seeds of cancellations, a million wins of selects (half an hour)
+	NETCHAN_SEEDS=50 $(PY) -m pytest -q -s tests/integration/test_cancellation.py tests/integration/test_rendezvous.py \
+	  tests/integration/test_select.py tests/integration/test_trio.py -k "cancel or select or time" $(TESTFLAGS)
+
+conformance: build/.built $(VENV)/.stamp-test  ## a table of each case of a channel on each pair of ends and each front
+	@$(PY) -m tests.conformance
 
 rules: $(VENV)/.stamp-test  ## each rule of the public contract with the tests that prove it
 	@$(PY) -m tests.rules

@@ -245,6 +245,7 @@ def test_r33_many_ends_on_both_sides_all_go_on(tmp_path: Path, capacity: int, ki
     wins = 20_000 * FACTOR
     book = Book()
     longest = 0.0
+    arms: Counter[int] = Counter()
 
     async def body() -> None:
         nonlocal longest
@@ -268,6 +269,8 @@ def test_r33_many_ends_on_both_sides_all_go_on(tmp_path: Path, capacity: int, ki
                     now = time.monotonic()
                     longest = max(longest, now - last[who])
                     last[who] = now
+                    if who < 8:  # the other side has the same meetings
+                        arms[[*takes, *gives].index(won)] += 1
                     if isinstance(won, netchan.SendOp):
                         book.sent[values[won]] += 1
                     else:
@@ -287,7 +290,14 @@ def test_r33_many_ends_on_both_sides_all_go_on(tmp_path: Path, capacity: int, ki
     with asyncio.Runner(loop_factory=LOOPS[kind]) as runner:
         runner.run(body())
     book.check(f"capacity={capacity}")
-    print(f"\n{kind} capacity {capacity}: {wins} wins, longest wait of an end {longest * 1e3:.0f} ms")
+    even = sum(arms.values()) / 8
+    chi2 = sum((arms[n] - even) ** 2 / even for n in range(8))
+    print(
+        f"\n{kind} capacity {capacity}: {wins} wins, longest wait of an end {longest * 1e3:.0f} ms, "
+        f"chi2 of the 8 arms {chi2:.1f} (7 degrees; p = 0.001 at 24.3)"
+    )
+    # in the short run of every day the bound is that of p = 1e-6, so that it does not fail by chance
+    assert chi2 < (24.32 if FACTOR > 1 else 40.0)
 
 
 @pytest.mark.parametrize("nodes", [2, 3, 4])

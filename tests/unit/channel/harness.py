@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import trio
+import uvloop
 
 import netchan
 from netchan import sync
@@ -152,6 +153,7 @@ class Front:
         self.maker = maker
         self.library = library
         self.blocking = library == "blocking"
+        self.loop_factory = uvloop.new_event_loop if library == "uvloop" else None
         self.module = sync_fronts if self.blocking else async_fronts
         self.remote = maker in ("session", "tcp", "unix")
         self._made: list[Ends] = []
@@ -244,6 +246,6 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 LOCAL, REMOTE = ("channel", "pipe"), ("session", "tcp", "unix")
-LIBRARIES = ("asyncio", "blocking", "trio")
+LIBRARIES = ("asyncio", "uvloop", "trio", "blocking")
 FRONTS = [Front(maker, library) for maker in (*LOCAL, *REMOTE) for library in LIBRARIES]
 FRONT_IDS = [f"{front.maker}-{front.library}" for front in FRONTS]

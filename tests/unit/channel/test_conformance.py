@@ -62,7 +62,8 @@ def program(body: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
             raise
 
     def run(_self: object, **arguments: Any) -> None:
-        asyncio.run(bounded(**arguments))
+        with asyncio.Runner(loop_factory=arguments["front"].loop_factory) as runner:
+            runner.run(bounded(**arguments))
 
     run.__name__, run.__doc__ = body.__name__, body.__doc__
     me = inspect.Parameter("_self", inspect.Parameter.POSITIONAL_ONLY)
