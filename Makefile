@@ -17,7 +17,7 @@ LINTED = $(wildcard netchan tests tools examples bench docs setup.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo build debug test lint format docs bench bench-quick fuzz sanitize long sim conformance rules oracle-traces model clean
+.PHONY: help demo build debug test lint format docs bench bench-quick fuzz sanitize long sim conformance mutants rules oracle-traces model clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ sim: build/.built $(VENV)/.stamp-test  ## 100 000 seeds of cancellations, a mill
 
 conformance: build/.built $(VENV)/.stamp-test  ## a table of each case of a channel on each pair of ends and each front
 	@$(PY) -m tests.conformance
+
+mutants: build/.built $(VENV)/.stamp-test  ## faults put into the channel layer one at a time: each must turn a case red
+	@$(PY) -m tests.mutants
 
 rules: $(VENV)/.stamp-test  ## each rule of the public contract with the tests that prove it
 	@$(PY) -m tests.rules

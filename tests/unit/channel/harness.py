@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import itertools
+import os
 import tempfile
 import threading
 import time
@@ -31,7 +32,7 @@ from netchan.net.manager import loop_engine
 from netchan.sync import fronts as sync_fronts
 from netchan.testing.pair import Side, joined
 
-PATIENCE = 20.0
+PATIENCE = float(os.environ.get("NETCHAN_PATIENCE", "20"))
 """Seconds after which a call that should have returned is a failure."""
 CLOSE_CLEAN = 0
 

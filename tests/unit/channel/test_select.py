@@ -14,7 +14,7 @@ import pytest
 
 import netchan
 from netchan import sync
-from netchan.errors import ChannelAborted, ChannelClosed, ChannelEnded, CodecError
+from netchan.errors import ChannelAborted, ChannelClosed, ChannelEnded, CodecError, WouldBlock
 from tests.unit.channel.harness import PATIENCE, Ends, Front, until
 from tests.unit.channel.test_conformance import CAPACITIES, capacities, front, only, program, pytest_generate_tests
 
@@ -170,6 +170,41 @@ class TestR33Choice:
         assert mine.value == 1
         assert await third == 2
 
+    @capacities(64)
+    @program
+    async def test_r33_only_the_winner_has_a_value_even_if_both_were_ready(front: Front, capacity: int) -> None:
+        one, other = await two(front, capacity)
+        for n in range(12):
+            for ends in (one, other):
+                await front.do(ends.tx, "send", n)
+        await until(lambda: one.rx.pending == other.rx.pending == 12)
+        arms = one.rx.recv_op(), other.rx.recv_op()
+        for _ in range(12):
+            won = await choose(front, *arms)
+            assert won.value >= 0
+            loser = arms[won is arms[0]]
+            with pytest.raises(LookupError):
+                _ = loser.value
+
+    @capacities(1, 64)
+    @only(lambda front: not front.remote and front.library in ("asyncio", "uvloop"))
+    @program
+    async def test_r33_newcomer_leaves_the_value_to_the_receiver_that_was_woken(front: Front, capacity: int) -> None:
+        one = await front.make(capacity)
+        for polls in (True, False):
+            first = front.start(one.rx, "recv")
+            await until(lambda: one.rx.stats().receivers_waiting == 1)
+            one.tx.send_nowait(polls)  # wakes it; it has not run yet
+            arm = one.rx.recv_op()
+            if polls:
+                assert await netchan.select(arm, default=None) is None
+            else:
+                with pytest.raises(WouldBlock):
+                    one.rx.recv_nowait()
+                late = netchan.after(0.02)
+                assert await netchan.select(arm, late) is late
+            assert await first is polls
+
 
 class TestR33BothEnds:
     @capacities(0)
@@ -222,6 +257,19 @@ class TestR33BothEnds:
         await keeps
         await front.do(one.tx, "send", 5)
         assert await behind == 5
+
+    @capacities(0)
+    @only(lambda front: front.remote)
+    @program
+    async def test_r33_select_offers_across_a_session_only_while_somebody_waits(front: Front, capacity: int) -> None:
+        one, other = await two(front, capacity)
+        arm = one.tx.send_op(1)
+        waiting = asyncio.create_task(choose(front, arm, other.rx.recv_op()))
+        await until(lambda: other.rx.stats().receivers_waiting == 1)
+        await asyncio.sleep(0.02)
+        assert one.tx._ep.offers_out == one.tx._ep.offers_back == 0
+        assert await front.do(one.rx, "recv") == 1
+        assert await waiting is arm
 
 
 class TestR34Closed:

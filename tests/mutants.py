@@ -1,0 +1,274 @@
+"""Break the channel layer on purpose, one fault at a time, and see the conformance suites go red (``make mutants``).
+
+Each fault is one replacement in one file of a copy of the package; the copy is then tested with the suites of
+tests/conformance.py, on three pairs of ends under asyncio. A fault that no case notices is printed as SURVIVED, and the
+status is 1. A fault whose text is no longer in the file is an error here: mend the list with the code.
+"""
+
+# ruff: noqa: E501 - the texts of the faults are those of the files
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SUITES = (
+    "tests/unit/channel/test_conformance.py",
+    "tests/unit/channel/test_select.py",
+    "tests/unit/channel/test_select_local.py",
+)
+PICK = "channel-asyncio or pipe-asyncio or session-asyncio or TestOffers"
+LIMIT_S = 120
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong, where, and the text that makes it so."""
+
+    what: str
+    file: str
+    old: str
+    new: str
+
+
+FAULTS = [
+    Fault(
+        "a receiver that leaves wakes nobody",
+        "channel/waits.py",
+        "        queue.leave(waiter, endpoint.can_recv)\n        if endpoint.capacity == 0:",
+        "        queue.leave(waiter, lambda: False)\n        if endpoint.capacity == 0:",
+    ),
+    Fault(
+        "a newcomer that looks takes what was meant for a woken receiver",
+        "channel/receiver.py",
+        "if not self._rxq.reserved() or self._ep.recv_over:",
+        "if self._rxq is not None:",
+    ),
+    Fault(
+        "a sender that leaves wakes nobody",
+        "channel/waits.py",
+        "                    return position\n            await waiter.park()\n    finally:\n"
+        "        queue.leave(waiter, endpoint.can_send)",
+        "                    return position\n            await waiter.park()\n    finally:\n"
+        "        queue.leave(waiter, lambda: False)",
+    ),
+    Fault(
+        "recv_many(min=n) takes before n are here",
+        "channel/waits.py",
+        "if endpoint.has(least) or endpoint.recv_ending:",
+        "if endpoint.has(1) or endpoint.recv_ending:",
+    ),
+    Fault(
+        "send_many forgets what it sent in earlier steps",
+        "channel/waits.py",
+        "        total += accepted\n        if exhausted:\n            break\n    return total",
+        "        total = accepted\n        if exhausted:\n            break\n    return total",
+    ),
+    Fault(
+        "one value more than the capacity is accepted",
+        "channel/local.py",
+        "            if len(flow.values) + flow.reserved + flow.permits >= flow.room:\n                return 0",
+        "            if len(flow.values) + flow.reserved + flow.permits > flow.room:\n                return 0",
+    ),
+    Fault(
+        "an accepted value wakes no receiver",
+        "channel/local.py",
+        "            flow.sent = position = flow.sent + 1\n        if flow.rx_waiters.waiting:\n            flow.rx_waiters.wake()\n"
+        "        return position\n\n    def try_reserve",
+        "            flow.sent = position = flow.sent + 1\n        return position\n\n    def try_reserve",
+    ),
+    Fault(
+        "a taken value wakes no sender",
+        "channel/local.py",
+        "        if flow.tx_waiters.waiting or flow.ack_waiters.waiting:\n            flow.took()\n        return value",
+        "        return value",
+    ),
+    Fault("every end is a clean one", "channel/local.py", "flow.end = int(how)", "flow.end = CLEAN"),
+    Fault(
+        "stop keeps what was accepted",
+        "channel/local.py",
+        "flow.finish(mark, discard=True, blocking=blocking)",
+        "flow.finish(mark, discard=False, blocking=blocking)",
+    ),
+    Fault(
+        "deliver is done when the value is accepted",
+        "channel/local.py",
+        '        if level == "received":\n            return True',
+        "        if level:\n            return True",
+    ),
+    Fault(
+        "an end wakes nobody",
+        "channel/flow.py",
+        "        for queue in (self.tx_waiters, self.rx_waiters, self.ack_waiters):\n            queue.wake_all()",
+        "        for queue in (self.ack_waiters,):\n            queue.wake_all()",
+    ),
+    Fault(
+        "an offer that was taken back can still be taken",
+        "channel/flow.py",
+        "                flow.offers.pop(self, None)\n",
+        "",
+    ),
+    Fault("two offers of one select can be claimed", "channel/flow.py", "return self.won is offer", "return True"),
+    Fault(
+        "a select takes back no offer before it looks",
+        "channel/arms.py",
+        "        won = self.take_back()\n        if won is not None:\n            return won\n        for queue in self._rx:",
+        "        for queue in self._rx:",
+    ),
+    Fault(
+        "a select stays in the queues of its losing arms",
+        "channel/arms.py",
+        "            queue.leave(waiter, end.can_recv)\n",
+        "",
+    ),
+    Fault(
+        "a select that leaves wakes nobody",
+        "channel/arms.py",
+        "            queue.leave(waiter, end.can_recv)\n",
+        "            queue.leave(waiter, lambda: False)\n",
+    ),
+    Fault(
+        "a newcomer's select overtakes those who wait",
+        "channel/arms.py",
+        "            if queue.waiting and not over and (queue.reserved() if polling else not queue.vacant()):\n"
+        "                continue\n",
+        "",
+    ),
+    Fault(
+        "the first ready arm always wins",
+        "channel/arms.py",
+        "return random.sample(self._ops, len(self._ops)) if len(self._ops) > 1 else self._ops",
+        "return self._ops",
+    ),
+    Fault(
+        "an offer across a session is never regretted",
+        "channel/arms.py",
+        "        if self.offer is None or offered is None:\n            return False",
+        "        if self.offer is None or offered is not None:\n            return False",
+    ),
+    Fault(
+        "a select offers across a session although nobody waits",
+        "channel/remote.py",
+        "if not self.wanted or not self.offer_room",
+        "if not self.offer_room",
+    ),
+    Fault(
+        "an op may be in two selects",
+        "channel/arms.py",
+        "                if op.busy:",
+        "                if op.busy and default:",
+    ),
+    Fault(
+        "the default comes back although an arm is ready",
+        "channel/selecting.py",
+        "        won = arms.now(polling=default is not _NONE)\n        if won is not None:",
+        "        won = arms.now(polling=default is not _NONE)\n        if won is not None and default is _NONE:",
+    ),
+    Fault(
+        "an op keeps the value of the select before",
+        "channel/ops.py",
+        "        self._value, self._error = EMPTY, None\n\n    def attempt",
+        "        self._error = None\n\n    def attempt",
+    ),
+    Fault(
+        "a receive arm of an ended channel never wins",
+        "channel/ops.py",
+        "            self._error = error\n            return True",
+        "            self._error = error\n            return False",
+    ),
+    Fault(
+        "a place that was reserved and not used is lost",
+        "channel/permit.py",
+        "        if self._held:\n            self._held = False\n            self._ep.unreserve()\n\n    def __del__",
+        "        if self._held:\n            self._held = False\n\n    def __del__",
+    ),
+    Fault(
+        "closing a Sender half does not end the direction",
+        "channel/sender.py",
+        "        handles.counted.discard(me)\n",
+        "",
+    ),
+    Fault(
+        "a lost Sender is not noticed",
+        "channel/handle.py",
+        "        if sent and not handles.sending and ep.drop_send()",
+        "        if sent and not handles and ep.drop_send()",
+    ),
+    Fault(
+        "a clean end across a session looks like our own stop",
+        "channel/remote.py",
+        "        if over == _FIN:\n            return channel_ended",
+        "        if over == _STOPPED:\n            return channel_ended",
+    ),
+    Fault(
+        "an offer across a session counts as taken when it is out",
+        "channel/remote.py",
+        "        if self._endpoint.offer_state(self._at) == _TAKEN:\n            self.number = self._at\n            return True\n"
+        "        self._endpoint.check_send()",
+        "        if self._endpoint.offer_state(self._at) != _WITHDRAWN:\n            self.number = self._at\n            return True\n"
+        "        self._endpoint.check_send()",
+    ),
+]
+
+
+def run(fault: Fault | None, folder: Path) -> list[str]:
+    """Cases that fail with this fault in the copy of the package; None: as it is."""
+    for path in [ROOT / "netchan" / fault.file] if fault else []:
+        text = path.read_text()
+        if text.count(fault.old) != 1:  # type: ignore[union-attr]
+            raise LookupError(f"{fault}: its text stands {text.count(fault.old)} times in the file")  # type: ignore[union-attr]
+        (folder / "netchan" / fault.file).write_text(text.replace(fault.old, fault.new))  # type: ignore[union-attr]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=no", "-p", "no:cacheprovider", "-k", PICK, *SUITES]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env={**os.environ, "NETCHAN_PATIENCE": "2", "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        failed = re.findall(r"^(?:FAILED|ERROR) \S*?::test_(\S+)", done.stdout, re.MULTILINE)
+        if not failed and done.returncode not in (0, 1):
+            failed = [f"the run ended with status {done.returncode}"]
+    except subprocess.TimeoutExpired:
+        failed = [f"the run hangs ({LIMIT_S} s)"]
+    if fault:
+        shutil.copyfile(ROOT / "netchan" / fault.file, folder / "netchan" / fault.file)
+    return failed
+
+
+def main() -> int:
+    """Print a line per fault; the number of those that survived decides the status."""
+    begun, survived = time.monotonic(), 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in ("netchan", "tests", "pyproject.toml"):
+            source = ROOT / part
+            if source.is_dir():
+                shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.c", "oracle"))
+            else:
+                shutil.copyfile(source, folder / part)
+        healthy = run(None, folder)
+        if healthy:
+            print(f"without any fault these fail: {healthy}")
+            return 1
+        for number, fault in enumerate(FAULTS, 1):
+            failed = run(fault, folder)
+            survived += not failed
+            print(f"{number:2} {fault.what}: {failed[0] if failed else 'SURVIVED'}", flush=True)
+    print(f"{len(FAULTS)} faults, {survived} survived, {time.monotonic() - begun:.0f} s")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
