@@ -3,6 +3,8 @@ from typing import Any
 
 from typing_extensions import disjoint_base
 
+ANSWER_SECONDS: float
+
 @disjoint_base
 class Place: ...
 

@@ -19,6 +19,10 @@ from time import monotonic
 
 cdef object clock = monotonic
 
+ANSWER_SECONDS = 10.0
+"""How long a call that was cancelled waits to hear whether its offer was taken. A session that is cut is given up about
+as soon; a peer that goes on with everything but the answer holds up nobody for longer than this."""
+
 
 @cython.freelist(64)
 cdef class Place:
@@ -63,8 +67,8 @@ cdef class Waiter:
         self.woken = False
 
     def persist(self):
-        """The call ends by an error, and waits only for the answer that settles its offer: no deadline any more."""
-        self.deadline = None
+        """The call ends by an error, and waits only for the answer that settles its offer: ``ANSWER_SECONDS`` more."""
+        self.deadline = clock() + ANSWER_SECONDS
 
     def gone(self):
         """True when whoever waits can never run again; asked only of a ``mortal`` waiter."""

@@ -223,7 +223,8 @@ class Arms:
         for op in self._ops:
             if isinstance(op, TimerOp):
                 first = earlier(first, op.due)
-            elif isinstance(op, RecvOp) and op.endpoint.due is not None:
+            elif isinstance(op, RecvOp) and op.endpoint.rx_waiters.turn(self._waiting()):
+                # behind others there is nothing to look for: who leaves wakes the next one
                 first = earlier(first, op.endpoint.due)
         return first
 
@@ -292,7 +293,7 @@ class Arms:
         """True if this arm could go on, were no offer out."""
         if isinstance(op, RecvOp):
             end = op.endpoint
-            if not end.can_recv():
+            if not (end.can_recv() if end.due is None else end.pending()):
                 return False
             return not (end.far and end.capacity == 0 and end.keeps) or end.recv_over
         if isinstance(op, SendOp):

@@ -122,7 +122,10 @@ class Endpoint(Protocol):
 
     @property
     def due(self) -> float | None:
-        """When to look again although nobody wakes: seconds of ``time.monotonic()``; None = never (a ticker has it)."""
+        """When to look again although nobody wakes: seconds of ``time.monotonic()``; None = never.
+
+        A ticker has it, and there ``can_recv`` only says that whoever comes next has to look: ``pending`` says more.
+        """
 
     @property
     def far(self) -> bool:

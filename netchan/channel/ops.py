@@ -10,7 +10,7 @@ from math import isfinite
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 
-from netchan.errors import ChannelError, ConfigError
+from netchan.errors import ChannelError, CodecError, ConfigError
 from netchan.markers import EMPTY
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class RecvOp(Op, Generic[R_co]):
         """Take a value or the reason why there is none and never will be; True: this arm has won."""
         try:
             self._value = self.endpoint.try_recv()
-        except Exception as error:
+        except (ChannelError, CodecError) as error:
             self._error = error
             return True
         return self._value is not EMPTY

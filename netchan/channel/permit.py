@@ -12,7 +12,11 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from netchan.channel.base import Endpoint
-from netchan.channel.waits import new_waiter, wait_reserve
+from netchan.channel.waits import (
+    count_call,  # async-only
+    new_waiter,
+    wait_reserve,
+)
 
 S_contra = TypeVar("S_contra", contravariant=True)
 
@@ -79,6 +83,7 @@ class Reservation(Generic[S_contra]):
     # sync-only:     self._permit: Permit[Any] | None = None
     # sync-only:
     async def __aenter__(self) -> Permit[S_contra]:
+        await count_call()  # async-only
         if self._permit is not None:
             raise RuntimeError("this reservation was entered before; call reserve() for each")
         self._check()

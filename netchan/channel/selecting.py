@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator
 from typing import Any, Final, Self, TypeVar, overload
 
 from netchan.channel.arms import Arms
-from netchan.channel.base import Offer
 from netchan.channel.ops import Op, RecvOp
 from netchan.channel.receiver import Receiver
 from netchan.channel.waits import (
     count_call,  # async-only
+    get_back,
+    give_up,
     new_waiter,
 )
 from netchan.errors import ChannelEnded, ChannelError
@@ -98,15 +99,15 @@ async def select(*ops: Op | None, default: Any = _NONE) -> Any:
 
 
 async def _wait(arms: Arms, waiter: AsyncWaiter) -> Op:
-    arms.join(waiter)
     try:
+        arms.join(waiter)
         while True:
             won = arms.look()
             if won is not None:
                 return won
             offer = arms.offer
             if offer is not None and arms.regrets():
-                won = arms.settle(not await _back(offer, waiter))
+                won = arms.settle(not await get_back(offer, waiter))
                 if won is not None:
                     return won
                 continue
@@ -122,27 +123,12 @@ async def _wait(arms: Arms, waiter: AsyncWaiter) -> Op:
         arms.leave()
 
 
-async def _back(offer: Offer, waiter: AsyncWaiter) -> bool:
-    """Take an offer back, which across a session takes a round trip; False: it was taken."""
-    withdrawn = offer.withdraw()
-    while withdrawn is None:
-        waiter.rearm()
-        withdrawn = offer.withdraw()
-        if withdrawn is None:
-            await waiter.park()
-    return withdrawn
-
-
 async def _give_up(arms: Arms, waiter: AsyncWaiter, error: BaseException) -> Op | None:
     """The select ends by an error: take all offers back; the arm that had happened before, if the error may wait."""
-    waiter.persist()
     won = arms.take_back()
     offer = arms.offer
     if offer is not None:
-        withdrawn = offer.withdraw()
-        if withdrawn is None and not isinstance(error, GeneratorExit):
-            withdrawn = await _back(offer, waiter)
-        won = arms.settle(withdrawn is False) or won
+        won = arms.settle(await give_up(offer, waiter, error) is False) or won
     if won is not None and (isinstance(error, ChannelError) or waiter.excuse(error)):
         return won
     return None

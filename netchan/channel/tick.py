@@ -51,7 +51,7 @@ class TickEndpoint(LocalEndpoint):
 
     @property
     def due(self) -> float | None:  # type: ignore[override]
-        """When the next tick comes; in the past while one is here."""
+        """When the next tick comes, beside the one that may be here."""
         if self.rx.over_tx:
             return None
         return self._start + self._number * self._period

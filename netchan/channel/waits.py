@@ -143,8 +143,6 @@ async def wait_reserve(endpoint: Endpoint, check: Callable[[], object], waiter: 
 async def _settle(offer: Offer, check: Callable[[], object], waiter: AsyncWaiter) -> None:
     """Wait until the offer is taken; on any error take it back, unless it was taken already.
 
-    Across the network that takes a round trip; a second error meanwhile is raised at once, and the value is in doubt.
-
     Args:
         offer: outstanding.
         check: raises when the handle it came from was closed.
@@ -156,18 +154,37 @@ async def _settle(offer: Offer, check: Callable[[], object], waiter: AsyncWaiter
             await waiter.park()
             waiter.rearm()
     except BaseException as error:
-        waiter.persist()
-        withdrawn = offer.withdraw()
-        while withdrawn is None and not isinstance(error, GeneratorExit):
-            waiter.rearm()
-            withdrawn = offer.withdraw()
-            if withdrawn is None:
-                await waiter.park()
+        withdrawn = await give_up(offer, waiter, error)
         # Taken after all: the send has happened, and a direction that is over is no error any more.
         if withdrawn is not False or not (isinstance(error, ChannelError) or waiter.excuse(error)):
             raise
     finally:
         offer.let_go()
+
+
+async def get_back(offer: Offer, waiter: AsyncWaiter) -> bool:
+    """Take an offer back, which across a session takes a round trip; False: it was taken."""
+    withdrawn = offer.withdraw()
+    while withdrawn is None:
+        waiter.rearm()
+        withdrawn = offer.withdraw()
+        if withdrawn is None:
+            await waiter.park()
+    return withdrawn
+
+
+async def give_up(offer: Offer, waiter: AsyncWaiter, error: BaseException) -> bool | None:
+    """As ``get_back``, for a call that ``error`` ends. None: no answer in ``ANSWER_SECONDS``, the value is in doubt.
+
+    A second error meanwhile is raised at once, and the value is in doubt then, too.
+    """
+    if isinstance(error, GeneratorExit):
+        return offer.withdraw()
+    waiter.persist()
+    try:
+        return await get_back(offer, waiter)
+    except TimeoutError:
+        return None
 
 
 async def wait_send_many(

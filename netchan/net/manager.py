@@ -20,7 +20,6 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from netchan.config import Config
@@ -29,7 +28,7 @@ from netchan.net.handshake import Established
 from netchan.net.params import AES_256_GCM, CHACHA20_POLY1305, Offer, TransportParams
 from netchan.net.ratchet import RATCHET_SECONDS, Ratchet
 from netchan.net.secret import wipe
-from netchan.net.wait import trio_runs
+from netchan.net.wait import trio_front, trio_runs
 from netchan.net.worker import forks, instance, serve_first, stop_worker, worker
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ def _note_driven(engine: Engine) -> None:
 async def loop_engine() -> Engine:
     """The engine of the running loop; made on first use and watched by the loop until the loop ends."""
     if trio_runs():
-        return _trio().run_engine(_new_run_engine)  # type: ignore[no-any-return]
+        return trio_front().run_engine(_new_run_engine)  # type: ignore[no-any-return]
     loop = asyncio.get_running_loop()
     with _engines.lock:
         engine = _engines.loops.get(loop)
@@ -146,10 +145,6 @@ def _new_run_engine() -> Engine:
     return engine
 
 
-def _trio() -> Any:
-    return import_module("netchan.net.trio_front")
-
-
 async def _keep(loop: asyncio.AbstractEventLoop, engine: Engine) -> AsyncGenerator[None, None]:
     reference = weakref.ref(loop)
     del loop
@@ -169,7 +164,7 @@ async def _keep(loop: asyncio.AbstractEventLoop, engine: Engine) -> AsyncGenerat
 def ask_in_loop() -> AskTrust:
     """How a listener or dial of the running loop awaits an async trust callable: in that loop."""
     if trio_runs():
-        return _trio().ask_in_run(worker().post)  # type: ignore[no-any-return]
+        return trio_front().ask_in_run(worker().post)  # type: ignore[no-any-return]
     loop = asyncio.get_running_loop()
 
     async def awaited(pending: Awaitable[object], timeout_s: float) -> bool:

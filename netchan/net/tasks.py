@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from importlib import import_module
 from typing import Any, cast
 
-from netchan.net.wait import trio_runs
+from netchan.net.wait import trio_front, trio_runs
 
 
 class TaskGroup:
@@ -46,7 +45,7 @@ class TaskGroup:
 def task_group() -> TaskGroup:
     """A group for the running task's library, asyncio or trio."""
     if trio_runs():
-        return cast("TaskGroup", import_module("netchan.net.trio_front").TrioGroup())
+        return cast("TaskGroup", trio_front().TrioGroup())
     return TaskGroup()
 
 

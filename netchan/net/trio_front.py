@@ -6,7 +6,7 @@ then: trio comes with the extra ``netchan[trio]``.
 1. A call on trio first lets a pending cancellation through, before it has done anything. It is a schedule point by the
    same budget as on asyncio (every 129th ready call, or after 0.5 ms), which differs from trio's own rule.
 2. A send at capacity 0 that was taken while it was being cancelled returns; the scope cancels the next checkpoint.
-   While the answer to WITHDRAW is awaited the task is shielded: at most until the session is given up.
+   While the answer to WITHDRAW is awaited the task is shielded, for ``ANSWER_SECONDS`` at most.
 3. One engine per run, driven by a system task that waits for the engine's descriptor.
 
 Spec: docs/spec/channel-end.md §3, §4; api rules R5, R21.
@@ -53,7 +53,8 @@ class TrioWaiter(AsyncWaiter):
         while self.asleep():
             end = earlier(self.deadline, until)
             limit = float("inf") if end is None else trio.current_time() + max(0.0, end - monotonic())
-            with trio.CancelScope(deadline=limit, shield=self._shield):
+            shield = self._shield and self.deadline is not None and monotonic() < self.deadline
+            with trio.CancelScope(deadline=limit, shield=shield):
                 self._task = trio.lowlevel.current_task()
                 try:
                     await trio.lowlevel.wait_task_rescheduled(self._abort)
@@ -70,7 +71,7 @@ class TrioWaiter(AsyncWaiter):
         return trio.lowlevel.Abort.SUCCEEDED
 
     def persist(self) -> None:
-        self.deadline = None
+        super().persist()
         self._shield = True
 
     def gone(self) -> bool:

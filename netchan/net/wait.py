@@ -39,6 +39,7 @@ __all__ = [
     "pause",
     "run_aside",
     "task_waiter",
+    "trio_front",
     "trio_runs",
 ]
 
@@ -212,7 +213,7 @@ async def pause() -> None:
         asyncio.CancelledError: one is pending or owed; the call that pauses has done nothing yet.
     """
     if trio_runs():
-        await _trio().pause()
+        await trio_front().pause()
         return
     budget = THREAD.budget
     if _owed:
@@ -256,13 +257,14 @@ def trio_runs() -> bool:
     return trio is not None and bool(trio.lowlevel.in_trio_task())
 
 
-def _trio() -> Any:
+def trio_front() -> Any:
+    """The module of that name: loaded where trio runs, and only there."""
     return import_module("netchan.net.trio_front")
 
 
 def task_waiter() -> AsyncWaiter:
     """A waiter for the running task, of asyncio or trio. RuntimeError: neither runs here."""
-    return cast("AsyncWaiter", _trio().TrioWaiter()) if trio_runs() else AsyncWaiter()
+    return cast("AsyncWaiter", trio_front().TrioWaiter()) if trio_runs() else AsyncWaiter()
 
 
 # --- threads ---------------------------------------------------------------------------------------------------------

@@ -383,6 +383,7 @@ class PeerCore:
         )
 
     def _on_over(self) -> None:
+        channels = len(self._open)  # before those that are done are let go
         self._woken()
         error = self.end_error()
         if error is not None and not self._logged:
@@ -391,7 +392,7 @@ class PeerCore:
             log.warning(
                 "%s (%d channels open here, %d bytes sent, %d received)",
                 error,
-                len(self._open),
+                channels,
                 stats.get("bytes_sent", 0),
                 stats.get("bytes_received", 0),
             )

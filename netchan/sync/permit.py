@@ -14,7 +14,10 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from netchan.channel.base import Endpoint
-from netchan.sync.waits import new_waiter, wait_reserve
+from netchan.sync.waits import (
+    new_waiter,
+    wait_reserve,
+)
 
 S_contra = TypeVar("S_contra", contravariant=True)
 

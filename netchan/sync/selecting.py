@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from typing import Any, Final, Self, TypeVar, overload
 
 from netchan.channel.arms import Arms
-from netchan.channel.base import Offer
 from netchan.channel.ops import Op, RecvOp
 from netchan.sync.receiver import Receiver
 from netchan.sync.waits import (
+    get_back,
+    give_up,
     new_waiter,
 )
 from netchan.errors import ChannelEnded, ChannelError
@@ -60,15 +61,15 @@ def select(*ops: Op | None, default: Any = _NONE, timeout: float | None = None) 
 
 
 def _wait(arms: Arms, waiter: BlockingWaiter) -> Op:
-    arms.join(waiter)
     try:
+        arms.join(waiter)
         while True:
             won = arms.look()
             if won is not None:
                 return won
             offer = arms.offer
             if offer is not None and arms.regrets():
-                won = arms.settle(not _back(offer, waiter))
+                won = arms.settle(not get_back(offer, waiter))
                 if won is not None:
                     return won
                 continue
@@ -84,27 +85,12 @@ def _wait(arms: Arms, waiter: BlockingWaiter) -> Op:
         arms.leave()
 
 
-def _back(offer: Offer, waiter: BlockingWaiter) -> bool:
-    """Take an offer back, which across a session takes a round trip; False: it was taken."""
-    withdrawn = offer.withdraw()
-    while withdrawn is None:
-        waiter.rearm()
-        withdrawn = offer.withdraw()
-        if withdrawn is None:
-            waiter.park()
-    return withdrawn
-
-
 def _give_up(arms: Arms, waiter: BlockingWaiter, error: BaseException) -> Op | None:
     """The select ends by an error: take all offers back; the arm that had happened before, if the error may wait."""
-    waiter.persist()
     won = arms.take_back()
     offer = arms.offer
     if offer is not None:
-        withdrawn = offer.withdraw()
-        if withdrawn is None and not isinstance(error, GeneratorExit):
-            withdrawn = _back(offer, waiter)
-        won = arms.settle(withdrawn is False) or won
+        won = arms.settle(give_up(offer, waiter, error) is False) or won
     if won is not None and (isinstance(error, ChannelError) or waiter.excuse(error)):
         return won
     return None

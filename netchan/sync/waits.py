@@ -118,8 +118,6 @@ def wait_reserve(endpoint: Endpoint, check: Callable[[], object], waiter: Blocki
 def _settle(offer: Offer, check: Callable[[], object], waiter: BlockingWaiter) -> None:
     """Wait until the offer is taken; on any error take it back, unless it was taken already.
 
-    Across the network that takes a round trip; a second error meanwhile is raised at once, and the value is in doubt.
-
     Args:
         offer: outstanding.
         check: raises when the handle it came from was closed.
@@ -131,18 +129,37 @@ def _settle(offer: Offer, check: Callable[[], object], waiter: BlockingWaiter) -
             waiter.park()
             waiter.rearm()
     except BaseException as error:
-        waiter.persist()
-        withdrawn = offer.withdraw()
-        while withdrawn is None and not isinstance(error, GeneratorExit):
-            waiter.rearm()
-            withdrawn = offer.withdraw()
-            if withdrawn is None:
-                waiter.park()
+        withdrawn = give_up(offer, waiter, error)
         # Taken after all: the send has happened, and a direction that is over is no error any more.
         if withdrawn is not False or not (isinstance(error, ChannelError) or waiter.excuse(error)):
             raise
     finally:
         offer.let_go()
+
+
+def get_back(offer: Offer, waiter: BlockingWaiter) -> bool:
+    """Take an offer back, which across a session takes a round trip; False: it was taken."""
+    withdrawn = offer.withdraw()
+    while withdrawn is None:
+        waiter.rearm()
+        withdrawn = offer.withdraw()
+        if withdrawn is None:
+            waiter.park()
+    return withdrawn
+
+
+def give_up(offer: Offer, waiter: BlockingWaiter, error: BaseException) -> bool | None:
+    """As ``get_back``, for a call that ``error`` ends. None: no answer in ``ANSWER_SECONDS``, the value is in doubt.
+
+    A second error meanwhile is raised at once, and the value is in doubt then, too.
+    """
+    if isinstance(error, GeneratorExit):
+        return offer.withdraw()
+    waiter.persist()
+    try:
+        return get_back(offer, waiter)
+    except TimeoutError:
+        return None
 
 
 def wait_send_many(

@@ -632,3 +632,19 @@ async def test_r55_silent_path_is_given_up_after_the_heartbeats() -> None:
         assert not near.closed, "heartbeats keep a quiet path up"
         await wire.cut()
         assert await ends(here.recv()) is SessionLost
+
+
+def test_r46_log_of_an_unclean_end_counts_the_channels_that_were_open(caplog: pytest.LogCaptureFixture) -> None:
+    async def body() -> None:
+        async with session() as (near, far):
+            ends = [await joined(near, far, name) for name in "ab"]
+            with pytest.raises(RuntimeError):
+                async with far:
+                    raise RuntimeError("left")
+            with pytest.raises(netchan.NetchanError):
+                await ends[0][0].recv()
+            await near.wait_closed()
+            await until(lambda: "channels open here" in caplog.text)
+
+    asyncio.run(body())
+    assert "(2 channels open here" in caplog.text

@@ -660,3 +660,14 @@ class TestSection2Permits:
         permit.send(5)
         assert await front.do(ends.rx, "recv") == 5
         await front.leave(reservation)
+
+    @capacities(1)
+    @only(lambda front: front.library in ("asyncio", "uvloop"))
+    @program
+    async def test_r5_ready_reservations_let_a_deadline_fire(front: Front, capacity: int) -> None:
+        ends = await front.make(capacity)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                for _ in range(1_000_000):
+                    async with ends.tx.reserve():
+                        pass

@@ -271,6 +271,22 @@ class TestR33BothEnds:
         assert await front.do(one.rx, "recv") == 1
         assert await waiting is arm
 
+    @capacities(0)
+    @only(lambda front: front.remote)
+    @program
+    async def test_r33_offer_across_a_session_stays_out_beside_a_ticker(front: Front, capacity: int) -> None:
+        one = await front.make(capacity)
+        ticks = (sync if front.blocking else netchan).ticker(5.0)
+        one.rx._ep.parked(1)  # somebody over there waits, as far as this side knows
+        await until(lambda: one.tx._ep.wanted == 1)
+        waiting = asyncio.create_task(choose(front, one.tx.send_op(7), ticks.recv_op()))
+        await until(lambda: one.tx._ep.offers_out == 1)
+        await asyncio.sleep(0.05)
+        assert one.tx._ep.offers_back == 0
+        assert await front.do(one.rx, "recv") == 7
+        await waiting
+        ticks.stop()
+
 
 class TestR34Closed:
     @CAPACITIES

@@ -10,10 +10,13 @@ import pytest
 
 import netchan
 from netchan import sync
+from netchan.channel.arms import Arms
+from netchan.channel.local import LocalEndpoint
 from netchan.channel.tick import TickEndpoint
-from netchan.errors import ChannelEnded, ConfigError, WouldBlock
+from netchan.errors import ChannelEnded, ConfigError, ForkError, WouldBlock
 from netchan.markers import EMPTY
 from tests.unit.channel.harness import PATIENCE
+from tests.unit.net.test_wait import Bell
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -104,3 +107,46 @@ class TestOffers:
         for thread in threads:
             thread.join(PATIENCE)
         assert sorted(got) == list(range(rounds))
+
+
+class TestTickerBehindOthers:
+    def test_select_behind_a_waiter_that_does_not_run_sleeps(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever stands before it takes the tick; until then there is nothing to look for."""
+        looks = 0
+        real = Arms.look
+
+        def look(self: Arms) -> Any:
+            nonlocal looks
+            looks += 1
+            return real(self)
+
+        monkeypatch.setattr(Arms, "look", look)
+
+        async def main() -> None:
+            ticks = netchan.ticker(0.01)
+            asleep = Bell()
+            ticks._ep.rx_waiters.join(asleep)
+            late = netchan.after(0.1)
+            assert await netchan.select(ticks.recv_op(), late) is late
+            assert looks < 10
+            ticks._ep.rx_waiters.leave(asleep, lambda: False)
+            ticks.stop()
+
+        asyncio.run(main())
+
+
+class TestErrors:
+    def test_only_ends_and_bad_bytes_are_outcomes_of_an_arm(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def main() -> None:
+            channel: netchan.Channel[int] = netchan.channel(int, capacity=1)
+            arm = channel.recv_op()
+
+            def fails() -> Any:
+                raise ForkError("in a child")
+
+            monkeypatch.setattr(LocalEndpoint, "try_recv", lambda self: fails())
+            with pytest.raises(ForkError):
+                await netchan.select(arm)
+            assert channel.stats().receivers_waiting == 0
+
+        asyncio.run(main())

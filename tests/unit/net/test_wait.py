@@ -13,9 +13,14 @@ from time import monotonic
 from typing import Any
 
 import pytest
+import trio
 
+from netchan._engine import waitq
+from netchan.channel import waits
 from netchan.channel.fronts import channel, pipe
+from netchan.channel.local import channel_endpoint
 from netchan.net.wait import READY_CALLS_MAX, THREAD, AsyncWaiter, ThreadWaiter, Waiter, WaitQueue
+from netchan.sync import waits as sync_waits
 from tests.unit.channel.harness import until
 
 pytestmark = pytest.mark.timeout(60)
@@ -392,3 +397,54 @@ class TestLoops:
             ch.close()
 
         asyncio.run(main())
+
+
+class MuteOffer:
+    """An offer whose taking back is never answered: the other side goes on with everything but that."""
+
+    number = 0
+
+    def settled(self) -> bool:
+        return False
+
+    def withdraw(self) -> bool | None:
+        return None
+
+    def let_go(self) -> None:
+        pass
+
+
+class TestAnswerThatDoesNotCome:
+    """A call that was cancelled hears of it after ANSWER_SECONDS at the latest; the value is in doubt."""
+
+    def test_cancelled_task_is_let_go(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(waitq, "ANSWER_SECONDS", 0.05)
+
+        async def main() -> None:
+            job = asyncio.create_task(waits._settle(MuteOffer(), lambda: None, AsyncWaiter()))
+            await asyncio.sleep(0)
+            job.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                async with asyncio.timeout(5):
+                    await job
+
+        asyncio.run(main())
+
+    def test_cancelled_trio_task_is_let_go(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(waitq, "ANSWER_SECONDS", 0.05)
+
+        async def main() -> None:
+            with trio.move_on_after(0.01) as scope:
+                begun = monotonic()
+                await waits._settle(MuteOffer(), lambda: None, waits.new_waiter(channel_endpoint(int, 0)))
+            assert scope.cancelled_caught
+            assert 0.05 < monotonic() - begun < 5
+
+        trio.run(main)
+
+    def test_thread_that_timed_out_is_let_go(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(waitq, "ANSWER_SECONDS", 0.05)
+        begun = monotonic()
+        with pytest.raises(TimeoutError):
+            sync_waits._settle(MuteOffer(), lambda: None, ThreadWaiter(0.01))
+        assert 0.05 < monotonic() - begun < 5
