@@ -58,9 +58,8 @@ class Permit(Generic[S_contra]):
             self._ep.unreserve()
 
     def __del__(self) -> None:
-        if getattr(self, "_held", False):
-            self._held = False
-            self._ep.unreserve()
+        if getattr(self, "_held", False):  # False: it was never made
+            self.release()
 
     def __repr__(self) -> str:
         return f"<Permit {'held' if self._held else 'gone'} for channel {self._ep.name!r}>"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import random
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -135,3 +136,52 @@ class Wire:
         if self._server is not None:
             self._server.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+Step = Callable[[random.Random | None, Callable[[], object] | None], None]
+"""``step(rng, hit)`` arranges that ``hit()`` is called at moments drawn from ``rng``; ``step(None, None)`` ends that."""
+
+
+def at_steps(loop: Any, span: int, most: int) -> Step:
+    """Hits before 1 to ``most`` - 1 of the next ``span`` steps of a CountingLoop."""
+    taken = 0
+    at: list[int] = []
+    call: Callable[[], object] = lambda: None  # noqa: E731
+
+    def on_step() -> None:
+        nonlocal taken
+        taken += 1
+        while at and at[0] <= taken:
+            at.pop(0)
+            call()
+
+    def step(rng: random.Random | None, hit: Callable[[], object] | None) -> None:
+        nonlocal taken, call
+        loop.on_step = None
+        if rng is not None and hit is not None:
+            taken, call = 0, hit
+            at[:] = sorted(rng.randrange(1, span) for _ in range(rng.randrange(1, most)))
+            loop.on_step = on_step
+
+    return step
+
+
+def at_turns(span: int, most: int) -> Step:
+    """The same with turns of the running loop, whatever loop it is."""
+
+    def step(rng: random.Random | None, hit: Callable[[], object] | None) -> None:
+        if rng is None or hit is None:
+            return
+        loop = asyncio.get_running_loop()
+        left = [rng.randrange(1, span) for _ in range(rng.randrange(1, most))]
+
+        def turn() -> None:
+            left[:] = [n - 1 for n in left]
+            for _ in range(left.count(0)):
+                hit()
+            if any(n > 0 for n in left):
+                loop.call_soon(turn)
+
+        loop.call_soon(turn)
+
+    return step

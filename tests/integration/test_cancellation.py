@@ -22,6 +22,7 @@ from netchan.channel.fronts import Channel
 from netchan.errors import ChannelEnded
 from netchan.net.manager import loop_engine
 from netchan.testing.pair import Side, joined
+from tests.integration.kit import at_steps, at_turns
 from tests.unit.channel.test_cancel import CountingLoop, Source
 
 FACTOR = int(os.environ.get("NETCHAN_SEEDS", "1"))
@@ -131,25 +132,7 @@ async def on_loop(seeds: range, capacity: int, verb: str, step: Any) -> int:
 @pytest.mark.parametrize("capacity", [1, 64])
 def test_r20_r24_cancel_at_any_step_loses_and_doubles_nothing(capacity: int, verb: str) -> None:
     loop = CountingLoop()
-    taken = 0
-    at: list[int] = []
-    cancel: Callable[[], object] = lambda: None  # noqa: E731
-
-    def on_step() -> None:
-        nonlocal taken
-        taken += 1
-        while at and at[0] <= taken:
-            at.pop(0)
-            cancel()
-
-    def step(rng: random.Random | None, hit: Callable[[], object] | None) -> None:
-        nonlocal taken, cancel
-        loop.on_step = None
-        if rng is not None and hit is not None:
-            taken, cancel = 0, hit
-            at[:] = sorted(rng.randrange(1, 60) for _ in range(rng.randrange(1, 3)))
-            loop.on_step = on_step
-
+    step = at_steps(loop, 60, 3)
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         hits = runner.run(on_loop(range(STEPPED), capacity, verb, step))
     assert hits > STEPPED // 10, "the cancellations hardly hit anything"
@@ -158,21 +141,7 @@ def test_r20_r24_cancel_at_any_step_loses_and_doubles_nothing(capacity: int, ver
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("capacity", [1, 64])
 def test_r20_r24_cancel_under_uvloop_loses_and_doubles_nothing(capacity: int, verb: str) -> None:
-    def step(rng: random.Random | None, hit: Callable[[], object] | None) -> None:
-        if rng is None or hit is None:
-            return
-        loop = asyncio.get_running_loop()
-        left = [rng.randrange(1, 30) for _ in range(rng.randrange(1, 3))]
-
-        def turn() -> None:
-            left[:] = [n - 1 for n in left]
-            for _ in range(left.count(0)):
-                hit()
-            if any(n > 0 for n in left):
-                loop.call_soon(turn)
-
-        loop.call_soon(turn)
-
+    step = at_turns(30, 3)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         hits = runner.run(on_loop(range(LOOSE), capacity, verb, step))
     assert hits > LOOSE // 10, "the cancellations hardly hit anything"

@@ -27,7 +27,7 @@ from netchan.channel.fronts import Channel
 from netchan.errors import ChannelEnded, SessionLost
 from netchan.net.manager import loop_engine
 from netchan.testing.pair import Side, joined
-from tests.integration.kit import LOOPS
+from tests.integration.kit import LOOPS, at_steps, at_turns
 from tests.integration.programs import Program
 from tests.unit.channel.test_cancel import CountingLoop
 
@@ -127,25 +127,7 @@ async def on_loop(seeds: range, capacity: int, step: Any) -> int:
 @pytest.mark.parametrize("capacity", [0, 1, 64])
 def test_r33_select_cancelled_at_any_step_loses_and_doubles_nothing(capacity: int) -> None:
     loop = CountingLoop()
-    taken = 0
-    at: list[int] = []
-    cancel: Callable[[], object] = lambda: None  # noqa: E731
-
-    def on_step() -> None:
-        nonlocal taken
-        taken += 1
-        while at and at[0] <= taken:
-            at.pop(0)
-            cancel()
-
-    def step(rng: random.Random | None, hit: Callable[[], object] | None) -> None:
-        nonlocal taken, cancel
-        loop.on_step = None
-        if rng is not None and hit is not None:
-            taken, cancel = 0, hit
-            at[:] = sorted(rng.randrange(1, 80) for _ in range(rng.randrange(1, 4)))
-            loop.on_step = on_step
-
+    step = at_steps(loop, 80, 4)
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         hits = runner.run(on_loop(range(STEPPED), capacity, step))
     assert hits > STEPPED // 10, "the cancellations hardly hit anything"
@@ -153,21 +135,7 @@ def test_r33_select_cancelled_at_any_step_loses_and_doubles_nothing(capacity: in
 
 @pytest.mark.parametrize("capacity", [0, 1, 64])
 def test_r33_select_cancelled_under_uvloop_loses_and_doubles_nothing(capacity: int) -> None:
-    def step(rng: random.Random | None, hit: Callable[[], object] | None) -> None:
-        if rng is None or hit is None:
-            return
-        loop = asyncio.get_running_loop()
-        left = [rng.randrange(1, 40) for _ in range(rng.randrange(1, 4))]
-
-        def turn() -> None:
-            left[:] = [n - 1 for n in left]
-            for _ in range(left.count(0)):
-                hit()
-            if any(n > 0 for n in left):
-                loop.call_soon(turn)
-
-        loop.call_soon(turn)
-
+    step = at_turns(40, 4)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         hits = runner.run(on_loop(range(LOOSE), capacity, step))
     assert hits > LOOSE // 10, "the cancellations hardly hit anything"
