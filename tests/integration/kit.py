@@ -139,7 +139,7 @@ class Wire:
 
 
 Step = Callable[[random.Random | None, Callable[[], object] | None], None]
-"""``step(rng, hit)`` arranges that ``hit()`` is called at moments drawn from ``rng``; ``step(None, None)`` ends that."""
+"""``step(rng, hit)`` has ``hit()`` called at moments drawn from ``rng``; ``step(None, None)`` ends that."""
 
 
 def at_steps(loop: Any, span: int, most: int) -> Step:
