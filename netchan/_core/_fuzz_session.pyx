@@ -25,9 +25,8 @@ from netchan._core.session cimport session_deadline, session_free, session_init,
 from netchan._core.state cimport (
     REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, SESSION_OVER, nc_end, nc_params, nc_session,
 )
-from netchan._core.inbox cimport (
-    in_advance, in_copy, in_data, in_discard, in_free, in_init, in_over, in_peek, in_pos, nc_in, nc_msg,
-)
+from netchan._core.inbox cimport in_data, in_free, in_init, in_over, in_pos, nc_in
+from netchan._core.take cimport in_advance, in_copy, in_discard, in_peek, nc_msg
 from netchan._core.outbox cimport out_append, out_close, out_end
 from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_NOT, OVER_STOPPED
 
@@ -300,7 +299,7 @@ cdef void arena_open(nc_arena_of_one* a, int i) noexcept nogil:
     cdef uint8_t[16] schema
     memset(schema, 0, 16)
     if a.ends[i] is NULL:
-        a.ends[i] = end_open(&a.s, &name, 1, 1, schema, 5 if i & 1 else 0)
+        a.ends[i] = end_open(&a.s, &name, 1, 1, schema, 5 if i & 1 else 0, 0, 0)
 
 
 # Takes what is there; 0 or the number of the check that failed.

@@ -39,9 +39,10 @@ from netchan._core.state cimport (
     EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW, nc_end,
     nc_offer, nc_params, nc_session,
 )
-from netchan._core.inbox cimport (
-    in_advance, in_claim, in_copy, in_data, in_discard, in_free, in_init, in_over, in_peek, in_pending, in_pos,
-    in_pos_due, nc_in, nc_msg,
+from netchan._core.inbox cimport in_data, in_free, in_init, in_over, in_pos, in_pos_due, in_skip, nc_in
+from netchan._core.lossy cimport lossy_append
+from netchan._core.take cimport (
+    in_advance, in_claim, in_copy, in_discard, in_drop, in_expire, in_peek, in_pending, nc_msg,
 )
 from netchan._core.outbox cimport (
     APPEND_OFFER, nc_out, out_ack, out_append, out_close, out_end, out_free, out_has_room, out_init, out_offer_let_go,
@@ -250,6 +251,18 @@ cdef int append_to(nc_out* o, bytes data, bint deliver, bint pin) except 1:
     return rc
 
 
+# A value of a direction that may drop it.
+cdef int append_lossy(nc_out* o, bytes data, bint pin, int64_t now, nc_seg** pins) except 1:
+    cdef int64_t due = now + <int64_t>o.ttl_ms * 1000000 if o.ttl_ms else 0
+    cdef int rc
+    if pin:
+        Py_INCREF(data)
+    rc = lossy_append(o, <const uint8_t*><char*>data, len(data), 0, <void*>data if pin else NULL, due, pins)
+    if pin and rc < 0:
+        Py_DECREF(data)
+    return rc
+
+
 cdef out_state(nc_out* o):
     cdef nc_seg* s = o.head
     cdef size_t own = 0, pinned = 0, n = 0
@@ -264,7 +277,7 @@ cdef out_state(nc_out* o):
             "closing": o.closing, "over": o.over, "received": o.received, "taken": o.taken, "sent": o.sent,
             "sent_msgs": o.sent_msgs, "acked": o.acked, "boundary": o.at_boundary, "fin_sent": o.fin_sent,
             "fin_acked": o.fin_acked, "fin_at": o.fin_at, "segments": n, "own_bytes": own, "pinned_bytes": pinned,
-            "credit_stalls": o.credit_stalls}
+            "credit_stalls": o.credit_stalls, "fresh": o.n_fresh, "dropped": o.dropped, "gap": o.gap_msgs}
 
 
 cdef class Out:
@@ -356,7 +369,8 @@ cdef in_state(nc_in* s):
             "dropped_bytes": s.dropped_bytes, "preface_done": s.preface_done, "held_bytes": own, "early_bytes": early,
             "early": s.n_early, "gaps": s.gaps.len, "starved": s.starved, "told_taken": s.told_taken,
             "code": s.abort_code, "reason": (<const char*>s.reason)[:s.reason_len], "capacity": s.capacity,
-            "asked": s.asked}
+            "asked": s.asked, "lossy": s.lossy, "keep": s.keep, "dropped": s.dropped, "skipped": s.skipped,
+            "skip_ahead": s.skip_ahead, "pending": in_pending(s)}
 
 
 # The next message as (bytes, deliver, what in_advance said), or the code of in_peek.
@@ -367,9 +381,11 @@ cdef take_from(nc_in* s):
         rc = in_peek(s, &m)
         if rc < 0:
             return rc
-        if in_claim(s, &m):
+        rc = in_claim(s, &m)
+        if rc > 0:
             break
-        in_advance(s, &m)
+        if rc == 0:
+            in_advance(s, &m)
     if m.number != s.taken:
         raise AssertionError("message number is not the count of taken ones")
     out = bytearray(m.len)
@@ -397,11 +413,27 @@ cdef class In:
     def __dealloc__(self):
         in_free(&self.s)
 
-    def data(self, uint64_t offset, bytes data, bint fin=False, uint64_t max_message=1 << 24):
+    def lossy(self, uint64_t keep=0):
+        self.s.lossy = 1
+        self.s.keep = keep
+
+    def skip(self, uint64_t first, uint64_t n, uint64_t offset, uint64_t bytes_):
+        rc = in_skip(&self.s, first, n, offset, bytes_)
+        if rc == 0:
+            in_drop(&self.s)
+        return rc
+
+    def expire(self, int64_t now):
+        return in_expire(&self.s, now)
+
+    def data(self, uint64_t offset, bytes data, bint fin=False, uint64_t max_message=1 << 24, int64_t now=0):
         cdef size_t n = len(data)
         cdef uint8_t* p = <uint8_t*>malloc(n if n else 1)
         memcpy(p, <const char*>data, n)
+        self.s.now_ns = now
         rc = in_data(&self.s, offset, p, n, fin, max_message)
+        if self.s.lossy and rc == 0:
+            in_drop(&self.s)
         free(p)
         return rc
 
@@ -506,7 +538,10 @@ cdef class End:
         return self.e.peer_codec
 
     def send(self, bytes data, bint deliver=False, bint pin=False):
-        rc = append_to(&self.e.out, data, deliver, pin)
+        if self.e.out.lossy:
+            rc = append_lossy(&self.e.out, data, pin, self.side.now, &self.side.pins)
+        else:
+            rc = append_to(&self.e.out, data, deliver, pin)
         if rc == 0:
             end_mark(self.e)
         return rc
@@ -547,6 +582,8 @@ cdef class End:
         if not self.e.paired:
             return defs.NC_EAGAIN if load_acq_u32(&self.e.over) == OVER_NOT else defs.NC_ECLOSED
         i = self.e.in_
+        if in_expire(i, self.side.now):
+            end_request(self.e, REQ_POS)
         before = i.taken
         got = take_from(i)
         if i.taken > before + (0 if isinstance(got, int) else 1):
@@ -678,18 +715,26 @@ cdef class Side:
         drop_pins(self.s.pins)
         drop_pins(self.pins)
 
-    def open(self, name, uint64_t codec=1, bytes schema=bytes(16), capacity=None):
+    def open(self, name, uint64_t codec=1, bytes schema=bytes(16), capacity=None, uint8_t overflow=0,
+             uint64_t ttl_ms=0):
         cdef End end = End.__new__(End)
         cdef bytes raw = name if isinstance(name, bytes) else name.encode()
         end.side = self
         end.events = []
         end.e = end_open(&self.s, <const uint8_t*><char*>raw, len(raw), codec, <const uint8_t*><char*>schema,
-                         0 if capacity is None else capacity + 1)
+                         0 if capacity is None else capacity + 1, overflow, ttl_ms)
         if end.e is NULL:
             raise ValueError("name")
         self.ends[<size_t>end.e] = end
         end_mark(end.e)
         return end
+
+    def released(self):
+        """Pinned values that came out since the last call; their references are dropped."""
+        cdef nc_seg* own = self.pins
+        cdef nc_seg* session = self.s.pins
+        self.pins = self.s.pins = NULL
+        return drop_pins(own) + drop_pins(session)
 
     def several_paths(self):
         """From now on bytes of a stream may overtake each other."""

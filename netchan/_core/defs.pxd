@@ -103,9 +103,28 @@ cdef enum nc_codec:                 # wire.md §8
     CODEC_ANY = 1
     CODEC_BYTES = 2
 
+cdef enum nc_skip:                  # reasons of SKIP, wire.md §6.2
+    SKIP_TTL = 1
+    SKIP_REPLACED = 2
+    SKIP_OVERFLOW = 3
+
+cdef enum nc_overflow:              # what a full direction does, wire.md §6.3
+    OVERFLOW_NONE = 0               # nothing said: as the other side says, else block
+    OVERFLOW_BLOCK = 1
+    OVERFLOW_DROP_NEW = 2
+    OVERFLOW_DROP_OLD = 3
+    OVERFLOW_LATEST = 4
+    OVERFLOW_DISCONNECT = 5
+
+cdef enum nc_preface_field:         # wire.md §6.3
+    PREFACE_OVERFLOW = 64
+    PREFACE_TTL = 66
+
 cdef enum nc_message_field:         # wire.md §7
     FIELD_DELIVER = 1
+    FIELD_DEADLINE = 2
     FIELD_COMPRESSION = 6
+    FIELD_SKIPPED = 61              # never on the wire: marks in an inbox what SKIP replaced
 
 cdef enum nc_wire_size:
     RECORD_LEN_SIZE = 2             # wire.md §3

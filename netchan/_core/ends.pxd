@@ -15,9 +15,9 @@ cdef int end_request(nc_end* e, uint32_t bits) noexcept nogil            # sets 
 cdef void end_release(nc_end* e, nc_seg** pins) noexcept nogil
 cdef uint64_t hash_name(nc_session* s, const uint8_t* p, size_t n) noexcept nogil
 # A new end with one reference for the application and one for the session; it opens when the engine next looks.
-# NULL: out of memory. Preface is made here.
+# NULL: out of memory. Preface is made here. overflow: defs.nc_overflow; ttl_ms: 0 none.
 cdef nc_end* end_open(nc_session* s, const uint8_t* name, size_t name_len, uint64_t codec, const uint8_t* schema16,
-                      uint64_t capacity_wanted) noexcept nogil
+                      uint64_t capacity_wanted, uint8_t overflow, uint64_t ttl_ms) noexcept nogil
 # Next end with something to report; *bits what. NULL: none left. The end stays valid: the caller holds its reference.
 cdef nc_end* session_next_ready(nc_session* s, uint32_t* bits) noexcept nogil
 # Next offered stream that the application has not seen; NULL: none. Borrowed until opened.

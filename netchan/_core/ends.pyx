@@ -10,7 +10,9 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memmove
 
 from netchan._core cimport defs
-from netchan._core.cursor cimport nc_rd, rd_bytes, rd_init, rd_left, rd_u8, rd_varint, rd_vbytes, varint_write
+from netchan._core.cursor cimport (
+    nc_rd, rd_bytes, rd_init, rd_left, rd_u8, rd_varint, rd_vbytes, varint_len, varint_write,
+)
 from netchan._core.frame cimport name_is_valid
 from netchan._core.idmap cimport idmap_next, idmap_pop, idmap_put
 from netchan._core.leaf cimport (
@@ -23,9 +25,14 @@ from netchan._core.state cimport (
     SESSION_UP, nc_end, nc_offer, nc_session, notify, want_ctl, want_data,
 )
 from netchan._core.inbox cimport in_free, in_over, nc_in
+from netchan._core.lossy cimport lossy_begin
 from netchan._core.outbox cimport out_end, out_free, out_init, out_narrow, out_preface, out_rendezvous
 from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_LEFT, OVER_LOST, OVER_NOT, OVER_STOPPED
 from netchan._core.segment cimport nc_seg
+
+cdef enum:
+    PREFACE_LOSSY = 1               # flag of a preface: SKIP may occur
+    TTL_MS_MAX = 0x3FFFFFFF         # what a deadline of 4 bytes can say, 12 days
 
 
 cdef int end_mark(nc_end* e) noexcept nogil:
@@ -66,7 +73,7 @@ cdef uint64_t hash_name(nc_session* s, const uint8_t* p, size_t n) noexcept nogi
 
 
 cdef nc_end* end_open(nc_session* s, const uint8_t* name, size_t name_len, uint64_t codec, const uint8_t* schema16,
-                      uint64_t capacity_wanted) noexcept nogil:
+                      uint64_t capacity_wanted, uint8_t overflow, uint64_t ttl_ms) noexcept nogil:
     cdef uint8_t[512] preface
     cdef uint8_t[8] head
     cdef size_t n = 0, h
@@ -80,6 +87,8 @@ cdef nc_end* end_open(nc_session* s, const uint8_t* name, size_t name_len, uint6
     e.session = s
     e.refs = 2                                  # one for the application, one for the session
     e.capacity_wanted = capacity_wanted
+    e.overflow = e.overflow_wanted = overflow
+    e.ttl_wanted = ttl_ms
     e.codec = codec
     memcpy(e.schema, schema16, 16)
     memcpy(e.name, name, name_len)
@@ -97,9 +106,19 @@ cdef nc_end* end_open(nc_session* s, const uint8_t* name, size_t name_len, uint6
     n += 16
     n += varint_write(preface + n, capacity_wanted)
     preface[n] = 1                              # class: normal
-    preface[n + 1] = 0                          # flags
+    preface[n + 1] = PREFACE_LOSSY if may_lose(overflow, ttl_ms) else 0
     preface[n + 2] = 0                          # compression
     n += 3
+    if overflow:
+        n += varint_write(preface + n, defs.PREFACE_OVERFLOW)
+        preface[n] = 1
+        preface[n + 1] = overflow
+        n += 2
+    if ttl_ms:
+        n += varint_write(preface + n, defs.PREFACE_TTL)
+        preface[n] = <uint8_t>varint_len(ttl_ms)
+        n += 1
+        n += varint_write(preface + n, ttl_ms)
     h = varint_write(head, n)
     memmove(preface + h, preface, n)
     memcpy(preface, head, h)
@@ -109,6 +128,8 @@ cdef nc_end* end_open(nc_session* s, const uint8_t* name, size_t name_len, uint6
         first = capacity_wanted - 1
     e.out.max_msgs = first
     e.out.max_bytes = s.peer.initial_bytes
+    if may_lose(overflow, ttl_ms):
+        lossy_begin(&e.out, kept(overflow, capacity_wanted - 1 if capacity_wanted else defs.DEFAULT_CAPACITY), ttl_ms)
     if out_preface(&e.out, preface, n + h) < 0:
         free(e)
         return NULL
@@ -147,6 +168,18 @@ cdef nc_offer* session_next_offer(nc_session* s) noexcept nogil:
     return o
 
 
+# 1: values of such a direction may be dropped after they were accepted: it has SKIP (session.md §4.2).
+cdef inline int may_lose(uint8_t overflow, uint64_t ttl_ms) noexcept nogil:
+    return 1 if overflow == defs.OVERFLOW_DROP_OLD or overflow == defs.OVERFLOW_LATEST or ttl_ms else 0
+
+
+# How many untaken values stay when more come; 0: all, what does not fit is not accepted.
+cdef inline uint64_t kept(uint8_t overflow, uint64_t capacity) noexcept nogil:
+    if overflow == defs.OVERFLOW_LATEST:
+        return 1
+    return capacity if overflow == defs.OVERFLOW_DROP_OLD else 0
+
+
 # 1: what one codec encodes the other decodes (wire.md §8).
 cdef int codecs_fit(nc_end* e, nc_offer* o) noexcept nogil:
     if e.codec == o.codec:
@@ -160,10 +193,16 @@ cdef void pair(nc_session* s, nc_end* e, nc_offer* o) noexcept nogil:
     cdef nc_in* i = o.in_
     cdef uint64_t mine = e.capacity_wanted, theirs = o.capacity_wanted
     cdef uint64_t capacity = defs.DEFAULT_CAPACITY
+    cdef uint8_t theirs_overflow = o.overflow if o.overflow else e.overflow_wanted
+    cdef uint64_t ttl = e.ttl_wanted if e.ttl_wanted else o.ttl_ms
+    cdef uint64_t their_ttl = o.ttl_ms if o.ttl_ms else e.ttl_wanted
     if mine and theirs:
         capacity = (mine if mine < theirs else theirs) - 1
     elif mine or theirs:
         capacity = (mine | theirs) - 1
+    e.overflow = e.overflow_wanted if e.overflow_wanted else o.overflow
+    if capacity == 0 and (e.overflow > defs.OVERFLOW_BLOCK or o.overflow > defs.OVERFLOW_BLOCK or ttl or their_ttl):
+        capacity = 1                            # a policy about what does not fit needs a place where it could
     e.capacity = capacity
     e.peer_codec = o.codec
     memcpy(e.peer_schema, o.schema, 16)
@@ -182,7 +221,12 @@ cdef void pair(nc_session* s, nc_end* e, nc_offer* o) noexcept nogil:
     e.in_ = i
     if capacity == 0:
         out_rendezvous(&e.out)
-    out_narrow(&e.out, capacity if capacity else <uint64_t>defs.OFFERS_MAX)
+    i.keep = kept(theirs_overflow, capacity)
+    i.lossy |= may_lose(theirs_overflow, their_ttl)
+    if may_lose(e.overflow, ttl):
+        lossy_begin(&e.out, kept(e.overflow, capacity), ttl)
+    if not kept(e.overflow, capacity):
+        out_narrow(&e.out, capacity if capacity else <uint64_t>defs.OFFERS_MAX)
     if load_acq_u32(&e.over) == OVER_ABORT:
         # Aborted before there was anything to abort: nothing of what is here is given out.
         in_over(i, OVER_ABORT, e.over_code, e.reason, e.reason_len)
@@ -314,6 +358,7 @@ cdef void bind_opens(nc_session* s) noexcept nogil:
 # Reads the preface of an offered stream. NC_OK or NC_EFRAME, NC_EUNKNOWN (unknown odd field).
 cdef int read_preface(nc_offer* o) noexcept nogil:
     cdef nc_rd r
+    cdef nc_rd field
     cdef uint8_t kind, klass
     cdef const uint8_t* p
     cdef size_t n
@@ -340,6 +385,16 @@ cdef int read_preface(nc_offer* o) noexcept nogil:
             return defs.NC_EFRAME
         if t & 1:
             return defs.NC_EUNKNOWN
+        if t == defs.PREFACE_OVERFLOW:
+            if n != 1 or p[0] < defs.OVERFLOW_BLOCK or p[0] > defs.OVERFLOW_DISCONNECT:
+                return defs.NC_EFRAME
+            o.overflow = p[0]
+        elif t == defs.PREFACE_TTL:
+            rd_init(&field, p, n)
+            if rd_varint(&field, &o.ttl_ms) < 0 or rd_left(&field) or o.ttl_ms == 0 or o.ttl_ms > TTL_MS_MAX:
+                return defs.NC_EFRAME
+    if o.flags & PREFACE_LOSSY:
+        o.in_.lossy = 1
     free(o.in_.preface)
     o.in_.preface = NULL
     return defs.NC_OK
@@ -498,8 +553,8 @@ cdef void settle_end(nc_session* s, nc_end* e) noexcept nogil:
         e.out_done = 1                          # ended behind its data, and all of it is over there
     if i is not NULL and not e.in_done:
         over = load_acq_u32(&i.over)
-        if over == OVER_FIN and load_acq_u64(&i.take_off) == i.final and i.told_taken == load_acq_u64(&i.taken) \
-                and i.told_received == i.received:
+        if over == OVER_FIN and load_acq_u64(&i.take_off) == load_acq_u64(&i.end) \
+                and i.told_taken == load_acq_u64(&i.taken) and i.told_received == i.received:
             e.in_done = 1
         elif over == OVER_ABORT_AFTER and i.received >= i.final:
             e.in_done = 1

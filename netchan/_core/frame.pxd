@@ -39,6 +39,8 @@ cdef int frame_put_want(nc_wr* w, uint64_t stream, uint64_t version, uint64_t pa
 cdef int frame_put_withdraw(nc_wr* w, uint64_t stream, uint64_t number) noexcept nogil
 cdef int frame_put_withdrawn(nc_wr* w, uint64_t stream, uint64_t number, uint8_t outcome) noexcept nogil
 cdef int frame_put_stop(nc_wr* w, uint64_t stream, uint64_t code, uint64_t taken) noexcept nogil
+cdef int frame_put_skip(nc_wr* w, uint64_t first, uint64_t n, uint8_t reason, uint64_t offset,
+                        uint64_t bytes) noexcept nogil
 cdef int frame_put_max_streams(nc_wr* w, uint64_t count) noexcept nogil
 cdef int frame_put_ping(nc_wr* w) noexcept nogil
 cdef int frame_put_rekey(nc_wr* w, uint8_t kind, uint64_t epoch, uint64_t ratchet, const uint8_t* mix32) noexcept nogil

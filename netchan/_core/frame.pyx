@@ -429,6 +429,19 @@ cdef int frame_put_stop(nc_wr* w, uint64_t stream, uint64_t code, uint64_t taken
     return wr_fields(w, defs.FRAME_STOP, v, 3)
 
 
+cdef int frame_put_skip(nc_wr* w, uint64_t first, uint64_t n, uint8_t reason, uint64_t offset,
+                        uint64_t bytes) noexcept nogil:
+    cdef uint64_t[2] v
+    cdef uint8_t* begin = w.p
+    v[0] = first
+    v[1] = n
+    if wr_fields(w, defs.FRAME_SKIP, v, 2) < 0 or wr_u8(w, reason) < 0 or wr_varint(w, offset) < 0 \
+            or wr_varint(w, bytes) < 0:
+        w.p = begin
+        return defs.NC_ESPACE
+    return defs.NC_OK
+
+
 cdef int frame_put_max_streams(nc_wr* w, uint64_t count) noexcept nogil:
     return wr_fields(w, defs.FRAME_MAX_STREAMS, &count, 1)
 

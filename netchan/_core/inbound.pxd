@@ -14,7 +14,7 @@ cdef void on_ask(nc_session* s, nc_frame* f) noexcept nogil
 cdef void on_ack(nc_session* s, nc_frame* f, int64_t now) noexcept nogil
 # A stream id of the peer that is not in a table: new, or closed.
 cdef nc_offer* on_new_stream(nc_session* s, uint64_t id) noexcept nogil
-cdef void on_data(nc_session* s, nc_frame* f) noexcept nogil
+cdef void on_data(nc_session* s, nc_frame* f, int64_t now) noexcept nogil
 cdef void on_session_close(nc_session* s, nc_frame* f) noexcept nogil
 # All frames of one opened record. Returns 1 if an acknowledgement is due for it.
 cdef int on_record(nc_session* s, uint64_t tag, const uint8_t* body, size_t n, int64_t now) noexcept nogil

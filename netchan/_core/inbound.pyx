@@ -22,9 +22,12 @@ from netchan._core.state cimport (
     CTL_ABORT, CTL_POS, CTL_WITHDRAWN, EV_ACK, EV_RECV, EV_SEND, EV_STATE, SESSION_CLOSING, SESSION_OVER, SESSION_UP,
     nc_end, nc_offer, nc_path, nc_sent, nc_session, notify, want_ctl, want_data,
 )
-from netchan._core.inbox cimport in_data, in_init, in_number, in_withdraw, in_over, in_pos_due, nc_in
+from netchan._core.inbox cimport (
+    in_data, in_init, in_make_room, in_number, in_over, in_pos_due, in_skip, in_withdraw, nc_in,
+)
 from netchan._core.outbox cimport out_ack, out_answer, out_end, out_limit, out_pos, out_want
 from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_STOPPED
+from netchan._core.take cimport in_drop
 from netchan._core.timer cimport TIMER_NEVER
 
 cdef enum:
@@ -262,7 +265,55 @@ cdef nc_offer* on_new_stream(nc_session* s, uint64_t id) noexcept nogil:
     return o
 
 
-cdef void on_data(nc_session* s, nc_frame* f) noexcept nogil:
+# What the bytes of a stream broke ends the session.
+cdef void refuse(nc_session* s, int rc) noexcept nogil:
+    if rc == defs.NC_ECREDIT:
+        fail(s, defs.CLOSE_CREDIT)
+    elif rc == defs.NC_ELIMIT:
+        fail(s, defs.CLOSE_MESSAGE_SIZE)
+    elif rc == defs.NC_ESTATE:
+        fail(s, defs.CLOSE_FINAL_SIZE)
+    elif rc == defs.NC_EFRAME:
+        fail(s, defs.CLOSE_PROTOCOL)
+    elif rc == defs.NC_EUNKNOWN:
+        fail(s, defs.CLOSE_UNSUPPORTED)
+    else:
+        fail(s, defs.CLOSE_INTERNAL)
+
+
+# Messages that will never come.
+cdef void on_skip(nc_session* s, nc_frame* f) noexcept nogil:
+    cdef nc_end* e = <nc_end*>idmap_get(&s.ins, f.stream)
+    cdef nc_offer* o = NULL
+    cdef nc_in* i
+    cdef int rc
+    if e is not NULL:
+        i = e.in_
+    else:
+        o = <nc_offer*>idmap_get(&s.offers, f.stream)
+        if o is NULL:
+            if f.stream >= s.next_in:
+                fail(s, defs.CLOSE_PROTOCOL)    # of a stream that has no preface yet
+            return
+        i = o.in_
+    if not i.lossy:
+        fail(s, defs.CLOSE_PROTOCOL)
+        return
+    rc = in_skip(i, f.a, f.b, f.c, f.d)
+    if rc < 0:
+        refuse(s, rc)
+        return
+    in_drop(i)
+    if e is NULL:
+        return
+    if in_pos_due(i):
+        want_ctl(s, e, CTL_POS)
+    if load_acq_u32(&i.over):
+        notify(s, e, EV_RECV)
+        settle_end(s, e)
+
+
+cdef void on_data(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
     cdef nc_end* e = <nc_end*>idmap_get(&s.ins, f.stream)
     cdef nc_offer* o = NULL
     cdef nc_in* i
@@ -289,22 +340,16 @@ cdef void on_data(nc_session* s, nc_frame* f) noexcept nogil:
     if f.flags & defs.DATA_MSG and in_number(i, f.a, f.b) < 0:
         fail(s, defs.CLOSE_PROTOCOL)
         return
+    i.now_ns = now
     rc = in_data(i, f.a, f.data, f.len, f.flags & defs.DATA_FIN, s.mine.max_message)
     if rc < 0:
-        if rc == defs.NC_ECREDIT:
-            fail(s, defs.CLOSE_CREDIT)
-        elif rc == defs.NC_ELIMIT:
-            fail(s, defs.CLOSE_MESSAGE_SIZE)
-        elif rc == defs.NC_ESTATE:
-            fail(s, defs.CLOSE_FINAL_SIZE)
-        elif rc == defs.NC_EFRAME:
-            fail(s, defs.CLOSE_PROTOCOL)
-        elif rc == defs.NC_EUNKNOWN:
-            fail(s, defs.CLOSE_UNSUPPORTED)
-        else:
-            fail(s, defs.CLOSE_INTERNAL)
+        refuse(s, rc)
         return
     s.stats.messages_received += i.msgs - had
+    if i.lossy and i.msgs != had:
+        if i.keep:
+            in_make_room(i, &s.budget)
+        in_drop(i)
     if o is not NULL and not had_preface and i.preface_done:
         offer_ready(s, o)                       # may free o
         e = <nc_end*>idmap_get(&s.ins, f.stream)
@@ -356,7 +401,9 @@ cdef int on_record(nc_session* s, uint64_t tag, const uint8_t* body, size_t n, i
         if s.state == SESSION_CLOSING and f.type != defs.FRAME_SESSION_CLOSE and f.type != defs.FRAME_ACK:
             continue
         if f.type == defs.FRAME_DATA:
-            on_data(s, &f)
+            on_data(s, &f, now)
+        elif f.type == defs.FRAME_SKIP:
+            on_skip(s, &f)
         elif f.type == defs.FRAME_POS:
             on_pos(s, &f)
         elif f.type == defs.FRAME_ACK:

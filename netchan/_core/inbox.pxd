@@ -2,7 +2,7 @@
 # docs/spec/session.md §2, §4, §6; docs/spec/value.md.
 #
 # 1. The engine, under its baton, pushes bytes of records (in_data) and grants credit (in_pos).
-# 2. The application takes whole messages (in_peek, in_copy, in_advance).
+# 2. The application takes whole messages: take.pxd.
 # Threads and ownership: as in outbox.pxd.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -21,6 +21,13 @@ cdef enum nc_stage:                 # what the next byte of the stream belongs t
     STAGE_VALUE = 4
     STAGE_BODY = 5
 
+cdef enum:
+    DUE_MAX = 65536                 # deadlines of untaken messages that are kept; later ones have none
+    MARK_MAX = 16                   # bytes of a mark of SKIP
+
+cdef enum:
+    DUE_NEVER = 0                   # a clock reading before every deadline
+
 ctypedef struct nc_in:
     nc_leaf lock
     uint64_t id
@@ -31,6 +38,7 @@ ctypedef struct nc_in:
     uint64_t final                  # end of the stream, valid when over says so
     uint64_t abort_code
     uint32_t over                   # atomic nc_over; set last
+    uint32_t whole                  # atomic: 1: all bytes up to a known end are here; set after `msgs`
     uint32_t copying                # under lock: the engine writes into tail now
     uint32_t starved                # atomic: 1: the sender can send no more until the next POS
     uint32_t wanted                 # atomic: messages that a waiting caller wants to see here untaken; 0: none
@@ -41,6 +49,15 @@ ctypedef struct nc_in:
     uint64_t pos_at_bytes           # atomic: or when take_off reaches this
     uint32_t rendezvous             # 1: capacity 0: messages are offers; set before `paired`
     nc_claims claims                # of a rendezvous, under lock
+    uint32_t lossy                  # 1: messages may be dropped; steps of the head are under lock; set before `paired`
+    uint32_t held                   # under lock: the application copies the head: it stays
+    uint64_t keep                   # messages that stay here untaken when more come, the newest, at least one and no
+                                    # more than fit into the window; 0: all
+    uint64_t skip_ahead             # under lock: messages of SKIP marks that are not passed yet
+    uint64_t skipped                # messages that SKIP told of
+    uint64_t dropped                # messages dropped here
+    int64_t* due                    # owned, ring by number: when a message is over; 0: never; NULL: none has a deadline
+    uint64_t due_mask
     # application
     nc_seg* head                    # atomic pointer set once by the engine, then the application's
     size_t head_pos                 # bytes of head already taken
@@ -61,6 +78,8 @@ ctypedef struct nc_in:
     uint64_t block_left             # bytes of its block of fields still to come
     uint64_t field_left             # bytes of the value of the current field still to come
     uint64_t field                  # its type
+    uint64_t deadline_ms            # of the current message; 0: none
+    int64_t now_ns                  # when the bytes that are scanned came
     uint64_t dropped_bytes          # arrived after stop
     nc_ranges gaps                  # received out of order beyond `received`
     nc_seg* ooo                     # their bytes, ascending, disjoint
@@ -79,14 +98,6 @@ ctypedef struct nc_in:
     uint16_t reason_len
     uint8_t[256] reason            # REASON_MAX
 
-ctypedef struct nc_msg:
-    nc_seg* seg                     # where the body starts
-    size_t pos
-    uint64_t len                    # bytes of the body
-    uint64_t total                  # bytes to advance: head, ext, body
-    uint64_t number
-    uint8_t deliver                 # 1: the sender waits for `taken`
-
 cdef void in_init(nc_in* s, uint64_t id) noexcept nogil
 # Engine: bytes of DATA at offset; the first ones are the preface, which stays in s.preface (preface_done).
 # NC_OK; NC_ECREDIT, NC_ELIMIT (message too long), NC_ESTATE (final size), NC_EFRAME, NC_ENOMEM,
@@ -97,18 +108,14 @@ cdef int in_data(nc_in* s, uint64_t offset, const uint8_t* p, size_t n, int fin,
 # far as can be seen by now.
 cdef int in_number(nc_in* s, uint64_t offset, uint64_t number) noexcept nogil
 cdef void in_over(nc_in* s, uint32_t over, uint64_t code, const uint8_t* reason, size_t n) noexcept nogil
+# Engine: where the oldest are dropped: the window follows what is held, as far as the budget of the session goes.
+cdef void in_make_room(nc_in* s, int64_t* budget) noexcept nogil
+# Engine: SKIP: messages first … first + n - 1 will never come, nor will their bytes. NC_OK; NC_ECREDIT, NC_ESTATE,
+# NC_EFRAME (not what comes next in order), NC_ENOMEM.
+cdef int in_skip(nc_in* s, uint64_t first, uint64_t n, uint64_t offset, uint64_t bytes) noexcept nogil
 # Engine: writes POS when it is due or `force`; 1 written, 0 not due, NC_ESPACE. budget: session bytes left for growth.
 cdef int in_pos(nc_in* s, nc_wr* w, int force, int64_t* budget) noexcept nogil
 cdef int in_pos_due(nc_in* s) noexcept nogil                            # 1: in_pos would write without force
-# Application: the next message, whole. NC_OK; NC_EAGAIN none yet; NC_ECLOSED none and over (see s.over).
-cdef int in_peek(nc_in* s, nc_msg* m) noexcept nogil
-cdef void in_copy(nc_in* s, const nc_msg* m, uint8_t* dst) noexcept nogil
-# Application: message m, just peeked, is taken or passed over from now on: 1 it is ours, 0 its sender took it back.
-cdef int in_claim(nc_in* s, const nc_msg* m) noexcept nogil
 # Engine: WITHDRAW(n). 0 withdrawn, 1 taken, NC_EFRAME.
 cdef int in_withdraw(nc_in* s, uint64_t n) noexcept nogil
-# Application: the message m is taken. Bits: 1 POS is due now, 2 POS would help soon.
-cdef int in_advance(nc_in* s, const nc_msg* m) noexcept nogil
-cdef uint64_t in_pending(nc_in* s) noexcept nogil                       # complete messages not yet taken
-cdef uint64_t in_discard(nc_in* s) noexcept nogil                       # application: throws all away, returns messages
 cdef void in_free(nc_in* s) noexcept nogil

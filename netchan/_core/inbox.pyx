@@ -1,26 +1,29 @@
-"""The inbox: reassembly, credit, and whole messages for the application.
+"""The inbox: reassembly and credit.
 
 Layer: _core, rung e; no clock, no key, no frame of its own but POS. Threads and ownership: see the head of inbox.pxd.
-Spec: docs/spec/session.md §2, §4, §6 and docs/spec/value.md (moments 6-8).
+Spec: docs/spec/session.md §2, §4, §6 and docs/spec/value.md (moment 6). The application's half is take.pyx.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from netchan._core cimport defs
-from netchan._core.cursor cimport nc_rd, nc_wr, rd_init, rd_left, rd_varint, rd_vbytes
-from netchan._core.frame cimport frame_put_pos, message_head
+from netchan._core.cursor cimport VARINT_MAX, nc_rd, nc_wr, rd_init, rd_left, rd_varint, varint_write
+from netchan._core.frame cimport frame_put_pos
 from netchan._core.leaf cimport (
-    leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_rlx_u64, load_seq_u32, load_seq_u64,
+    leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_rlx_u64, load_seq_u64,
     store_rel_u32, store_rel_u64, store_rlx_u64, store_seq_u32, store_seq_u64,
 )
 from netchan._core.over cimport OVER_NOT, OVER_FIN, OVER_ABORT_AFTER, OVER_ABORT, OVER_STOPPED
 from netchan._core.ranges cimport ranges_add, ranges_free, ranges_init, ranges_remove_below
-from netchan._core.rendezvous cimport claims_claim, claims_withdraw
+from netchan._core.rendezvous cimport claims_withdraw
 from netchan._core.segment cimport SEG_FIRST, SEG_MAX, nc_seg, seg_free_list, seg_new, seg_room
 
 cdef uint64_t NOWHERE = ~<uint64_t>0
+cdef uint64_t DEADLINE_MS_MAX = 1 << 40     # later is never
+cdef enum:
+    DROP_REPORT = 64                # messages taken or dropped between two POS where nobody waits for room
 
 
 cdef void in_init(nc_in* s, uint64_t id) noexcept nogil:
@@ -58,6 +61,8 @@ cdef int in_varint(nc_in* s, uint64_t v, uint64_t max_message) noexcept nogil:
         # Even types may be skipped; odd ones change what the message means (wire.md §9).
         if s.field & 1 and s.field != defs.FIELD_DELIVER:
             return defs.NC_EUNKNOWN
+        if s.field == defs.FIELD_DEADLINE and (v == 0 or v > 8):
+            return defs.NC_EFRAME
         # No preface of this version agrees to compress: skipped, it would give out bytes that are not the value.
         if (s.field == defs.FIELD_DELIVER and v) or s.field == defs.FIELD_COMPRESSION:
             return defs.NC_EFRAME
@@ -77,6 +82,20 @@ cdef int in_scan(nc_in* s, const uint8_t* p, size_t n, uint64_t max_message, uin
             s.body_left -= k
             p += k
             n -= <size_t>k
+        elif s.stage == STAGE_VALUE and s.field == defs.FIELD_DEADLINE:
+            s.head_buf[s.head_len] = p[0]
+            s.head_len += 1
+            p += 1
+            n -= 1
+            s.field_left -= 1
+            s.block_left -= 1
+            if s.field_left == 0:
+                rd_init(&r, s.head_buf, s.head_len)
+                if rd_varint(&r, &s.deadline_ms) < 0 or rd_left(&r):
+                    return defs.NC_EFRAME
+                s.deadline_ms += 1              # 0 ms left is a deadline, too
+                s.head_len = 0
+                s.stage = STAGE_FIELD if s.block_left else STAGE_BODY
         elif s.stage == STAGE_VALUE:
             k = s.field_left if s.field_left < n else n
             s.field_left -= k
@@ -124,6 +143,49 @@ cdef int in_scan(nc_in* s, const uint8_t* p, size_t n, uint64_t max_message, uin
         if s.stage == STAGE_BODY and s.body_left == 0:
             done[0] += 1
             s.stage = STAGE_HEAD
+            if s.due is not NULL or s.deadline_ms:
+                rc = in_note_due(s)
+                if rc < 0:
+                    return rc
+    return defs.NC_OK
+
+
+# The message that was just scanned has a deadline, or others have: notes when its time is over.
+cdef int in_note_due(nc_in* s) noexcept nogil:
+    cdef uint64_t number = s.started - 1
+    cdef uint64_t n, i
+    cdef int64_t due = 0
+    cdef int64_t* bigger = NULL
+    cdef int64_t* old
+    if s.deadline_ms:
+        due = s.now_ns + <int64_t>((s.deadline_ms - 1) * 1000000) if s.deadline_ms < DEADLINE_MS_MAX else 0
+        s.deadline_ms = 0
+    if not s.lossy or s.stopped:
+        return defs.NC_OK                       # said by a peer that did not say it of the stream: no promise of ours
+    n = number - load_acq_u64(&s.taken) + 1
+    if s.due is NULL or n > s.due_mask + 1:
+        if n > <uint64_t>DUE_MAX:
+            return defs.NC_OK
+        i = 16
+        while i < n:
+            i <<= 1
+        bigger = <int64_t*>calloc(<size_t>i, sizeof(int64_t))
+        if bigger is NULL:
+            return defs.NC_ENOMEM
+        leaf_lock(&s.lock)
+        old = s.due
+        if old is not NULL:
+            n = s.taken
+            while n < number:
+                bigger[n & (i - 1)] = old[n & s.due_mask]
+                n += 1
+        s.due = bigger
+        s.due_mask = i - 1
+        leaf_unlock(&s.lock)
+        free(old)
+    leaf_lock(&s.lock)
+    s.due[number & s.due_mask] = due
+    leaf_unlock(&s.lock)
     return defs.NC_OK
 
 
@@ -237,7 +299,7 @@ cdef int in_order(nc_in* s, const uint8_t* p, size_t n, uint64_t max_message) no
     if rc < 0:
         return rc
     s.received += n
-    store_seq_u64(&s.end, s.received)
+    store_seq_u64(&s.end, s.end + n)
     if done:
         store_seq_u64(&s.msgs, s.msgs + done)
     return defs.NC_OK
@@ -303,7 +365,7 @@ cdef int in_keep(nc_in* s, uint64_t offset, const uint8_t* p, size_t n) noexcept
 # 1: the sender has used up what it may send. Once the capacity is known it keeps to that, whatever was granted before.
 cdef inline uint32_t in_spent(nc_in* s) noexcept nogil:
     cdef uint64_t most = s.granted_msgs
-    if s.capacity and s.told_taken + s.capacity < most:
+    if s.capacity and s.keep == 0 and s.told_taken + s.capacity < most:
         most = s.told_taken + s.capacity
     return 1 if s.started >= most or s.received >= s.granted_bytes else 0
 
@@ -344,13 +406,59 @@ cdef int in_data(nc_in* s, uint64_t offset, const uint8_t* p, size_t n, int fin,
             if rc < 0:
                 return rc
         ranges_remove_below(&s.gaps, s.received)
+    return in_reached(s)
+
+
+# Bytes have come in order: is it the end, can the sender go on?
+cdef int in_reached(nc_in* s) noexcept nogil:
     if s.has_final and s.received == s.final:
         if s.stage != STAGE_HEAD or s.head_len != 0 or not s.preface_done:
             return defs.NC_EFRAME                       # the stream ends inside a message
+        store_seq_u32(&s.whole, 1)
         if load_acq_u32(&s.over) == OVER_NOT:
             store_seq_u32(&s.over, OVER_FIN)
     store_seq_u32(&s.starved, in_spent(s))
     return defs.NC_OK
+
+
+# What SKIP replaces has its place among the messages: a mark that the application's half passes (take.pyx). It has the
+# form of a message with a field that in_scan lets nobody send.
+cdef int in_skip(nc_in* s, uint64_t first, uint64_t n, uint64_t offset, uint64_t bytes) noexcept nogil:
+    cdef uint8_t[MARK_MAX] mark
+    cdef size_t k
+    cdef int rc
+    if n == 0 or bytes == 0 or n > VARINT_MAX - first or bytes > VARINT_MAX - offset:
+        return defs.NC_EFRAME
+    if offset + bytes <= s.received and first + n <= s.started:
+        return defs.NC_OK                       # said again
+    if s.has_final and offset + bytes > s.final:
+        return defs.NC_ESTATE
+    if offset != s.received or first != s.started or not s.preface_done or s.stage != STAGE_HEAD or s.head_len != 0 \
+            or s.ooo is not NULL:
+        return defs.NC_EFRAME
+    if first + n > s.granted_msgs:
+        return defs.NC_ECREDIT
+    if s.stopped:
+        s.received += bytes
+        s.started += n
+        return in_reached(s)
+    k = 4 + varint_write(mark + 4, n)
+    mark[0] = 1                                 # no body, a block
+    mark[1] = <uint8_t>(k - 2)
+    mark[2] = defs.FIELD_SKIPPED
+    mark[3] = <uint8_t>(k - 4)
+    rc = in_store(s, mark, k)
+    if rc < 0:
+        return rc
+    s.started += n
+    s.received += bytes
+    leaf_lock(&s.lock)
+    s.skip_ahead += n
+    s.skipped += n
+    store_seq_u64(&s.end, s.end + k)
+    store_seq_u64(&s.msgs, s.msgs + n)
+    leaf_unlock(&s.lock)
+    return in_reached(s)
 
 
 cdef void in_over(nc_in* s, uint32_t over, uint64_t code, const uint8_t* reason, size_t n) noexcept nogil:
@@ -367,6 +475,8 @@ cdef void in_over(nc_in* s, uint32_t over, uint64_t code, const uint8_t* reason,
     if n:
         memcpy(s.reason, reason, n)
     s.reason_len = <uint16_t>n
+    if s.has_final and s.received >= s.final:
+        store_seq_u32(&s.whole, 1)
     store_seq_u32(&s.over, over)
 
 
@@ -381,6 +491,15 @@ cdef inline int in_more_wanted(nc_in* s, uint64_t taken) noexcept nogil:
     return n and load_acq_u64(&s.msgs) < taken + n and s.received + (s.window >> 1) >= s.granted_bytes
 
 
+cdef inline uint64_t in_held(nc_in* s) noexcept nogil:
+    return load_acq_u64(&s.end) - load_acq_u64(&s.take_off)
+
+
+# The offset from which on bytes take up room: all before it were taken, dropped or never came.
+cdef inline uint64_t in_freed(nc_in* s) noexcept nogil:
+    return s.received - in_held(s)
+
+
 cdef int in_pos_due(nc_in* s) noexcept nogil:
     cdef uint64_t taken = load_seq_u64(&s.taken)
     if s.capacity == 0 or s.stopped:
@@ -390,7 +509,8 @@ cdef int in_pos_due(nc_in* s) noexcept nogil:
     if load_acq_u32(&s.asked) and (s.told_received < s.ask_received <= s.received
                                    or (s.told_taken < s.ask_taken and taken > s.told_taken)):
         return 1
-    if s.starved and (taken > s.told_taken or s.granted_bytes < load_acq_u64(&s.take_off) + s.window):
+    if s.starved and (taken > s.told_taken or s.granted_bytes < in_freed(s) + s.window
+                      or (s.keep and s.granted_bytes < s.received + s.window)):
         return 1
     # The head message is longer than the window: grant up to its end as it comes.
     if in_rest(s) and s.received + in_rest(s) > s.granted_bytes and s.received + (s.window >> 1) >= s.granted_bytes:
@@ -398,35 +518,46 @@ cdef int in_pos_due(nc_in* s) noexcept nogil:
     if in_more_wanted(s, taken):
         return 1
     # The last message was taken: the sender may forget the stream.
-    return 1 if s.over == OVER_FIN and load_acq_u64(&s.take_off) == s.final and s.told_taken < taken else 0
+    return 1 if s.over == OVER_FIN and load_acq_u64(&s.take_off) == load_acq_u64(&s.end) and s.told_taken < taken else 0
+
+
+# Doubles the window if the budget of the session allows it.
+cdef inline void in_widen(nc_in* s, int64_t* budget) noexcept nogil:
+    if budget[0] >= <int64_t>s.window:
+        budget[0] -= <int64_t>s.window
+        s.grown += s.window
+        s.window <<= 1
+
+
+cdef void in_make_room(nc_in* s, int64_t* budget) noexcept nogil:
+    while s.window < <uint64_t>defs.STREAM_BYTES_MAX and in_held(s) > s.window:
+        if budget[0] < <int64_t>s.window:
+            return
+        in_widen(s, budget)
 
 
 cdef int in_pos(nc_in* s, nc_wr* w, int force, int64_t* budget) noexcept nogil:
-    cdef uint64_t taken, off, bytes_to, want, msgs_to
-    cdef int64_t more
+    cdef uint64_t taken, off, bytes_to, want, msgs_to, often
     cdef int rc
     if s.stopped or (not force and not in_pos_due(s)):
         return 0
     # Said first: what the application takes from here on it reports, though this POS does not know of it.
     store_seq_u32(&s.starved, 1)
     taken = load_seq_u64(&s.taken)
-    off = load_acq_u64(&s.take_off)
+    off = in_freed(s)
     # The sender is about to run out of bytes while the application keeps up: the window is what limits it.
     if s.capacity and s.window < defs.STREAM_BYTES_MAX and s.received + (s.window >> 2) >= s.granted_bytes \
             and s.received - off < (s.window >> 1) + (s.window >> 2) and off > 0 \
             and s.granted_bytes > defs.INITIAL_BYTES:
-        more = <int64_t>s.window
-        if budget[0] >= more:
-            budget[0] -= more
-            s.grown += <uint64_t>more
-            s.window <<= 1
-    bytes_to = off + s.window
+        in_widen(s, budget)
+    # Where the oldest make room for the newest nobody has to take any for the sender to go on.
+    bytes_to = (s.received if s.keep else off) + s.window
     if in_rest(s):
         want = s.received + in_rest(s)
         if want > bytes_to:
             # One value always gets through: granted a window at a time up to its end.
             bytes_to = s.received + s.window if s.received + s.window < want else want
-    msgs_to = taken + s.capacity
+    msgs_to = VARINT_MAX - 1 if s.keep else taken + s.capacity     # the newest push the others out: bytes are the limit
     if in_more_wanted(s, taken) and bytes_to < s.received + s.window:
         bytes_to = s.received + s.window
     if bytes_to < s.granted_bytes:
@@ -442,146 +573,15 @@ cdef int in_pos(nc_in* s, nc_wr* w, int force, int64_t* budget) noexcept nogil:
     s.told_taken = taken
     s.told_received = s.received
     if s.capacity:
-        store_rlx_u64(&s.pos_at_msgs, taken + (1 if s.rendezvous else (s.capacity + 3) // 4))
-        store_rlx_u64(&s.pos_at_bytes, off + (s.window >> 2))
+        often = 1 if s.rendezvous else (s.capacity + 3) // 4
+        if s.keep and often < <uint64_t>DROP_REPORT:
+            often = DROP_REPORT                 # nobody waits for room that each one would tell of
+        store_rlx_u64(&s.pos_at_msgs, taken + often)
+        store_rlx_u64(&s.pos_at_bytes, load_acq_u64(&s.take_off) + (s.window >> 2))
     if load_acq_u32(&s.asked) and s.received >= s.ask_received and taken >= s.ask_taken:
         store_rel_u32(&s.asked, 0)              # both were told just now
     store_rel_u32(&s.starved, in_spent(s))
     return 1
-
-
-# Reads one byte run of a message head that crosses segments; *at and *pos move.
-cdef size_t in_gather(nc_seg* at, size_t pos, uint64_t have, uint8_t* dst, size_t n) noexcept nogil:
-    cdef size_t got = 0
-    cdef size_t k
-    if n > have:
-        n = <size_t>have
-    while got < n and at is not NULL:
-        k = <size_t>load_rlx_u64(&at.len) - pos
-        if k > n - got:
-            k = n - got
-        memcpy(dst + got, at.data + pos, k)
-        got += k
-        pos += k
-        if pos == load_rlx_u64(&at.len):
-            at = at.next
-            pos = 0
-    return got
-
-
-cdef inline void in_settle(nc_in* s, uint64_t have) noexcept nogil:
-    cdef nc_seg* done
-    while s.head is not NULL and s.head_pos == load_rlx_u64(&s.head.len) and have and s.head.next is not NULL:
-        done = s.head
-        s.head = done.next
-        s.head_pos = 0
-        free(done)
-
-
-# The fields of the message at the head, whose first n bytes are at p and whose head has `at` bytes. in_scan has checked
-# them. Returns the bytes before the body; 0 only if they are not what in_scan saw.
-cdef size_t in_fields(nc_in* s, const uint8_t* p, size_t n, size_t at, uint64_t have, nc_msg* m) noexcept nogil:
-    cdef uint8_t[1040] buf          # the longest head, the longest length of a block, EXT_MAX
-    cdef const uint8_t* value
-    cdef uint64_t block, field
-    cdef size_t k
-    cdef nc_rd r
-    rd_init(&r, p + at, n - at)
-    if rd_varint(&r, &block) < 0 or block > <uint64_t>rd_left(&r):
-        n = in_gather(s.head, s.head_pos, have, buf, sizeof(buf))
-        p = buf
-        rd_init(&r, p + at, n - at)
-        if rd_varint(&r, &block) < 0 or block > <uint64_t>rd_left(&r):
-            return 0
-    r.end = r.p + block
-    while rd_left(&r):
-        if rd_varint(&r, &field) < 0 or rd_vbytes(&r, defs.EXT_MAX, &value, &k) < 0:
-            return 0
-        if field == defs.FIELD_DELIVER:
-            m.deliver = 1
-    return <size_t>(r.p - p)
-
-
-# The message at the head whatever the state; the caller knows that one is complete.
-cdef int in_head(nc_in* s, nc_msg* m) noexcept nogil:
-    cdef uint64_t have = load_seq_u64(&s.end) - s.take_off
-    cdef uint8_t[24] buf
-    cdef const uint8_t* p
-    cdef uint64_t body
-    cdef size_t n, used
-    cdef int ext, head
-    cdef nc_seg* at
-    cdef size_t pos
-    in_settle(s, have)
-    if s.head is NULL:
-        return defs.NC_ESTATE       # no message is complete: even an empty one has a byte here
-    p = s.head.data + s.head_pos
-    n = <size_t>load_rlx_u64(&s.head.len) - s.head_pos
-    if n > have:
-        n = <size_t>have
-    if n < 24:
-        n = in_gather(s.head, s.head_pos, have, buf, 24)
-        p = buf
-    head = message_head(p, n, &body, &ext)
-    if head < 0:
-        return defs.NC_EFRAME
-    used = <size_t>head
-    m.deliver = 0
-    m.len = body
-    m.number = s.taken
-    if ext:
-        used = in_fields(s, p, n, used, have, m)
-        if used == 0:
-            return defs.NC_EFRAME
-    m.total = body + <uint64_t>used
-    at = s.head
-    pos = s.head_pos + used
-    while at is not NULL and pos >= load_rlx_u64(&at.len) and at.next is not NULL:
-        pos -= <size_t>load_rlx_u64(&at.len)
-        at = at.next
-    m.seg = at
-    m.pos = pos
-    return defs.NC_OK
-
-
-cdef int in_peek(nc_in* s, nc_msg* m) noexcept nogil:
-    cdef uint32_t over = load_acq_u32(&s.over)
-    if over == OVER_ABORT or over == OVER_STOPPED:
-        return defs.NC_ECLOSED
-    if load_seq_u64(&s.msgs) > s.taken:
-        return in_head(s, m)
-    if over == OVER_NOT:
-        return defs.NC_EAGAIN
-    # The state was read first: an end that is known has all its values before it, unless bytes are still on the way.
-    if over == OVER_ABORT_AFTER and load_seq_u64(&s.end) < s.final:
-        return defs.NC_EAGAIN
-    return defs.NC_ECLOSED
-
-
-cdef void in_copy(nc_in* s, const nc_msg* m, uint8_t* dst) noexcept nogil:
-    cdef nc_seg* at = m.seg
-    cdef size_t pos = m.pos
-    cdef uint64_t left = m.len
-    cdef size_t k
-    while left and at is not NULL:
-        k = <size_t>load_rlx_u64(&at.len) - pos
-        if k > left:
-            k = <size_t>left
-        memcpy(dst, at.data + pos, k)
-        dst += k
-        left -= k
-        at = at.next
-        pos = 0
-
-
-cdef int in_claim(nc_in* s, const nc_msg* m) noexcept nogil:
-    cdef int free_
-    if not s.rendezvous:
-        return 1
-    leaf_lock(&s.lock)
-    free_ = claims_claim(&s.claims, m.number)
-    leaf_unlock(&s.lock)
-    return free_
 
 
 cdef int in_withdraw(nc_in* s, uint64_t n) noexcept nogil:
@@ -590,75 +590,6 @@ cdef int in_withdraw(nc_in* s, uint64_t n) noexcept nogil:
     rc = claims_withdraw(&s.claims, n) if s.rendezvous else defs.NC_EFRAME
     leaf_unlock(&s.lock)
     return rc
-
-
-# Frees the drained last segment unless the engine writes into it now.
-cdef void in_shrink(nc_in* s) noexcept nogil:
-    cdef nc_seg* done = NULL
-    leaf_lock(&s.lock)
-    if s.tail is not NULL and s.tail == s.head and not s.copying and s.head_pos == s.tail.len \
-            and load_acq_u64(&s.end) == s.take_off:
-        if s.tail.cap > SEG_FIRST:
-            done = s.tail
-            s.head = s.tail = NULL
-            s.head_pos = 0
-        else:
-            s.tail.len = 0
-            s.head_pos = 0
-    leaf_unlock(&s.lock)
-    free(done)
-
-
-# The application stores `taken`, then looks whether the engine waits for it; the engine says what it waits for, then
-# looks at `taken`. Both in sequential order, so one of them sees the other: else POS would never be said.
-cdef int in_advance(nc_in* s, const nc_msg* m) noexcept nogil:
-    cdef uint64_t left = m.total
-    cdef nc_seg* done
-    cdef size_t k
-    cdef int due = 0
-    while left:
-        k = <size_t>load_rlx_u64(&s.head.len) - s.head_pos
-        if k > left:
-            k = <size_t>left
-        s.head_pos += k
-        left -= k
-        if left and s.head_pos == load_rlx_u64(&s.head.len):
-            done = s.head
-            s.head = done.next
-            s.head_pos = 0
-            free(done)
-    store_rel_u64(&s.take_off, s.take_off + m.total)
-    store_seq_u64(&s.taken, s.taken + 1)
-    if s.take_off == load_acq_u64(&s.end):
-        in_shrink(s)
-    if m.deliver or s.taken >= load_rlx_u64(&s.pos_at_msgs) or s.take_off >= load_rlx_u64(&s.pos_at_bytes):
-        due = 1
-    elif load_seq_u32(&s.asked) and s.taken <= s.ask_taken:
-        due = 1                                 # each one: callers before the last one asked for wait, too
-    elif load_seq_u32(&s.over) == OVER_FIN and s.take_off == s.final:
-        due = 1
-    elif load_seq_u32(&s.starved):
-        due = 2
-    if m.deliver:
-        store_rel_u64(&s.pos_at_msgs, s.taken)
-    return due
-
-
-cdef uint64_t in_pending(nc_in* s) noexcept nogil:
-    cdef uint32_t over = load_acq_u32(&s.over)
-    if over == OVER_ABORT or over == OVER_STOPPED:
-        return 0
-    return load_acq_u64(&s.msgs) - s.taken
-
-
-cdef uint64_t in_discard(nc_in* s) noexcept nogil:
-    cdef nc_msg m
-    cdef uint64_t n = 0
-    while load_seq_u64(&s.msgs) > s.taken and in_head(s, &m) == defs.NC_OK:
-        in_advance(s, &m)
-        n += 1
-    s.discarded += n
-    return n
 
 
 cdef void in_free(nc_in* s) noexcept nogil:
@@ -672,4 +603,6 @@ cdef void in_free(nc_in* s) noexcept nogil:
     s.ooo = s.early_tail = NULL
     free(s.preface)
     s.preface = NULL
+    free(s.due)
+    s.due = NULL
     ranges_free(&s.gaps)

@@ -12,7 +12,7 @@ from netchan._core.cursor cimport nc_wr, wr_init
 from netchan._core.ends cimport end_release, session_ended, settle_end, take_dirty
 from netchan._core.frame cimport (
     frame_put_abort, frame_put_ack, frame_put_ask, frame_put_data_head, frame_put_max_streams, frame_put_ping,
-    frame_put_session_close, frame_put_stop, frame_put_want, frame_put_withdraw, frame_put_withdrawn,
+    frame_put_session_close, frame_put_skip, frame_put_stop, frame_put_want, frame_put_withdraw, frame_put_withdrawn,
 )
 from netchan._core.keys cimport keys_deadline, keys_may_update, keys_tick
 from netchan._core.leaf cimport load_acq_u32, load_acq_u64
@@ -23,6 +23,7 @@ from netchan._core.state cimport (
     load_ptr, nc_end, nc_path, nc_sent, nc_session, pop_active, want_ctl, want_data,
 )
 from netchan._core.inbox cimport in_pos, in_pos_due
+from netchan._core.lossy cimport lossy_claim, lossy_expire, lossy_gap, lossy_passed
 from netchan._core.outbox cimport out_next_withdraw, out_pass, out_read, out_ready, out_span, out_withdraw_said
 from netchan._core.rendezvous cimport offer_bit
 from netchan._core.timer cimport TIMER_NEVER
@@ -228,9 +229,16 @@ cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_
     cdef size_t room, n
     cdef const uint8_t* span
     cdef uint64_t upto
+    cdef uint64_t first, gap = 0, gap_at, gap_bytes
+    cdef uint8_t reason
     cdef int rc
     s.stats.messages_sent += e.out.seen_msgs - counted
-    if ready == 0 and not fin:
+    if e.out.lossy:
+        lossy_expire(&e.out, now, &s.pins)
+        lossy_gap(&e.out, &first, &gap, &reason, &gap_at, &gap_bytes)
+        fin = 0
+        ready = out_ready(&e.out, &fin)
+    if ready == 0 and not fin and not gap:
         return 0
     room = cap - head - defs.AEAD_TAG_SIZE
     if room > s.peer.max_record - 64:
@@ -245,6 +253,11 @@ cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_
     if e.in_ is not NULL and not e.in_done and (e.ctl & CTL_POS or in_pos_due(e.in_)):
         if in_pos(e.in_, &w, 1, &s.budget) > 0:
             e.ctl &= <uint8_t>~CTL_POS
+    if gap and frame_put_skip(&w, first, gap, reason, gap_at, gap_bytes) >= 0:
+        lossy_passed(&e.out, gap, gap_bytes)
+        ready = out_ready(&e.out, &fin)
+        if ready == 0 and not fin:
+            return finish_record(s, out, e.out.id, <size_t>(w.p - begin), NULL, 0, e.out.sent, 1, now)
     n = <size_t>(w.end - w.p) - 24              # type, offset, number
     if n > share:
         n = share
@@ -252,6 +265,11 @@ cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_
         n = <size_t>ready
     if fin and n < ready:
         fin = 0
+    if e.out.lossy and n:
+        n = lossy_claim(&e.out, n, now)
+        if n == 0 and not fin:                  # the application dropped it meanwhile
+            return finish_record(s, out, e.out.id, <size_t>(w.p - begin), NULL, 0, e.out.sent, 1, now) \
+                if w.p != begin else 0
     rc = frame_put_data_head(&w, e.out.sent, fin, e.out.at_boundary and n > 0 and e.out.sent_msgs > 0,
                              e.out.sent_msgs, -1)
     if rc < 0:

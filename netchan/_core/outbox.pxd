@@ -36,6 +36,18 @@ ctypedef struct nc_out:
     size_t next_cap                 # size of the next own segment
     uint32_t rendezvous             # 1: capacity 0: messages are offers
     nc_offers offers                # of a rendezvous
+    # Where messages may be dropped before they are sent (lossy.pyx), under lock: each has segments of its own.
+    uint32_t lossy
+    uint64_t keep                   # unsent messages that stay when more come, the newest; 0: all, and send waits
+    uint64_t ttl_ms                 # 0: none
+    nc_seg* fresh                   # first message of which no byte was claimed to be sealed; NULL: none
+    nc_seg* before                  # the segment before it; NULL: none held
+    uint64_t n_fresh                # messages from there on
+    uint64_t fresh_num              # number of the first
+    uint64_t gap_msgs               # dropped before `fresh`, not said yet; their numbers end at fresh_num
+    uint64_t gap_bytes
+    uint8_t gap_reason              # nc_skip of the last one
+    uint64_t dropped
     uint64_t parked                 # receivers that wait over there, as WANT said; a hint
     uint64_t want_version
     # engine writes, application reads as atomics
@@ -54,6 +66,10 @@ ctypedef struct nc_out:
     uint8_t fin_acked
 
 cdef void out_init(nc_out* o, uint64_t id) noexcept nogil
+cdef void out_link(nc_out* o, nc_seg* s) noexcept nogil                 # puts s behind the tail; under lock
+cdef uint64_t out_limit_bytes(nc_out* o) noexcept nogil                 # offset up to which may be sealed; under lock
+cdef void out_begun(nc_out* o) noexcept nogil                           # `fresh` is about to be sealed; under lock
+cdef int out_gate(nc_out* o, uint32_t offer) noexcept nogil             # why nothing is accepted, or NC_OK; under lock
 # Raw bytes that are no message (the preface). NC_OK, NC_ENOMEM.
 cdef int out_preface(nc_out* o, const uint8_t* p, size_t n) noexcept nogil
 # One message. flags: APPEND_ bits. pin: NULL, then p is copied; else the object that owns p (the caller took a

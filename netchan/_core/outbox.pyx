@@ -30,7 +30,7 @@ cdef void out_init(nc_out* o, uint64_t id) noexcept nogil:
 
 
 # Links segment s behind the tail; under lock.
-cdef inline void out_link(nc_out* o, nc_seg* s) noexcept nogil:
+cdef void out_link(nc_out* o, nc_seg* s) noexcept nogil:
     s.start = o.appended
     if o.tail is NULL:
         o.head = s
@@ -53,7 +53,7 @@ cdef int out_preface(nc_out* o, const uint8_t* p, size_t n) noexcept nogil:
 
 
 # Under lock: why a message cannot be accepted now, or NC_OK. A rendezvous takes offers, everything else takes none.
-cdef inline int out_gate(nc_out* o, uint32_t offer) noexcept nogil:
+cdef int out_gate(nc_out* o, uint32_t offer) noexcept nogil:
     if o.over or o.closing:
         return defs.NC_ECLOSED
     if o.rendezvous != offer or (offer and not offers_room(&o.offers, o.accepted)):
@@ -239,11 +239,46 @@ cdef void out_end(nc_out* o, uint32_t over) noexcept nogil:
     leaf_unlock(&o.lock)
 
 
+# Under lock: no further than to a gap, which SKIP has to say, and to the last message that credit allows: what is
+# accepted without credit (lossy.pyx) waits for it here.
+cdef inline uint64_t fresh_limit(nc_out* o, uint64_t upto) noexcept nogil:
+    cdef uint64_t first = o.fresh.start if o.fresh is not NULL else o.appended
+    cdef uint64_t number = o.fresh_num
+    cdef nc_seg* s = o.fresh
+    if o.gap_msgs and first - o.gap_bytes < upto:
+        return first - o.gap_bytes
+    if o.fresh is NULL or number + o.n_fresh <= o.max_msgs:
+        return upto
+    while s is not NULL and not (s.first_off != NOWHERE and number >= o.max_msgs):
+        if s.first_off != NOWHERE:
+            number += 1
+        s = s.next
+    return s.start if s is not NULL and s.start < upto else upto
+
+
+# Under lock: offset up to which bytes may be sealed now.
+cdef uint64_t out_limit_bytes(nc_out* o) noexcept nogil:
+    cdef uint64_t upto = o.appended if o.appended < o.max_bytes else o.max_bytes
+    if upto < o.sent:
+        upto = o.sent                           # SKIP needs no credit for bytes
+    return fresh_limit(o, upto) if o.lossy else upto
+
+
+# Under lock: the first message of which no byte was sealed is about to be.
+cdef void out_begun(nc_out* o) noexcept nogil:
+    o.before = o.fresh
+    if o.before.next is not NULL and o.before.next.first_off == NOWHERE:
+        o.before = o.before.next
+    o.fresh = o.before.next
+    o.n_fresh -= 1
+    o.fresh_num += 1
+
+
 cdef uint64_t out_ready(nc_out* o, int* fin) noexcept nogil:
     cdef uint64_t upto
     leaf_lock(&o.lock)
     o.seen_msgs = o.accepted
-    upto = o.appended if o.appended < o.max_bytes else o.max_bytes
+    upto = out_limit_bytes(o)
     fin[0] = 1 if o.closing and upto == o.fin_at and not o.fin_sent else 0
     if upto < o.appended and o.sent >= upto:
         o.credit_stalls += 1
@@ -318,6 +353,8 @@ cdef void out_ack(nc_out* o, uint64_t upto, nc_seg** pins) noexcept nogil:
                 o.next_cap = SEG_MAX
         if o.cur == s:
             o.cur = s.next
+        if o.before == s:
+            o.before = NULL
         o.head = s.next
         s.next = NULL
         if gone is NULL:
@@ -451,7 +488,7 @@ cdef void out_free(nc_out* o, nc_seg** pins) noexcept nogil:
     cdef nc_seg* s
     leaf_lock(&o.lock)
     s = o.head
-    o.head = o.tail = o.cur = NULL
+    o.head = o.tail = o.cur = o.fresh = o.before = NULL
     leaf_unlock(&o.lock)
     cdef nc_seg* following
     while s is not NULL:

@@ -3,7 +3,7 @@
 # Ownership: segments are owned by the list they are on. A pinned segment holds a reference to its owner object, which
 # no C thread may drop: it is handed out through `pins` for a holder of the GIL.
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 cdef enum:
@@ -20,6 +20,7 @@ ctypedef struct nc_seg:
     size_t cap                      # bytes allotted (0 for a pinned segment)
     const uint8_t* data             # own bytes right behind this struct, or borrowed from `pin`
     void* pin                       # object that owns data; NULL: own bytes
+    int64_t due                     # when its one message is over (lossy.pyx); 0: never
 
 
 # NULL: no memory. The bytes lie right behind the struct.
@@ -35,6 +36,7 @@ cdef inline nc_seg* seg_new(size_t cap, uint64_t start) noexcept nogil:
     s.cap = cap
     s.data = <const uint8_t*>(s + 1)
     s.pin = NULL
+    s.due = 0
     return s
 
 

@@ -112,11 +112,14 @@ cdef struct nc_end:
     uint64_t capacity_wanted        # 0: no figure; else capacity + 1
     uint64_t codec
     uint8_t schema[16]
+    uint8_t overflow_wanted         # defs.nc_overflow
+    uint64_t ttl_wanted             # ms; 0: none
     uint64_t name_hash
     uint16_t name_len
     uint8_t name[256]
     # engine; read by the application after `paired`
     uint64_t capacity               # settled
+    uint8_t overflow                # of our direction, settled; before: what we want
     uint64_t peer_codec
     uint8_t peer_schema[16]
     uint64_t over_code              # of an abort of the whole channel
@@ -149,6 +152,8 @@ cdef struct nc_offer:
     uint64_t codec
     uint64_t capacity_wanted
     uint8_t schema[16]
+    uint8_t overflow
+    uint64_t ttl_ms
     uint8_t flags
     uint8_t seen                    # given to the application already
     uint8_t aborted                 # ABORT came before it was opened

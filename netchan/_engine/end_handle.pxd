@@ -4,7 +4,7 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from netchan._core.inbox cimport nc_msg
+from netchan._core.take cimport nc_msg
 from netchan._core.state cimport nc_end
 from netchan._engine.engine_handle cimport Engine, Listed
 from netchan._engine.engine cimport nc_engine
@@ -25,6 +25,7 @@ cdef class StreamEnd(Listed):
     cdef public object decode
     cdef public Py_ssize_t plain_max
     cdef uint64_t passed_over           # offers that their sender took back
+    cdef uint64_t refused               # values that drop_new did not accept
     cdef list marks
     cdef object failure
     cdef object __weakref__
@@ -32,6 +33,8 @@ cdef class StreamEnd(Listed):
     cdef int mark(self, uint64_t n) except -1
     cdef int request(self, uint32_t bits) except -1
     cdef int64_t append(self, value, int flags) except -2
+    cdef int64_t overflowed(self) except -2
+    cdef list unsettled_lossy(self, uint64_t first, uint64_t sent)
     cdef int append_run(self, Items items, Py_ssize_t limit) except -1
     cdef bint received_now(self, uint64_t position)
     cdef note_mark(self)

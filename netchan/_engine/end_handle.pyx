@@ -15,11 +15,13 @@ from libc.string cimport memcpy
 from netchan._core cimport defs
 from netchan._core.ends cimport end_mark, end_open, end_release
 from netchan._core.frame cimport message_head
-from netchan._core.inbox cimport in_advance, in_claim, in_copy, in_discard, in_over, in_peek, in_pending, nc_in, nc_msg
+from netchan._core.inbox cimport in_over, nc_in
+from netchan._core.take cimport in_advance, in_claim, in_copy, in_discard, in_expire, in_peek, in_pending, nc_msg
 from netchan._core.leaf cimport (
     fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_seq_u32, load_seq_u64,
     store_rel_u32,
 )
+from netchan._core.lossy cimport lossy_append
 from netchan._core.outbox cimport (
     APPEND_OFFER, APPEND_RESERVED, out_append, out_append_run, out_close, out_end, out_has_room, out_offer_let_go,
     out_offer_room, out_offer_state, out_offer_want, out_reserve, out_unreserve,
@@ -37,6 +39,7 @@ from netchan._engine.engine cimport (
     nc_slot,
 )
 from netchan._engine.session_handle cimport Session
+from netchan._engine.sys cimport now_ns
 
 from netchan.errors import ConfigError
 from netchan.markers import EMPTY
@@ -49,6 +52,7 @@ cdef enum:
     PIN_MIN = 32768                 # immutable bytes from this size on are not copied but held until acknowledged
 
 cdef object EMPTY_ = EMPTY
+cdef bytes TOO_SLOW = b"overflow='disconnect': the other side did not keep up"
 cdef uint64_t FLUSH_NOW = 1 << 20    # more than any threshold: leaves at once
 
 
@@ -81,7 +85,8 @@ cdef class StreamEnd(Listed):
         plain_max: ``bytes`` objects up to this length need no ``encode``; -1: all need it.
     """
 
-    def __init__(self, Session session, bytes name, uint64_t codec, bytes schema, capacity):
+    def __init__(self, Session session, bytes name, uint64_t codec, bytes schema, capacity, uint8_t overflow=0,
+                 uint64_t ttl_ms=0):
         cdef nc_slot* t = session.t
         cdef uint64_t figure = 0 if capacity is None else <uint64_t>capacity + 1
         check_fork(t.engine)
@@ -93,7 +98,8 @@ cdef class StreamEnd(Listed):
         self.g = t.engine
         self.marks = []
         self.e = end_open(
-            &t.session, <const uint8_t*><char*>name, len(name), codec, <const uint8_t*><char*>schema, figure
+            &t.session, <const uint8_t*><char*>name, len(name), codec, <const uint8_t*><char*>schema, figure,
+            overflow, ttl_ms,
         )
         if self.e is NULL:
             raise ConfigError(
@@ -172,19 +178,31 @@ cdef class StreamEnd(Listed):
         cdef int rc
         cdef int how = APPEND_OFFER if flags == 2 else APPEND_RESERVED if flags == 1 else 0
         cdef uint64_t position
+        cdef int64_t due = 0
+        cdef nc_seg* pins = NULL
+        if e.out.lossy and e.out.ttl_ms:
+            due = now_ns() + <int64_t>e.out.ttl_ms * 1000000
         if PyBytes_CheckExact(value):
             p = <const uint8_t*>PyBytes_AS_STRING(value)
             n = <size_t>PyBytes_GET_SIZE(value)
             if n >= PIN_MIN:
                 pin = <void*>value
                 Py_INCREF(value)
-            rc = out_append(&e.out, p, n, how, pin)
+            if e.out.lossy:
+                rc = lossy_append(&e.out, p, n, how, pin, due, &pins)
+                drop_pins(pins)
+            else:
+                rc = out_append(&e.out, p, n, how, pin)
             if rc < 0 and pin is not NULL:
                 Py_DECREF(value)
         else:
             PyObject_GetBuffer(value, &view, PyBUF_SIMPLE)
             n = <size_t>view.len
-            rc = out_append(&e.out, <const uint8_t*>view.buf, n, how, NULL)
+            if e.out.lossy:
+                rc = lossy_append(&e.out, <const uint8_t*>view.buf, n, how, NULL, due, &pins)
+                drop_pins(pins)
+            else:
+                rc = out_append(&e.out, <const uint8_t*>view.buf, n, how, NULL)
             PyBuffer_Release(&view)
         if flags == 1 and rc < 0:
             out_unreserve(&e.out)
@@ -208,6 +226,8 @@ cdef class StreamEnd(Listed):
         cdef int rc
         cdef object value
         cdef Py_ssize_t have = len(items.source)
+        if self.e.out.lossy:
+            return 0                            # each value is asked for its place, and its time
         # From here to the append no Python code runs: the sequence holds the values, and the GIL holds the sequence.
         while count < RUN_MAX and count < limit and items.at + count < have:
             if type(items.source) is list:
@@ -253,9 +273,30 @@ cdef class StreamEnd(Listed):
             # Said before the second look, so that room that comes now is told.
             fetch_or_u32(&self.e.waiting, EV_SEND)
             position = self.append(prepared, 0)
+            if position == 0 and self.e.overflow > defs.OVERFLOW_BLOCK:
+                return self.overflowed()
             if position >= 0:
                 return position
         raise self.send_error()
+
+    cdef int64_t overflowed(self) except -2:
+        """There is no room and the direction does not wait: what ``try_send`` gives, or raises."""
+        if self.e.overflow == defs.OVERFLOW_DISCONNECT:
+            self.abort_both(defs.CODE_LIMIT, TOO_SLOW)
+            raise self.send_error()
+        self.refused += 1
+        return <int64_t>self.e.out.accepted if self.e.out.accepted else 1
+
+    @property
+    def waits(self):
+        """True where a value without room waits for it; else ``try_send`` never says 0."""
+        return self.e.overflow <= defs.OVERFLOW_BLOCK
+
+    @property
+    def lossy(self):
+        """True when a value that ``send`` took may be dropped."""
+        return self.e.overflow in (defs.OVERFLOW_DROP_NEW, defs.OVERFLOW_DROP_OLD, defs.OVERFLOW_LATEST) \
+            or bool(self.e.out.ttl_ms)
 
     # --- permits: room first, the value later -----------------------------------------------------------------------
 
@@ -361,6 +402,13 @@ cdef class StreamEnd(Listed):
         cdef object value
         check_fork(self.g)
         while done < limit:
+            if e.overflow > defs.OVERFLOW_BLOCK:        # never waits for room
+                for value in values:
+                    self.try_send(self.prepare(value))
+                    done += 1
+                    if done == limit:
+                        return done, False
+                return done, True
             if type(values) is Items and self.plain_max >= 0:
                 rc = self.append_run(<Items>values, limit - done)
                 if rc > 0:
@@ -397,6 +445,8 @@ cdef class StreamEnd(Listed):
         """True when ``try_send`` would accept or raise now."""
         if self.e.out.rendezvous and not self.send_over:
             return False
+        if self.e.overflow > defs.OVERFLOW_BLOCK:
+            return True
         if out_has_room(&self.e.out):
             return True
         fetch_or_u32(&self.e.waiting, EV_SEND)
@@ -493,10 +543,18 @@ cdef class StreamEnd(Listed):
     cdef int head(self, nc_msg* m) noexcept:
         """NC_OK: *m is the message at the head; NC_EAGAIN, NC_ECLOSED as in_peek."""
         cdef nc_end* e = self.e
+        cdef int due
         if load_acq_u32(&e.paired) == 0:
             if load_acq_u32(&e.over) == OVER_NOT:
                 return defs.NC_EAGAIN
             return defs.NC_ECLOSED if load_acq_u32(&e.paired) == 0 else in_peek(e.in_, m)
+        if e.in_.due is not NULL:
+            due = in_expire(e.in_, now_ns())
+            if due:
+                fetch_or_u32(&e.requests, REQ_POS)
+                if end_mark(e):
+                    engine_dirty(self.g, self.session.t)
+                engine_poke(self.g)
         return in_peek(e.in_, m)
 
     cdef bytes take(self, nc_msg* m, int* due):
@@ -505,10 +563,12 @@ cdef class StreamEnd(Listed):
         cdef bytes data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>m.len)
         if i.taken != m.number or load_acq_u32(&i.over) in (OVER_ABORT, OVER_STOPPED):
             return None
-        if not in_claim(i, m):
+        cdef int rc = in_claim(i, m)
+        if rc == 0:
             in_advance(i, m)                    # its sender took it back
             self.passed_over += 1
             self.took(1)
+        if rc <= 0:
             return None
         in_copy(i, m, <uint8_t*>PyBytes_AS_STRING(data))
         due[0] |= in_advance(i, m)
@@ -610,11 +670,13 @@ cdef class StreamEnd(Listed):
             if self.e.in_.taken != m.number:
                 PyBuffer_Release(&view)
                 continue
-            if not in_claim(self.e.in_, &m):
+            rc = in_claim(self.e.in_, &m)
+            if rc <= 0:
                 PyBuffer_Release(&view)
-                in_advance(self.e.in_, &m)
-                self.passed_over += 1
-                self.took(1)
+                if rc == 0:
+                    in_advance(self.e.in_, &m)
+                    self.passed_over += 1
+                    self.took(1)
                 continue
             in_copy(self.e.in_, &m, <uint8_t*>view.buf)
             rc = in_advance(self.e.in_, &m)
@@ -752,18 +814,24 @@ cdef class StreamEnd(Listed):
         return self.e.peer_codec, PyBytes_FromStringAndSize(<char*>self.e.peer_schema, 16)
 
     def counts(self):
-        """sent (with offers that are out or were taken back), received, taken, discarded, pending, credit_stalls."""
+        """sent, received, taken, discarded, pending, credit_stalls, dropped.
+
+        ``sent``: with offers that are out or were taken back. ``dropped``: by overflow or age, on this side or, as SKIP
+        said, on the other.
+        """
         cdef nc_end* e = self.e
-        cdef uint64_t taken
+        cdef uint64_t taken, skipped
         if not load_acq_u32(&e.paired):
-            return e.out.accepted, 0, 0, 0, 0, e.out.credit_stalls
+            return e.out.accepted, 0, 0, 0, 0, e.out.credit_stalls, e.out.dropped + self.refused
         self.discard_aborted()                  # the engine may not have had a chance to tell of it
         if e.in_.rendezvous:
             # Offers are their sender's: what was passed over or thrown away here was never received.
             taken = e.in_.taken - e.in_.discarded - self.passed_over
-            return e.out.accepted, taken, taken, 0, 0, e.out.credit_stalls
-        return (e.out.accepted, load_acq_u64(&e.in_.msgs), e.in_.taken - e.in_.discarded, e.in_.discarded,
-                self.pending(), e.out.credit_stalls)
+            return e.out.accepted, taken, taken, 0, 0, e.out.credit_stalls, 0
+        skipped = e.in_.skipped
+        taken = e.in_.taken - e.in_.discarded - e.in_.dropped - (skipped - e.in_.skip_ahead)
+        return (e.out.accepted, load_acq_u64(&e.in_.msgs) - skipped, taken, e.in_.discarded, self.pending(),
+                e.out.credit_stalls, e.out.dropped + self.refused + e.in_.dropped + skipped)
 
     def positions(self):
         """Where both directions stand, for diagnosis: offsets in bytes, counts of messages (session.md §4)."""
@@ -798,6 +866,8 @@ cdef class StreamEnd(Listed):
         sent = e.out.sent
         number = e.out.accepted
         s = e.out.head
+        if e.out.lossy:
+            return self.unsettled_lossy(first, sent)
         while s is not NULL and s.first_off == ~<uint64_t>0:
             s = s.next
         if s is not NULL:
@@ -821,4 +891,23 @@ cdef class StreamEnd(Listed):
                 out.append((number, bytes(held[at + used:at + used + body]), begin + at < sent))
             number += 1
             at += <uint64_t>used + body
+        return out
+
+    cdef list unsettled_lossy(self, uint64_t first, uint64_t sent):
+        """The same where values may have been dropped: each that is held has segments of its own and its number."""
+        cdef nc_seg* s = self.e.out.head
+        cdef uint64_t body = 0
+        cdef int ext = 0
+        cdef int used
+        cdef bytes held
+        cdef list out = []
+        while s is not NULL:
+            if s.first_off == s.start and s.first_num >= first:
+                held = (<const char*>s.data)[:s.len]
+                if s.next is not NULL and s.next.pin is not NULL:
+                    held += (<const char*>s.next.data)[:s.next.len]
+                used = message_head(<const uint8_t*><char*>held, len(held), &body, &ext)
+                if used >= 0 and <uint64_t>len(held) >= body:
+                    out.append((s.first_num, held[len(held) - body:], s.start < sent))
+            s = s.next
         return out

@@ -120,6 +120,7 @@ cdef struct nc_engine:
     uint32_t armed                  # atomic: the tail timer is set
     int64_t flushed_at              # atomic: time of the last flush
     uint64_t pumps                  # atomic count of pumps and flushes, for the guardian
+    uint64_t reads                  # of these, those that looked at the carriers
     nc_leaf app_lock
     nc_end* app_ends
     nc_slot* app_slots

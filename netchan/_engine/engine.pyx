@@ -464,6 +464,7 @@ cdef void pump(nc_engine* g) noexcept nogil:
     n = poller_wait(g.poller, reports, POLL_BATCH, 0)
     now = sys.now_ns()
     g.pumps += 1
+    g.reads += 1
     for i in range(n if n > 0 else 0):
         mark = reports[i].slot
         if mark == &MARK_TIMER:
@@ -682,7 +683,8 @@ cdef void* guardian_main(void* arg) noexcept nogil:
     cdef int quiet = 0
     cdef int traffic = 0
     cdef int n, i, inner, tail
-    cdef int64_t gap
+    cdef int64_t gap, now
+    cdef int64_t looked = 0
     while not load_seq_u32(&g.stopping):
         gap = GUARD_CALLER_NS if g.kind == ENGINE_CALLER else GUARD_LOOP_NS
         n = poller_wait(g.guard_poller, reports, 8, <int>(gap // 1000000) if traffic else -1)
@@ -701,22 +703,25 @@ cdef void* guardian_main(void* arg) noexcept nogil:
             # Something is ready after a quiet time: whoever drives gets the first chance.
             traffic = 1
             quiet = 0
-            seen = g.pumps
+            seen = g.reads
             continue
-        if not traffic or n > 0:
+        # Tails come every 100 us from a program that only sends: what it does not read is looked at all the same.
+        now = sys.now_ns()
+        if not traffic or (n > 0 and now - looked < gap):
             continue
-        if g.pumps != seen:
+        looked = now
+        if g.reads != seen:                     # a flush does not count: a program that only sends reads nothing
             quiet = 0
-            seen = g.pumps
+            seen = g.reads
             continue
         if poller_wait(g.poller, reports, 8, 0) > 0 or load_seq_u64(<uint64_t*>&g.dirty_head):
             quiet = 0
             baton_take(g)
-            if g.pumps == seen:
+            if g.reads == seen:
                 pump(g)
                 g.guardian_pumps += 1
             baton_give(g)
-            seen = g.pumps
+            seen = g.reads
             tell(g)
             continue
         quiet += 1

@@ -39,6 +39,7 @@ class ChannelStats:
         taken: values that a receive call here has returned.
         discarded: values dropped by ``stop`` or ``abort`` before they were taken, those of both directions.
         pending: values here, not yet taken.
+        dropped: values that an overflow policy or their ``ttl`` dropped, in both directions, as far as this side knows.
         capacity: values per direction, None while the other side has not said.
         senders_waiting, receivers_waiting: calls parked now.
         credit_limited: times a send found no room (None where it is not counted).
@@ -53,6 +54,7 @@ class ChannelStats:
     senders_waiting: int
     receivers_waiting: int
     credit_limited: int | None = None
+    dropped: int = 0
 
 
 class Driven(Protocol):
@@ -154,6 +156,14 @@ class Endpoint(Protocol):
     @property
     def send_over(self) -> bool:
         """True when ``try_send`` would raise."""
+
+    @property
+    def lossy(self) -> bool:
+        """True where a value that ``try_send`` accepted may be dropped: nobody can wait until it is taken."""
+
+    @property
+    def waits(self) -> bool:
+        """True where a value without room waits for it (overflow "block"); else ``try_send`` never says 0."""
 
     @property
     def recv_over(self) -> bool:

@@ -18,6 +18,15 @@ def check_level(level: Any) -> Level:
     return cast("Level", level)
 
 
+def check_certain(endpoint: Endpoint) -> None:
+    """Raise ConfigError where nobody can wait until a value is taken: it may be dropped."""
+    if endpoint.lossy:
+        raise ConfigError(
+            "deliver() waits until the value is taken, and this channel may drop it (overflow=, ttl=); use send(), or "
+            "open the channel without them"
+        )
+
+
 def check_code(code: Any) -> int:
     """The code of an ``abort``, or ConfigError."""
     if isinstance(code, bool) or not isinstance(code, int) or not 0 <= code < CODE_BASE:

@@ -17,11 +17,9 @@ from typing import Any, Final, NoReturn
 
 from netchan.channel.base import ChannelStats, Handles, Level
 from netchan.channel.flow import CLAIMED, CLEAN, TAKEN, Flow, LocalOffer, Token
-from netchan.config import check_capacity
 from netchan.errors import (
     Code,
     CodecError,
-    ConfigError,
     MessageTooLarge,
     channel_aborted,
     channel_closed,
@@ -57,6 +55,8 @@ class LocalEndpoint:
     )
 
     due: float | None = None
+    lossy = False
+    waits = True
     far: Final = False
     keeps: Final = False
     wanted: Final = 0
@@ -316,7 +316,7 @@ class LocalEndpoint:
                 del flow.offers[offer]  # another offer of the same select was taken
                 offer = None
             if flow.values:
-                value = flow.values[0]
+                value = self._bare(flow.values[0])
             elif offer is not None:
                 if offer.many:
                     raise CodecError("recv_into cannot take from a send_many of a capacity-0 channel; use recv()")
@@ -354,6 +354,10 @@ class LocalEndpoint:
             offer.waiter.wake()
         flow.took()
         return view.nbytes
+
+    def _bare(self, held: Any) -> Any:
+        """The value that a place of the flow holds."""
+        return held
 
     def can_recv(self) -> bool:
         flow = self.rx
@@ -501,28 +505,3 @@ class LocalEndpoint:
             senders_waiting=len(tx.tx_waiters),
             receivers_waiting=len(rx.rx_waiters),
         )
-
-
-def channel_endpoint(type: Any, capacity: Any) -> LocalEndpoint:
-    """One queue: whatever anyone sends, any receiver takes.
-
-    Raises:
-        ConfigError: capacity is no int from 0 to 2**30.
-    """
-    flow = Flow(_capacity(capacity))
-    return LocalEndpoint(type, flow, flow)
-
-
-def pipe_endpoints(type: Any, capacity: Any) -> tuple[LocalEndpoint, LocalEndpoint]:
-    """Two joined ends: what one sends the other receives. Raises as ``channel_endpoint``."""
-    there, back = Flow(_capacity(capacity)), Flow(_capacity(capacity))
-    a, b = LocalEndpoint(type, there, back), LocalEndpoint(type, back, there)
-    a.other, b.other = b, a
-    return a, b
-
-
-def _capacity(capacity: Any) -> int:
-    checked = check_capacity(capacity)
-    if checked is None:
-        raise ConfigError("capacity=None is for channels across the network; give a number of values, 0 = rendezvous")
-    return checked

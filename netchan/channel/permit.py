@@ -86,7 +86,8 @@ class Reservation(Generic[S_contra]):
         if self._permit is not None:
             raise RuntimeError("this reservation was entered before; call reserve() for each")
         self._check()
-        if self._ep.capacity == 0 or self._ep.tx_waiters.waiting or not self._ep.try_reserve():
+        ep = self._ep
+        if ep.capacity == 0 or not ep.waits or ep.tx_waiters.waiting or not ep.try_reserve():
             waiter = new_waiter(self._ep)  # async-only
             # sync-only: waiter = new_waiter(self._ep, self._timeout)
             await wait_reserve(self._ep, self._check, waiter)

@@ -110,6 +110,7 @@ class RemoteEndpoint(StreamEnd):
         put_off: asked when the last sending handle was collected unclosed; True: whoever was asked calls ``drop_now``
             later, unless the direction is over by then.
         dropped: that is pending.
+        policy: what this side said of overflow and ttl (ms) when it opened.
         offers_out, offers_back: sends of a rendezvous whose value is out; that ended without its being taken.
     """
 
@@ -135,6 +136,8 @@ class RemoteEndpoint(StreamEnd):
         close_timeout: float,
         max_message: int,
         keeps: bool = False,
+        overflow: int = 0,
+        ttl_ms: int = 0,
     ) -> None:
         self.name = name
         self.keeps = keeps
@@ -151,7 +154,8 @@ class RemoteEndpoint(StreamEnd):
         self.ack_waiters = WaitQueue()
         self.decode = None if codec.id == ID_BYTES else codec.decode
         self._lost: ChannelError | None = None
-        super().__init__(session, name.encode(), codec.id, codec.schema_hash, capacity)
+        super().__init__(session, name.encode(), codec.id, codec.schema_hash, capacity, overflow, ttl_ms)
+        self.policy = (overflow, ttl_ms)
         if codec.id == ID_BYTES:
             self.plain_max = max_message
 
@@ -358,7 +362,7 @@ class RemoteEndpoint(StreamEnd):
 
     def stats(self) -> ChannelStats:
         """A snapshot; ``credit_limited`` counts how often data waited for credit."""
-        sent, received, taken, discarded, pending, stalls = self.counts()
+        sent, received, taken, discarded, pending, stalls, dropped = self.counts()
         return ChannelStats(
             sent=sent - self.offers_out - self.offers_back,
             received=received,
@@ -369,6 +373,7 @@ class RemoteEndpoint(StreamEnd):
             senders_waiting=len(self.tx_waiters) + self.offers_out,
             receivers_waiting=len(self.rx_waiters),
             credit_limited=stalls,
+            dropped=dropped,
         )
 
 
@@ -385,6 +390,8 @@ def open_endpoint(
     max_message: int,
     codec: Codec | None = None,
     keeps: bool = False,
+    overflow: int = 0,
+    ttl_ms: int = 0,
 ) -> RemoteEndpoint:
     """Open a channel by name on a session; never waits.
 
@@ -400,6 +407,8 @@ def open_endpoint(
         max_message: bytes of one value that the other side takes at most.
         codec: that of an offered channel; None: by ``type``.
         keeps: as in base.Endpoint.
+        overflow: number of ``channel.overflow``; 0 = nothing is said.
+        ttl_ms: milliseconds; 0 = nothing is said.
 
     Raises:
         ConfigError: name, type or capacity out of range. ForkError.
@@ -421,6 +430,8 @@ def open_endpoint(
         close_timeout=close_timeout,
         max_message=max_message,
         keeps=keeps,
+        overflow=overflow,
+        ttl_ms=ttl_ms,
     )
 
 

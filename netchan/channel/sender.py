@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast
 
 from netchan.channel.base import Level
-from netchan.channel.checks import check_code, check_level, check_reason
+from netchan.channel.checks import check_certain, check_code, check_level, check_reason
 from netchan.channel.handle import Handle
 from netchan.channel.ops import SendOp
 from netchan.channel.permit import Reservation
@@ -152,10 +152,12 @@ class Sender(Handle, Generic[S_contra]):
         """Send one value and wait until a receive call over there has returned it.
 
         Raises:
+            ConfigError: values of this channel may be dropped (overflow, ttl; from the call).
             ChannelClosed: the other side stopped before it took the value. Otherwise as ``send``.
 
         Cancelled while sending: as ``send``. Cancelled after acceptance: the value stays sent.
         """
+        check_certain(self._ep)
         prepare = self._ep.prepare
         return self._deliver(value if prepare is None else prepare(value))
 
@@ -200,8 +202,10 @@ class Sender(Handle, Generic[S_contra]):
     # sync-only: def deliver(self, value: S_contra, /, *, timeout: float | None = None) -> None:
     # sync-only:     """Send one value and wait until a receive call over there has returned it.
     # sync-only:
+    # sync-only:     ConfigError: values of this channel may be dropped (overflow, ttl).
     # sync-only:     TimeoutError after acceptance: the value stays sent.
     # sync-only:     """
+    # sync-only:     check_certain(self._ep)
     # sync-only:     prepare = self._ep.prepare
     # sync-only:     self._deliver(value if prepare is None else prepare(value), timeout=timeout)
     # sync-only:

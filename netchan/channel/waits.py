@@ -123,7 +123,12 @@ async def wait_send(endpoint: Endpoint, check: Callable[[], object], prepared: A
 
 
 async def wait_reserve(endpoint: Endpoint, check: Callable[[], object], waiter: AsyncWaiter) -> None:
-    """Hold a place, in order of arrival with other senders. ConfigError: at capacity 0 there is none to hold."""
+    """Hold a place, in order of arrival with other senders. ConfigError: there is none to hold, or to wait for."""
+    if not endpoint.waits:
+        raise ConfigError(
+            "reserve() waits for room, and a send on this channel never waits (overflow=); use send(), or open the "
+            "channel with overflow='block'"
+        )
     queue = endpoint.tx_waiters
     queue.join(waiter)
     try:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 
 from netchan.channel.fronts import Channel
+from netchan.channel.overflow import Overflow
 from netchan.node.session import PeerCore
 from netchan.node.waits import new_waiter, wait_until
 
@@ -79,12 +80,38 @@ class Peer:
     # --- channels ----------------------------------------------------------------------------------------------------
 
     @overload
-    def open(self, name: str, *, capacity: int | None = ...) -> Channel[Any]: ...
+    def open(
+        self, name: str, *, capacity: int | None = ..., overflow: Overflow | None = ..., ttl: float | None = ...
+    ) -> Channel[Any]: ...
     @overload
-    def open(self, name: str, type: type[T], *, capacity: int | None = ...) -> Channel[T]: ...
+    def open(
+        self,
+        name: str,
+        type: type[T],
+        *,
+        capacity: int | None = ...,
+        overflow: Overflow | None = ...,
+        ttl: float | None = ...,
+    ) -> Channel[T]: ...
     @overload
-    def open(self, name: str, type: Any, *, capacity: int | None = ...) -> Channel[Any]: ...
-    def open(self, name: str, type: Any = Any, *, capacity: int | None = None) -> Channel[Any]:
+    def open(
+        self,
+        name: str,
+        type: Any,
+        *,
+        capacity: int | None = ...,
+        overflow: Overflow | None = ...,
+        ttl: float | None = ...,
+    ) -> Channel[Any]: ...
+    def open(
+        self,
+        name: str,
+        type: Any = Any,
+        *,
+        capacity: int | None = None,
+        overflow: Overflow | None = None,
+        ttl: float | None = None,
+    ) -> Channel[Any]:
         """Open one end of a channel by name. A plain call: never waits, never fails for want of a network.
 
         The k-th channel of a name that one side opens is the k-th of that name on the other. Until this side has
@@ -95,12 +122,20 @@ class Peer:
             type: what it carries; bytes, str, int, float, bool, Any, or a type that msgspec takes.
             capacity: values per direction accepted and not yet received, 0 = rendezvous; the smaller of the two sides'
                 figures holds; None = the other side decides, neither: 1024.
+            overflow: what happens to a value that this side sends and for which there is no room: "block" = the sender
+                waits; "drop_new" = it is dropped; "drop_old" = the oldest that nobody took is, on either side of the
+                network; "latest" = only the newest stays; "disconnect" = the channel is aborted with ``Code.LIMIT``.
+                None = what the other side says of its direction, else "block". Dropped values are counted in
+                ``stats().dropped``.
+            ttl: seconds (0.001 to 12 days) after which a value that nobody took is dropped, on its way too; None = what
+                the other side says, else none.
 
         Raises:
-            ConfigError: a name, type or capacity that cannot be used, or another one than the channel is open with.
+            ConfigError: a name, type, capacity, overflow or ttl that cannot be used, or another one than the channel is
+                open with.
             ForkError: the session belongs to the parent process.
         """
-        return Channel(self._core.open(name, type, capacity))
+        return Channel(self._core.open(name, type, capacity, overflow, ttl))
 
     def __aiter__(self) -> Self:
         return self

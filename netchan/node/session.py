@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from netchan.channel.codec import ID_ANY, ID_BYTES, Codec, codec_by_id, codec_for
+from netchan.channel.overflow import check_overflow, check_ttl
 from netchan.config import Config, check_capacity
 from netchan.errors import (
     ChannelError,
@@ -148,12 +149,15 @@ class PeerCore:
 
     # --- names -------------------------------------------------------------------------------------------------------
 
-    def open(self, name: str, type: Any, capacity: int | None) -> RemoteEndpoint:
+    def open(
+        self, name: str, type: Any, capacity: int | None, overflow: str | None = None, ttl: float | None = None
+    ) -> RemoteEndpoint:
         """The channel that is bound to ``name``, or a new one; see Peer.open."""
         check_fork(self.made)
         check_name(name)
         codec = codec_for(type)
         check_capacity(capacity, none_ok=True)
+        policy = check_overflow(overflow, capacity), check_ttl(ttl, capacity)
         self.take_offers()
         with self._lock:
             entry = self._names.setdefault(name, _Name())
@@ -161,9 +165,9 @@ class PeerCore:
         if bound is not None and bound.dropped:
             _drop(bound)
         if bound is not None and is_bound(bound):
-            self._same(bound, codec, type, capacity)
+            self._same(bound, codec, type, capacity, policy)
             return bound
-        endpoint = self._make(name, type, codec, capacity)
+        endpoint = self._make(name, type, codec, capacity, policy)
         with self._lock:
             entry.bound = endpoint
             if entry.offers:
@@ -215,7 +219,9 @@ class PeerCore:
         if fresh:
             self.offer_waiters.wake(fresh)
 
-    def _make(self, name: str, type: Any, codec: Codec, capacity: int | None) -> RemoteEndpoint:
+    def _make(
+        self, name: str, type: Any, codec: Codec, capacity: int | None, policy: tuple[int, int] = (0, 0)
+    ) -> RemoteEndpoint:
         from netchan.channel.remote import open_endpoint
 
         endpoint = open_endpoint(
@@ -230,6 +236,8 @@ class PeerCore:
             max_message=self.link.max_message,
             codec=codec,
             keeps=self.link.keeps,
+            overflow=policy[0],
+            ttl_ms=policy[1],
         )
         endpoint.put_off = self._put_off
         with self._lock:
@@ -267,8 +275,15 @@ class PeerCore:
             if not entry.early and not entry.offers and (entry.bound is None or id(entry.bound) not in self._open):
                 del self._names[name]
 
-    def _same(self, bound: RemoteEndpoint, codec: Codec, type: Any, capacity: int | None) -> None:
+    def _same(
+        self, bound: RemoteEndpoint, codec: Codec, type: Any, capacity: int | None, policy: tuple[int, int]
+    ) -> None:
         """Check that options of a further ``open`` fit the bound channel, and give an accepted one its type."""
+        if any(mine and mine != theirs for mine, theirs in zip(policy, bound.policy, strict=True)):
+            raise ConfigError(
+                f"channel {quote(bound.name)!r} to {self.link.node_id} is open with another overflow or ttl; give the "
+                "same, or none, or close it first"
+            )
         if capacity is not None and capacity != bound.capacity:
             raise ConfigError(
                 f"channel {quote(bound.name)!r} to {self.link.node_id} is open with capacity {bound.capacity}, not "

@@ -13,7 +13,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
-from netchan.channel.local import channel_endpoint, pipe_endpoints
+from netchan.channel.making import channel_endpoint, pipe_endpoints
+from netchan.channel.overflow import Overflow
 from netchan.sync.receiver import Receiver
 from netchan.sync.sender import Sender
 from netchan.channel.tick import tick_endpoint
@@ -76,36 +77,54 @@ class Channel(Sender[T], Receiver[T]):
 
 
 @overload
-def channel(*, capacity: int = ...) -> Channel[Any]: ...
+def channel(*, capacity: int = ..., overflow: Overflow | None = ..., ttl: float | None = ...) -> Channel[Any]: ...
 @overload
-def channel(type: type[T], *, capacity: int = ...) -> Channel[T]: ...
+def channel(
+    type: type[T], *, capacity: int = ..., overflow: Overflow | None = ..., ttl: float | None = ...
+) -> Channel[T]: ...
 @overload
-def channel(type: Any, *, capacity: int = ...) -> Channel[Any]: ...
-def channel(type: Any = Any, *, capacity: int = 0) -> Channel[Any]:
+def channel(
+    type: Any, *, capacity: int = ..., overflow: Overflow | None = ..., ttl: float | None = ...
+) -> Channel[Any]: ...
+def channel(
+    type: Any = Any, *, capacity: int = 0, overflow: Overflow | None = None, ttl: float | None = None
+) -> Channel[Any]:
     """One Go channel in process: one queue, whatever anyone sends any receiver takes.
 
     Args:
         type: for the type checker and ``repr``; values pass by reference and are not validated.
         capacity: values that can be accepted and not yet received; 0 = ``send`` returns when a receiver took the value.
+        overflow: what happens to a value for which there is no room: "block" (None) = the sender waits; "drop_new" =
+            it is dropped; "drop_old" = the oldest that nobody took is; "latest" = only the newest stays; "disconnect" =
+            the channel is aborted with ``Code.LIMIT``. Dropped ones are counted in ``stats().dropped``.
+        ttl: seconds (0.001 to 12 days) after which a value that nobody took is dropped.
 
     Raises:
-        ConfigError: capacity is no int from 0 to 2**30.
+        ConfigError: capacity is no int from 0 to 2**30; no such policy; a policy or ttl with capacity 0.
     """
-    return Channel(channel_endpoint(type, capacity))
+    return Channel(channel_endpoint(type, capacity, overflow, ttl))
 
 
 @overload
-def pipe(*, capacity: int = ...) -> tuple[Channel[Any], Channel[Any]]: ...
+def pipe(
+    *, capacity: int = ..., overflow: Overflow | None = ..., ttl: float | None = ...
+) -> tuple[Channel[Any], Channel[Any]]: ...
 @overload
-def pipe(type: type[T], *, capacity: int = ...) -> tuple[Channel[T], Channel[T]]: ...
+def pipe(
+    type: type[T], *, capacity: int = ..., overflow: Overflow | None = ..., ttl: float | None = ...
+) -> tuple[Channel[T], Channel[T]]: ...
 @overload
-def pipe(type: Any, *, capacity: int = ...) -> tuple[Channel[Any], Channel[Any]]: ...
-def pipe(type: Any = Any, *, capacity: int = 0) -> tuple[Channel[Any], Channel[Any]]:
+def pipe(
+    type: Any, *, capacity: int = ..., overflow: Overflow | None = ..., ttl: float | None = ...
+) -> tuple[Channel[Any], Channel[Any]]: ...
+def pipe(
+    type: Any = Any, *, capacity: int = 0, overflow: Overflow | None = None, ttl: float | None = None
+) -> tuple[Channel[Any], Channel[Any]]:
     """Two joined ends in process: what one sends the other receives. The twin of a channel across the network.
 
-    Arguments and errors as ``channel``; the capacity holds for each direction.
+    Arguments and errors as ``channel``; they hold for each direction.
     """
-    a, b = pipe_endpoints(type, capacity)
+    a, b = pipe_endpoints(type, capacity, overflow, ttl)
     return Channel(a), Channel(b)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from netchan.channel.local import channel_endpoint
+from netchan.channel.making import channel_endpoint
 from netchan.sync.receiver import Receiver
 from netchan.errors import ChannelError
 from netchan.net.manager import log

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast
 
 from netchan.channel.base import Level
-from netchan.channel.checks import check_code, check_level, check_reason
+from netchan.channel.checks import check_certain, check_code, check_level, check_reason
 from netchan.channel.handle import Handle
 from netchan.channel.ops import SendOp
 from netchan.sync.permit import Reservation
@@ -111,8 +111,10 @@ class Sender(Handle, Generic[S_contra]):
     def deliver(self, value: S_contra, /, *, timeout: float | None = None) -> None:
         """Send one value and wait until a receive call over there has returned it.
 
+        ConfigError: values of this channel may be dropped (overflow, ttl).
         TimeoutError after acceptance: the value stays sent.
         """
+        check_certain(self._ep)
         prepare = self._ep.prepare
         self._deliver(value if prepare is None else prepare(value), timeout=timeout)
 

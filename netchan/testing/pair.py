@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from netchan._engine.engine_handle import Engine
 from netchan._engine.session_handle import Session, attach
+from netchan.channel.overflow import Overflow, check_overflow, check_ttl
 from netchan.channel.remote import RemoteEndpoint, open_endpoint
 
 UNIX: Final = 2
@@ -34,7 +35,14 @@ class Side:
     engine: Engine
     session: Session
 
-    def open(self, name: str, type: Any = bytes, capacity: int | None = None) -> RemoteEndpoint:
+    def open(
+        self,
+        name: str,
+        type: Any = bytes,
+        capacity: int | None = None,
+        overflow: Overflow | None = None,
+        ttl: float | None = None,
+    ) -> RemoteEndpoint:
         """Open a channel by name on this side."""
         return open_endpoint(
             self.session,
@@ -46,6 +54,8 @@ class Side:
             driver=self.engine,
             close_timeout=5.0,
             max_message=64 << 20,
+            overflow=check_overflow(overflow, capacity),
+            ttl_ms=check_ttl(ttl, capacity),
         )
 
 

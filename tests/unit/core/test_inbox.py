@@ -157,7 +157,11 @@ class TestReceiving:
         [
             (b"\x03\x00", EUNKNOWN),  # references: their capability is not announced
             (vint(65) + b"\x01x", EUNKNOWN),
-            (b"\x02\x01x" + vint(2**61 + 1) + b"\x00", EUNKNOWN),
+            (b"\x04\x01x" + vint(2**61 + 1) + b"\x00", EUNKNOWN),
+            (b"\x02\x00", EFRAME),  # a deadline without a figure
+            (b"\x02\x01x", EFRAME),  # half a figure
+            (b"\x02\x02\x05\x05", EFRAME),  # more than a figure
+            (b"\x02\x09" + bytes(9), EFRAME),
             (b"\x01\x01x", EFRAME),  # deliver has no value
             (b"\x06\x02\x01\x05", EFRAME),  # compressed, though no preface agreed
             (b"\x02", EFRAME),  # a type without its length

@@ -18,7 +18,7 @@ import trio
 from netchan._engine import waitq
 from netchan.channel import waits
 from netchan.channel.fronts import channel, pipe
-from netchan.channel.local import channel_endpoint
+from netchan.channel.making import channel_endpoint
 from netchan.net.wait import READY_CALLS_MAX, THREAD, AsyncWaiter, ThreadWaiter, Waiter, WaitQueue
 from netchan.sync import waits as sync_waits
 from tests.unit.channel.harness import until
