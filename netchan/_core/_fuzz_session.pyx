@@ -299,7 +299,7 @@ cdef void arena_open(nc_arena_of_one* a, int i) noexcept nogil:
     cdef uint8_t[16] schema
     memset(schema, 0, 16)
     if a.ends[i] is NULL:
-        a.ends[i] = end_open(&a.s, &name, 1, 1, schema, 5 if i & 1 else 0, 0, 0)
+        a.ends[i] = end_open(&a.s, 0, &name, 1, 1, schema, 5 if i & 1 else 0, 0, 0)
 
 
 # Takes what is there; 0 or the number of the check that failed.

@@ -716,12 +716,12 @@ cdef class Side:
         drop_pins(self.pins)
 
     def open(self, name, uint64_t codec=1, bytes schema=bytes(16), capacity=None, uint8_t overflow=0,
-             uint64_t ttl_ms=0):
+             uint64_t ttl_ms=0, uint8_t kind=0):
         cdef End end = End.__new__(End)
         cdef bytes raw = name if isinstance(name, bytes) else name.encode()
         end.side = self
         end.events = []
-        end.e = end_open(&self.s, <const uint8_t*><char*>raw, len(raw), codec, <const uint8_t*><char*>schema,
+        end.e = end_open(&self.s, kind, <const uint8_t*><char*>raw, len(raw), codec, <const uint8_t*><char*>schema,
                          0 if capacity is None else capacity + 1, overflow, ttl_ms)
         if end.e is NULL:
             raise ValueError("name")

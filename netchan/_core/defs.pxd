@@ -116,6 +116,11 @@ cdef enum nc_overflow:              # what a full direction does, wire.md §6.3
     OVERFLOW_LATEST = 4
     OVERFLOW_DISCONNECT = 5
 
+cdef enum nc_preface_kind:          # wire.md §6.3
+    PREFACE_NAME = 0
+    PREFACE_TOKEN = 1               # the reference that travelled in a value
+    TOKEN_SIZE = 16
+
 cdef enum nc_preface_field:         # wire.md §6.3
     PREFACE_OVERFLOW = 64
     PREFACE_TTL = 66

@@ -15,9 +15,11 @@ cdef int end_request(nc_end* e, uint32_t bits) noexcept nogil            # sets 
 cdef void end_release(nc_end* e, nc_seg** pins) noexcept nogil
 cdef uint64_t hash_name(nc_session* s, const uint8_t* p, size_t n) noexcept nogil
 # A new end with one reference for the application and one for the session; it opens when the engine next looks.
-# NULL: out of memory. Preface is made here. overflow: defs.nc_overflow; ttl_ms: 0 none.
-cdef nc_end* end_open(nc_session* s, const uint8_t* name, size_t name_len, uint64_t codec, const uint8_t* schema16,
-                      uint64_t capacity_wanted, uint8_t overflow, uint64_t ttl_ms) noexcept nogil
+# NULL: out of memory. Preface is made here. kind: defs.nc_preface_kind, whether name is one or a token; overflow:
+# defs.nc_overflow; ttl_ms: 0 none.
+cdef nc_end* end_open(nc_session* s, uint8_t kind, const uint8_t* name, size_t name_len, uint64_t codec,
+                      const uint8_t* schema16, uint64_t capacity_wanted, uint8_t overflow,
+                      uint64_t ttl_ms) noexcept nogil
 # Next end with something to report; *bits what. NULL: none left. The end stays valid: the caller holds its reference.
 cdef nc_end* session_next_ready(nc_session* s, uint32_t* bits) noexcept nogil
 # Next offered stream that the application has not seen; NULL: none. Borrowed until opened.
@@ -32,6 +34,8 @@ cdef nc_offer* take_offer(nc_session* s, nc_end* e) noexcept nogil
 cdef void open_late(nc_session* s, nc_end* e) noexcept nogil
 # An offer that has been opened: off the lists it may be on, and gone. Its stream lives on in the end.
 cdef void drop_offer(nc_session* s, nc_offer* o) noexcept nogil
+# A reference that its giver took back before the value was received: nobody will open it.
+cdef void forget_offer(nc_session* s, nc_offer* o) noexcept nogil
 # Gives ids to new ends, in the order in which they were opened, as far as the peer allows.
 cdef void bind_opens(nc_session* s) noexcept nogil
 # Reads the preface of an offered stream. NC_OK or NC_EFRAME, NC_EUNKNOWN (unknown odd field).

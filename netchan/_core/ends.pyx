@@ -72,14 +72,17 @@ cdef uint64_t hash_name(nc_session* s, const uint8_t* p, size_t n) noexcept nogi
     return h ^ (h >> 32)
 
 
-cdef nc_end* end_open(nc_session* s, const uint8_t* name, size_t name_len, uint64_t codec, const uint8_t* schema16,
-                      uint64_t capacity_wanted, uint8_t overflow, uint64_t ttl_ms) noexcept nogil:
+cdef nc_end* end_open(nc_session* s, uint8_t kind, const uint8_t* name, size_t name_len, uint64_t codec,
+                      const uint8_t* schema16, uint64_t capacity_wanted, uint8_t overflow,
+                      uint64_t ttl_ms) noexcept nogil:
     cdef uint8_t[512] preface
     cdef uint8_t[8] head
     cdef size_t n = 0, h
     cdef nc_end* e
     cdef uint64_t first
-    if not name_is_valid(name, name_len):
+    if kind == defs.PREFACE_TOKEN and name_len != <size_t>defs.TOKEN_SIZE:
+        return NULL
+    if kind == defs.PREFACE_NAME and not name_is_valid(name, name_len):
         return NULL
     e = <nc_end*>calloc(1, sizeof(nc_end))
     if e is NULL:
@@ -93,12 +96,14 @@ cdef nc_end* end_open(nc_session* s, const uint8_t* name, size_t name_len, uint6
     memcpy(e.schema, schema16, 16)
     memcpy(e.name, name, name_len)
     e.name_len = <uint16_t>name_len
+    e.kind = kind
     e.name_hash = hash_name(s, name, name_len)
     out_init(&e.out, 0)
     # Preface, wire.md §6.3.
-    preface[n] = 0
+    preface[n] = kind
     n += 1
-    n += varint_write(preface + n, name_len)
+    if kind == defs.PREFACE_NAME:
+        n += varint_write(preface + n, name_len)
     memcpy(preface + n, name, name_len)
     n += name_len
     n += varint_write(preface + n, codec)
@@ -267,7 +272,7 @@ cdef nc_offer* take_offer(nc_session* s, nc_end* e) noexcept nogil:
     cdef nc_offer** link = &s.offer_names[<uint32_t>e.name_hash % NAME_BUCKETS]
     cdef nc_offer* o
     while link[0] is not NULL and not (link[0].name_hash == e.name_hash and link[0].name_len == e.name_len
-                                       and memcmp(link[0].name, e.name, e.name_len) == 0):
+                                       and link[0].kind == e.kind and memcmp(link[0].name, e.name, e.name_len) == 0):
         link = &link[0].next
     o = link[0]
     if o is not NULL:
@@ -355,6 +360,22 @@ cdef void bind_opens(nc_session* s) noexcept nogil:
             e.unpaired = 1
 
 
+# A reference that its giver took back before the value was received: nobody will open it.
+cdef void forget_offer(nc_session* s, nc_offer* o) noexcept nogil:
+    cdef nc_offer** link = &s.offer_names[<uint32_t>o.name_hash % NAME_BUCKETS]
+    while link[0] is not NULL and link[0] is not o:
+        link = &link[0].next
+    if link[0] is o:
+        link[0] = o.next
+    idmap_pop(&s.offers, o.in_.id)
+    in_free(o.in_)
+    free(o.in_)
+    s.n_offers -= 1
+    s.peer_max += 1
+    s.max_streams_due = 1
+    drop_offer(s, o)
+
+
 # Reads the preface of an offered stream. NC_OK or NC_EFRAME, NC_EUNKNOWN (unknown odd field).
 cdef int read_preface(nc_offer* o) noexcept nogil:
     cdef nc_rd r
@@ -364,9 +385,14 @@ cdef int read_preface(nc_offer* o) noexcept nogil:
     cdef size_t n
     cdef uint64_t t
     rd_init(&r, o.in_.preface, o.in_.preface_len)
-    if rd_u8(&r, &kind) < 0 or kind != 0:
+    if rd_u8(&r, &kind) < 0 or kind > defs.PREFACE_TOKEN:
         return defs.NC_EFRAME
-    if rd_vbytes(&r, defs.NAME_MAX, &p, &n) < 0 or not name_is_valid(p, n):
+    o.kind = kind
+    if kind == defs.PREFACE_TOKEN:
+        n = defs.TOKEN_SIZE
+        if rd_bytes(&r, n, &p) < 0:
+            return defs.NC_EFRAME
+    elif rd_vbytes(&r, defs.NAME_MAX, &p, &n) < 0 or not name_is_valid(p, n):
         return defs.NC_EFRAME
     memcpy(o.name, p, n)
     o.name_len = <uint16_t>n
@@ -419,7 +445,7 @@ cdef void offer_ready(nc_session* s, nc_offer* o) noexcept nogil:
     bucket = <uint32_t>o.name_hash % NAME_BUCKETS
     link = &s.end_names[bucket]
     while link[0] is not NULL and not (link[0].name_hash == o.name_hash and link[0].name_len == o.name_len
-                                       and memcmp(link[0].name, o.name, o.name_len) == 0):
+                                       and link[0].kind == o.kind and memcmp(link[0].name, o.name, o.name_len) == 0):
         link = &link[0].name_next
     if link[0] is not NULL:
         e = link[0]
@@ -433,6 +459,9 @@ cdef void offer_ready(nc_session* s, nc_offer* o) noexcept nogil:
     while at[0] is not NULL:
         at = &at[0].next
     at[0] = o
+    if o.kind == defs.PREFACE_TOKEN:
+        o.seen = 1                              # nobody opens it who has not got the value that it came with
+        return
     if s.new_tail is NULL:
         s.new_head = o
     else:
@@ -560,6 +589,10 @@ cdef void settle_end(nc_session* s, nc_end* e) noexcept nogil:
             e.in_done = 1
         elif (over == OVER_STOPPED or over == OVER_ABORT) and i.has_final and i.received >= i.final:
             e.in_done = 1
+    # A reference that was taken back before anybody opened it: nobody will.
+    if e.kind == defs.PREFACE_TOKEN and e.unpaired and e.out_done and e.out.sent and e.ctl == 0 \
+            and e.abort_flags & defs.ABORT_CHANNEL and e.abort_code == <uint64_t>defs.CODE_DROPPED:
+        e.in_done = 1
     if e.out_done and e.in_done and e.bound and e.ctl == 0:
         e.bound = 0
         idmap_pop(&s.outs, e.out.id)

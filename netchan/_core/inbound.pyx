@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 
 from netchan._core cimport defs
 from netchan._core.cursor cimport nc_rd, rd_init
-from netchan._core.ends cimport bind_opens, fail, offer_ready, peer_aborted, session_ended, settle_end
+from netchan._core.ends cimport bind_opens, fail, forget_offer, offer_ready, peer_aborted, session_ended, settle_end
 from netchan._core.frame cimport frame_next, nc_frame
 from netchan._core.idmap cimport idmap_get, idmap_put
 from netchan._core.keys cimport keys_update, keys_update_acked
@@ -44,6 +44,8 @@ cdef void on_abort(nc_session* s, nc_frame* f) noexcept nogil:
                 o.in_.has_final = 1
                 o.in_.final = f.b
                 in_over(o.in_, OVER_ABORT_AFTER, f.a, f.data, f.len)
+            elif o.kind == defs.PREFACE_TOKEN and f.a == defs.CODE_DROPPED:
+                forget_offer(s, o)
             else:
                 o.aborted = 1 | (f.flags & defs.ABORT_CHANNEL)
                 o.abort_code = f.a

@@ -10,6 +10,10 @@ from libc.stdint cimport uint64_t
 from netchan._core cimport defs
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 
+cdef enum:
+    REFERENCE_TYPE = 1              # MessagePack extension type of a reference (wire.md §8)
+    REFERENCE_SIZE = 42
+
 
 cdef inline uint64_t _load(const unsigned char* p, int size) noexcept nogil:
     cdef uint64_t v = 0
@@ -19,7 +23,7 @@ cdef inline uint64_t _load(const unsigned char* p, int size) noexcept nogil:
     return v
 
 
-cdef int shape_check(const unsigned char* data, size_t n, int most) noexcept nogil:
+cdef int shape_check(const unsigned char* data, size_t n, int most, int ends) noexcept nogil:
     cdef uint64_t left[64]          # items still to come in each open container
     cdef bint keyed[64]             # this container is a map
     cdef int depth = 0
@@ -79,6 +83,11 @@ cdef int shape_check(const unsigned char* data, size_t n, int most) noexcept nog
         elif b == 0xDE or b == 0xDF:
             kind = 3
             head = 2 if b == 0xDE else 4
+        elif b == 0xC7 and n - i >= 2 and data[i] == REFERENCE_SIZE and data[i + 1] == REFERENCE_TYPE:
+            if ends == 0:
+                return defs.NC_EUNKNOWN     # a channel end, where none may be or one too many
+            ends -= 1
+            skip = 2 + REFERENCE_SIZE
         else:
             return defs.NC_EFRAME   # 0xC1 is reserved, 0xC7-0xC9 and 0xD4-0xD8 are extensions
         is_key = depth > 0 and keyed[depth - 1] and (left[depth - 1] & 1) == 0
@@ -112,25 +121,32 @@ cdef int shape_check(const unsigned char* data, size_t n, int most) noexcept nog
             return 0 if i == n else defs.NC_EFRAME
 
 
-def fault(data, most: int = 32) -> str:
+CARRIES = "it holds a channel or an end of one, which cannot be here, or more of them than a value may carry"
+
+
+def fault(data, most: int = 32, ends: int = 0) -> str:
     """Say what keeps ``data`` from being one MessagePack value of the closed domain; "" if it is one.
 
     Args:
         data: bytes-like, contiguous; not kept.
         most: containers that may be open at a time, 0 to 64.
+        ends: references to channel ends that it may hold; ``CARRIES`` is said of more.
     """
     cdef Py_buffer view
     cdef int rc
     cdef int depth = most
+    cdef int carried = ends
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     if view.len > 4096:
         with nogil:
-            rc = shape_check(<const unsigned char*>view.buf, <size_t>view.len, depth)
+            rc = shape_check(<const unsigned char*>view.buf, <size_t>view.len, depth, carried)
     else:
-        rc = shape_check(<const unsigned char*>view.buf, <size_t>view.len, depth)
+        rc = shape_check(<const unsigned char*>view.buf, <size_t>view.len, depth, carried)
     PyBuffer_Release(&view)
     if rc == 0:
         return ""
+    if rc == defs.NC_EUNKNOWN:
+        return CARRIES
     if rc == defs.NC_ETRUNC:
         return "it ends early, or a header declares more than there is"
     if rc == defs.NC_ELIMIT:

@@ -114,6 +114,7 @@ cdef struct nc_end:
     uint8_t schema[16]
     uint8_t overflow_wanted         # defs.nc_overflow
     uint64_t ttl_wanted             # ms; 0: none
+    uint8_t kind                    # defs.nc_preface_kind: what `name` is
     uint64_t name_hash
     uint16_t name_len
     uint8_t name[256]
@@ -154,6 +155,7 @@ cdef struct nc_offer:
     uint8_t schema[16]
     uint8_t overflow
     uint64_t ttl_ms
+    uint8_t kind
     uint8_t flags
     uint8_t seen                    # given to the application already
     uint8_t aborted                 # ABORT came before it was opened

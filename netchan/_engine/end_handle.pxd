@@ -27,6 +27,7 @@ cdef class StreamEnd(Listed):
     cdef uint64_t passed_over           # offers that their sender took back
     cdef uint64_t refused               # values that drop_new did not accept
     cdef list marks
+    cdef list returned                  # values that were taken and came back; None: none
     cdef object failure
     cdef object __weakref__
     cdef int discard_aborted(self) except -1
@@ -42,6 +43,7 @@ cdef class StreamEnd(Listed):
     cdef bytes take(self, nc_msg* m, int* due)
     cdef int took(self, int due) except -1
     cdef raise_failure(self)
+    cdef decoded(self, bytes data)
     cdef bint recv_state(self)
     cpdef uint64_t pending(self)
     cdef wake(self, queue)

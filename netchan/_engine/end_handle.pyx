@@ -42,7 +42,7 @@ from netchan._engine.session_handle cimport Session
 from netchan._engine.sys cimport now_ns
 
 from netchan.errors import ConfigError
-from netchan.markers import EMPTY
+from netchan.markers import EMPTY, CarriesEnds, Carrying
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() noexcept nogil
@@ -52,6 +52,8 @@ cdef enum:
     PIN_MIN = 32768                 # immutable bytes from this size on are not copied but held until acknowledged
 
 cdef object EMPTY_ = EMPTY
+cdef object CARRIES_ENDS = CarriesEnds
+cdef object CARRYING = Carrying
 cdef bytes TOO_SLOW = b"overflow='disconnect': the other side did not keep up"
 cdef uint64_t FLUSH_NOW = 1 << 20    # more than any threshold: leaves at once
 
@@ -86,7 +88,7 @@ cdef class StreamEnd(Listed):
     """
 
     def __init__(self, Session session, bytes name, uint64_t codec, bytes schema, capacity, uint8_t overflow=0,
-                 uint64_t ttl_ms=0):
+                 uint64_t ttl_ms=0, bint token=False):
         cdef nc_slot* t = session.t
         cdef uint64_t figure = 0 if capacity is None else <uint64_t>capacity + 1
         check_fork(t.engine)
@@ -98,8 +100,8 @@ cdef class StreamEnd(Listed):
         self.g = t.engine
         self.marks = []
         self.e = end_open(
-            &t.session, <const uint8_t*><char*>name, len(name), codec, <const uint8_t*><char*>schema, figure,
-            overflow, ttl_ms,
+            &t.session, defs.PREFACE_TOKEN if token else defs.PREFACE_NAME, <const uint8_t*><char*>name, len(name),
+            codec, <const uint8_t*><char*>schema, figure, overflow, ttl_ms,
         )
         if self.e is NULL:
             raise ConfigError(
@@ -209,6 +211,8 @@ cdef class StreamEnd(Listed):
         if rc == defs.NC_OK:
             position = e.out.accepted
             self.mark(n)
+            if flags != 2 and isinstance(value, CARRYING):
+                self.commit(value, position)
             return <int64_t>position
         if rc == defs.NC_EAGAIN:
             return 0
@@ -254,6 +258,28 @@ cdef class StreamEnd(Listed):
     def encode(self, value):
         """The bytes of a value; overridden by the layer above."""
         raise NotImplementedError
+
+    def commit(self, carried, position):
+        """A value that carries ends of channels was accepted; overridden by the layer above."""
+        raise NotImplementedError
+
+    def decode_carrying(self, data):
+        """As ``decode``, for a value that carries ends of channels; overridden by the layer above."""
+        raise NotImplementedError
+
+    cdef decoded(self, bytes data):
+        try:
+            return self.decode(data)
+        except CARRIES_ENDS:
+            return self.decode_carrying(data)
+
+    def put_back(self, value):
+        """Make a value that was taken the head again; it is here, not over there, and counts as taken."""
+        if self.returned is None:
+            self.returned = []
+        self.returned.append(value)
+        if self.rx_waiters is not None:
+            self.rx_waiters.nudge()
 
     def prepare(self, value):
         """What ``try_send`` takes for this value."""
@@ -591,6 +617,8 @@ cdef class StreamEnd(Listed):
             check_fork(self.g)
         if self.failure is not None:
             self.raise_failure()
+        if self.returned:
+            return self.returned.pop()
         while True:
             rc = self.head(&m)
             if rc == defs.NC_EAGAIN:
@@ -606,7 +634,7 @@ cdef class StreamEnd(Listed):
             self.took(due)
             if self.decode is None:
                 return data
-            return self.decode(data)
+            return self.decoded(data)
 
     def try_recv_many(self, Py_ssize_t limit):
         """Up to ``limit`` values; [] = none now."""
@@ -619,6 +647,8 @@ cdef class StreamEnd(Listed):
         check_fork(self.g)
         if self.failure is not None:
             self.raise_failure()
+        while self.returned and len(out) < limit:
+            out.append(self.returned.pop())
         while len(out) < limit:
             rc = self.head(&m)
             if rc == defs.NC_EAGAIN:
@@ -637,7 +667,7 @@ cdef class StreamEnd(Listed):
                 out.append(data)
             else:
                 try:
-                    out.append(decode(data))
+                    out.append(self.decoded(data))
                 except Exception as bad:
                     if not out:
                         self.took(due)
@@ -692,6 +722,8 @@ cdef class StreamEnd(Listed):
     def can_recv(self):
         """True when ``try_recv`` would give a value or raise now."""
         cdef nc_msg m
+        if self.returned:
+            return True
         if self.head(&m) != defs.NC_EAGAIN:
             return True
         fetch_or_u32(&self.e.waiting, EV_RECV)
@@ -707,7 +739,7 @@ cdef class StreamEnd(Listed):
     def recv_over(self):
         """True when ``try_recv`` would raise."""
         cdef nc_msg m
-        return self.head(&m) == defs.NC_ECLOSED
+        return not self.returned and self.head(&m) == defs.NC_ECLOSED
 
     cpdef uint64_t pending(self):
         """Values here, not yet taken; offers are their sender's."""

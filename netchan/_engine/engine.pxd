@@ -151,6 +151,7 @@ cdef struct nc_engine:
     int guard_kick
     int tail_fd                     # timerfd of the flush rule
     uint64_t guardian_looks         # times that the tail timer found the program flushing by itself
+    int aside_fd                    # eventfd of whoever collects news that nobody inside does; 0: none
     uint64_t guardian_pumps
     uint64_t guardian_flushes
     # pins to drop with the GIL, under app_lock

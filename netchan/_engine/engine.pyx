@@ -736,6 +736,8 @@ cdef void tell(nc_engine* g) noexcept nogil:
     # the guardian may have taken the poke that was meant for the sleeper
     if load_seq_u32(&g.app_any) or (load_seq_u32(&g.role) and load_seq_u32(&g.wakes) != load_seq_u32(&g.role_wakes)):
         engine_poke(g)
+    if g.aside_fd > 0 and load_seq_u32(&g.app_any):
+        kick(g.aside_fd)
 
 
 cdef void serve_tail(nc_engine* g) noexcept nogil:

@@ -173,6 +173,15 @@ cdef class Engine:
         engine_returned(g)
         self.tell()
 
+    def watch_aside(self, int fd):
+        """The guardian writes to this eventfd when there is news that nobody inside this engine collects."""
+        self.g.aside_fd = fd
+
+    def collect(self):
+        """Hand on what is known by now, without a pump; for whoever ``watch_aside`` told."""
+        if self.g.fork_count == fork_count() and load_acq_u32(&self.g.app_any):
+            self.tell()
+
     def give_way(self, double limit):
         """Wait without the GIL while a thread that serves these channels wants it or has just had it.
 

@@ -24,6 +24,7 @@ from netchan.net.wait import Waiter, WaitQueue
 
 if TYPE_CHECKING:
     from netchan.channel.flow import Token
+    from netchan.errors import SessionLost
 
 Level: TypeAlias = Literal["received", "taken"]
 LEVELS: Final = ("received", "taken")
@@ -176,6 +177,9 @@ class Endpoint(Protocol):
     @property
     def recv_ending(self) -> bool:
         """True when no further value will arrive: what is pending is all there will be (or nothing is left at all)."""
+
+    def check_send(self) -> None:
+        """Raise what a send gets now; nothing while the direction is open."""
 
     def can_send(self) -> bool:
         """True when ``try_send`` would accept or raise now. Always False on a capacity-0 direction that is not over."""
@@ -343,6 +347,15 @@ class Endpoint(Protocol):
 
     def close_unclean(self) -> None:
         """Like ``close_send``, but the end behind the values is ChannelAborted(LEFT_BY_EXCEPTION) over there."""
+
+    def put_back(self, value: Any) -> None:
+        """Make a value that ``try_recv`` gave the head again; only what forwards it may (channel/forward.py)."""
+
+    def lose(self, error: SessionLost, *, send: bool, recv: bool) -> None:
+        """End directions because the process that held their last handle is out of reach: both sides get ``error``."""
+
+    def retype(self, form: Any) -> None:
+        """Give an end that came in a value its type. CodecError: it carries another."""
 
     def pending(self) -> int:
         """Values here, not yet taken."""

@@ -25,11 +25,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias, get_args, get_origin
 
-from netchan._core.msgshape import fault
-from netchan.channel.msgpack import DEPTH_MAX, decode_any, encode_any
+from netchan._core.msgshape import CARRIES, fault
+from netchan.channel.handle import Handle
+from netchan.channel.msgpack import DEPTH_MAX, ENDS_MAX, REFERENCE, decode_any, encode_any
 from netchan.errors import CodecError, ConfigError
+from netchan.markers import CarriesEnds
 
 ID_ANY: Final = 1
 ID_BYTES: Final = 2
@@ -43,6 +45,8 @@ SCHEMA_MAX_BYTES: Final = 1 << 20
 """Longest schema text that is hashed; bounds what a type with huge literals costs at ``open``."""
 
 Encoded: TypeAlias = bytes | bytearray | memoryview
+Refer: TypeAlias = Callable[[Handle], bytes]
+Adopt: TypeAlias = Callable[[bytes], Any]
 
 
 class Codec:
@@ -55,9 +59,11 @@ class Codec:
         encode: value -> bytes-like; raises CodecError if the value does not fit. The result may be the value's own
             buffer: copy it before the caller can change it.
         decode: bytes, bytearray or memoryview -> value, holding no reference to its input; raises CodecError.
+        encode_with, decode_with: the same for values that carry channels or ends of them, for which ``encode`` and
+            ``decode`` raise CarriesEnds; with what turns a handle into a reference, and back. None: no value can.
     """
 
-    __slots__ = ("decode", "encode", "id", "schema_hash", "type_name")
+    __slots__ = ("decode", "decode_with", "encode", "encode_with", "id", "schema_hash", "type_name")
 
     def __init__(
         self,
@@ -66,11 +72,15 @@ class Codec:
         encode: Callable[[Any], Encoded],
         decode: Callable[[Encoded], Any],
         schema: bytes = b"",
+        encode_with: Callable[[Any, Refer], Encoded] | None = None,
+        decode_with: Callable[[Encoded, Adopt], Any] | None = None,
     ) -> None:
         self.id = id
         self.type_name = type_name
         self.encode = encode
         self.decode = decode
+        self.encode_with = encode_with
+        self.decode_with = decode_with
         self.schema_hash = hashlib.sha256(b"netchan schema 1\0" + bytes([id]) + schema).digest()[:16]
 
     def __repr__(self) -> str:
@@ -160,7 +170,7 @@ def _misfit(value: Any, wanted: str) -> CodecError:
 
 
 _BUILT_IN: Final[dict[Any, Codec]] = {
-    Any: Codec(ID_ANY, "Any", encode_any, decode_any),
+    Any: Codec(ID_ANY, "Any", encode_any, decode_any, encode_with=encode_any, decode_with=decode_any),
     bytes: Codec(ID_BYTES, "bytes", _encode_bytes, _decode_bytes),
     str: Codec(ID_STR, "str", _encode_str, _decode_str),
     int: Codec(ID_INT, "int", _encode_int, _decode_int),
@@ -182,36 +192,90 @@ def _typed(form: Any) -> Codec:
             "or open the channel without a type"
         ) from None
     try:
-        decoder = msgspec.msgpack.Decoder(form)
+        decoder = msgspec.msgpack.Decoder(form, dec_hook=_stand_in, ext_hook=_nothing)
         schema = msgspec.json.encode(_schema(form), order="sorted")
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{name} cannot be the type of a channel: {error}") from None
     if len(schema) > SCHEMA_MAX_BYTES:
         raise ConfigError(f"the schema of {name} takes {len(schema)} bytes; at most {SCHEMA_MAX_BYTES} are allowed")
-    encoder = msgspec.msgpack.Encoder()
+    encoder = msgspec.msgpack.Encoder(enc_hook=_refuse)
     errors = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError, UnicodeError)
 
-    def encode(value: Any) -> bytes:
+    def checked(value: Any, write: Callable[[Any], bytes], ends: int) -> bytes:
         try:
-            data: bytes = encoder.encode(value)
+            data = write(value)
             decoder.decode(data)  # the receiver's own check, made here: the error belongs to who made the value
-            why = fault(data, DEPTH_MAX)
+            why = fault(data, DEPTH_MAX, ends)
         except errors as error:
             why = str(error)
         if why:
             raise CodecError(f"a {type(value).__name__} does not fit this channel, which carries {name}: {why}")
         return data
 
+    def encode(value: Any) -> bytes:
+        return checked(value, encoder.encode, 0)
+
+    def encode_with(value: Any, refer: Refer) -> bytes:
+        def other(item: Any) -> Any:
+            return msgspec.msgpack.Ext(REFERENCE, refer(item)) if isinstance(item, Handle) else _refuse(item)
+
+        return checked(value, msgspec.msgpack.Encoder(enc_hook=other).encode, ENDS_MAX)
+
     def decode(data: Encoded) -> Any:
         why = fault(data, DEPTH_MAX)
+        if why == CARRIES:
+            raise CarriesEnds
+        return read(data, decoder, why)
+
+    def decode_with(data: Encoded, adopt: Adopt) -> Any:
+        reader = msgspec.msgpack.Decoder(form, dec_hook=_fit, ext_hook=lambda _, payload: adopt(bytes(payload)))
+        return read(data, reader, fault(data, DEPTH_MAX, ENDS_MAX))
+
+    def read(data: Encoded, reader: Any, why: str) -> Any:
         if not why:
             try:
-                return decoder.decode(data)
+                return reader.decode(data)
             except errors as error:
                 why = str(error)
         raise CodecError(f"received bytes are no {name}: {why}")
 
-    return Codec(ID_TYPED, name, encode, decode, schema)
+    return Codec(ID_TYPED, name, encode, decode, schema, encode_with, decode_with)
+
+
+# Fields whose type is a Sender, a Receiver or a Channel: what msgspec calls for types that it does not know.
+
+
+def _refuse(item: Any) -> NoReturn:
+    if isinstance(item, Handle):
+        raise CarriesEnds
+    raise TypeError(f"a {type(item).__name__} cannot be encoded")
+
+
+def _nothing(_kind: int, _payload: memoryview) -> None:
+    return None
+
+
+def _stand_in(form: Any, _value: Any) -> Any:
+    """For a check of the structure alone: a handle of the right class, of no channel."""
+    return object.__new__(_end_class(form))
+
+
+def _fit(form: Any, value: Any) -> Any:
+    """A handle that was received, as the field says: its class, and the type of its values."""
+    kind = _end_class(form)
+    if not isinstance(value, Handle) or type(value).__name__ != kind.__name__:
+        raise TypeError(f"expected a {kind.__name__}, got a {type(value).__name__}")
+    for inner in get_args(form):
+        if inner is not Any:
+            value._ep.retype(inner)
+    return value if type(value) is kind else kind(value._ep)
+
+
+def _end_class(form: Any) -> type[Handle]:
+    kind = get_origin(form) or form
+    if not isinstance(kind, type) or not issubclass(kind, Handle):
+        raise TypeError(f"values of type {kind!r} cannot be sent")
+    return kind
 
 
 def _schema(form: Any) -> Any:
@@ -227,7 +291,7 @@ def _schema(form: Any) -> Any:
             }
         return [bare(inner) for inner in node] if isinstance(node, list) else node
 
-    return bare(msgspec.json.schema(form))
+    return bare(msgspec.json.schema(form, schema_hook=lambda kind: {"title": _end_class(kind).__name__}))
 
 
 def codec_for(form: Any) -> Codec:

@@ -21,6 +21,7 @@ from netchan.net.wait import Waiter, WaitQueue, leaf_lock, run_aside
 
 if TYPE_CHECKING:
     from netchan.channel.local import LocalEndpoint
+    from netchan.errors import SessionLost
 
 CLEAN: Final = 1
 """``Flow.end``: closed; otherwise 0 while open, or the ``Code`` that receivers get behind the values."""
@@ -35,6 +36,7 @@ class Flow:
             whose items come whatever ends the direction meanwhile. permits: places held by permits.
         sent, taken, discarded: counts since the start; sent = taken + discarded + len(values).
         end: 0 open, CLEAN closed, else the code behind the values; ended_by: the endpoint that did it.
+        lost: the last sender or receiver was held over there, and the session with it is gone.
         stopped: the receiving side takes no more. aborted: (code, reason, endpoint) or None.
         over_tx: end or stopped or aborted: no further value is accepted.
     """
@@ -47,6 +49,7 @@ class Flow:
         "end",
         "ended_by",
         "lock",
+        "lost",
         "offers",
         "over_tx",
         "permits",
@@ -76,6 +79,7 @@ class Flow:
         self.end = 0
         self.ended_by: LocalEndpoint | None = None
         self.stopped = False
+        self.lost: SessionLost | None = None
         self.aborted: tuple[int, str, LocalEndpoint] | None = None
         self.over_tx = False
         self.tx_waiters = WaitQueue()

@@ -21,6 +21,7 @@ from netchan.errors import (
     Code,
     CodecError,
     MessageTooLarge,
+    SessionLost,
     channel_aborted,
     channel_closed,
     channel_ended,
@@ -218,6 +219,8 @@ class LocalEndpoint:
         flow = self.tx
         if flow.aborted is not None:
             self._raise_aborted(flow)
+        if flow.lost is not None:
+            raise flow.lost
         if flow.end:
             raise channel_closed(self.name, self.peer_id, "it is closed for sending", "make a new channel")
         if flow.stopped:
@@ -393,6 +396,8 @@ class LocalEndpoint:
     def _raise_recv(self, flow: Flow) -> NoReturn:
         if flow.aborted is not None:
             self._raise_aborted(flow)
+        if flow.lost is not None:
+            raise flow.lost
         if flow.stopped:
             raise channel_closed(self.name, self.peer_id, "this side stopped receiving", "make a new channel to go on")
         if flow.end != CLEAN:
@@ -478,6 +483,28 @@ class LocalEndpoint:
 
     def drop_recv(self) -> None:
         self._stop(blocking=False)
+
+    def lose(self, error: SessionLost, *, send: bool, recv: bool) -> None:
+        for flow, ends in ((self.tx, send), (self.rx, recv)):
+
+            def mark(flow: Flow = flow) -> None:
+                flow.lost = error
+
+            if ends and not flow.over_tx:
+                flow.finish(mark, discard=False)
+
+    def put_back(self, value: Any) -> None:
+        flow = self.rx
+        with flow.lock:
+            if flow.stopped or flow.aborted is not None:
+                flow.discarded += 1
+            else:
+                flow.values.appendleft(value)
+            flow.taken -= 1
+        flow.rx_waiters.nudge()
+
+    def retype(self, form: Any) -> None:
+        """Values of a channel in process are not validated."""
 
     def left_by_exception(self) -> None:
         self.close_unclean()

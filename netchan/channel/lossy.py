@@ -121,6 +121,9 @@ class LossyEndpoint(LocalEndpoint):
     def reached(self, level: Level, position: int) -> bool:
         return position <= self.tx.taken + self.tx.dropped or super().reached(level, position)
 
+    def put_back(self, value: Any) -> None:
+        super().put_back(Aged(monotonic() + self.rx.ttl, value))
+
     # --- receiving ---------------------------------------------------------------------------------------------------
 
     def _expire(self) -> None:

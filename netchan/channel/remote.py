@@ -8,35 +8,46 @@ Spec: docs/spec/session.md §3, §6, §8.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from netchan._engine.end_handle import StreamEnd
 from netchan._engine.session_handle import Session
 from netchan.channel.base import ChannelStats, Handles
-from netchan.channel.codec import ID_BYTES, Codec, codec_by_id, codec_for
+from netchan.channel.codec import ID_BYTES, Codec, codec_by_id, codec_for, fits
 from netchan.errors import (
     ChannelError,
     Code,
+    CodecError,
     ConfigError,
     InDoubt,
     MessageTooLarge,
+    SessionLost,
     channel_aborted,
     channel_closed,
     channel_ended,
     quote,
     session_lost,
 )
-from netchan.markers import EMPTY, Empty
+from netchan.markers import EMPTY, CarriesEnds, Carrying, Empty
 from netchan.net.wait import Driver, Waiter, WaitQueue
 
 if TYPE_CHECKING:
     from netchan.channel.flow import Token
+    from netchan.channel.handle import Handle
 
 _TAKEN, _WITHDRAWN = 1, 2
 # Why a direction is over: nc_over of netchan/_core/outbox.pxd.
 _NOT, _FIN, _ABORT_AFTER, _ABORT, _STOPPED, _LOST, _LEFT = range(7)
 
 NAME_MAX_BYTES: Final = 255
+
+
+def _front() -> tuple[type[Handle], type[Handle], type[Handle]]:
+    from netchan.channel.fronts import FRONT
+
+    return FRONT
 
 
 class RemoteOffer:
@@ -48,11 +59,12 @@ class RemoteOffer:
         value: prepared, or EMPTY: there is none, and the offer is settled with ``number`` 0.
     """
 
-    __slots__ = ("_at", "_endpoint", "_value", "_waiter", "number")
+    __slots__ = ("_at", "_carried", "_endpoint", "_value", "_waiter", "number")
 
     def __init__(self, endpoint: RemoteEndpoint, waiter: Waiter, value: Any) -> None:
         self._endpoint, self._waiter, self._value = endpoint, waiter, value
         self._at = self.number = 0
+        self._carried = value if isinstance(value, Carrying) else None
 
     def placed(self) -> bool:
         """Offer the value if there is room now; True once it is out. Its place in the line passes on."""
@@ -66,6 +78,12 @@ class RemoteOffer:
                 endpoint.tx_waiters.leave(self._waiter, lambda: endpoint.offer_room)
         return self._at != 0
 
+    def _taken(self) -> None:
+        if not self.number:
+            self.number = self._at
+            if self._carried is not None:
+                self._endpoint.commit(self._carried, 0)
+
     def settled(self) -> bool:
         """As in base.Offer."""
         if self._value is EMPTY:
@@ -73,7 +91,7 @@ class RemoteOffer:
         if not self.placed():
             return False
         if self._endpoint.offer_state(self._at) == _TAKEN:
-            self.number = self._at
+            self._taken()
             return True
         self._endpoint.check_send()
         return False
@@ -86,7 +104,7 @@ class RemoteOffer:
         endpoint.offer_withdraw(self._at)
         state = endpoint.offer_state(self._at)
         if state == _TAKEN:
-            self.number = self._at
+            self._taken()
             return False
         return True if state == _WITHDRAWN or endpoint.send_ended else None
 
@@ -110,11 +128,15 @@ class RemoteEndpoint(StreamEnd):
         put_off: asked when the last sending handle was collected unclosed; True: whoever was asked calls ``drop_now``
             later, unless the direction is over by then.
         dropped: that is pending.
+        register: told of an end that came or went in a value, which the session has to end like its others.
+        front: gives (Sender, Receiver, Channel), for ends that come in a value.
         policy: what this side said of overflow and ttl (ms) when it opened.
         offers_out, offers_back: sends of a rendezvous whose value is out; that ended without its being taken.
     """
 
     one_queue = False
+    register: Callable[[RemoteEndpoint], None] | None = None
+    front: Callable[[], tuple[type[Handle], type[Handle], type[Handle]]] = staticmethod(_front)
     due: Final = None
     far: Final = True
     put_off: Callable[[RemoteEndpoint], bool] | None = None
@@ -138,6 +160,7 @@ class RemoteEndpoint(StreamEnd):
         keeps: bool = False,
         overflow: int = 0,
         ttl_ms: int = 0,
+        token: bytes | None = None,
     ) -> None:
         self.name = name
         self.keeps = keeps
@@ -154,7 +177,8 @@ class RemoteEndpoint(StreamEnd):
         self.ack_waiters = WaitQueue()
         self.decode = None if codec.id == ID_BYTES else codec.decode
         self._lost: ChannelError | None = None
-        super().__init__(session, name.encode(), codec.id, codec.schema_hash, capacity, overflow, ttl_ms)
+        wire_name = name.encode() if token is None else token
+        super().__init__(session, wire_name, codec.id, codec.schema_hash, capacity, overflow, ttl_ms, token is not None)
         self.policy = (overflow, ttl_ms)
         if codec.id == ID_BYTES:
             self.plain_max = max_message
@@ -163,10 +187,59 @@ class RemoteEndpoint(StreamEnd):
 
     def encode(self, value: Any) -> Any:
         """The bytes of a value, or CodecError, MessageTooLarge."""
-        data = self.codec.encode(value)
+        try:
+            data = self.codec.encode(value)
+        except CarriesEnds:
+            data = moving().carry(self, value)
         if len(data) > self.max_message:
             self._too_large(len(data))
         return data
+
+    def commit(self, carried: Carrying, position: int) -> None:
+        """A value that carries ends was accepted."""
+        moving().commit(self, carried, position)
+
+    def decode_carrying(self, data: bytes) -> Any:
+        """A value that carries ends, with handles for them."""
+        read = self.codec.decode_with
+        assert read is not None, "its decoder said so"
+        return read(data, partial(moving().adopt, self))
+
+    def sibling(self, token: bytes, type: Any, codec: Codec, capacity: int | None) -> RemoteEndpoint:
+        """Our end of the channel under a token that travels, or travelled, in a value of this one."""
+        made = RemoteEndpoint(
+            self.session,
+            name=f"{self.name[:200]}/{token[:4].hex()}",
+            type=type,
+            codec=codec,
+            capacity=capacity,
+            peer=self.peer,
+            peer_id=self.peer_id,
+            driver=self.driver,
+            close_timeout=self.close_timeout,
+            max_message=self.max_message,
+            keeps=self.keeps,
+            token=token,
+        )
+        made.register, made.front = self.register, self.front
+        if self.register is not None:
+            self.register(made)
+        return made
+
+    def retype(self, form: Any) -> None:
+        """As in base.Endpoint."""
+        codec = codec_for(form)
+        if not (codec.id == self.codec.id and codec.schema_hash == self.codec.schema_hash):
+            if not fits(codec, self.codec):
+                raise CodecError(
+                    f"an end of a channel of {self.codec.type_name} came where {codec.type_name} was asked"
+                )
+            self.codec, self.type = codec, form
+            self.decode = None if codec.id == ID_BYTES else codec.decode
+
+    def lose(self, error: SessionLost, *, send: bool, recv: bool) -> None:
+        """As in base.Endpoint; over the network it is an abort."""
+        self.abort(int(Code.DROPPED), "the process that held the other end is out of reach")
 
     def _where(self) -> str:
         return f"channel '{quote(self.name)}' with {quote(self.peer_id)}"
@@ -345,7 +418,13 @@ class RemoteEndpoint(StreamEnd):
         return self._lost
 
     def _decode_own(self, data: bytes) -> Any:
-        return data if self.decode is None else self.codec.decode(data)
+        if self.decode is None:
+            return data
+        try:
+            return self.codec.decode(data)
+        except CarriesEnds:
+            read = self.codec.decode_with
+            return None if read is None else read(data, lambda _: None)  # the ends were dropped with it
 
     def _why_lost(self) -> str:
         session = self.session
@@ -440,3 +519,8 @@ __all__: Sequence[str] = ("RemoteEndpoint", "open_endpoint")
 
 def _no() -> bool:
     return False
+
+
+def moving() -> Any:
+    """The module of that name, which needs this one."""
+    return import_module("netchan.channel.moving")

@@ -12,8 +12,10 @@ import warnings
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 
-from netchan.channel.fronts import Channel
+from netchan.channel.fronts import FRONT, Channel
 from netchan.channel.overflow import Overflow
+from netchan.channel.receiver import Receiver
+from netchan.channel.sender import Sender
 from netchan.node.session import PeerCore
 from netchan.node.waits import new_waiter, wait_until
 
@@ -78,6 +80,11 @@ class Peer:
         return dict(self._core.session.stats())
 
     # --- channels ----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _handles() -> tuple[type[Sender[Any]], type[Receiver[Any]], type[Channel[Any]]]:
+        """The classes of this front, for ends that come in a value."""
+        return FRONT
 
     @overload
     def open(

@@ -125,6 +125,7 @@ class PeerCore:
         self.made = forks()
         self.offer_waiters, self.end_waiters = WaitQueue(), WaitQueue()
         self.front: weakref.ref[Any] = lambda: None  # type: ignore[assignment]
+        self.handles: Any = None
         self.when_over: Callable[[], object] | None = None
         self.left = False
         self._lock = leaf_lock()
@@ -139,6 +140,7 @@ class PeerCore:
     def begin(self, front: object) -> None:
         """The front is there: look at what has happened since the session began, and listen."""
         self.front = weakref.ref(front)
+        self.handles = type(front)._handles  # type: ignore[attr-defined]
         me = weakref.ref(self)
         self.session.on_offers = lambda: _tell(me, PeerCore.take_offers)
         self.session.on_over = lambda: _tell(me, PeerCore._on_over)
@@ -239,12 +241,16 @@ class PeerCore:
             overflow=policy[0],
             ttl_ms=policy[1],
         )
-        endpoint.put_off = self._put_off
+        endpoint.put_off, endpoint.register, endpoint.front = self._put_off, self._note, self.handles
+        self._note(endpoint)
+        return endpoint
+
+    def _note(self, endpoint: RemoteEndpoint) -> None:
+        """Remember a channel that leaving has to end."""
         with self._lock:
             if len(self._open) >= 64 and len(self._open) & (len(self._open) - 1) == 0:
                 self._forget_done()
             self._open[id(endpoint)] = endpoint
-        return endpoint
 
     def _put_off(self, endpoint: RemoteEndpoint) -> bool:
         """The last sending handle was collected; runs in its finaliser, so it takes no lock and waits for nothing.

@@ -11,7 +11,7 @@ Spec: docs/spec/channel-end.md.
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Final, Self, TypeVar, overload
 
 from netchan.channel.making import channel_endpoint, pipe_endpoints
 from netchan.channel.overflow import Overflow
@@ -74,6 +74,10 @@ class Channel(Sender[T], Receiver[T]):
             self.aclose()
         else:
             self._ep.left_by_exception()
+
+
+FRONT: Final = (Sender, Receiver, Channel)
+"""The classes of this front, for ends that come in a value."""
 
 
 @overload

@@ -14,8 +14,10 @@ import warnings
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 
-from netchan.sync.fronts import Channel
+from netchan.sync.fronts import FRONT, Channel
 from netchan.channel.overflow import Overflow
+from netchan.sync.receiver import Receiver
+from netchan.sync.sender import Sender
 from netchan.node.session import PeerCore
 from netchan.sync.node_waits import new_waiter, wait_until
 
@@ -80,6 +82,11 @@ class Peer:
         return dict(self._core.session.stats())
 
     # --- channels ----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _handles() -> tuple[type[Sender[Any]], type[Receiver[Any]], type[Channel[Any]]]:
+        """The classes of this front, for ends that come in a value."""
+        return FRONT
 
     @overload
     def open(

@@ -17,9 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import netchan
 from netchan.channel.codec import ID_BYTES, ID_TYPED, codec_by_id, codec_for, fits
 from netchan.channel.msgpack import DEPTH_MAX, decode_any, encode_any
 from netchan.errors import CodecError, ConfigError
+from netchan.markers import CarriesEnds
 
 INTS = st.integers(-(1 << 63), (1 << 64) - 1)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
@@ -310,3 +312,48 @@ class TestFits:
         assert typed is not None
         assert typed.decode(codec_for(list[int]).encode([1])) == [1]
         assert codec_by_id(99) is None
+
+
+class TestReferences:
+    """Ends of channels in values: 42 bytes of MessagePack extension type 1 (docs/spec/wire.md §8)."""
+
+    REFERENCE = b"\xc7\x2a\x01" + bytes([1, 0]) + bytes(40)
+
+    def test_value_with_an_end_is_left_to_who_can_open_it(self) -> None:
+        for data in (self.REFERENCE, b"\x91" + self.REFERENCE, b"\x81\xa1k" + self.REFERENCE):
+            with pytest.raises(CarriesEnds):
+                decode_any(data)
+            adopted: list[bytes] = []
+            decode_any(data, lambda payload, adopted=adopted: adopted.append(payload))  # type: ignore[misc]
+            assert adopted == [self.REFERENCE[3:]]
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"\xc7\x29\x01" + bytes(41),
+            b"\xc7\x2b\x01" + bytes(43),
+            b"\xc7\x2a\x02" + bytes(42),
+            b"\xc7\x2a",
+            b"\xc7\x2a\x01" + bytes(41),
+            b"\xd8\x01" + bytes(16),
+            b"\xc8\x00\x2a\x01" + bytes(42),
+            b"\x81" + REFERENCE + b"\xc0",
+            REFERENCE + b"\xc0",
+            b"\xdc\x00\x11" + REFERENCE * 17,
+        ],
+    )
+    def test_other_extensions_and_wrong_places_are_refused(self, data: bytes) -> None:
+        for adopt in (None, lambda _: pytest.fail("nothing may be opened for it")):
+            with pytest.raises((CodecError, CarriesEnds)) as caught:
+                decode_any(data, adopt)
+            assert adopt is None or caught.type is CodecError
+
+    def test_sixteen_ends_fit(self) -> None:
+        assert decode_any(b"\xdc\x00\x10" + self.REFERENCE * 16, len) == [42] * 16
+
+    def test_handle_in_a_value_is_seen_before_anything_is_sent(self) -> None:
+        ch = netchan.channel(capacity=1)
+        for value in (ch, [ch], {"reply": ch.split()[0]}):
+            with pytest.raises(CarriesEnds):
+                encode_any(value)
+        ch.close()

@@ -98,6 +98,59 @@ class TestOpening:
                 settled_at or 16, 64 if figure is None else min(64, figure)
             )  # 16 offers
 
+    def test_token_pairs_with_the_same_token_and_is_offered_to_nobody(self) -> None:
+        p = st.Pair()
+        token, name = bytes(range(16)), "x"
+        a = p.a.open(token, kind=1)
+        p.run()
+        assert p.b.offers() == [] and p.b.state()["n_offers"] == 1
+        named, other = p.b.open(name), p.b.open(bytes(16), kind=1)
+        p.run()
+        assert not named.paired and not other.paired and not a.paired
+        b = p.b.open(token, kind=1)
+        p.run()
+        assert a.paired and b.paired and a.send(b"v") == OK
+        p.run()
+        assert b.take_all() == [b"v"]
+
+    def test_token_that_is_opened_by_the_receiver_first_pairs_too(self) -> None:
+        p = st.Pair()
+        b = p.b.open(bytes(range(16)), kind=1)
+        p.run()
+        a = p.a.open(bytes(range(16)), kind=1)
+        p.run()
+        assert a.paired and b.paired
+
+    def test_name_of_sixteen_bytes_is_no_token(self) -> None:
+        p = st.Pair()
+        a, b = p.a.open("0123456789abcdef"), p.b.open(b"0123456789abcdef", kind=1)
+        p.run()
+        assert not a.paired and not b.paired
+
+    def test_tokens_that_are_taken_back_are_forgotten_on_both_sides(self) -> None:
+        p = st.Pair()
+        for n in range(1000):
+            a = p.a.open(n.to_bytes(16, "big"), kind=1)
+            p.run()
+            a.abort(0x40000001)
+            p.run()
+            news(p)
+            assert a.forgotten(), n
+        assert p.b.state()["n_offers"] == 0 and p.a.state()["outs"] == 0
+        x, y = p.a.open("x"), p.b.open("x")
+        p.run()
+        assert x.paired and y.paired
+
+    def test_token_that_was_aborted_for_another_reason_is_told_to_who_opens_it(self) -> None:
+        p = st.Pair()
+        a = p.a.open(bytes(16), kind=1)
+        p.run()
+        a.abort(7)
+        p.run()
+        b = p.b.open(bytes(16), kind=1)
+        p.run()
+        assert b.paired and b.take() == ECLOSED and b.state()[2] == 7
+
     def test_values_may_go_before_the_other_side_opens(self) -> None:
         p = st.Pair()
         a = p.a.open("x", capacity=3)

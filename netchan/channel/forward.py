@@ -1,0 +1,568 @@
+"""What a process does for an end that it gave away in a value: it forwards.
+
+Layer 5. The channel stays here; the other process has one end of ``far``, a channel of its own (moving.py). ``Inward``
+brings values from there into the channel, and takes one only when there is room for it: nothing is held in between.
+``Outward`` offers the head of the channel while somebody over there waits, one value at a time, by the rule of capacity
+0; what is not taken goes back to the head.
+
+Everything runs in short steps on the worker's thread (net/worker.py), posted by the wake-ups of the queues it stands
+in, so it goes on whatever the program does and needs no lock of its own. Spec: docs/spec/channel-end.md §9.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from netchan._engine.waitq import Waiter
+from netchan.channel.base import Endpoint
+from netchan.errors import (
+    ChannelAborted,
+    ChannelClosed,
+    ChannelEnded,
+    ChannelError,
+    Code,
+    CodecError,
+    SessionLost,
+)
+from netchan.markers import EMPTY
+from netchan.net.worker import READ, worker
+
+if TYPE_CHECKING:
+    from netchan._engine.engine_handle import Engine
+    from netchan.channel.base import Offer
+    from netchan.channel.remote import RemoteEndpoint
+
+STEP_VALUES: Final = 64
+"""Values that one step forwards before others have their turn."""
+
+_log = logging.getLogger("netchan.session")
+_running: set[object] = set()
+"""Forwards and watches that are not through: nobody else holds them."""
+
+
+class Aside:
+    """Collects the news of engines in which nobody is: a job of the worker, told by the guardians."""
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+    def on_io(self, mask: int) -> None:
+        """See net.worker.Job."""
+        os.eventfd_read(self.fd)
+        for engine in list(self.engines):
+            engine.collect()
+
+    def step(self) -> None:
+        """Never asked for."""
+
+    def on_fault(self, error: BaseException) -> None:
+        """What goes wrong for one end goes wrong in its own step."""
+        _log.error("news of a forwarded channel", exc_info=error)
+
+    def close_copy(self) -> None:
+        """See net.worker.Job."""
+        os.close(self.fd)
+
+    def on_stop(self) -> None:
+        """See net.worker.Job; the guardians may still write to it."""
+
+
+_aside: dict[int, Aside] = {}
+"""The one of this process, by its id: a forked child has none."""
+
+
+def _collect_from(engine: Engine) -> None:
+    """The worker collects the news of this engine when nobody else does."""
+    found = _aside.get(os.getpid())
+    if found is None:
+        _aside.clear()
+        found = _aside[os.getpid()] = Aside()
+        worker().post(lambda: worker().watch(found.fd, READ, found))
+    if engine not in found.engines:
+        found.engines.add(engine)
+        engine.watch_aside(found.fd)
+
+
+class StepWaiter(Waiter):
+    """A waiter whose wake-up posts a step to the worker."""
+
+    __slots__ = ("_step",)
+
+    def __init__(self, step: Callable[[], None]) -> None:
+        super().__init__(None)
+        self._step = step
+
+    def _notify(self) -> None:
+        worker().post(self._step)
+
+
+class Kept:
+    """The place of a handle that was given away, among the handles of its channel.
+
+    Args:
+        endpoint: of the channel.
+        kind: bits of channel.moving: 1 it sends, 2 it receives.
+        counted: it was a ``Sender`` half.
+    """
+
+    def __init__(self, endpoint: Endpoint, kind: int, *, counted: bool) -> None:
+        self.endpoint = endpoint
+        self.counted = counted
+        handles = endpoint.handles
+        if kind & 1:
+            handles.sending.add(id(self))
+        if kind & 2:
+            handles.receiving.add(id(self))
+        if counted:
+            handles.counted.add(id(self))
+
+    def _leave(self) -> tuple[bool, bool]:
+        """Give the places up: (no sender is left, no receiver is left), of those that there were here."""
+        handles, me = self.endpoint.handles, id(self)
+        sent, received = me in handles.sending, me in handles.receiving
+        for holders in (handles.sending, handles.receiving, handles.counted):
+            holders.discard(me)
+        return sent and not handles.sending, received and not handles.receiving
+
+    def close(self, *, clean: bool) -> None:
+        """The holder over there closed it, or left it by an exception."""
+        endpoint, handles = self.endpoint, self.endpoint.handles
+        if not clean:
+            handles.unclean = True
+        handles.counted.discard(id(self))
+        if not self.counted or not handles.counted:
+            if handles.unclean:
+                endpoint.close_unclean()
+            else:
+                endpoint.close_send()
+
+    def drop(self) -> None:
+        """The holder over there lost it, or never got it: as if it had been collected here."""
+        sender, receiver = self._leave()
+        if sender:
+            self.endpoint.drop_send()
+        if receiver:
+            self.endpoint.drop_recv()
+
+    def lose(self, error: SessionLost) -> None:
+        """The session of the holder is lost: whoever waits for it here gets that, not an end."""
+        sender, receiver = self._leave()
+        if sender or receiver:
+            self.endpoint.lose(error, send=sender, recv=receiver)
+
+
+class Forward:
+    """One end that was given away.
+
+    Args:
+        kept: its place here.
+        far: our end of the channel whose other end the receiver of the value gets.
+        inward: values come from there. outward: values go there.
+    """
+
+    def __init__(self, kept: Kept, far: RemoteEndpoint, *, inward: bool, outward: bool) -> None:
+        self.kept, self.far = kept, far
+        self.parts: list[Inward | Outward] = []
+        if inward:
+            self.parts.append(Inward(self))
+        if outward:
+            self.parts.append(Outward(self))
+        self.over = False
+
+    def start(self) -> None:
+        """Begin; from any thread, once."""
+        _running.add(self)
+        for endpoint in (self.far, self.kept.endpoint):
+            if endpoint.far:
+                _collect_from(cast("Engine", endpoint.driver))
+        if not any(isinstance(part, Outward) for part in self.parts):
+            self.far.close_send()
+        for part in self.parts:
+            part.waiter.wake()
+
+    def finish(self) -> None:
+        """Both directions are through, or one ended the whole."""
+        if self.over:
+            return
+        self.over = True
+        for part in self.parts:
+            part.leave()
+        _running.discard(self)
+
+    def part_over(self, part: Inward | Outward) -> None:
+        """One direction is through."""
+        part.leave()
+        self.parts.remove(part)
+        if not self.parts:
+            self.over = True
+            self.kept._leave()
+            _running.discard(self)
+
+    def aborted(self, error: ChannelAborted) -> None:
+        """The holder over there aborted it, or lost it."""
+        self.finish()
+        if error.code == Code.DROPPED:
+            self.kept.drop()
+        elif error.code == Code.LEFT_BY_EXCEPTION:
+            self.kept.close(clean=False)
+            self.kept._leave()
+        else:
+            self.kept.endpoint.abort(error.code, error.reason)
+
+    def lost(self, error: SessionLost) -> None:
+        """The session of the holder is lost."""
+        self.finish()
+        self.kept.lose(error)
+
+    def never_received(self) -> None:
+        """The value that carried it will not be received."""
+
+        def give_up() -> None:
+            if not self.over:
+                self.finish()
+                self.far.abort(int(Code.DROPPED), "")
+                self.kept.drop()
+
+        worker().post(give_up)
+
+    def local_over(self, error: ChannelError) -> None:
+        """The channel here is over: the holder over there is told why."""
+        if isinstance(error, ChannelAborted):
+            self.finish()
+            self.far.abort(error.code, error.reason)
+        else:  # the session behind it was lost, for a channel of another session
+            self.finish()
+            self.far.abort(int(Code.DROPPED), "the session of the channel behind this one is lost")
+        self.kept._leave()
+
+
+class Inward:
+    """Values from over there into the channel."""
+
+    def __init__(self, forward: Forward) -> None:
+        self.forward = forward
+        self.far: Endpoint = forward.far
+        self.here = forward.kept.endpoint
+        self.waiter = StepWaiter(self.step)
+        self.offer: Offer | None = None
+        self.far.rx_waiters.join(self.waiter)
+        self.queued = False  # for room here
+
+    def leave(self) -> None:
+        """Stand in no queue any more."""
+        self.far.rx_waiters.leave(self.waiter, _no)
+        self._unqueue()
+        if self.offer is not None:
+            self.offer.withdraw()
+            self.offer.let_go()
+            self.offer = None
+
+    def _unqueue(self) -> None:
+        if self.queued:
+            self.queued = False
+            self.here.tx_waiters.leave(self.waiter, self.here.can_send)
+
+    def step(self) -> None:
+        """Forward what can be forwarded now."""
+        self.waiter.rearm()
+        if self.forward.over or self not in self.forward.parts:
+            return
+        try:
+            for _ in range(STEP_VALUES):
+                if not self._one():
+                    return
+        except ChannelError as error:
+            self._over_there(error)
+            return
+        self.waiter.wake()
+
+    def _one(self) -> bool:
+        """Forward one value; False: nothing to do until somebody wakes us. Raises what ended the direction there."""
+        here, far = self.here, self.far
+        if self.offer is not None and not self._settled():
+            return False
+        if not far.can_recv():
+            self._unqueue()
+            return False
+        if far.recv_over:
+            far.try_recv()  # raises
+        if here.send_over:
+            self._over_here()
+            return False
+        if here.capacity == 0:
+            return self._lay_out()
+        if here.waits and not self._place():
+            return False
+        value = far.try_recv()
+        if value is EMPTY:
+            if here.waits:
+                here.unreserve()
+            return True
+        prepare = here.prepare
+        prepared = value if prepare is None else prepare(value)
+        if here.waits:
+            here.send_reserved(prepared)
+        else:
+            here.try_send(prepared)
+        return True
+
+    def _place(self) -> bool:
+        """Hold a place here, in the order of the senders."""
+        here, queue = self.here, self.here.tx_waiters
+        if not self.queued and not queue.vacant():
+            queue.join(self.waiter)
+            self.queued = True
+        if self.queued and not queue.turn(self.waiter):
+            return False
+        if not here.try_reserve():
+            if not self.queued:
+                queue.join(self.waiter)
+                self.queued = True
+                return here.can_send()
+            return False
+        self._unqueue()
+        return True
+
+    def _lay_out(self) -> bool:
+        """Offer what is offered there; it is taken there in the step in which somebody takes it here."""
+        here = self.here
+        if here.far and not self.queued:
+            here.tx_waiters.join(self.waiter)
+            self.queued = True
+        offer = here.offer(self._items(), self.waiter, many=True)
+        if offer is None:
+            return False
+        if here.far:
+            self.queued = False  # a far offer that is out has left the queue
+        self.offer = offer
+        return offer.settled()
+
+    def _items(self) -> Iterator[Any]:
+        try:
+            value = self.far.try_recv()
+        except ChannelError:
+            return
+        if value is not EMPTY:
+            yield value
+
+    def _settled(self) -> bool:
+        offer = self.offer
+        assert offer is not None
+        try:
+            done = offer.settled()
+        except ChannelError:
+            done = True  # the channel here is over: the next look sees it
+        if not done and not self.far.can_recv():
+            done = offer.withdraw() is not None  # taken back over there
+        if done:
+            offer.let_go()
+            self.offer = None
+        return done
+
+    def _over_there(self, error: ChannelError) -> None:
+        forward = self.forward
+        if not forward.far.paired and isinstance(error, (ChannelEnded, ChannelClosed)):
+            forward.finish()  # the other side left, and had never got it
+            forward.kept.drop()
+        elif isinstance(error, ChannelEnded):
+            forward.kept.close(clean=True)
+            forward.part_over(self)
+        elif isinstance(error, ChannelAborted):
+            forward.aborted(error)
+        elif isinstance(error, SessionLost):
+            forward.lost(error)
+        else:
+            forward.kept.drop()
+            forward.part_over(self)
+
+    def _over_here(self) -> None:
+        try:
+            self.here.check_send()
+        except ChannelClosed:
+            self.far.stop_recv()
+            self.forward.part_over(self)
+        except ChannelError as error:
+            self.forward.local_over(error)
+
+
+class Outward:
+    """Values of the channel to whoever waits for them over there."""
+
+    def __init__(self, forward: Forward) -> None:
+        self.forward = forward
+        self.far = forward.far
+        self.here = forward.kept.endpoint
+        self.waiter = StepWaiter(self.step)
+        self.offer: Offer | None = None
+        self.value: Any = EMPTY
+        self.queued = False  # for a value here
+        self.far.tx_waiters.join(self.waiter)
+        self.hearing = True  # in the queue that is told when somebody waits over there
+
+    def leave(self) -> None:
+        """Stand in no queue any more; a value that nobody took goes back."""
+        self._unqueue()
+        if self.hearing:
+            self.hearing = False
+            self.far.tx_waiters.leave(self.waiter, _no)
+        if self.offer is not None:
+            offer, self.offer = self.offer, None
+            taken = offer.withdraw() is False
+            offer.let_go()
+            if not taken:
+                self._give_back()
+
+    def _unqueue(self) -> None:
+        if self.queued:
+            self.queued = False
+            self.here.rx_waiters.leave(self.waiter, self.here.can_recv)
+            self.here.parked(len(self.here.rx_waiters))
+
+    def _give_back(self) -> None:
+        value, self.value = self.value, EMPTY
+        self.here.put_back(value)
+
+    def step(self) -> None:
+        """Offer, or see what became of what is offered."""
+        self.waiter.rearm()
+        if self.forward.over or self not in self.forward.parts:
+            return
+        try:
+            while self._one():
+                pass
+        except ChannelError as error:
+            self._over_there(error)
+
+    def _one(self) -> bool:
+        far = self.far
+        if self.offer is not None:
+            return self._settled(self.offer)
+        if far.send_over:
+            raise far.send_error()
+        if not self.hearing:
+            far.tx_waiters.join(self.waiter)
+            self.hearing = True
+        if not far.wanted or not far.paired:  # asked first: it is what has us told of a change
+            self._unqueue()
+            return False
+        return self._next()
+
+    def _settled(self, offer: Offer) -> bool:
+        """True when the offer is out no more."""
+        if offer.settled():
+            self.value = EMPTY
+        elif self.far.wanted:
+            return False
+        else:
+            answer = offer.withdraw()
+            if answer is None:
+                return False
+            if answer:
+                self._give_back()
+            else:
+                self.value = EMPTY
+        self.offer = None
+        offer.let_go()
+        return True
+
+    def _next(self) -> bool:
+        """Offer the head of the channel here, in the order of the receivers."""
+        here = self.here
+        if not self.queued:
+            here.rx_waiters.join(self.waiter)
+            self.queued = True
+            here.parked(len(here.rx_waiters))
+        if not here.rx_waiters.turn(self.waiter):
+            return False
+        try:
+            value = here.try_recv()
+        except ChannelError as error:
+            self._over_here(error)
+            return False
+        if value is EMPTY:
+            return False
+        self._unqueue()
+        self.value = value
+        try:
+            prepared = self.far.prepare(value)
+        except CodecError as error:
+            self._give_back()
+            self.forward.finish()
+            self.far.abort(int(Code.TYPE_MISMATCH), str(error)[:200])
+            self.forward.kept.drop()
+            return False
+        offer = self.far.offer(prepared, self.waiter)
+        if offer is None:
+            self._give_back()
+            return False
+        self.hearing = False  # an offer that is out has left the queue
+        self.offer = offer
+        return True
+
+    def _over_there(self, error: ChannelError) -> None:
+        forward = self.forward
+        if isinstance(error, SessionLost):
+            forward.lost(error)
+        elif isinstance(error, ChannelAborted):
+            forward.aborted(error)
+        else:  # it stopped, or was collected
+            forward.part_over(self)
+            handles, me = forward.kept.endpoint.handles, id(forward.kept)
+            handles.receiving.discard(me)
+            if not handles.receiving:
+                forward.kept.endpoint.drop_recv()
+
+    def _over_here(self, error: ChannelError) -> None:
+        far = self.far
+        if isinstance(error, ChannelAborted) and error.code in (Code.DROPPED, Code.LEFT_BY_EXCEPTION):
+            far.end_after(error.code)
+            self.forward.part_over(self)
+        elif isinstance(error, (ChannelEnded, ChannelClosed)):
+            far.close_send()
+            self.forward.part_over(self)
+        else:
+            self.forward.local_over(error)
+
+
+class Watch:
+    """Sees to it that ends whose value is never received are dropped.
+
+    Args:
+        parent: what carries the value.
+        position: of the value.
+        forwards: of its ends.
+    """
+
+    def __init__(self, parent: RemoteEndpoint, position: int, forwards: list[Forward]) -> None:
+        self._parent, self._position, self._forwards = parent, position, forwards
+        self._waiter = StepWaiter(self.step)
+
+    def start(self) -> None:
+        """Begin; from any thread, once."""
+        _running.add(self)
+        self._parent.ack_waiters.join(self._waiter)
+        self._parent.ask("taken", self._position)
+        self._waiter.wake()
+
+    def step(self) -> None:
+        """Look whether the value was taken."""
+        self._waiter.rearm()
+        if self not in _running:
+            return
+        try:
+            if not self._parent.reached("taken", self._position):
+                return
+        except ChannelError:
+            for forward in self._forwards:
+                forward.never_received()
+        _running.discard(self)
+        self._parent.ack_waiters.leave(self._waiter, _no)
+
+
+def _no() -> bool:
+    return False
