@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from netchan.channel.base import ChannelStats, Endpoint
 
@@ -42,11 +42,6 @@ class Handle:
     def name(self) -> str:
         """The channel's name; "" in process."""
         return self._ep.name
-
-    @property
-    def peer(self) -> Any:
-        """The ``Peer`` on the other side; None in process."""
-        return self._ep.peer
 
     @property
     def capacity(self) -> int | None:

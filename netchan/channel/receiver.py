@@ -12,7 +12,15 @@ from __future__ import annotations
 from collections.abc import Coroutine  # async-only
 from time import monotonic  # async-only
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,  # async-only
+    Final,
+    Generic,
+    Self,
+    TypeVar,
+    cast,
+)
 
 from netchan.channel.checks import check_batch, check_buffer, check_code, check_reason
 from netchan.channel.handle import Handle
@@ -27,6 +35,11 @@ from netchan.channel.waits import (
 from netchan.errors import ChannelEnded, WouldBlock
 from netchan.markers import EMPTY
 from netchan.net.wait import READY_CALLS_MAX, READY_SECONDS_MAX, THREAD, pause  # async-only
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from netchan.node.peer import Peer
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -112,7 +125,7 @@ class Receiver(Handle, Generic[R_co]):
     # async-only: begin
     _recv_many.__name__, _recv_many.__qualname__ = "recv_many", "Receiver.recv_many"
 
-    def recv_into(self: Receiver[bytes], buffer: Any, /) -> Coroutine[Any, Any, int]:
+    def recv_into(self: Receiver[bytes], buffer: Buffer, /) -> Coroutine[Any, Any, int]:
         """Copy the bytes at the head into ``buffer`` and take them; returns their number.
 
         Args:
@@ -125,7 +138,7 @@ class Receiver(Handle, Generic[R_co]):
         return self._recv_into(check_buffer(buffer))
 
     # async-only: end
-    # sync-only: def recv_into(self: Receiver[bytes], buffer: Any, /, *, timeout: float | None = None) -> int:
+    # sync-only: def recv_into(self: Receiver[bytes], buffer: Buffer, /, *, timeout: float | None = None) -> int:
     # sync-only:     """Copy the bytes at the head into ``buffer`` (writable, contiguous); returns their number.
     # sync-only:
     # sync-only:     MessageTooLarge (.needed): too small, the value stays at the head. Otherwise raises as ``recv``.
@@ -172,7 +185,13 @@ class Receiver(Handle, Generic[R_co]):
         except ChannelEnded:
             raise StopAsyncIteration from None
 
-    # --- ending ------------------------------------------------------------------------------------------------------
+    # --- handles and ending ------------------------------------------------------------------------------------------
+
+    @property
+    def peer(self) -> Peer | None:
+        """The ``Peer`` on the other side; None in process."""
+        peer: Peer | None = self._ep.peer
+        return peer
 
     @property
     def closed(self) -> bool:

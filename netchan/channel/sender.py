@@ -18,7 +18,7 @@ from collections.abc import (
 from operator import length_hint
 from time import monotonic  # async-only
 from types import TracebackType
-from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeVar, cast
 
 from netchan.channel.base import Level
 from netchan.channel.checks import check_certain, check_code, check_level, check_reason
@@ -40,6 +40,9 @@ from netchan.markers import EMPTY
 from netchan.net.wait import READY_CALLS_MAX, READY_SECONDS_MAX, THREAD, pause
 
 # async-only: end
+
+if TYPE_CHECKING:
+    from netchan.node.peer import Peer
 
 S_contra = TypeVar("S_contra", contravariant=True)
 
@@ -262,6 +265,12 @@ class Sender(Handle, Generic[S_contra]):
         return op if value is EMPTY else op.set(value)
 
     # --- handles and ending ------------------------------------------------------------------------------------------
+
+    @property
+    def peer(self) -> Peer | None:
+        """The ``Peer`` on the other side; None in process."""
+        peer: Peer | None = self._ep.peer
+        return peer
 
     def clone(self) -> Sender[S_contra]:
         """Another sending half of the same channel: the direction ends when all of them are closed.

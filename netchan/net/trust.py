@@ -187,7 +187,9 @@ class KnownNodes:
         self._nodes[address] = (node_id, self._lines)
 
 
-Trust = str | Collection[str] | CA | CARoot | Callable[[str], object]
+Trust = str | Collection[str] | CA | CARoot | Callable[[str], bool | Awaitable[bool]]
+BlockingTrust = str | Collection[str] | CA | CARoot | Callable[[str], bool]
+"""``Trust`` where nothing can be awaited."""
 
 
 @dataclass

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import (
+    Awaitable,  # async-only
+    Callable,
+)
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from netchan.channel.making import channel_endpoint
 from netchan.channel.receiver import Receiver
@@ -54,7 +57,7 @@ class Listener(Receiver[Peer]):
     # --- serving -----------------------------------------------------------------------------------------------------
 
     # async-only: begin
-    async def serve(self, handler: Callable[[Peer], Any], /) -> None:
+    async def serve(self, handler: Callable[[Peer], Awaitable[object]], /) -> None:
         """Run ``handler(peer)`` as a task for every peer that comes.
 
         A handler that returns closes its peer; one that raises leaves it as by an exception and is logged; a
@@ -79,7 +82,7 @@ class Listener(Receiver[Peer]):
             raise
 
     # async-only: end
-    # sync-only: def serve(self, handler: Callable[[Peer], Any], /, *, timeout: float | None = None) -> None:
+    # sync-only: def serve(self, handler: Callable[[Peer], object], /, *, timeout: float | None = None) -> None:
     # sync-only:     """Run ``handler(peer)`` on a thread of its own for every peer that comes.
     # sync-only:
     # sync-only:     A handler that returns closes its peer; one that raises leaves it as by an exception and is logged;
@@ -150,7 +153,8 @@ class Listener(Receiver[Peer]):
         super().__del__()
 
 
-async def _handle(handler: Callable[[Peer], Any], peer: Peer) -> None:
+# sync-only: def _handle(handler: Callable[[Peer], object], peer: Peer) -> None:
+async def _handle(handler: Callable[[Peer], Awaitable[object]], peer: Peer) -> None:  # async-only
     try:
         async with peer:
             await handler(peer)

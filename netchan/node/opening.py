@@ -33,7 +33,9 @@ from netchan.net.manager import ask_in_loop, loop_engine
 # async-only: end
 # sync-only: from netchan.net.manager import caller_engine, check_blocking_trust, refuse_awaitables
 from netchan.net.record import Membership
-from netchan.net.trust import Trust
+from netchan.net.trust import Trust  # async-only
+
+# sync-only: from netchan.net.trust import BlockingTrust
 from netchan.node.hall import Hall
 from netchan.node.listener import Listener
 from netchan.node.peer import Peer
@@ -192,7 +194,7 @@ def listen(
 # sync-only:     addresses: str | Sequence[str],
 # sync-only:     *,
 # sync-only:     identity: Identity | None = None,
-# sync-only:     trust: Trust | None = None,
+# sync-only:     trust: BlockingTrust | None = None,
 # sync-only:     psk: bytes | None = None,
 # sync-only:     config: Config | None = None,
 # sync-only:     network: str = NETWORK,
@@ -224,7 +226,7 @@ def listen(
 # sync-only:     addresses: str | Sequence[str],
 # sync-only:     *,
 # sync-only:     identity: Identity | None = None,
-# sync-only:     trust: Trust | None = None,
+# sync-only:     trust: BlockingTrust | None = None,
 # sync-only:     psk: bytes | Sequence[bytes] | None = None,
 # sync-only:     config: Config | None = None,
 # sync-only:     network: str = NETWORK,

@@ -11,7 +11,7 @@ Spec: docs/spec/channel-end.md.
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 from netchan.channel.making import channel_endpoint, pipe_endpoints
 from netchan.channel.overflow import Overflow
@@ -19,6 +19,9 @@ from netchan.sync.receiver import Receiver
 from netchan.sync.sender import Sender
 from netchan.channel.tick import tick_endpoint
 from netchan.sync.waits import new_waiter, wait_arrived
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 T = TypeVar("T")
 
@@ -84,12 +87,8 @@ FRONT: Final = (Sender, Receiver, Channel)
 def channel(*, capacity: int = ..., overflow: Overflow | None = ..., ttl: float | None = ...) -> Channel[Any]: ...
 @overload
 def channel(
-    type: type[T], *, capacity: int = ..., overflow: Overflow | None = ..., ttl: float | None = ...
+    type: TypeForm[T], *, capacity: int = ..., overflow: Overflow | None = ..., ttl: float | None = ...
 ) -> Channel[T]: ...
-@overload
-def channel(
-    type: Any, *, capacity: int = ..., overflow: Overflow | None = ..., ttl: float | None = ...
-) -> Channel[Any]: ...
 def channel(
     type: Any = Any, *, capacity: int = 0, overflow: Overflow | None = None, ttl: float | None = None
 ) -> Channel[Any]:
@@ -115,12 +114,8 @@ def pipe(
 ) -> tuple[Channel[Any], Channel[Any]]: ...
 @overload
 def pipe(
-    type: type[T], *, capacity: int = ..., overflow: Overflow | None = ..., ttl: float | None = ...
+    type: TypeForm[T], *, capacity: int = ..., overflow: Overflow | None = ..., ttl: float | None = ...
 ) -> tuple[Channel[T], Channel[T]]: ...
-@overload
-def pipe(
-    type: Any, *, capacity: int = ..., overflow: Overflow | None = ..., ttl: float | None = ...
-) -> tuple[Channel[Any], Channel[Any]]: ...
 def pipe(
     type: Any = Any, *, capacity: int = 0, overflow: Overflow | None = None, ttl: float | None = None
 ) -> tuple[Channel[Any], Channel[Any]]:

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import (
+    Callable,
+)
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from netchan.channel.making import channel_endpoint
 from netchan.sync.receiver import Receiver
@@ -54,7 +56,7 @@ class Listener(Receiver[Peer]):
 
     # --- serving -----------------------------------------------------------------------------------------------------
 
-    def serve(self, handler: Callable[[Peer], Any], /, *, timeout: float | None = None) -> None:
+    def serve(self, handler: Callable[[Peer], object], /, *, timeout: float | None = None) -> None:
         """Run ``handler(peer)`` on a thread of its own for every peer that comes.
 
         A handler that returns closes its peer; one that raises leaves it as by an exception and is logged;
@@ -125,7 +127,7 @@ class Listener(Receiver[Peer]):
         super().__del__()
 
 
-def _handle(handler: Callable[[Peer], Any], peer: Peer) -> None:
+def _handle(handler: Callable[[Peer], object], peer: Peer) -> None:
     try:
         with peer:
             handler(peer)

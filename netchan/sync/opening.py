@@ -24,7 +24,8 @@ from netchan.net.listen import ListenPlan
 
 from netchan.net.manager import caller_engine, check_blocking_trust, refuse_awaitables
 from netchan.net.record import Membership
-from netchan.net.trust import Trust
+
+from netchan.net.trust import BlockingTrust
 from netchan.node.hall import Hall
 from netchan.sync.listener import Listener
 from netchan.sync.peer import Peer
@@ -40,7 +41,7 @@ def dial(
     addresses: str | Sequence[str],
     *,
     identity: Identity | None = None,
-    trust: Trust | None = None,
+    trust: BlockingTrust | None = None,
     psk: bytes | None = None,
     config: Config | None = None,
     network: str = NETWORK,
@@ -72,7 +73,7 @@ def listen(
     addresses: str | Sequence[str],
     *,
     identity: Identity | None = None,
-    trust: Trust | None = None,
+    trust: BlockingTrust | None = None,
     psk: bytes | Sequence[bytes] | None = None,
     config: Config | None = None,
     network: str = NETWORK,

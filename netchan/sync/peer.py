@@ -22,6 +22,8 @@ from netchan.node.session import PeerCore
 from netchan.sync.node_waits import new_waiter, wait_until
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
     from netchan.errors import NetchanError
 
 T = TypeVar("T")
@@ -96,22 +98,12 @@ class Peer:
     def open(
         self,
         name: str,
-        type: type[T],
+        type: TypeForm[T],
         *,
         capacity: int | None = ...,
         overflow: Overflow | None = ...,
         ttl: float | None = ...,
     ) -> Channel[T]: ...
-    @overload
-    def open(
-        self,
-        name: str,
-        type: Any,
-        *,
-        capacity: int | None = ...,
-        overflow: Overflow | None = ...,
-        ttl: float | None = ...,
-    ) -> Channel[Any]: ...
     def open(
         self,
         name: str,

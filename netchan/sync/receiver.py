@@ -12,7 +12,14 @@ Spec: docs/spec/channel-end.md.
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, cast
+from typing import (
+    TYPE_CHECKING,
+    Final,
+    Generic,
+    Self,
+    TypeVar,
+    cast,
+)
 
 from netchan.channel.checks import check_batch, check_buffer, check_code, check_reason
 from netchan.channel.handle import Handle
@@ -25,6 +32,11 @@ from netchan.sync.waits import (
 )
 from netchan.errors import ChannelEnded, WouldBlock
 from netchan.markers import EMPTY
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from netchan.sync.peer import Peer
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -85,7 +97,7 @@ class Receiver(Handle, Generic[R_co]):
         got = wait_recv(ep, lambda: ep.try_recv_many(most) or EMPTY, new_waiter(ep, timeout))
         return cast("list[R_co]", got)
 
-    def recv_into(self: Receiver[bytes], buffer: Any, /, *, timeout: float | None = None) -> int:
+    def recv_into(self: Receiver[bytes], buffer: Buffer, /, *, timeout: float | None = None) -> int:
         """Copy the bytes at the head into ``buffer`` (writable, contiguous); returns their number.
 
         MessageTooLarge (.needed): too small, the value stays at the head. Otherwise raises as ``recv``.
@@ -117,7 +129,13 @@ class Receiver(Handle, Generic[R_co]):
         except ChannelEnded:
             raise StopIteration from None
 
-    # --- ending ------------------------------------------------------------------------------------------------------
+    # --- handles and ending ------------------------------------------------------------------------------------------
+
+    @property
+    def peer(self) -> Peer | None:
+        """The ``Peer`` on the other side; None in process."""
+        peer: Peer | None = self._ep.peer
+        return peer
 
     @property
     def closed(self) -> bool:
