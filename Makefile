@@ -34,11 +34,12 @@ debug: $(VENV)/.stamp-test  ## compile in place with run-time checks, counters a
 test: build/.built $(VENV)/.stamp-test  ## unit, property, integration and example tests
 	@$(PY) -m pytest -q --session-timeout=720 $(SUITES) $(TESTFLAGS)
 
-lint: build/.built $(VENV)/.stamp-lint  ## ruff, mypy --strict, cython-lint, and stubs against what was compiled
+lint: build/.built $(VENV)/.stamp-lint  ## ruff, mypy and pyright (both strict), cython-lint, and stubs against what was compiled
 	@$(VENV)/bin/ruff check $(LINTED)
 	@$(VENV)/bin/ruff format --check $(LINTED)
 	@PATH="$(VENV)/bin:$$PATH" cython-lint netchan
 	@$(VENV)/bin/mypy
+	@$(VENV)/bin/basedpyright
 	@$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml --concise \
 	  --allowlist tools/stubtest-allow.txt $(STUBBED)
 	@echo "lint: clean"

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 S_contra = TypeVar("S_contra", contravariant=True)
 
+_NONE: Final[Any] = EMPTY
 _EXACT_LENGTH: Final[tuple[type, ...]] = (list, tuple, range, dict, set, frozenset, deque, str, bytes, bytearray)
 _EXACT_HINT: Final[tuple[type, ...]] = (type(iter([])), type(iter(())), type(iter(range(0))))
 
@@ -142,14 +143,14 @@ class Sender(Handle, Generic[S_contra]):
         """
         return Reservation(self._ep, self._check, timeout)
 
-    def send_op(self, value: S_contra = EMPTY, /) -> SendOp[S_contra]:  # type: ignore[assignment]
+    def send_op(self, value: S_contra = _NONE, /) -> SendOp[S_contra]:
         """An arm for ``select`` that sends ``value``; without one, give it by ``op.set(value)`` before the select.
 
         Raises:
             CodecError, MessageTooLarge: the value does not fit.
         """
         op: SendOp[S_contra] = SendOp(self)
-        return op if value is EMPTY else op.set(value)
+        return op if value is _NONE else op.set(value)
 
     # --- handles and ending ------------------------------------------------------------------------------------------
 
