@@ -50,8 +50,7 @@ NAMES = {
 
 WORDS = [
     ("``async with``", "``with``"),
-    ("Cancelled:", "Timed out:"),
-    ("Cancelled while sending:", "Timed out while sending:"),
+    ("Cancelled:", "TimeoutError after ``timeout`` seconds:"),
     ("cancellable", "with a timeout"),
     (" (from the call, before any await)", ""),
     (" (from the call)", ""),

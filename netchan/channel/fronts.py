@@ -132,6 +132,6 @@ def ticker(seconds: float) -> Receiver[float]:
     does leaving ``async with``.
 
     Raises:
-        ConfigError: no number from 1e-6 to ten years.
+        ConfigError: ``seconds`` is no number from 1e-6 to ten years.
     """
     return Receiver(tick_endpoint(seconds))

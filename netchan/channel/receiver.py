@@ -94,7 +94,14 @@ class Receiver(Handle, Generic[R_co]):
     def recv_many(self, max: int = BATCH_DEFAULT, /, *, min: int = 1) -> Coroutine[Any, Any, list[R_co]]:
         """Take up to ``max`` values in one step, waiting until there are ``min`` or what is left before the end.
 
-        Never an empty list. Raises as ``recv``; ConfigError (from the call) for numbers that cannot be met.
+        Never an empty list.
+
+        Args:
+            max: most values, 1 or more.
+            min: least values; at most ``max``, and what the channel can hold untaken (capacity 0: 1).
+
+        Raises:
+            ConfigError: numbers that cannot be met (from the call). Otherwise as ``recv``.
 
         Cancelled: nothing was taken.
         """
@@ -104,7 +111,16 @@ class Receiver(Handle, Generic[R_co]):
     # sync-only: def recv_many(self, max: int = BATCH_DEFAULT, /, *, min: int = 1, timeout: float | None = None) -> list[R_co]:  # noqa: E501
     # sync-only:     """Take up to ``max`` values in one step, waiting for ``min`` or what is left before the end.
     # sync-only:
-    # sync-only:     Never an empty list. TimeoutError: nothing was taken. Otherwise raises as ``recv``.
+    # sync-only:     Never an empty list.
+    # sync-only:
+    # sync-only:     Args:
+    # sync-only:         max: most values, 1 or more.
+    # sync-only:         min: least values; at most ``max``, and what the channel can hold untaken (capacity 0: 1).
+    # sync-only:         timeout: seconds to wait, 0 = try once, None = no limit.
+    # sync-only:
+    # sync-only:     Raises:
+    # sync-only:         ConfigError: numbers that cannot be met. TimeoutError: nothing was taken.
+    # sync-only:         Otherwise as ``recv``.
     # sync-only:     """
     # sync-only:     return self._recv_many(*check_batch(self._ep, max, min), timeout=timeout)
 
@@ -134,14 +150,23 @@ class Receiver(Handle, Generic[R_co]):
         Raises:
             MessageTooLarge: (.needed) it is too small; the value stays at the head. CodecError: the value is not bytes.
             TypeError: not a writable, contiguous buffer (from the call). Otherwise as ``recv``.
+
+        Cancelled: nothing was taken, and nothing written.
         """
         return self._recv_into(check_buffer(buffer))
 
     # async-only: end
     # sync-only: def recv_into(self: Receiver[bytes], buffer: Buffer, /, *, timeout: float | None = None) -> int:
-    # sync-only:     """Copy the bytes at the head into ``buffer`` (writable, contiguous); returns their number.
+    # sync-only:     """Copy the bytes at the head into ``buffer`` and take them; returns their number.
     # sync-only:
-    # sync-only:     MessageTooLarge (.needed): too small, the value stays at the head. Otherwise raises as ``recv``.
+    # sync-only:     Args:
+    # sync-only:         buffer: writable and contiguous.
+    # sync-only:         timeout: seconds to wait, 0 = try once, None = no limit.
+    # sync-only:
+    # sync-only:     Raises:
+    # sync-only:         MessageTooLarge: (.needed) it is too small; the value stays at the head. CodecError: no bytes.
+    # sync-only:         TypeError: not a writable, contiguous buffer. TimeoutError: nothing was taken.
+    # sync-only:         Otherwise as ``recv``.
     # sync-only:     """
     # sync-only:     return self._recv_into(check_buffer(buffer), timeout=timeout)
 
@@ -203,7 +228,10 @@ class Receiver(Handle, Generic[R_co]):
         self._ep.stop_recv()
 
     async def aclose(self) -> None:  # + timeout
-        """The same as ``stop``."""
+        # async-only: begin
+        """The same as ``stop``; never waits, so nothing can be cancelled."""
+        # async-only: end
+        # sync-only: """The same as ``stop``; never waits, so ``timeout`` (seconds) never ends in TimeoutError."""
         self.stop()
 
     def abort(self, code: int = 0, reason: str = "") -> None:

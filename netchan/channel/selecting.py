@@ -43,7 +43,7 @@ async def select(*ops: Op | None, default: Any = _NONE) -> Any:
     Args:
         ops: from ``recv_op``, ``send_op`` and ``after``; each in one select at a time. None: an arm that is off.
         default: returned at once if nothing can happen now. At capacity 0 that finds a sender that waits, and no
-            receiver that waits, as ``send_nowait`` does.
+            receiver that waits, as ``Sender.send_nowait`` does.
 
     Returns:
         The op that won; among several that could, each with the same chance. Read a receive's ``value`` on it. A
@@ -173,7 +173,10 @@ def merge(*receivers: Receiver[Any]) -> AsyncIterator[tuple[Receiver[Any], Any]]
     """All values of several receivers as they come: pairs of (the object given, value).
 
     Random among those that are ready. Nothing is taken before it is yielded, so ``break`` loses no value. A receiver
-    that ended drops out, and when none is left the iteration ends. One that was aborted or lost raises its error, and
-    iterating again goes on with the rest. No receiver at all: an iteration that is over at once.
+    that ended drops out, and when none is left the iteration ends. No receiver at all: an iteration that is over.
+
+    Raises (while iterating; iterating again goes on with the rest):
+        ChannelAborted, SessionLost, ChannelClosed: one of the receivers was aborted, lost, or stopped by us.
+        CodecError: bytes that are no value of its type; they are consumed, and the receiver stays.
     """
     return Merged(receivers)

@@ -133,6 +133,8 @@ class Sender(Handle, Generic[S_contra]):
 
         Raises:
             TypeError: not iterable (from the call). Otherwise as ``send``, and what the iterator raises.
+
+        Cancelled: what was accepted stays sent; see ``values``.
         """
         return self._send_many(values, self._ep.iterate(values))
 
@@ -190,6 +192,8 @@ class Sender(Handle, Generic[S_contra]):
         Raises:
             ConfigError: no such level (from the call). ChannelClosed: the other side stopped first.
             ChannelAborted, SessionLost: the channel is gone. Not raised for what had arrived before.
+
+        Cancelled: what was accepted stays sent.
         """
         return self._flush(check_level(level))
 
@@ -200,21 +204,45 @@ class Sender(Handle, Generic[S_contra]):
     # sync-only:     The next item is taken only when there is room for it: after an error, a timeout included, an
     # sync-only:     iterator holds exactly what was not accepted. At capacity 0 the item is fetched in the step of the
     # sync-only:     receiver that takes it, on that receiver's thread.
+    # sync-only:
+    # sync-only:     Args:
+    # sync-only:         values: see above.
+    # sync-only:         timeout: seconds to wait for room, None = no limit.
+    # sync-only:
+    # sync-only:     Raises:
+    # sync-only:         TypeError: not iterable. TimeoutError: what was accepted stays sent.
+    # sync-only:         Otherwise as ``send``, and what the iterator raises.
     # sync-only:     """
     # sync-only:     return self._send_many(values, self._ep.iterate(values), timeout=timeout)
     # sync-only:
     # sync-only: def deliver(self, value: S_contra, /, *, timeout: float | None = None) -> None:
     # sync-only:     """Send one value and wait until a receive call over there has returned it.
     # sync-only:
-    # sync-only:     ConfigError: values of this channel may be dropped (overflow, ttl).
-    # sync-only:     TimeoutError after acceptance: the value stays sent.
+    # sync-only:     Args:
+    # sync-only:         value: as for ``send``.
+    # sync-only:         timeout: seconds for both, None = no limit.
+    # sync-only:
+    # sync-only:     Raises:
+    # sync-only:         ConfigError: values of this channel may be dropped (overflow, ttl).
+    # sync-only:         TimeoutError: before acceptance nothing was sent, after it the value stays sent.
+    # sync-only:         ChannelClosed: the other side stopped before it took the value. Otherwise as ``send``.
     # sync-only:     """
     # sync-only:     check_certain(self._ep)
     # sync-only:     prepare = self._ep.prepare
     # sync-only:     self._deliver(value if prepare is None else prepare(value), timeout=timeout)
     # sync-only:
     # sync-only: def flush(self, level: Level = "received", /, *, timeout: float | None = None) -> None:
-    # sync-only:     """Wait until everything accepted so far was "received" by the other process, or "taken" there."""
+    # sync-only:     """Wait until everything accepted so far has arrived over there.
+    # sync-only:
+    # sync-only:     Args:
+    # sync-only:         level: "received" = the other process has it (in process: at once); "taken" = its receive calls
+    # sync-only:             returned it.
+    # sync-only:         timeout: seconds to wait, None = no limit.
+    # sync-only:
+    # sync-only:     Raises:
+    # sync-only:         ConfigError: no such level. ChannelClosed: the other side stopped first. TimeoutError: not yet.
+    # sync-only:         ChannelAborted, SessionLost: the channel is gone. Not raised for what had arrived before.
+    # sync-only:     """
     # sync-only:     self._flush(check_level(level), timeout=timeout)
 
     async def _flush(self, level: Level) -> None:  # + timeout

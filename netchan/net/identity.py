@@ -117,7 +117,11 @@ class Identity:
         return format_node_id(self.id_pub)
 
     def sign(self, data: bytes) -> bytes:
-        """Ed25519 signature of `data`, 64 bytes; callers put a label of their own in front."""
+        """Ed25519 signature of the bytes of `data`, 64 bytes; callers put a label of their own in front.
+
+        Raises:
+            ConfigError: the identity is closed.
+        """
         if self._key is None:
             raise ConfigError("the identity is closed; load it again, or close it after its last use")
         return self._key.sign(data)

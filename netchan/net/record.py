@@ -153,7 +153,16 @@ class RecordCache:
 
 @dataclass(frozen=True)
 class Membership:
-    """The parsed fields of a membership; `raw` is the exact signed form."""
+    """What an authority signed for one node; give it as ``membership=``.
+
+    Attributes:
+        ca_pub: key of the authority, 32 bytes.
+        id_pub: key of the node, 32 bytes.
+        not_before: valid from, in Unix seconds.
+        not_after: valid until, in Unix seconds.
+        groups: names.
+        raw: the exact signed form, for a file.
+    """
 
     ca_pub: bytes
     id_pub: bytes

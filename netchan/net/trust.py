@@ -65,7 +65,15 @@ ALLOW = Decision(True)
 
 @dataclass(frozen=True)
 class CARoot:
-    """The public half of an authority: accepts its members, in one of `groups` if any are named."""
+    """The public half of an authority: accepts its members.
+
+    Attributes:
+        public: its Ed25519 key, 32 bytes.
+        groups: if any are named, members of one of these only.
+
+    Raises:
+        ConfigError: the key has another length.
+    """
 
     public: bytes
     groups: frozenset[str] = frozenset()
@@ -97,8 +105,14 @@ class CA:
     ) -> Membership:
         """Vouch for a node from one hour ago until `life_s` seconds from now.
 
+        Args:
+            node_id: its 52 characters.
+            wall_s: now, in Unix seconds.
+            groups: names, for authorities that ask for some (``CARoot.require``).
+            life_s: seconds, 1 or more.
+
         Raises:
-            ConfigError: not a node id, too many or too long groups, or a life below 1 s.
+            ConfigError: not a node id, too many or too long groups, a life below 1 s, or the authority's key is closed.
         """
         if isinstance(groups, str) or life_s < 1:
             raise ConfigError('groups is a collection of names and life_s at least 1; write groups=["workers"]')

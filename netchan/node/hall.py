@@ -33,8 +33,14 @@ class ListenerStats(ChannelStats):
 
     Attributes:
         peers: sessions that came in and are not over.
-        accepted, handshakes_ok, handshakes_failed, drained, refused: as in ListenCounts.
-        half_open, held, accept_errors: as in ListenCounts.
+        accepted: connections taken from the kernel.
+        handshakes_ok: handshakes that led to a session.
+        handshakes_failed: handshakes that did not, by reason (lower-case names of the codes; "carrier", "fault").
+        drained: connections that did not prove the gate and got no answer.
+        refused: connections closed unread because a limit on strangers was reached.
+        half_open: handshakes going on now.
+        held: silent connections held open now.
+        accept_errors: failed accepts.
     """
 
     peers: int = 0

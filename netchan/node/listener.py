@@ -104,7 +104,11 @@ class Listener(Receiver[Peer]):
     # --- leaving -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Stop accepting and begin to leave every peer. Returns at once. Idempotent."""
+        """Stop accepting and begin to leave every peer. Returns at once. Idempotent.
+
+        Raises:
+            ForkError: the listener belongs to the parent process.
+        """
         self._hall.leave()
 
     def stop(self) -> None:
@@ -114,6 +118,9 @@ class Listener(Receiver[Peer]):
     async def aclose(self) -> None:  # + timeout
         """``close``, then wait until every peer's session is over, at most ``Config.close_timeout``.
 
+        Raises:
+            ForkError: the listener belongs to the parent process.
+
         Cancelled: the leaving goes on.
         """
         self.close()
@@ -121,7 +128,10 @@ class Listener(Receiver[Peer]):
         await wait_until(hall.is_empty, hall.end_waiters, new_waiter(hall.engine))
 
     def abort(self, code: int = 0, reason: str = "") -> None:
-        """Stop accepting and leave every peer as by an exception; ``code`` and ``reason`` are for ``recv`` here."""
+        """Stop accepting and leave every peer as by an exception; ``code`` and ``reason`` are for ``recv`` here.
+
+        Arguments and errors as ``Sender.abort``; ForkError: the listener belongs to the parent process.
+        """
         super().abort(code, reason)
         self._hall.leave_by_exception()
 

@@ -75,15 +75,15 @@ class Opening(Coroutine[Any, Any, O_co], Generic[O_co]):
         return self._run.__await__()
 
     def send(self, value: Any, /) -> Any:
-        """See collections.abc.Coroutine."""
+        """One step, as of any coroutine: StopIteration brings the result. RuntimeError: it has run before."""
         return self._run.send(value)
 
     def throw(self, *error: Any) -> Any:
-        """See collections.abc.Coroutine."""
+        """One step that begins with an error, as of any coroutine; RuntimeError: it has run before."""
         return self._run.throw(*error)
 
     def close(self) -> None:
-        """See collections.abc.Coroutine."""
+        """Give up what has not been awaited to its end, as with any coroutine."""
         self._run.close()
 
     async def __aenter__(self) -> O_co:
@@ -174,6 +174,8 @@ def listen(
 
     Raises:
         ConfigError: an argument cannot be used (from the call itself). ListenError: an address cannot be bound.
+
+    Cancelled: nothing stays open.
     """
     plan = plan_listen(
         addresses,
@@ -235,7 +237,10 @@ def listen(
 # sync-only:     stealth: bool = False,
 # sync-only:     timeout: float | None = None,
 # sync-only: ) -> Listener:
-# sync-only:     """Listen for sessions; arguments and errors as ``netchan.listen``. ``timeout`` bounds the look-ups."""
+# sync-only:     """Listen for sessions; arguments and errors as ``netchan.listen``.
+# sync-only:
+# sync-only:     TimeoutError: looking the addresses up took more than ``timeout`` seconds; nothing stays open.
+# sync-only:     """
 # sync-only:     check_blocking_trust(trust)
 # sync-only:     plan = plan_listen(
 # sync-only:         addresses,

@@ -140,14 +140,18 @@ class Peer:
         return self
 
     async def __anext__(self) -> Channel[Any]:
+        # async-only: begin
         """The next channel that the other side opened and this side has neither opened nor got.
 
         Raises:
             StopAsyncIteration: the session ended cleanly, or was left by us, and all was given out.
             SessionLost, ChannelAborted: it ended otherwise, and all was given out.
+            ForkError: the session belongs to the parent process.
 
         Cancelled: nothing was taken.
         """
+        # async-only: end
+        # sync-only: """As ``netchan.Peer.__anext__``; waits without limit, and StopIteration ends it."""
         core = self._core
         while True:
             endpoint = core.next_offer()
@@ -169,11 +173,17 @@ class Peer:
         """Begin to leave: each open channel ends behind its values, then the session. Returns at once. Idempotent.
 
         At most ``Config.close_timeout`` is spent on values that are under way; what is left then is logged.
+
+        Raises:
+            ForkError: the session belongs to the parent process.
         """
         self._core.leave()
 
     async def aclose(self) -> None:  # + timeout
         """``close``, then wait until the session is over.
+
+        Raises:
+            ForkError: the session belongs to the parent process.
 
         Cancelled: the leaving goes on.
         """
@@ -182,7 +192,10 @@ class Peer:
         # sync-only: self.wait_closed(timeout=timeout)
 
     async def wait_closed(self) -> None:  # + timeout
-        """Wait until the session is over, whoever ends it, and however."""
+        """Wait until the session is over, whoever ends it, and however; why is in ``error``, and is not raised.
+
+        Cancelled: nothing has changed.
+        """
         core = self._core
         await wait_until(core.is_over, core.end_waiters, new_waiter(core.engine))
 

@@ -57,7 +57,7 @@ class Channel(Sender[T], Receiver[T]):
         Raises:
             ChannelAborted, SessionLost: accepted values were lost with the channel.
 
-        Timed out: both directions are ended all the same.
+        TimeoutError after ``timeout`` seconds: both directions are ended all the same.
         """
         self.close()
         if self._ep.one_queue:
@@ -134,6 +134,6 @@ def ticker(seconds: float) -> Receiver[float]:
     does leaving ``with``.
 
     Raises:
-        ConfigError: no number from 1e-6 to ten years.
+        ConfigError: ``seconds`` is no number from 1e-6 to ten years.
     """
     return Receiver(tick_endpoint(seconds))

@@ -78,7 +78,11 @@ class Listener(Receiver[Peer]):
     # --- leaving -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Stop accepting and begin to leave every peer. Returns at once. Idempotent."""
+        """Stop accepting and begin to leave every peer. Returns at once. Idempotent.
+
+        Raises:
+            ForkError: the listener belongs to the parent process.
+        """
         self._hall.leave()
 
     def stop(self) -> None:
@@ -88,14 +92,20 @@ class Listener(Receiver[Peer]):
     def aclose(self, *, timeout: float | None = None) -> None:
         """``close``, then wait until every peer's session is over, at most ``Config.close_timeout``.
 
-        Timed out: the leaving goes on.
+        Raises:
+            ForkError: the listener belongs to the parent process.
+
+        TimeoutError after ``timeout`` seconds: the leaving goes on.
         """
         self.close()
         hall = self._hall
         wait_until(hall.is_empty, hall.end_waiters, new_waiter(hall.engine, timeout))
 
     def abort(self, code: int = 0, reason: str = "") -> None:
-        """Stop accepting and leave every peer as by an exception; ``code`` and ``reason`` are for ``recv`` here."""
+        """Stop accepting and leave every peer as by an exception; ``code`` and ``reason`` are for ``recv`` here.
+
+        Arguments and errors as ``Sender.abort``; ForkError: the listener belongs to the parent process.
+        """
         super().abort(code, reason)
         self._hall.leave_by_exception()
 

@@ -26,7 +26,7 @@ def new_waiter(driver: Driver | None, timeout: float | None) -> BlockingWaiter:
 def wait_until(done: Callable[[], bool], queue: WaitQueue, waiter: BlockingWaiter) -> None:
     """Wait until ``done()``; ``queue`` is woken when that may have changed.
 
-    Timed out: nothing has changed.
+    TimeoutError after ``timeout`` seconds: nothing has changed.
     """
     queue.join(waiter)
     try:

@@ -82,7 +82,10 @@ def listen(
     stealth: bool = False,
     timeout: float | None = None,
 ) -> Listener:
-    """Listen for sessions; arguments and errors as ``netchan.listen``. ``timeout`` bounds the look-ups."""
+    """Listen for sessions; arguments and errors as ``netchan.listen``.
+
+    TimeoutError: looking the addresses up took more than ``timeout`` seconds; nothing stays open.
+    """
     check_blocking_trust(trust)
     plan = plan_listen(
         addresses,

@@ -142,14 +142,7 @@ class Peer:
         return self
 
     def __next__(self) -> Channel[Any]:
-        """The next channel that the other side opened and this side has neither opened nor got.
-
-        Raises:
-            StopAsyncIteration: the session ended cleanly, or was left by us, and all was given out.
-            SessionLost, ChannelAborted: it ended otherwise, and all was given out.
-
-        Timed out: nothing was taken.
-        """
+        """As ``netchan.Peer.__anext__``; waits without limit, and StopIteration ends it."""
         core = self._core
         while True:
             endpoint = core.next_offer()
@@ -168,19 +161,28 @@ class Peer:
         """Begin to leave: each open channel ends behind its values, then the session. Returns at once. Idempotent.
 
         At most ``Config.close_timeout`` is spent on values that are under way; what is left then is logged.
+
+        Raises:
+            ForkError: the session belongs to the parent process.
         """
         self._core.leave()
 
     def aclose(self, *, timeout: float | None = None) -> None:
         """``close``, then wait until the session is over.
 
-        Timed out: the leaving goes on.
+        Raises:
+            ForkError: the session belongs to the parent process.
+
+        TimeoutError after ``timeout`` seconds: the leaving goes on.
         """
         self._core.leave()
         self.wait_closed(timeout=timeout)
 
     def wait_closed(self, *, timeout: float | None = None) -> None:
-        """Wait until the session is over, whoever ends it, and however."""
+        """Wait until the session is over, whoever ends it, and however; why is in ``error``, and is not raised.
+
+        TimeoutError after ``timeout`` seconds: nothing has changed.
+        """
         core = self._core
         wait_until(core.is_over, core.end_waiters, new_waiter(core.engine, timeout))
 

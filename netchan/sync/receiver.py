@@ -59,7 +59,7 @@ class Receiver(Handle, Generic[R_co]):
             ChannelEnded: the other side closed and everything was taken. ChannelClosed: this side stopped.
             ChannelAborted, SessionLost: the channel is gone (after the values that could still be taken).
 
-        Timed out: nothing was taken, the place in the queue passes on.
+        TimeoutError after ``timeout`` seconds: nothing was taken, the place in the queue passes on.
         """
         if not self._rxq.waiting:
             value = self._try_recv()
@@ -82,7 +82,16 @@ class Receiver(Handle, Generic[R_co]):
     def recv_many(self, max: int = BATCH_DEFAULT, /, *, min: int = 1, timeout: float | None = None) -> list[R_co]:
         """Take up to ``max`` values in one step, waiting for ``min`` or what is left before the end.
 
-        Never an empty list. TimeoutError: nothing was taken. Otherwise raises as ``recv``.
+        Never an empty list.
+
+        Args:
+            max: most values, 1 or more.
+            min: least values; at most ``max``, and what the channel can hold untaken (capacity 0: 1).
+            timeout: seconds to wait, 0 = try once, None = no limit.
+
+        Raises:
+            ConfigError: numbers that cannot be met. TimeoutError: nothing was taken.
+            Otherwise as ``recv``.
         """
         return self._recv_many(*check_batch(self._ep, max, min), timeout=timeout)
 
@@ -98,9 +107,16 @@ class Receiver(Handle, Generic[R_co]):
         return cast("list[R_co]", got)
 
     def recv_into(self: Receiver[bytes], buffer: Buffer, /, *, timeout: float | None = None) -> int:
-        """Copy the bytes at the head into ``buffer`` (writable, contiguous); returns their number.
+        """Copy the bytes at the head into ``buffer`` and take them; returns their number.
 
-        MessageTooLarge (.needed): too small, the value stays at the head. Otherwise raises as ``recv``.
+        Args:
+            buffer: writable and contiguous.
+            timeout: seconds to wait, 0 = try once, None = no limit.
+
+        Raises:
+            MessageTooLarge: (.needed) it is too small; the value stays at the head. CodecError: no bytes.
+            TypeError: not a writable, contiguous buffer. TimeoutError: nothing was taken.
+            Otherwise as ``recv``.
         """
         return self._recv_into(check_buffer(buffer), timeout=timeout)
 
@@ -147,7 +163,7 @@ class Receiver(Handle, Generic[R_co]):
         self._ep.stop_recv()
 
     def aclose(self, *, timeout: float | None = None) -> None:
-        """The same as ``stop``."""
+        """The same as ``stop``; never waits, so ``timeout`` (seconds) never ends in TimeoutError."""
         self.stop()
 
     def abort(self, code: int = 0, reason: str = "") -> None:

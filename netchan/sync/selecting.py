@@ -135,7 +135,10 @@ def merge(*receivers: Receiver[Any]) -> Iterator[tuple[Receiver[Any], Any]]:
     """All values of several receivers as they come: pairs of (the object given, value).
 
     Random among those that are ready. Nothing is taken before it is yielded, so ``break`` loses no value. A receiver
-    that ended drops out, and when none is left the iteration ends. One that was aborted or lost raises its error, and
-    iterating again goes on with the rest. No receiver at all: an iteration that is over at once.
+    that ended drops out, and when none is left the iteration ends. No receiver at all: an iteration that is over.
+
+    Raises (while iterating; iterating again goes on with the rest):
+        ChannelAborted, SessionLost, ChannelClosed: one of the receivers was aborted, lost, or stopped by us.
+        CodecError: bytes that are no value of its type; they are consumed, and the receiver stays.
     """
     return Merged(receivers)

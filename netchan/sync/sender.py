@@ -109,21 +109,45 @@ class Sender(Handle, Generic[S_contra]):
         The next item is taken only when there is room for it: after an error, a timeout included, an
         iterator holds exactly what was not accepted. At capacity 0 the item is fetched in the step of the
         receiver that takes it, on that receiver's thread.
+
+        Args:
+            values: see above.
+            timeout: seconds to wait for room, None = no limit.
+
+        Raises:
+            TypeError: not iterable. TimeoutError: what was accepted stays sent.
+            Otherwise as ``send``, and what the iterator raises.
         """
         return self._send_many(values, self._ep.iterate(values), timeout=timeout)
 
     def deliver(self, value: S_contra, /, *, timeout: float | None = None) -> None:
         """Send one value and wait until a receive call over there has returned it.
 
-        ConfigError: values of this channel may be dropped (overflow, ttl).
-        TimeoutError after acceptance: the value stays sent.
+        Args:
+            value: as for ``send``.
+            timeout: seconds for both, None = no limit.
+
+        Raises:
+            ConfigError: values of this channel may be dropped (overflow, ttl).
+            TimeoutError: before acceptance nothing was sent, after it the value stays sent.
+            ChannelClosed: the other side stopped before it took the value. Otherwise as ``send``.
         """
         check_certain(self._ep)
         prepare = self._ep.prepare
         self._deliver(value if prepare is None else prepare(value), timeout=timeout)
 
     def flush(self, level: Level = "received", /, *, timeout: float | None = None) -> None:
-        """Wait until everything accepted so far was "received" by the other process, or "taken" there."""
+        """Wait until everything accepted so far has arrived over there.
+
+        Args:
+            level: "received" = the other process has it (in process: at once); "taken" = its receive calls
+                returned it.
+            timeout: seconds to wait, None = no limit.
+
+        Raises:
+            ConfigError: no such level. ChannelClosed: the other side stopped first. TimeoutError: not yet.
+            ChannelAborted, SessionLost: the channel is gone. Not raised for what had arrived before.
+        """
         self._flush(check_level(level), timeout=timeout)
 
     def _flush(self, level: Level, *, timeout: float | None = None) -> None:
@@ -203,7 +227,7 @@ class Sender(Handle, Generic[S_contra]):
         Raises:
             ChannelAborted, SessionLost: accepted values were lost with the channel.
 
-        Timed out: the handle is closed all the same.
+        TimeoutError after ``timeout`` seconds: the handle is closed all the same.
         """
         self.close()
         wait_arrived(self._ep, new_waiter(self._ep, timeout))
