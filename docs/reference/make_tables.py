@@ -1,4 +1,5 @@
-"""Writes the tables of errors.md and config.md from the docstrings of netchan.errors and netchan.config.
+"""Writes the tables that stand in a page and in the code: the errors and the settings, from their docstrings, and the
+states of a channel end, from the data that the tests run.
 
 python docs/reference/make_tables.py
 
@@ -17,9 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from netchan import config, errors
+from netchan.channel.base import states_markdown
 
 HERE = Path(__file__).parent
-PAGES = ("errors.md", "config.md")
+PAGES = ("errors.md", "config.md", "../spec/channel-end.md")
 MIB, KIB = 1 << 20, 1 << 10
 
 
@@ -108,6 +110,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "codes": codes_table,
     "config": lambda: settings_table(config.Config),
     "limits": lambda: settings_table(config.Limits),
+    "states": lambda: states_markdown().rstrip("\n"),
 }
 
 
@@ -124,5 +127,5 @@ def fill(text: str) -> str:
 if __name__ == "__main__":
     for page in PAGES:
         path = HERE / page
-        path.write_text(fill(path.read_text()))
+        path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")
         print(page)

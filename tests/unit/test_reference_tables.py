@@ -12,6 +12,7 @@ import pytest
 
 import netchan
 from netchan import errors
+from netchan.channel.base import STATES, VERBS
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference"
 
@@ -25,7 +26,7 @@ def tables() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("page", ["errors.md", "config.md"])
+@pytest.mark.parametrize("page", ["errors.md", "config.md", "../spec/channel-end.md"])
 def test_page_made_anew_is_the_same(tables: ModuleType, page: str) -> None:
     text = (REFERENCE / page).read_text()
     assert tables.fill(text) == text, "run: python docs/reference/make_tables.py"
@@ -34,6 +35,12 @@ def test_page_made_anew_is_the_same(tables: ModuleType, page: str) -> None:
 def test_pages_together_use_every_table(tables: ModuleType) -> None:
     text = "".join((REFERENCE / page).read_text() for page in tables.PAGES)
     assert all(text.count(f"<!-- table: {name} -->") == 1 for name in tables.TABLES)
+
+
+def test_states_table_has_a_row_for_each_state_and_a_cell_for_each_verb(tables: ModuleType) -> None:
+    head, _, *rows = [line.strip("| ").split(" | ") for line in tables.TABLES["states"]().splitlines()]
+    assert tuple(head[1:]) == VERBS
+    assert {row[0]: tuple(row[1:]) for row in rows} == STATES
 
 
 def test_errors_table_names_every_exception_once(tables: ModuleType) -> None:
