@@ -1,20 +1,35 @@
-"""The state table of a channel end: the page, the data and the endpoint in process agree."""
+"""The state table of a channel end: the page, the data, the end in process and the end over a session agree."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
 
 from netchan import errors
+from netchan._engine.engine_handle import Engine
 from netchan.channel.base import STATES, VERBS, states_markdown
+from netchan.errors import ChannelError
+from netchan.net.manager import CLOSE_CLEAN
+from netchan.node.session import PROTOCOL
 from netchan.sync import Channel, pipe
+from netchan.testing.pair import Side, joined
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "spec" / "channel-end.md"
 BY_SESSION = {"session suspended", "session lost"}
-"""States that an end in process cannot be in; the suite over a session covers them."""
+"""States that an end in process cannot be in."""
+NOT_YET = {"session suspended"}
+"""States that no end can be in yet: a session ends with its path."""
+OPEN_POINTS = {
+    *(("abort", state) for state in ("we closed", "we stopped", "they stopped", "ended", "closed")),
+    ("abort", "they left by exception"),
+    *((verb, "session lost") for verb in ("abort", "stop")),
+}
+"""Over a session a direction that was over keeps its error after an abort, and a lost one takes a new one."""
+PATIENCE = 10.0
 
 
 def we_left(a: Channel[int], b: Channel[int]) -> None:
@@ -37,16 +52,50 @@ def put(state: str, a: Channel[int], b: Channel[int]) -> None:
         step()
 
 
-def ends(state: str, values: int = 1) -> tuple[Channel[int], Channel[int]]:
+def ends(state: str) -> tuple[Channel[int], Channel[int]]:
     a, b = pipe(int, capacity=2)
-    for n in range(values):
-        b.send_nowait(n)
+    b.send_nowait(0)
     put(state, a, b)
     return a, b
 
 
-def check(state: str, verb: str, cell: str) -> None:
-    a, b = ends(state)
+@pytest.fixture(scope="module")
+def engines() -> tuple[Engine, Engine]:
+    return Engine("caller"), Engine("caller")
+
+
+@pytest.fixture
+def sides(engines: tuple[Engine, Engine]) -> Iterator[tuple[Side, Side]]:
+    made = joined(engines=engines)
+    yield made
+    for side in made:
+        side.session.close(CLOSE_CLEAN)
+
+
+def session_ends(sides: tuple[Side, Side], state: str) -> tuple[Channel[int], Channel[int]]:
+    """The same over a session, when all that the other side did has come over."""
+    near, far = sides
+    a, b = Channel[int](near.open("name", int, 2)), Channel[int](far.open("name", int, 2))
+    b.send_nowait(0)
+    wait(lambda: a.pending == 1 and a.capacity == b.capacity == 2)
+    if state == "session lost":
+        far.session.close(PROTOCOL)
+    else:
+        put(state, a, b)
+    over, ending = STATES[state][0] != "accepts, waits", not STATES[state][1].endswith("waits")
+    # our own end must be on its way too: an abort that catches up with it tells another story
+    wait(lambda: a._ep.send_over == bool(a._ep.state[0]) == over and a._ep.recv_ending == ending)
+    return a, b
+
+
+def wait(done: Callable[[], bool]) -> None:
+    end = monotonic() + PATIENCE
+    while not done():
+        assert monotonic() < end
+        sleep(0.0005)
+
+
+def check(a: Channel[int], b: Channel[int], state: str, verb: str, cell: str) -> None:
     if verb == "send":
         if cell == "accepts, waits":
             a.send_nowait(1)
@@ -98,7 +147,20 @@ def check_state(a: Channel[int], state: str, *, emptied: bool) -> None:
 @pytest.mark.parametrize("state", [s for s in STATES if s not in BY_SESSION])
 @pytest.mark.parametrize("verb", VERBS)
 def test_pipe_end_does_what_the_table_says(state: str, verb: str) -> None:
-    check(state, verb, STATES[state][VERBS.index(verb)])
+    check(*ends(state), state, verb, STATES[state][VERBS.index(verb)])
+
+
+def over_a_session() -> Iterator[Any]:
+    for state in STATES:
+        for verb in VERBS:
+            if state not in NOT_YET:
+                open_point = pytest.mark.xfail(raises=ChannelError, strict=True, reason="the end keeps another error")
+                yield pytest.param(state, verb, marks=[open_point] if (verb, state) in OPEN_POINTS else [])
+
+
+@pytest.mark.parametrize(("state", "verb"), list(over_a_session()))
+def test_end_over_a_session_does_what_the_table_says(sides: tuple[Side, Side], state: str, verb: str) -> None:
+    check(*session_ends(sides, state), state, verb, STATES[state][VERBS.index(verb)])
 
 
 def test_page_shows_the_table() -> None:
