@@ -48,7 +48,10 @@ BATCH_DEFAULT: Final = 1024
 
 
 class Receiver(Handle, Generic[R_co]):
-    """The receiving half of a channel. Iterate over it, or call ``recv``."""
+    """The receiving half of a channel. Iterate over it, or call ``recv``.
+
+    One across a session belongs to its process: in a child after ``fork`` its calls raise ForkError.
+    """
 
     __slots__ = ()
     _receives = True

@@ -31,7 +31,8 @@ from netchan.node.waits import new_waiter, wait_until
 class Listener(Receiver[Peer]):
     """Peers that have dialled this node, in order of arrival; from ``listen``.
 
-    ``async with`` closes it, and with it every peer that came out of it.
+    ``async with`` closes it, and with it every peer that came out of it. In a child after ``fork`` its calls raise
+    ForkError.
     """
 
     __slots__ = ("_hall",)

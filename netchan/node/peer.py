@@ -31,7 +31,8 @@ class Peer:
     """The other side of one session; comes from ``dial`` or out of a listener.
 
     Iterate over it for the channels that the other side opens. ``async with`` closes it: cleanly when the block ends,
-    and so that the other side sees ChannelAborted when the block is left by an exception.
+    and so that the other side sees ChannelAborted when the block is left by an exception. In a child after ``fork`` its
+    calls raise ForkError.
     """
 
     __slots__ = ("__weakref__", "_core")

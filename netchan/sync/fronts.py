@@ -27,7 +27,10 @@ T = TypeVar("T")
 
 
 class Channel(Sender[T], Receiver[T]):
-    """Both halves: one queue (``netchan.channel``) or one end of two (``netchan.pipe``, ``peer.open``)."""
+    """Both halves: one queue (``netchan.channel``) or one end of two (``netchan.pipe``, ``peer.open``).
+
+    One across a session belongs to its process: in a child after ``fork`` its calls raise ForkError.
+    """
 
     __slots__ = ()
     _counted = False

@@ -47,7 +47,10 @@ _EXACT_HINT: Final[tuple[type, ...]] = (type(iter([])), type(iter(())), type(ite
 
 
 class Sender(Handle, Generic[S_contra]):
-    """The sending half of a channel, made by ``Channel.split`` and ``clone``; the last close ends the direction."""
+    """The sending half of a channel, made by ``Channel.split`` and ``clone``; the last close ends the direction.
+
+    One across a session belongs to its process: in a child after ``fork`` its calls raise ForkError.
+    """
 
     __slots__ = ()
     _sends = True

@@ -70,7 +70,7 @@ SILENT = {
     "Receiver.stop",
     "Sender.close",
 }
-"""Calls that raise nothing."""
+"""Calls that raise nothing, or nothing but the ForkError of a child process, which their class tells."""
 
 SPECIAL = {
     *("__init__", "__await__"),
@@ -299,6 +299,11 @@ ERRORS = re.compile(r"Raises|\b[A-Z]\w*(?:Error|Lost|Closed|Ended|Aborted|Timeou
 @each([name for name in CALLS if name.key not in SILENT])
 def test_call_says_what_it_raises(name: Name) -> None:
     assert ERRORS.search(name.words)
+
+
+@each([name for name in KINDS if name.called in ("Channel", "Listener", "Peer", "Receiver", "Sender")])
+def test_handle_of_a_session_tells_of_fork(name: Name) -> None:
+    assert re.search(r"``fork``.* ForkError", name.words, re.DOTALL)
 
 
 def test_silent_calls_are_there() -> None:
