@@ -25,6 +25,7 @@ cdef class StreamEnd(Listed):
     cdef public object decode
     cdef public Py_ssize_t plain_max
     cdef uint64_t passed_over           # offers that their sender took back
+    cdef readonly bint aborted_here     # abort_both ended it
     cdef uint64_t refused               # values that drop_new did not accept
     cdef list marks
     cdef list returned                  # values that were taken and came back; None: none
@@ -45,5 +46,6 @@ cdef class StreamEnd(Listed):
     cdef raise_failure(self)
     cdef decoded(self, bytes data)
     cdef bint recv_state(self)
+    cdef bint lost(self)
     cpdef uint64_t pending(self)
     cdef wake(self, queue)

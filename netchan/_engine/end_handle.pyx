@@ -26,7 +26,7 @@ from netchan._core.outbox cimport (
     APPEND_OFFER, APPEND_RESERVED, out_append, out_append_run, out_close, out_end, out_has_room, out_offer_let_go,
     out_offer_room, out_offer_state, out_offer_want, out_reserve, out_unreserve,
 )
-from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_NOT, OVER_STOPPED
+from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_LOST, OVER_NOT, OVER_STOPPED
 from netchan._core.rendezvous cimport OFFER_OUT
 from netchan._core.segment cimport nc_seg, COPY_MAX
 from netchan._core.state cimport (
@@ -763,10 +763,18 @@ cdef class StreamEnd(Listed):
             store_rel_u32(&self.e.in_.wanted, 0)
             self.wake(self.rx_waiters)
 
+    cdef bint lost(self):
+        """The session was lost before: nobody can be told anything, and what is here can still be taken."""
+        if self.e.out.over == OVER_LOST:
+            return True
+        return load_acq_u32(&self.e.in_.over if load_acq_u32(&self.e.paired) else &self.e.over) == OVER_LOST
+
     def stop_recv(self):
         """Take no more: what is here is discarded and counted. Idempotent."""
         cdef nc_end* e = self.e
         check_fork(self.g)
+        if self.lost():
+            return
         if load_acq_u32(&e.paired):
             in_over(e.in_, OVER_STOPPED, 0, NULL, 0)
             in_discard(e.in_)
@@ -779,8 +787,9 @@ cdef class StreamEnd(Listed):
         """End both directions at once; queued values are discarded. The first call counts."""
         cdef nc_end* e = self.e
         check_fork(self.g)
-        if e.over_by_us or e.over_code or e.out.over == OVER_ABORT:
+        if e.over_by_us or e.over_code or e.out.over == OVER_ABORT or self.lost():
             return
+        self.aborted_here = True
         e.over_by_us = 1
         e.over_code = code
         e.abort_code = code

@@ -356,6 +356,8 @@ class RemoteEndpoint(StreamEnd):
     def send_error(self) -> ChannelError:
         """The exception that a send raises now (api R48)."""
         over, _, _, code, by_us, reason = self.state
+        if self.aborted_here:
+            return self._aborted(code, True, reason)
         if over in (_ABORT, _ABORT_AFTER) and not (over == _ABORT_AFTER and not by_us and code == 0):
             return self._aborted(code, by_us, reason)
         if over == _LOST:
@@ -371,6 +373,8 @@ class RemoteEndpoint(StreamEnd):
     def recv_error(self) -> ChannelError:
         """The exception that a receive raises when nothing is left to take (api R48)."""
         _, over, _, code, by_us, reason = self.state
+        if self.aborted_here:
+            return self._aborted(code, True, reason)
         if over == _FIN:
             return channel_ended(self.name, self.peer_id)
         if over == _STOPPED:
