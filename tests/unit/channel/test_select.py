@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import Counter
 from typing import Any
@@ -13,9 +12,8 @@ from typing import Any
 import pytest
 
 import netchan
-from netchan import sync
 from netchan.errors import ChannelAborted, ChannelClosed, ChannelEnded, CodecError, WouldBlock
-from tests.unit.channel.harness import PATIENCE, Ends, Front, until
+from tests.unit.channel.harness import GIVEN_UP, PATIENCE, Ends, Front, until
 from tests.unit.channel.test_conformance import CAPACITIES, capacities, front, only, program, pytest_generate_tests
 
 __all__ = ["front", "pytest_generate_tests"]
@@ -23,9 +21,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 async def choose(front: Front, *ops: Any, **options: Any) -> Any:
-    if front.blocking:
-        return await asyncio.to_thread(sync.select, *ops, timeout=PATIENCE, **options)
-    return await front.run(netchan.select, *ops, **options)
+    return await front.do(None, "select", *ops, **options)
 
 
 async def two(front: Front, capacity: int) -> tuple[Ends, Ends]:
@@ -55,7 +51,7 @@ class TestR33Choice:
     @CAPACITIES
     @program
     async def test_r33_waiting_select_is_woken_by_each_kind_of_arm(front: Front, capacity: int) -> None:
-        one, other = await two(front, capacity)
+        one, other = await front.mixed(capacity)
         for n in range(capacity):
             await front.do(other.tx, "send", n)
         mine, theirs = one.rx.recv_op(), other.tx.send_op("late")
@@ -76,7 +72,7 @@ class TestR33Choice:
     @CAPACITIES
     @program
     async def test_r33_losing_arms_leave_no_trace(front: Front, capacity: int) -> None:
-        one, other = await two(front, capacity)
+        one, other = await front.mixed(capacity, far=True)
         for n in range(capacity):
             await front.do(other.tx, "send", n)
         mine, theirs = one.rx.recv_op(), other.tx.send_op("never")
@@ -95,9 +91,9 @@ class TestR33Choice:
     @capacities(64)
     @program
     async def test_r33_ready_arms_win_with_the_same_chance(front: Front, capacity: int) -> None:
-        random.seed(7)
         one, other = await two(front, capacity)
-        third = await front.make(capacity)
+        third = await front.make(capacity, back=True)
+        front.plain("seed", 7, beside=third.tx)
         for n in range(60):
             for ends in (one, other):
                 await front.do(ends.tx, "send", n)
@@ -232,7 +228,7 @@ class TestR33BothEnds:
     @capacities(0)
     @program
     async def test_r33_crossing_offers_do_not_refuse_each_other(front: Front, capacity: int) -> None:
-        there, back = await two(front, capacity)
+        back, there = await front.mixed(capacity)
         for n in range(20):
             left_take, left_give = back.far.recv_op(), there.near.send_op(f"left {n}")
             right_take, right_give = there.far.recv_op(), back.near.send_op(f"right {n}")
@@ -248,7 +244,7 @@ class TestR33BothEnds:
     @capacities(0)
     @program
     async def test_r33_plain_receiver_behind_a_select_with_an_offer_is_served(front: Front, capacity: int) -> None:
-        one, other = await two(front, capacity)
+        one, other = await front.mixed(capacity)
         keeps = asyncio.create_task(choose(front, one.rx.recv_op(), other.tx.send_op("offer")))
         await until(lambda: one.rx.stats().receivers_waiting == 1)
         behind = front.start(one.rx, "recv")
@@ -262,7 +258,7 @@ class TestR33BothEnds:
     @only(lambda front: front.remote)
     @program
     async def test_r33_select_offers_across_a_session_only_while_somebody_waits(front: Front, capacity: int) -> None:
-        one, other = await two(front, capacity)
+        other, one = await front.mixed(capacity)
         arm = one.tx.send_op(1)
         waiting = asyncio.create_task(choose(front, arm, other.rx.recv_op()))
         await until(lambda: other.rx.stats().receivers_waiting == 1)
@@ -276,7 +272,7 @@ class TestR33BothEnds:
     @program
     async def test_r33_offer_across_a_session_stays_out_beside_a_ticker(front: Front, capacity: int) -> None:
         one = await front.make(capacity)
-        ticks = (sync if front.blocking else netchan).ticker(5.0)
+        ticks = front.plain("ticker", 5.0)
         one.rx._ep.parked(1)  # somebody over there waits, as far as this side knows
         await until(lambda: one.tx._ep.wanted == 1)
         waiting = asyncio.create_task(choose(front, one.tx.send_op(7), ticks.recv_op()))
@@ -336,7 +332,7 @@ class TestR35SendThatCannot:
     @CAPACITIES
     @program
     async def test_r35_send_arm_that_can_never_happen_raises_from_select(front: Front, capacity: int) -> None:
-        one, other = await two(front, capacity)
+        other, one = await front.mixed(capacity)
         arm = one.tx.send_op(1)
         one.rx.stop()
         await until(lambda: one.tx.closed)
@@ -349,7 +345,7 @@ class TestR35SendThatCannot:
     @program
     async def test_r35_it_raises_while_the_select_waits(front: Front, capacity: int) -> None:
         for ending, error in (("stop", ChannelClosed), ("abort", ChannelAborted)):
-            one, other = await two(front, capacity)
+            other, one = await front.mixed(capacity, far=ending == "abort")
             for n in range(capacity):
                 await front.do(one.tx, "send", n)
             mine, arm = other.rx.recv_op(), one.tx.send_op(-1)
@@ -424,21 +420,21 @@ class TestR38Time:
     @program
     async def test_r38_timer_arm_wins_when_its_time_has_passed_and_is_armed_again(front: Front, capacity: int) -> None:
         one = await front.make(capacity)
-        late, arm = netchan.after(0.03), one.rx.recv_op()
+        late, arm = front.plain("after", 0.03, beside=one.rx), one.rx.recv_op()
         for _ in range(2):
             begun = time.monotonic()
             assert await choose(front, arm, late) is late
             assert time.monotonic() - begun >= 0.03
         job = front.start(one.tx, "send", 1)
-        assert await choose(front, arm, netchan.after(PATIENCE)) is arm
+        assert await choose(front, arm, front.plain("after", PATIENCE, beside=one.rx)) is arm
         await job
-        now = netchan.after(0)
+        now = front.plain("after", 0)
         assert await choose(front, now, default=None) is now
 
     @capacities(1)
     @program
     async def test_r38_ticker_ticks_and_drops_what_is_missed(front: Front, capacity: int) -> None:
-        ticks = (sync if front.blocking else netchan).ticker(0.02)
+        ticks = front.plain("ticker", 0.02)
         first = await front.do(ticks, "recv")
         arm = ticks.recv_op()
         assert await choose(front, arm) is arm
@@ -467,13 +463,13 @@ class TestR39Merge:
             ends.tx.close()
 
         jobs = [asyncio.create_task(feed(one, 0, 15)), asyncio.create_task(feed(other, 100, 5))]
-        merged = (sync if front.blocking else netchan).merge(one.rx, other.rx)
+        merged = front.plain("merge", one.rx, other.rx)
         got = await front.drain(merged)
         await asyncio.gather(*jobs)
         assert [v for r, v in got if r is one.rx] == list(range(15))
         assert [v for r, v in got if r is other.rx] == list(range(100, 105))
         assert await front.drain(merged) == []
-        assert await front.drain((sync if front.blocking else netchan).merge()) == []
+        assert await front.drain(front.plain("merge")) == []
 
     @capacities(4)
     @program
@@ -483,18 +479,11 @@ class TestR39Merge:
             await front.do(one.tx, "send", n)
             await front.do(other.tx, "send", n)
         await until(lambda: one.rx.pending == other.rx.pending == 4)
-        merged = (sync if front.blocking else netchan).merge(one.rx, other.rx)
+        merged = front.plain("merge", one.rx, other.rx)
 
-        async def step() -> Any:
-            if front.blocking:
-                return await asyncio.to_thread(next, merged, None)
-            try:
-                return await front.run(merged.__anext__)
-            except StopAsyncIteration:
-                return None
-
-        receiver, value = await step()
+        receiver, value = await front.do(None, "step", merged)
         assert value == 0
+        assert receiver in (one.rx, other.rx)
         assert receiver.pending == 3
         assert one.rx.pending + other.rx.pending == 7
         one.tx.abort(7, "gone")
@@ -503,7 +492,7 @@ class TestR39Merge:
         left, aborts = [], 0
         while True:
             try:
-                item = await step()
+                item = await front.do(None, "step", merged)
             except ChannelAborted:
                 aborts += 1
                 continue
@@ -516,44 +505,19 @@ class TestR39Merge:
 
 class TestCancellation:
     @CAPACITIES
-    @only(lambda front: front.library == "asyncio")
-    def test_cancelled_select_has_done_nothing(self, front: Front, capacity: int) -> None:
-        async def main() -> None:
-            one, other = await two(front, capacity)
-            for n in range(capacity):
-                await other.tx.send(n)
-            job = asyncio.create_task(netchan.select(one.rx.recv_op(), other.tx.send_op("never")))
-            await until(lambda: one.rx.stats().receivers_waiting == 1)
-            job.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await job
-            assert one.rx.stats().receivers_waiting == 0
-            sending = asyncio.create_task(one.tx.send(1))
-            async with asyncio.timeout(PATIENCE):
-                assert await one.rx.recv() == 1
-                await sending
-                other.tx.close()
-                assert [v async for v in other.rx] == list(range(capacity))
-            front.end_all()
-
-        asyncio.run(main())
-
-    @CAPACITIES
-    @only(lambda front: front.blocking)
-    def test_select_that_timed_out_has_done_nothing(self, front: Front, capacity: int) -> None:
-        async def main() -> None:
-            one, other = await two(front, capacity)
+    @program
+    async def test_select_that_was_given_up_has_done_nothing(front: Front, capacity: int) -> None:
+        for far in (False, True):
+            one, other = await front.mixed(capacity, far=far)
             for n in range(capacity):
                 await front.do(other.tx, "send", n)
             arms = one.rx.recv_op(), other.tx.send_op("never")
-            with pytest.raises(TimeoutError):
-                await asyncio.to_thread(sync.select, *arms, timeout=0.02)
-            assert one.rx.stats().receivers_waiting == 0
+            waits = one.rx.stats
+            gone = await front.give_up(None, "select", *arms, once=lambda waits=waits: waits().receivers_waiting == 1)  # type: ignore[misc]
+            assert gone is GIVEN_UP
+            assert one.rx.stats().receivers_waiting == other.tx.stats().senders_waiting == 0
             sending = front.start(one.tx, "send", 1)
             assert await front.do(one.rx, "recv") == 1
             await sending
             other.tx.close()
             assert await front.drain(other.rx) == list(range(capacity))
-            front.end_all()
-
-        asyncio.run(main())
