@@ -101,16 +101,18 @@ class Dialled:
 
     def close(self) -> None:
         """End the session and whatever the far process has left of it; its complaints fail the test."""
-        complaints = self.child.ask("end") if self.child.alive else []
-        near = self.peers[0]
-        if near is not None:
-            near._core.leave_by_exception()
-        if self.listener is not None:
-            self.listener._hall.leave_by_exception()
-        end = time.monotonic() + PATIENCE
-        while near is not None and not near._core.over and time.monotonic() < end:
-            time.sleep(0.001)
-        self._folder.cleanup()
+        try:
+            complaints = self.child.ask("end") if self.child.alive else []
+        finally:
+            near = self.peers[0]
+            if near is not None:
+                near._core.leave_by_exception()
+            if self.listener is not None:
+                self.listener._hall.leave_by_exception()
+            end = time.monotonic() + PATIENCE
+            while near is not None and not near._core.over and time.monotonic() < end:
+                time.sleep(0.001)
+            self._folder.cleanup()
         assert not complaints, f"in the far process: {complaints}"
 
 
