@@ -1,8 +1,8 @@
 """Break the channel layer on purpose, one fault at a time, and see the conformance suites go red (``make mutants``).
 
 Each fault is one replacement in one file of a copy of the package; the copy is then tested with the suites of
-tests/conformance.py, on three pairs of ends under asyncio. A fault that no case notices is printed as SURVIVED, and the
-status is 1. A fault whose text is no longer in the file is an error here: mend the list with the code.
+tests/conformance.py, on four pairs of ends under asyncio; the far process of the fourth runs from the copy too. A fault
+that no case notices is printed as SURVIVED, and the status is 1. A fault whose text is no longer in the file is an error here: mend the list with the code.
 """
 
 # ruff: noqa: E501 - the texts of the faults are those of the files
@@ -22,10 +22,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SUITES = (
     "tests/unit/channel/test_conformance.py",
+    "tests/unit/channel/test_both_ends.py",
     "tests/unit/channel/test_select.py",
     "tests/unit/channel/test_select_local.py",
 )
-PICK = "channel-asyncio or pipe-asyncio or session-asyncio or TestOffers"
+PICK = "channel-asyncio or pipe-asyncio or session-asyncio or unix-asyncio or TestOffers"
 LIMIT_S = 120
 
 
@@ -215,6 +216,82 @@ FAULTS = [
         "        self._endpoint.check_send()",
         "        if self._endpoint.offer_state(self._at) != _WITHDRAWN:\n            self.number = self._at\n            return True\n"
         "        self._endpoint.check_send()",
+    ),
+    Fault(
+        "one value more than the capacity travels across a session",
+        "channel/remote.py",
+        "super().__init__(session, name.encode(), codec.id, codec.schema_hash, capacity)",
+        "super().__init__(session, name.encode(), codec.id, codec.schema_hash, capacity and capacity + 1)",
+    ),
+    Fault(
+        "an abort across a session is always said to be our own",
+        "channel/remote.py",
+        "return channel_aborted(self.name, self.peer_id, code=code, reason=text, by_us=by_us)",
+        "return channel_aborted(self.name, self.peer_id, code=code, reason=text, by_us=True)",
+    ),
+    Fault(
+        "a block that was left by an exception ends cleanly across a session",
+        "channel/remote.py",
+        "self.end_after(Code.LEFT_BY_EXCEPTION)",
+        "self.close_send()",
+    ),
+    Fault(
+        "a lost sender ends cleanly across a session",
+        "channel/remote.py",
+        "self.end_after(Code.DROPPED)",
+        "self.close_send()",
+    ),
+    Fault(
+        "a session that was lost looks like the end",
+        "channel/remote.py",
+        "            return channel_ended(self.name, self.peer_id)\n        return self._session_lost()",
+        "            return channel_ended(self.name, self.peer_id)\n        return channel_ended(self.name, self.peer_id)",
+    ),
+    Fault(
+        "offers that were taken back count as sent",
+        "channel/remote.py",
+        "sent=sent - self.offers_out - self.offers_back",
+        "sent=sent - self.offers_out",
+    ),
+    Fault(
+        "deliver is done when any value was taken",
+        "channel/sender.py",
+        '        if not ep.reached("taken", position):\n            await wait_reached(ep, "taken", position, waiter)',
+        '        if not ep.reached("taken", 1):\n            await wait_reached(ep, "taken", 1, waiter)',
+    ),
+    Fault(
+        "a clone is not counted",
+        "channel/sender.py",
+        "        self._check()\n        return Sender(self._ep)",
+        "        self._check()\n        made = Sender[S_contra](self._ep)\n        self._ep.handles.counted.discard(id(made))\n"
+        "        return made",
+    ),
+    Fault(
+        "recv_many knows no limit",
+        "channel/receiver.py",
+        "return self._recv_many(*check_batch(self._ep, max, min))\n",
+        "return self._recv_many(1 << 20, check_batch(self._ep, max, min)[1])\n",
+    ),
+    Fault(
+        "aclose does not wait until the values are there",
+        "channel/waits.py",
+        '        if not endpoint.reached("received", position):\n            waiter.at_most',
+        '        if not endpoint.reached("received", 0):\n            waiter.at_most',
+    ),
+    Fault(
+        "a reserve that was given up keeps its place in the line",
+        "channel/waits.py",
+        "endpoint.try_reserve():\n                return\n            await waiter.park()\n    finally:\n"
+        "        queue.leave(waiter, endpoint.can_send)",
+        "endpoint.try_reserve():\n                return queue.leave(waiter, endpoint.can_send)\n"
+        "            await waiter.park()\n    finally:\n        pass",
+    ),
+    Fault(
+        "a name is bound for ever",
+        "node/session.py",
+        "    if closing or tx in (_FIN, _ABORT_AFTER, _ABORT) or rx == _ABORT:\n        return False\n"
+        "    return not (rx in (_FIN, _ABORT_AFTER) and endpoint.recv_over)",
+        "    return True",
     ),
 ]
 

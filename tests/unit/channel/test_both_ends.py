@@ -280,14 +280,15 @@ class TestEnds:
     @program
     async def test_r30_aclose_comes_back_when_the_values_are_there_and_loses_none(front: Front, capacity: int) -> None:
         for back in BOTH_WAYS:
-            ends = await front.make(capacity, back=back)
-            for n in range(capacity):
-                ends.tx.send_nowait(n)
+            ends = await front.make(capacity, bytes, back=back)
+            sent = [*(b"%d" % n for n in range(capacity - 1)), bytes(MIB)]
+            for value in sent:
+                await front.do(ends.tx, "send", value)
             await front.do(ends.tx, "aclose")
             assert ends.rx.pending == capacity
             with pytest.raises(ChannelClosed):
-                ends.tx.send_nowait(-1)
-            assert await front.drain(ends.rx) == list(range(capacity))
+                ends.tx.send_nowait(b"late")
+            assert await front.drain(ends.rx) == sent
 
     @capacities(1, 64)
     @program
