@@ -191,7 +191,7 @@ class TestOpen:
         async def body() -> None:
             async with two() as (_, dialled, _came):
                 with pytest.raises(TypeError):
-                    dialled.open("x", overflow="drop_old")  # type: ignore[call-overload]
+                    dialled.open("x", priority="high")  # type: ignore[call-overload]
                 for capacity in (-1, 1.5, 2**31, "4", True):
                     with pytest.raises(netchan.ConfigError):
                         dialled.open("x", int, capacity=capacity)  # type: ignore[call-overload]
