@@ -28,8 +28,15 @@ RANKS = {
     "cli": 8.0,
 }
 TESTING = "testing"  # imports everything below cli; nothing of the package imports it
-FOR_TYPES = {("netchan/channel/sender.py", "netchan.node.peer"), ("netchan/channel/receiver.py", "netchan.node.peer")}
-"""May look up, for type checkers only: a channel says which Peer it goes to, and never meets one when it runs."""
+FOR_TYPES = {
+    ("netchan/channel/sender.py", "netchan.node.peer"),
+    ("netchan/channel/receiver.py", "netchan.node.peer"),
+    ("netchan/channel/sender.py", "netchan.sync.sender"),
+    ("netchan/channel/receiver.py", "netchan.sync.receiver"),
+    ("netchan/channel/fronts.py", "netchan.sync.fronts"),
+}
+"""May look up, for type checkers only: a channel says which Peer it goes to and what its blocking view is, and meets
+neither when it runs."""
 RUNGS = "abcdefghijk"
 TEST_ONLY = ("_selftest", "_fuzz")  # begin the names of compiled modules that are built for tests only
 

@@ -8,6 +8,7 @@ Spec: docs/spec/channel-end.md.
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
@@ -20,6 +21,9 @@ from netchan.channel.waits import new_waiter, wait_arrived
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
+
+    from netchan.sync import fronts as blocking  # async-only
+    # sync-only: from netchan.channel import fronts as awaited
 
 T = TypeVar("T")
 
@@ -37,6 +41,22 @@ class Channel(Sender[T], Receiver[T]):
         """The two halves as handles of their own; this channel stays usable."""
         return Sender(self._ep), Receiver(self._ep)
 
+    # async-only: begin
+    def sync_view(self) -> blocking.Channel[T]:
+        """The same channel for blocking code, as a handle of its own: give it to a thread.
+
+        Its calls wait in place, with ``timeout=``. On the thread of the loop that drives this channel they raise
+        RuntimeError; in process, where nobody has to drive, they would block that loop.
+        """
+        view: blocking.Channel[T] = import_module("netchan.sync.fronts").Channel(self._ep)
+        return view
+
+    # async-only: end
+    # sync-only: def async_view(self) -> awaited.Channel[T]:
+    # sync-only:     """The same channel for asyncio and trio, as a handle of its own: await its calls."""
+    # sync-only:     view: awaited.Channel[T] = import_module("netchan.channel.fronts").Channel(self._ep)
+    # sync-only:     return view
+    # sync-only:
     @property
     def closed(self) -> bool:
         """True when both ``send`` and ``recv`` would raise."""

@@ -10,6 +10,7 @@ Spec: docs/spec/channel-end.md.
 from __future__ import annotations
 
 from collections.abc import Coroutine  # async-only
+from importlib import import_module
 from time import monotonic  # async-only
 from types import TracebackType
 from typing import (
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from netchan.node.peer import Peer
+    from netchan.sync import receiver as blocking  # async-only
+    # sync-only: from netchan.channel import receiver as awaited
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -221,6 +224,22 @@ class Receiver(Handle, Generic[R_co]):
         peer: Peer | None = self._ep.peer
         return peer
 
+    # async-only: begin
+    def sync_view(self) -> blocking.Receiver[R_co]:
+        """The same receiving half for blocking code, as a handle of its own: give it to a thread.
+
+        Its calls wait in place, with ``timeout=``. On the thread of the loop that drives this channel they raise
+        RuntimeError; in process, where nobody has to drive, they would block that loop.
+        """
+        view: blocking.Receiver[R_co] = import_module("netchan.sync.receiver").Receiver(self._ep)
+        return view
+
+    # async-only: end
+    # sync-only: def async_view(self) -> awaited.Receiver[R_co]:
+    # sync-only:     """The same receiving half for asyncio and trio, as a handle of its own: await its calls."""
+    # sync-only:     view: awaited.Receiver[R_co] = import_module("netchan.channel.receiver").Receiver(self._ep)
+    # sync-only:     return view
+    # sync-only:
     @property
     def closed(self) -> bool:
         """True when ``recv`` would raise."""

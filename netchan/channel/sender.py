@@ -15,6 +15,7 @@ from collections.abc import (
     Coroutine,  # async-only
     Iterable,
 )
+from importlib import import_module
 from operator import length_hint
 from time import monotonic  # async-only
 from types import TracebackType
@@ -43,6 +44,8 @@ from netchan.net.wait import READY_CALLS_MAX, READY_SECONDS_MAX, THREAD, pause
 
 if TYPE_CHECKING:
     from netchan.node.peer import Peer
+    from netchan.sync import sender as blocking  # async-only
+    # sync-only: from netchan.channel import sender as awaited
 
 S_contra = TypeVar("S_contra", contravariant=True)
 
@@ -313,6 +316,31 @@ class Sender(Handle, Generic[S_contra]):
         self._check()
         return Sender(self._ep)
 
+    # async-only: begin
+    def sync_view(self) -> blocking.Sender[S_contra]:
+        """The same sending half for blocking code, as a handle of its own: give it to a thread.
+
+        Its calls wait in place, with ``timeout=``. On the thread of the loop that drives this channel they raise
+        RuntimeError; in process, where nobody has to drive, they would block that loop.
+
+        Raises:
+            ChannelClosed: this handle is closed.
+        """
+        self._check()
+        view: blocking.Sender[S_contra] = import_module("netchan.sync.sender").Sender(self._ep)
+        return view
+
+    # async-only: end
+    # sync-only: def async_view(self) -> awaited.Sender[S_contra]:
+    # sync-only:     """The same sending half for asyncio and trio, as a handle of its own: await its calls.
+    # sync-only:
+    # sync-only:     Raises:
+    # sync-only:         ChannelClosed: this handle is closed.
+    # sync-only:     """
+    # sync-only:     self._check()
+    # sync-only:     view: awaited.Sender[S_contra] = import_module("netchan.channel.sender").Sender(self._ep)
+    # sync-only:     return view
+    # sync-only:
     @property
     def closed(self) -> bool:
         """True when ``send`` would raise."""

@@ -10,6 +10,7 @@ Spec: docs/spec/channel-end.md.
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
@@ -22,6 +23,8 @@ from netchan.sync.waits import new_waiter, wait_arrived
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
+
+    from netchan.channel import fronts as awaited
 
 T = TypeVar("T")
 
@@ -38,6 +41,11 @@ class Channel(Sender[T], Receiver[T]):
     def split(self) -> tuple[Sender[T], Receiver[T]]:
         """The two halves as handles of their own; this channel stays usable."""
         return Sender(self._ep), Receiver(self._ep)
+
+    def async_view(self) -> awaited.Channel[T]:
+        """The same channel for asyncio and trio, as a handle of its own: await its calls."""
+        view: awaited.Channel[T] = import_module("netchan.channel.fronts").Channel(self._ep)
+        return view
 
     @property
     def closed(self) -> bool:

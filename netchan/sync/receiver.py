@@ -11,6 +11,7 @@ Spec: docs/spec/channel-end.md.
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import TracebackType
 from typing import (
     TYPE_CHECKING,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from netchan.sync.peer import Peer
+    from netchan.channel import receiver as awaited
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -155,6 +157,11 @@ class Receiver(Handle, Generic[R_co]):
         """The ``Peer`` on the other side; None in process."""
         peer: Peer | None = self._ep.peer
         return peer
+
+    def async_view(self) -> awaited.Receiver[R_co]:
+        """The same receiving half for asyncio and trio, as a handle of its own: await its calls."""
+        view: awaited.Receiver[R_co] = import_module("netchan.channel.receiver").Receiver(self._ep)
+        return view
 
     @property
     def closed(self) -> bool:

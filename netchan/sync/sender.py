@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import (
     Iterable,
 )
+from importlib import import_module
 from operator import length_hint
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeVar, cast
@@ -38,6 +39,7 @@ from netchan.markers import EMPTY
 
 if TYPE_CHECKING:
     from netchan.sync.peer import Peer
+    from netchan.channel import sender as awaited
 
 S_contra = TypeVar("S_contra", contravariant=True)
 
@@ -195,6 +197,16 @@ class Sender(Handle, Generic[S_contra]):
         """
         self._check()
         return Sender(self._ep)
+
+    def async_view(self) -> awaited.Sender[S_contra]:
+        """The same sending half for asyncio and trio, as a handle of its own: await its calls.
+
+        Raises:
+            ChannelClosed: this handle is closed.
+        """
+        self._check()
+        view: awaited.Sender[S_contra] = import_module("netchan.channel.sender").Sender(self._ep)
+        return view
 
     @property
     def closed(self) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, assert_type
 
 import netchan
+from netchan import sync
 from netchan.channel.base import ChannelStats
 from netchan.channel.permit import Permit, Reservation
 
@@ -120,6 +121,10 @@ async def sending(tx: netchan.Sender[int]) -> None:
     assert_type(tx.send_op(), netchan.SendOp[int])
     assert_type(tx.send_op(1), netchan.SendOp[int])
     assert_type(tx.clone(), netchan.Sender[int])
+    assert_type(tx.sync_view(), sync.Sender[int])
+    assert_type(netchan.channel(int).sync_view(), sync.Channel[int])
+    assert_type(netchan.channel(int).split()[1].sync_view(), sync.Receiver[int])
+    assert_type(netchan.channel(int, capacity=2, overflow="drop_old", ttl=0.5), netchan.Channel[int])
     assert_type(tx.close(), None)
     assert_type(await tx.aclose(), None)
     assert_type(tx.abort(1, "enough"), None)

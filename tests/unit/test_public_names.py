@@ -55,6 +55,7 @@ ANY = {
 """Where ``Any`` may stand in a signature, and why."""
 
 SILENT = {
+    "Channel.async_view",
     "Channel.close",
     "Channel.split",
     "Handle.stats",
@@ -66,6 +67,7 @@ SILENT = {
     "Peer.stats",
     "Peer.wait_closed",
     "Permit.release",
+    "Receiver.async_view",
     "Receiver.recv_op",
     "Receiver.stop",
     "Sender.close",
