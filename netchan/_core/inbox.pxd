@@ -23,7 +23,7 @@ cdef enum nc_stage:                 # what the next byte of the stream belongs t
 
 cdef enum:
     DUE_MAX = 65536                 # deadlines of untaken messages that are kept; later ones have none
-    MARK_MAX = 16                   # bytes of a mark of SKIP
+    MARK_SIZE = 12                  # bytes of a mark of SKIP; its count in the last 8, so that it can grow
 
 cdef enum:
     DUE_NEVER = 0                   # a clock reading before every deadline
@@ -54,6 +54,9 @@ ctypedef struct nc_in:
     uint64_t keep                   # messages that stay here untaken when more come, the newest, at least one and no
                                     # more than fit into the window; 0: all
     uint64_t skip_ahead             # under lock: messages of SKIP marks that are not passed yet
+    uint8_t* mark                   # under lock: the count in the last mark; there until taken passes mark_first
+    uint64_t mark_first             # number of the first message of that mark
+    uint64_t mark_n                 # how many it stands for; 0: there was no mark yet
     uint64_t skipped                # messages that SKIP told of
     uint64_t dropped                # messages dropped here
     int64_t* due                    # owned, ring by number: when a message is over; 0: never; NULL: none has a deadline

@@ -199,6 +199,16 @@ cdef int in_number(nc_in* s, uint64_t offset, uint64_t number) noexcept nogil:
     return defs.NC_EFRAME
 
 
+# Under lock: an empty segment behind the last one.
+cdef inline void in_link(nc_in* s, nc_seg* fresh) noexcept nogil:
+    if s.tail is NULL:
+        s.head = fresh
+        s.head_pos = 0
+    else:
+        s.tail.next = fresh
+    s.tail = fresh
+
+
 # Copies bytes that continue the stream into the inbox. Only the engine changes `tail`, but for detaching it.
 cdef int in_store(nc_in* s, const uint8_t* p, size_t n) noexcept nogil:
     cdef nc_seg* t
@@ -231,12 +241,7 @@ cdef int in_store(nc_in* s, const uint8_t* p, size_t n) noexcept nogil:
         if fresh is NULL:
             return defs.NC_ENOMEM
         leaf_lock(&s.lock)
-        if s.tail is NULL:
-            s.head = fresh
-            s.head_pos = 0
-        else:
-            s.tail.next = fresh
-        s.tail = fresh
+        in_link(s, fresh)
         leaf_unlock(&s.lock)
     return defs.NC_OK
 
@@ -421,12 +426,35 @@ cdef int in_reached(nc_in* s) noexcept nogil:
     return defs.NC_OK
 
 
-# What SKIP replaces has its place among the messages: a mark that the application's half passes (take.pyx). It has the
-# form of a message with a field that in_scan lets nobody send.
+# Under lock: what SKIP replaces has its place among the messages: a mark that the application's half passes (take.pyx).
+# It has the form of a message with a field that in_scan lets nobody send. What follows a mark directly grows it, so there
+# is at most one for each message and whoever sends nothing but SKIP fills no memory. NC_OK, or NC_EAGAIN: no room.
+cdef int in_mark(nc_in* s, uint64_t first, uint64_t n) noexcept nogil:
+    cdef nc_seg* t = s.tail
+    cdef uint8_t* at
+    cdef int i
+    if s.mark_n and s.mark_first + s.mark_n == first and s.mark_first >= s.taken:
+        s.mark_n += n
+    else:
+        if t is NULL or t.cap < t.len + MARK_SIZE:
+            return defs.NC_EAGAIN
+        at = seg_room(t)
+        at[0] = 1                               # no body, a block
+        at[1] = MARK_SIZE - 2
+        at[2] = defs.FIELD_SKIPPED
+        at[3] = MARK_SIZE - 4
+        s.mark = at + 4
+        s.mark_first = first
+        s.mark_n = n
+        store_rlx_u64(&t.len, t.len + MARK_SIZE)
+        store_seq_u64(&s.end, s.end + MARK_SIZE)
+    for i in range(8):
+        s.mark[i] = <uint8_t>((s.mark_n | (<uint64_t>3 << 62)) >> (56 - 8 * i))
+    return defs.NC_OK
+
+
 cdef int in_skip(nc_in* s, uint64_t first, uint64_t n, uint64_t offset, uint64_t bytes) noexcept nogil:
-    cdef uint8_t[MARK_MAX] mark
-    cdef size_t k
-    cdef int rc
+    cdef nc_seg* fresh
     if n == 0 or bytes == 0 or n > VARINT_MAX - first or bytes > VARINT_MAX - offset:
         return defs.NC_EFRAME
     if offset + bytes <= s.received and first + n <= s.started:
@@ -438,26 +466,24 @@ cdef int in_skip(nc_in* s, uint64_t first, uint64_t n, uint64_t offset, uint64_t
         return defs.NC_EFRAME
     if first + n > s.granted_msgs:
         return defs.NC_ECREDIT
-    if s.stopped:
-        s.received += bytes
-        s.started += n
-        return in_reached(s)
-    k = 4 + varint_write(mark + 4, n)
-    mark[0] = 1                                 # no body, a block
-    mark[1] = <uint8_t>(k - 2)
-    mark[2] = defs.FIELD_SKIPPED
-    mark[3] = <uint8_t>(k - 4)
-    rc = in_store(s, mark, k)
-    if rc < 0:
-        return rc
+    if not s.stopped:
+        leaf_lock(&s.lock)
+        if in_mark(s, first, n) != defs.NC_OK:
+            leaf_unlock(&s.lock)
+            fresh = seg_new(s.next_cap, 0)
+            if fresh is NULL:
+                return defs.NC_ENOMEM
+            leaf_lock(&s.lock)
+            in_link(s, fresh)
+            in_mark(s, first, n)
+        s.skip_ahead += n
+        s.skipped += n
+        store_seq_u64(&s.msgs, s.msgs + n)
+        leaf_unlock(&s.lock)
     s.started += n
     s.received += bytes
-    leaf_lock(&s.lock)
-    s.skip_ahead += n
-    s.skipped += n
-    store_seq_u64(&s.end, s.end + k)
-    store_seq_u64(&s.msgs, s.msgs + n)
-    leaf_unlock(&s.lock)
+    if s.granted_bytes < s.received:
+        s.granted_bytes = s.received            # SKIP needs no credit for bytes: an end right behind it neither
     return in_reached(s)
 
 
@@ -497,7 +523,8 @@ cdef inline uint64_t in_held(nc_in* s) noexcept nogil:
 
 # The offset from which on bytes take up room: all before it were taken, dropped or never came.
 cdef inline uint64_t in_freed(nc_in* s) noexcept nogil:
-    return s.received - in_held(s)
+    cdef uint64_t held = in_held(s)
+    return s.received - held if held < s.received else 0      # a mark of SKIP may be longer than what it stands for
 
 
 cdef int in_pos_due(nc_in* s) noexcept nogil:
@@ -562,6 +589,8 @@ cdef int in_pos(nc_in* s, nc_wr* w, int force, int64_t* budget) noexcept nogil:
         bytes_to = s.received + s.window
     if bytes_to < s.granted_bytes:
         bytes_to = s.granted_bytes
+    if bytes_to > VARINT_MAX:
+        bytes_to = VARINT_MAX                   # SKIP may have said that nearly all offsets are behind us
     if msgs_to < s.granted_msgs:
         msgs_to = s.granted_msgs                # what was granted before the capacity was known is not taken back
     rc = frame_put_pos(w, s.id, s.received, taken, msgs_to, bytes_to)

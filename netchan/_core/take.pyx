@@ -21,6 +21,9 @@ from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_NOT
 from netchan._core.rendezvous cimport claims_claim
 from netchan._core.segment cimport SEG_FIRST, nc_seg, seg_free_list
 
+cdef enum:
+    LET_GO_MAX = 256                # messages that are dropped under one hold of the lock
+
 
 # Reads one byte run of a message head that crosses segments; *at and *pos move.
 cdef size_t in_gather(nc_seg* at, size_t pos, uint64_t have, uint8_t* dst, size_t n) noexcept nogil:
@@ -236,27 +239,47 @@ cdef inline int in_due(nc_in* s, uint8_t deliver) noexcept nogil:
     return due
 
 
+# Under lock: the message at the head is passed; a later one that gets the place of its deadline may have none.
+cdef inline void in_pass(nc_in* s, uint64_t total, nc_seg** gone) noexcept nogil:
+    if s.due is not NULL:
+        s.due[s.taken & s.due_mask] = 0
+    in_step(s, total, 1, gone)
+
+
 cdef int in_advance(nc_in* s, const nc_msg* m) noexcept nogil:
     cdef nc_seg* gone = NULL
+    cdef int more
     if s.lossy:
         leaf_lock(&s.lock)
-        in_step(s, m.total, 1, &gone)
+        in_pass(s, m.total, &gone)
         s.held = 0
-        in_let_go(s, DUE_NEVER, &gone)
+        more = in_let_go(s, DUE_NEVER, &gone)
         leaf_unlock(&s.lock)
+        seg_free_list(gone)
+        if more:
+            in_drop(s)
     else:
         in_step(s, m.total, 1, &gone)
-    seg_free_list(gone)
+        seg_free_list(gone)
     if s.take_off == load_acq_u64(&s.end):
         in_shrink(s)
     return in_due(s, m.deliver)
 
 
+# Under lock: the oldest of so many untaken messages has to go. Not for its bytes while a caller waits for this many.
+cdef inline int in_too_many(nc_in* s, uint64_t left) noexcept nogil:
+    if s.keep == 0 or left <= s.keep:
+        return s.keep and left > 1 and s.end - s.take_off > s.window and left > load_acq_u32(&s.wanted)
+    return 1
+
+
 # Under lock: passes what nobody is to get: marks of SKIP, the oldest beyond `keep`, and those that were due by now.
-cdef void in_let_go(nc_in* s, int64_t now_ns, nc_seg** gone) noexcept nogil:
+# 1: there is more, but the other side of the lock has waited long enough; the head is no mark all the same.
+cdef int in_let_go(nc_in* s, int64_t now_ns, nc_seg** gone) noexcept nogil:
     cdef nc_msg m
     cdef int64_t due
     cdef uint64_t left
+    cdef int n = 0
     while s.msgs > s.taken and not s.held and in_head(s, &m, gone) == defs.NC_OK:
         if m.skip:
             s.skip_ahead -= m.skip
@@ -264,29 +287,36 @@ cdef void in_let_go(nc_in* s, int64_t now_ns, nc_seg** gone) noexcept nogil:
             continue
         due = s.due[s.taken & s.due_mask] if s.due is not NULL else 0
         left = s.msgs - s.taken - s.skip_ahead
-        if not (s.keep and (left > s.keep or (left > 1 and s.end - s.take_off > s.window))) and not (0 < due <= now_ns):
+        if not (0 < due <= now_ns) and not in_too_many(s, left):
             break
-        in_step(s, m.total, 1, gone)
+        if n == LET_GO_MAX:
+            return 1
+        n += 1
+        in_pass(s, m.total, gone)
         s.dropped += 1
+    return 0
 
 
 cdef void in_drop(nc_in* s) noexcept nogil:
-    cdef nc_seg* gone = NULL
-    leaf_lock(&s.lock)
-    in_let_go(s, DUE_NEVER, &gone)
-    leaf_unlock(&s.lock)
-    seg_free_list(gone)
+    in_let_go_all(s, DUE_NEVER)
+
+
+cdef void in_let_go_all(nc_in* s, int64_t now_ns) noexcept nogil:
+    cdef nc_seg* gone
+    cdef int more = 1
+    while more:
+        gone = NULL
+        leaf_lock(&s.lock)
+        more = in_let_go(s, now_ns, &gone)
+        leaf_unlock(&s.lock)
+        seg_free_list(gone)
 
 
 cdef int in_expire(nc_in* s, int64_t now_ns) noexcept nogil:
-    cdef nc_seg* gone = NULL
     cdef uint64_t before = s.taken
     if not s.lossy or s.due is NULL:
         return 0
-    leaf_lock(&s.lock)
-    in_let_go(s, now_ns, &gone)
-    leaf_unlock(&s.lock)
-    seg_free_list(gone)
+    in_let_go_all(s, now_ns)
     return in_due(s, 0) if s.taken != before else 0
 
 

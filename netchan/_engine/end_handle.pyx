@@ -861,7 +861,7 @@ cdef class StreamEnd(Listed):
         said, on the other.
         """
         cdef nc_end* e = self.e
-        cdef uint64_t taken, skipped
+        cdef uint64_t taken, skipped, dropped, received
         if not load_acq_u32(&e.paired):
             return e.out.accepted, 0, 0, 0, 0, e.out.credit_stalls, e.out.dropped + self.refused
         self.discard_aborted()                  # the engine may not have had a chance to tell of it
@@ -869,10 +869,14 @@ cdef class StreamEnd(Listed):
             # Offers are their sender's: what was passed over or thrown away here was never received.
             taken = e.in_.taken - e.in_.discarded - self.passed_over
             return e.out.accepted, taken, taken, 0, 0, e.out.credit_stalls, 0
+        leaf_lock(&e.in_.lock)                  # figures of one moment: the engine may be dropping
         skipped = e.in_.skipped
-        taken = e.in_.taken - e.in_.discarded - e.in_.dropped - (skipped - e.in_.skip_ahead)
-        return (e.out.accepted, load_acq_u64(&e.in_.msgs) - skipped, taken, e.in_.discarded, self.pending(),
-                e.out.credit_stalls, e.out.dropped + self.refused + e.in_.dropped + skipped)
+        dropped = e.in_.dropped
+        taken = e.in_.taken - e.in_.discarded - dropped - (skipped - e.in_.skip_ahead)
+        received = e.in_.msgs - skipped
+        leaf_unlock(&e.in_.lock)
+        return (e.out.accepted, received, taken, e.in_.discarded, self.pending(),
+                e.out.credit_stalls, e.out.dropped + self.refused + dropped + skipped)
 
     def positions(self):
         """Where both directions stand, for diagnosis: offsets in bytes, counts of messages (session.md §4)."""

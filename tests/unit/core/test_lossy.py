@@ -225,6 +225,48 @@ class TestTimeToLive:
         got = [int(v) for v in b.take_all()]
         assert got == list(range(300 - len(got), 300)) and 95 <= len(got) <= 100
 
+    def test_values_without_a_deadline_do_not_take_over_that_of_another(self) -> None:
+        most = 65536  # DUE_MAX
+        s = receiver(capacity=1 << 20, msgs=1 << 20, bytes_=1 << 24)
+        s.lossy()
+        early = msg(b"", b"\x02\x04\x80\x00\x03\xe8")  # one second
+        late = msg(b"late", b"\x02\x04\x80\x01\x86\xa0")  # 100 s, and no room for it
+        assert s.data(AT, early * most, now=0) == OK
+        assert s.data(AT + most * len(early), late, now=900 * MS) == OK
+        for _ in range(most):
+            assert s.take()[0] == b""
+        s.expire(1001 * MS)
+        assert s.take()[0] == b"late" and s.state()["dropped"] == 0
+
+    def test_all_that_is_over_goes_however_many(self) -> None:
+        s = receiver(capacity=1 << 20, msgs=1 << 20, bytes_=1 << 24)
+        s.lossy()
+        assert s.data(AT, msg(b"", b"\x02\x04\x80\x00\x00\x32") * 2000, now=0) == OK
+        assert s.skip(2000, 7, s.state()["received"], 9) == OK
+        assert s.data(s.state()["received"], msg(b"v")) == OK
+        s.expire(50 * MS)
+        assert s.state()["dropped"] == 2000 and s.take()[0] == b"v" and s.state()["taken"] == 2008
+
+
+def test_end_behind_values_that_ran_out_of_credit_is_an_end() -> None:
+    p = st.Pair()
+    a = p.a.open("x", capacity=60, overflow=DROP_OLD, ttl_ms=50)
+    p.run()
+    room = a.out()["max_bytes"] - a.out()["appended"]
+    assert a.send(bytes(room - 11)) == OK
+    p.run()
+    assert a.out()["sent"] == a.out()["max_bytes"], "to the last byte of the credit"
+    for n in range(10):
+        a.send(b"%d" % n)
+    tick(p, 60 * MS)
+    a.close()
+    p.run()
+    assert p.a.state()["state"] == p.b.state()["state"] == UP
+    b = p.b.open("x")
+    p.run()
+    tick(p, -60 * MS)
+    assert [len(v) for v in b.take_all()] == [room - 11] and b.take() == ECLOSED
+
 
 class TestHostileSkip:
     """What no conforming peer says ends the session."""
@@ -292,6 +334,47 @@ class TestHostileSkip:
         assert side.state()["state"] == state
         if state == CLOSING:
             assert side.state()["code"] == PROTOCOL
+
+    @pytest.mark.parametrize("keep", [0, 1])
+    def test_skips_behind_a_value_that_nobody_takes_fill_no_memory(self, keep: int) -> None:
+        s = receiver(msgs=1 << 40)
+        s.lossy(keep)
+        assert s.data(AT, msg(b"v")) == OK
+        for n in range(20_000):
+            assert s.skip(1 + n, 1, AT + 2 + n, 1) == OK
+        state = s.state()
+        assert state["held_bytes"] <= 512 and state["skip_ahead"] == 20_000 and state["pending"] == 1
+        received, taken, _, max_bytes = s.pos()
+        assert (received, taken) == (AT + 2 + 20_000, 0) and received <= max_bytes < 1 << 62
+        assert s.data(AT + 2 + 20_000, msg(b"w")) == OK
+        got = s.take()
+        assert got[0] == (b"w" if keep else b"v") and (keep or s.state()["taken"] == 20_001)
+
+    def test_mark_longer_than_what_it_stands_for_takes_no_credit_back(self) -> None:
+        s = receiver(msgs=1 << 40)
+        s.lossy()
+        at = AT
+        for n in range(0, 14_000, 2):
+            assert s.data(at, msg(b"")) == OK and s.skip(n + 1, 1, at + 1, 1) == OK
+            at += 2
+        assert s.state()["end"] > 5 * s.state()["received"]
+        received, _, _, max_bytes = s.pos()
+        assert received == at <= max_bytes <= at + s.state()["window"]
+
+    def test_skip_of_nearly_all_offsets_leaves_the_session_talking(self) -> None:
+        side, peer = st.Side(1), st.Peer(0)
+        end = side.open("x", overflow=DROP_OLD)
+        other = side.open("y")
+        body = b"\0\1x" + vint(1) + bytes(16) + vint(0) + bytes([1, 1, 0])
+        preface = vint(len(body)) + body
+        side.recv(peer.seal(16, b"\x20" + vint(0) + preface))
+        side.send()
+        at = len(preface)
+        side.recv(peer.seal(16, b"\x28" + vint(0) + vint(1) + b"\1" + vint(at) + vint(2**62 - 1 - at)))
+        assert end.in_()["taken"] == 1
+        other.ask(taken=1)
+        end.ask(taken=1)
+        assert side.send() and not side.wants_send() and side.state()["state"] == UP
 
     @pytest.mark.parametrize(
         "fields", [b"\x40\x40\0", b"\x40\x40\1\0", b"\x40\x40\1\6", b"\x40\x42\0", b"\x40\x42\1\0", b"\x40\x42\2\1\1"]
