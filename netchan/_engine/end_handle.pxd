@@ -45,6 +45,7 @@ cdef class StreamEnd(Listed):
     cdef int took(self, int due) except -1
     cdef raise_failure(self)
     cdef decoded(self, bytes data)
+    cdef bint has_returned(self)
     cdef bint recv_state(self)
     cdef bint lost(self)
     cpdef uint64_t pending(self)

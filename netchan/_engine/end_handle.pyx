@@ -281,6 +281,14 @@ cdef class StreamEnd(Listed):
         if self.rx_waiters is not None:
             self.rx_waiters.nudge()
 
+    cdef bint has_returned(self):
+        """True when such a value is the head; an abort or a stop throws them away like all that is here."""
+        if self.returned is None:
+            return False
+        if load_acq_u32(&self.e.in_.over if load_acq_u32(&self.e.paired) else &self.e.over) in (OVER_ABORT, OVER_STOPPED):
+            self.returned = None
+        return bool(self.returned)
+
     def prepare(self, value):
         """What ``try_send`` takes for this value."""
         if PyBytes_CheckExact(value) and PyBytes_GET_SIZE(value) <= self.plain_max:
@@ -429,12 +437,16 @@ cdef class StreamEnd(Listed):
         check_fork(self.g)
         while done < limit:
             if e.overflow > defs.OVERFLOW_BLOCK:        # never waits for room
-                for value in values:
-                    self.try_send(self.prepare(value))
-                    done += 1
-                    if done == limit:
+                if self.send_over:                      # asked before an item leaves the iterator
+                    if done:
                         return done, False
-                return done, True
+                    raise self.send_error()
+                value = next(values, EMPTY_)
+                if value is EMPTY_:
+                    return done, True
+                self.try_send(self.prepare(value))
+                done += 1
+                continue
             if type(values) is Items and self.plain_max >= 0:
                 rc = self.append_run(<Items>values, limit - done)
                 if rc > 0:
@@ -617,7 +629,7 @@ cdef class StreamEnd(Listed):
             check_fork(self.g)
         if self.failure is not None:
             self.raise_failure()
-        if self.returned:
+        if self.has_returned():
             return self.returned.pop()
         while True:
             rc = self.head(&m)
@@ -647,7 +659,7 @@ cdef class StreamEnd(Listed):
         check_fork(self.g)
         if self.failure is not None:
             self.raise_failure()
-        while self.returned and len(out) < limit:
+        while self.has_returned() and len(out) < limit:
             out.append(self.returned.pop())
         while len(out) < limit:
             rc = self.head(&m)
@@ -684,6 +696,16 @@ cdef class StreamEnd(Listed):
         cdef Py_buffer view
         cdef int rc
         check_fork(self.g)
+        if self.has_returned():
+            data = self.returned[len(self.returned) - 1]
+            if type(data) is not bytes:
+                data = self.encode(data)
+            room = memoryview(buffer).cast("B")
+            if len(room) < len(data):
+                return -<int64_t>len(data)
+            self.returned.pop()
+            room[:len(data)] = data
+            return len(data)
         while True:
             rc = self.head(&m)
             if rc == defs.NC_EAGAIN:
@@ -722,7 +744,7 @@ cdef class StreamEnd(Listed):
     def can_recv(self):
         """True when ``try_recv`` would give a value or raise now."""
         cdef nc_msg m
-        if self.returned:
+        if self.has_returned():
             return True
         if self.head(&m) != defs.NC_EAGAIN:
             return True
@@ -739,13 +761,14 @@ cdef class StreamEnd(Listed):
     def recv_over(self):
         """True when ``try_recv`` would raise."""
         cdef nc_msg m
-        return not self.returned and self.head(&m) == defs.NC_ECLOSED
+        return not self.has_returned() and self.head(&m) == defs.NC_ECLOSED
 
     cpdef uint64_t pending(self):
         """Values here, not yet taken; offers are their sender's."""
-        if load_acq_u32(&self.e.paired) and self.e.in_.rendezvous:
-            return 0
-        return in_pending(self.e.in_) if load_acq_u32(&self.e.paired) else 0
+        cdef uint64_t back = <uint64_t>len(self.returned) if self.has_returned() else 0
+        if not load_acq_u32(&self.e.paired) or self.e.in_.rendezvous:
+            return back
+        return back + in_pending(self.e.in_)
 
     def has(self, uint64_t n):
         """True when n values are here, not yet taken; if not, ``rx_waiters`` are woken when more have come."""
@@ -846,6 +869,13 @@ cdef class StreamEnd(Listed):
         if load_acq_u32(&self.e.paired):
             return self.e.capacity
         return self.e.capacity_wanted - 1 if self.e.capacity_wanted else None
+
+    @property
+    def holds(self):
+        """Most of the other side's values that can be here untaken; None while nobody has said."""
+        if load_acq_u32(&self.e.paired) and self.e.in_.keep:
+            return self.e.in_.keep
+        return self.capacity
 
     @property
     def peer_codec(self):

@@ -219,6 +219,19 @@ class Forward:
         self.finish()
         self.kept.lose(error)
 
+    def misfit(self, error: CodecError) -> None:
+        """A value cannot go the way that it should: the holder over there is told, and has nothing here any more."""
+        self.finish()
+        self.far.abort(int(Code.TYPE_MISMATCH), str(error)[:200])
+        self.kept.drop()
+
+    def broken(self) -> None:
+        """A fault of ours: nobody is left waiting for what does not come."""
+        _log.exception("channel %r: a value could not be forwarded", self.far.name)
+        self.finish()
+        self.far.abort(int(Code.DROPPED), "the process between could not forward")
+        self.kept.drop()
+
     def never_received(self) -> None:
         """The value that carried it will not be received."""
 
@@ -250,6 +263,7 @@ class Inward:
         self.here = forward.kept.endpoint
         self.waiter = StepWaiter(self.step)
         self.offer: Offer | None = None
+        self.value: Any = EMPTY  # what it offers, where this process has the value meanwhile
         self.far.rx_waiters.join(self.waiter)
         self.queued = False  # for room here
 
@@ -278,8 +292,12 @@ class Inward:
                     return
         except ChannelError as error:
             self._over_there(error)
-            return
-        self.waiter.wake()
+        except CodecError as error:
+            self.forward.misfit(error)
+        except Exception:
+            self.forward.broken()
+        else:
+            self.waiter.wake()
 
     def _one(self) -> bool:
         """Forward one value; False: nothing to do until somebody wakes us. Raises what ended the direction there."""
@@ -295,17 +313,21 @@ class Inward:
             self._over_here()
             return False
         if here.capacity == 0:
-            return self._lay_out()
-        if here.waits and not self._place():
+            return self._offer_on() if here.far else self._lay_out()
+        waits = here.waits
+        if waits and not self._place():
             return False
-        value = far.try_recv()
-        if value is EMPTY:
-            if here.waits:
+        prepared = EMPTY
+        try:
+            value = far.try_recv()
+            if value is EMPTY:
+                return True
+            prepare = here.prepare
+            prepared = value if prepare is None else prepare(value)
+        finally:
+            if waits and prepared is EMPTY:
                 here.unreserve()
-            return True
-        prepare = here.prepare
-        prepared = value if prepare is None else prepare(value)
-        if here.waits:
+        if waits:
             here.send_reserved(prepared)
         else:
             here.try_send(prepared)
@@ -330,17 +352,31 @@ class Inward:
 
     def _lay_out(self) -> bool:
         """Offer what is offered there; it is taken there in the step in which somebody takes it here."""
-        here = self.here
-        if here.far and not self.queued:
-            here.tx_waiters.join(self.waiter)
+        self.offer = offer = self.here.offer(self._items(), self.waiter, many=True)
+        return offer is not None and offer.settled()
+
+    def _offer_on(self) -> bool:
+        """Offer the next value over the network, once somebody waits for one; untaken it is the next one again."""
+        here, far, queue = cast("RemoteEndpoint", self.here), self.far, self.here.tx_waiters
+        if not self.queued:
+            queue.join(self.waiter)
             self.queued = True
-        offer = here.offer(self._items(), self.waiter, many=True)
-        if offer is None:
+        queue.stand_aside(self.waiter, False)
+        # Asked first: it is what has us told of a change.
+        if not here.wanted or not here.offer_room or not queue.turn(self.waiter):
             return False
-        if here.far:
-            self.queued = False  # a far offer that is out has left the queue
-        self.offer = offer
-        return offer.settled()
+        value = far.try_recv()
+        if value is EMPTY:
+            return True
+        prepare = here.prepare
+        offer = here.offer(value if prepare is None else prepare(value), self.waiter)
+        if offer is None:
+            far.put_back(value)
+            return False
+        queue.join(self.waiter)  # an offer that is out has left the queue; this one hears when nobody waits any more
+        queue.stand_aside(self.waiter)
+        self.offer, self.value = offer, value
+        return True
 
     def _items(self) -> Iterator[Any]:
         try:
@@ -353,15 +389,20 @@ class Inward:
     def _settled(self) -> bool:
         offer = self.offer
         assert offer is not None
+        back: bool | None = False
         try:
             done = offer.settled()
         except ChannelError:
             done = True  # the channel here is over: the next look sees it
-        if not done and not self.far.can_recv():
-            done = offer.withdraw() is not None  # taken back over there
+        if not done and not (self.here.wanted if self.here.far else self.far.can_recv()):
+            back = offer.withdraw()
+            done = back is not None
         if done:
             offer.let_go()
             self.offer = None
+            value, self.value = self.value, EMPTY
+            if back and value is not EMPTY:
+                self.far.put_back(value)
         return done
 
     def _over_there(self, error: ChannelError) -> None:
@@ -401,15 +442,12 @@ class Outward:
         self.offer: Offer | None = None
         self.value: Any = EMPTY
         self.queued = False  # for a value here
-        self.far.tx_waiters.join(self.waiter)
-        self.hearing = True  # in the queue that is told when somebody waits over there
+        self.far.tx_waiters.join(self.waiter)  # to be told when somebody waits over there
 
     def leave(self) -> None:
         """Stand in no queue any more; a value that nobody took goes back."""
         self._unqueue()
-        if self.hearing:
-            self.hearing = False
-            self.far.tx_waiters.leave(self.waiter, _no)
+        self.far.tx_waiters.leave(self.waiter, _no)
         if self.offer is not None:
             offer, self.offer = self.offer, None
             taken = offer.withdraw() is False
@@ -437,6 +475,10 @@ class Outward:
                 pass
         except ChannelError as error:
             self._over_there(error)
+        except CodecError as error:
+            self.forward.misfit(error)
+        except Exception:
+            self.forward.broken()
 
     def _one(self) -> bool:
         far = self.far
@@ -444,9 +486,6 @@ class Outward:
             return self._settled(self.offer)
         if far.send_over:
             raise far.send_error()
-        if not self.hearing:
-            far.tx_waiters.join(self.waiter)
-            self.hearing = True
         if not far.wanted or not far.paired:  # asked first: it is what has us told of a change
             self._unqueue()
             return False
@@ -490,17 +529,14 @@ class Outward:
         self.value = value
         try:
             prepared = self.far.prepare(value)
-        except CodecError as error:
+        except CodecError:
             self._give_back()
-            self.forward.finish()
-            self.far.abort(int(Code.TYPE_MISMATCH), str(error)[:200])
-            self.forward.kept.drop()
-            return False
+            raise
         offer = self.far.offer(prepared, self.waiter)
         if offer is None:
             self._give_back()
             return False
-        self.hearing = False  # an offer that is out has left the queue
+        self.far.tx_waiters.join(self.waiter)  # an offer that is out has left it; this one hears when nobody waits
         self.offer = offer
         return True
 

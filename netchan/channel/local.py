@@ -370,7 +370,7 @@ class LocalEndpoint:
     def recv_over(self) -> bool:
         return self.rx.over_rx()
 
-    most_at_once: Final = None
+    most_at_once: int | None = None
     """As in base.Endpoint: ``want`` makes room for any number."""
 
     @property

@@ -39,17 +39,17 @@ class LossyFlow(Flow):
     Attributes:
         overflow: number of ``channel.overflow``. keep: values that stay when more come.
         ttl: seconds, ``inf``: no limit.
-        dropped: values dropped by either.
+        dropped: accepted values that were dropped, by either. refused: values that ``drop_new`` never accepted.
     """
 
-    __slots__ = ("dropped", "keep", "overflow", "ttl")
+    __slots__ = ("dropped", "keep", "overflow", "refused", "ttl")
 
     def __init__(self, capacity: int, overflow: int, ttl_ms: int) -> None:
         super().__init__(capacity)
         self.overflow = overflow or BLOCK
         self.keep = 1 if overflow == LATEST else capacity
         self.ttl = ttl_ms / 1000 if ttl_ms else inf
-        self.dropped = 0
+        self.dropped = self.refused = 0
 
 
 class LossyEndpoint(LocalEndpoint):
@@ -84,7 +84,7 @@ class LossyEndpoint(LocalEndpoint):
             room = flow.keep if flow.overflow == LATEST else max(flow.keep, flow.room)
             free = len(flow.values) + flow.reserved + flow.permits < room
             if not free and flow.overflow == DROP_NEW:
-                flow.dropped += 1
+                flow.refused += 1
                 return flow.sent or 1
             if free or flow.overflow != DISCONNECT:
                 while len(flow.values) >= room:
@@ -109,11 +109,17 @@ class LossyEndpoint(LocalEndpoint):
         if self.tx.overflow == BLOCK:
             return super().try_send_many(map(self._aged, values), limit)
         for done in range(limit):
+            if self.tx.over_tx:
+                if done:
+                    break
+                self.check_send()
             value = next(values, EMPTY)
             if value is EMPTY:
                 return done, True
             self.try_send(value)
-        return limit, False
+        else:
+            done = limit
+        return done, False
 
     def can_send(self) -> bool:
         return self.tx.overflow != BLOCK or super().can_send()
@@ -155,6 +161,10 @@ class LossyEndpoint(LocalEndpoint):
         self._expire()
         return super().try_recv_into(buffer)
 
+    @property
+    def most_at_once(self) -> int | None:  # type: ignore[override]
+        return 1 if self.rx.overflow == LATEST else None
+
     def _bare(self, held: Any) -> Any:
         return held.value
 
@@ -173,4 +183,4 @@ class LossyEndpoint(LocalEndpoint):
 
     def stats(self) -> ChannelStats:
         flows = {id(flow): flow for flow in (self.tx, self.rx)}.values()
-        return replace(super().stats(), dropped=sum(flow.dropped for flow in flows))
+        return replace(super().stats(), dropped=sum(flow.dropped + flow.refused for flow in flows))

@@ -302,8 +302,8 @@ class RemoteEndpoint(StreamEnd):
 
     @property
     def most_at_once(self) -> int | None:
-        """As in base.Endpoint: what the other side may send ahead of us."""
-        return self.capacity
+        """As in base.Endpoint: what the other side may send ahead of us, and what of it stays."""
+        return self.holds
 
     def want(self, n: int) -> None:
         """A receive call waits for n values: ``has`` tells the engine, n was checked against ``most_at_once``."""

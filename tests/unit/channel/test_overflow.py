@@ -154,6 +154,39 @@ class TestPolicies:
         await flushing
 
     @program
+    async def test_flush_taken_waits_for_what_was_accepted(front: Front) -> None:
+        near, far = await make(front, 2, overflow="drop_new")
+        for n in range(8):
+            await front.do(near, "send", n)
+        await moved(front, near)
+        flushing = front.start(near, "flush", "taken")
+        await asyncio.sleep(0.05)
+        assert not flushing.done(), "six were refused, but of those two that were not none was taken"
+        assert [await front.do(far, "recv") for _ in range(2)] == [0, 1]
+        await flushing
+
+    @program
+    async def test_no_more_can_be_waited_for_than_stays(front: Front) -> None:
+        near, far = await make(front, 8, overflow="latest")
+        with pytest.raises(ConfigError):
+            await front.do(far, "recv_many", 4, min=2)
+        await front.do(near, "send", 1)
+        await moved(front, near)
+        assert await front.do(far, "recv_many", 4, min=1) == [1]
+
+    @pytest.mark.parametrize("overflow", ["drop_new", "drop_old", "disconnect"])
+    @program
+    async def test_iterator_of_send_many_keeps_what_a_closed_direction_does_not_take(
+        front: Front, overflow: str
+    ) -> None:
+        near, _ = await make(front, 1, overflow=overflow)
+        near.close()
+        items = iter(range(3))
+        with pytest.raises(ChannelClosed):
+            await front.do(near, "send_many", items)
+        assert list(items) == [0, 1, 2]
+
+    @program
     async def test_waiting_receiver_is_woken(front: Front) -> None:
         near, far = await make(front, 1, overflow="latest")
         waiting = front.start(far, "recv")
