@@ -26,8 +26,10 @@ from netchan._core.state cimport (
     REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, SESSION_OVER, nc_end, nc_params, nc_session,
 )
 from netchan._core.inbox cimport in_data, in_free, in_init, in_over, in_pos, nc_in
-from netchan._core.take cimport in_advance, in_copy, in_discard, in_peek, nc_msg
+from netchan._core.segment cimport nc_seg
+from netchan._core.take cimport in_advance, in_claim, in_copy, in_discard, in_expire, in_peek, nc_msg
 from netchan._core.outbox cimport out_append, out_close, out_end
+from netchan._core.lossy cimport lossy_append
 from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_NOT, OVER_STOPPED
 
 from netchan._core import provider as provider_module
@@ -43,6 +45,8 @@ if STORE is NULL or CACHE is NULL:
 cdef enum:
     TX_ROOM = 65536
     STREAM_ROOM = 4096              # bytes of the stream that stream_in models
+    TTL_MS = 20
+    HELD_MAX = 1 << 20              # more than window and marks of a stream that may lose messages
 
 
 def run(str name, bytes data):
@@ -294,12 +298,20 @@ cdef nc_arena_of_one* arena_make() noexcept nogil:
     return a
 
 
+# 0 and 1: as ever; 2 drops the oldest of three; 3 is the end of a reference whose values last 20 ms.
 cdef void arena_open(nc_arena_of_one* a, int i) noexcept nogil:
-    cdef uint8_t name = <uint8_t>(97 + (i & 1))
+    cdef uint8_t[16] name
     cdef uint8_t[16] schema
     memset(schema, 0, 16)
-    if a.ends[i] is NULL:
-        a.ends[i] = end_open(&a.s, 0, &name, 1, 1, schema, 5 if i & 1 else 0, 0, 0)
+    memset(name, 97 + i, 16)
+    if a.ends[i] is not NULL:
+        return
+    if i < 2:
+        a.ends[i] = end_open(&a.s, defs.PREFACE_NAME, name, 1, 1, schema, 5 if i else 0, 0, 0)
+    elif i == 2:
+        a.ends[i] = end_open(&a.s, defs.PREFACE_NAME, name, 1, 1, schema, 4, defs.OVERFLOW_DROP_OLD, 0)
+    else:
+        a.ends[i] = end_open(&a.s, defs.PREFACE_TOKEN, name, defs.TOKEN_SIZE, 1, schema, 0, 0, TTL_MS)
 
 
 # Takes what is there; 0 or the number of the check that failed.
@@ -308,8 +320,14 @@ cdef int arena_take(nc_arena_of_one* a, int i) noexcept nogil:
     cdef nc_msg m
     cdef uint8_t* out
     cdef int due
-    if e is NULL or not e.paired or in_peek(e.in_, &m) != defs.NC_OK:
+    if e is NULL or not e.paired:
         return 0
+    if in_expire(e.in_, a.now):
+        end_request(e, REQ_POS)
+    if in_peek(e.in_, &m) != defs.NC_OK:
+        return 0
+    if m.skip or (e.in_.lossy and in_claim(e.in_, &m) != 1):
+        return 19                               # the head of such a stream is never a mark
     if m.len > 5000 or e.in_.taken >= e.in_.msgs or e.in_.take_off + m.total > e.in_.end:
         return 20
     out = <uint8_t*>malloc(m.len if m.len else 1)
@@ -328,6 +346,16 @@ cdef void arena_drop(nc_arena_of_one* a, int i) noexcept nogil:
         a.ends[i] = NULL
 
 
+# Memory that a stream holds, with the heads of its segments.
+cdef size_t in_bytes(const nc_in* i) noexcept nogil:
+    cdef const nc_seg* at = i.head
+    cdef size_t n = 0
+    while at is not NULL:
+        n += at.cap + sizeof(nc_seg)
+        at = at.next
+    return n
+
+
 cdef int arena_check(nc_arena_of_one* a) noexcept nogil:
     cdef nc_end* e
     cdef int i
@@ -344,12 +372,18 @@ cdef int arena_check(nc_arena_of_one* a) noexcept nogil:
         if (e.out.acked > e.out.sent or e.out.sent > e.out.appended or e.out.received > e.out.sent
                 or e.out.taken > e.out.accepted):
             return 24
-        if e.out.sent > e.out.max_bytes or e.out.sent_msgs > e.out.accepted:
+        if (e.out.sent > e.out.max_bytes and not e.out.lossy) or e.out.sent_msgs > e.out.accepted:
             return 25
         if e.paired and (e.in_.received > e.in_.granted_bytes or e.in_.started > e.in_.granted_msgs
                          or e.in_.taken > e.in_.msgs
                          or e.in_.gaps.len > <uint32_t>defs.GAPS_MAX or e.in_.window > <uint64_t>defs.STREAM_BYTES_MAX):
             return 26
+        if e.out.lossy and (e.out.gap_bytes > e.out.appended - e.out.sent or e.out.fresh_num > e.out.accepted
+                            or e.out.gap_msgs > e.out.fresh_num):
+            return 28
+        if e.paired and e.in_.lossy and not e.in_.over \
+                and (e.in_.skip_ahead > e.in_.msgs - e.in_.taken or e.in_.held or in_bytes(e.in_) > HELD_MAX):
+            return 29
         # Without an id it was opened since and is cut by the next send.
         if a.s.state == SESSION_OVER and e.out.over == OVER_NOT and e.out.id:
             return 27
@@ -470,7 +504,7 @@ cdef int app_step(nc_arena_of_one* a, uint8_t op) noexcept nogil:
     if op & 0x40:
         # The clock: to the next deadline, or two seconds.
         at = session_deadline(&a.s)
-        a.now = at if a.now < at < TIMER_NEVER and act & 1 else a.now + 2000000000
+        a.now = at if a.now < at < TIMER_NEVER and act & 1 else a.now + (10000000 if act & 2 else 2000000000)
         session_on_deadline(&a.s, a.now)
         return 0
     if act == 0:
@@ -479,7 +513,10 @@ cdef int app_step(nc_arena_of_one* a, uint8_t op) noexcept nogil:
     if e is NULL:
         return 0
     if act == 1:
-        out_append(&e.out, a.tx, 700, 0, NULL)
+        if e.out.lossy:
+            lossy_append(&e.out, a.tx, 700, 0, NULL, a.now + TTL_MS * 1000000 if e.out.ttl_ms else 0, &a.s.pins)
+        else:
+            out_append(&e.out, a.tx, 700, 0, NULL)
         end_mark(e)
     elif act == 2:
         return arena_take(a, i)

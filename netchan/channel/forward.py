@@ -368,8 +368,7 @@ class Inward:
         value = far.try_recv()
         if value is EMPTY:
             return True
-        prepare = here.prepare
-        offer = here.offer(value if prepare is None else prepare(value), self.waiter)
+        offer = here.offer(here.prepare(value), self.waiter)
         if offer is None:
             far.put_back(value)
             return False
