@@ -9,7 +9,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from netchan._core cimport defs
-from netchan._core.cursor cimport VARINT_MAX, nc_rd, nc_wr, rd_init, rd_left, rd_varint, varint_write
+from netchan._core.cursor cimport VARINT_MAX, nc_rd, nc_wr, rd_init, rd_left, rd_varint
 from netchan._core.frame cimport frame_put_pos
 from netchan._core.leaf cimport (
     leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_rlx_u64, load_seq_u64,
@@ -427,8 +427,8 @@ cdef int in_reached(nc_in* s) noexcept nogil:
 
 
 # Under lock: what SKIP replaces has its place among the messages: a mark that the application's half passes (take.pyx).
-# It has the form of a message with a field that in_scan lets nobody send. What follows a mark directly grows it, so there
-# is at most one for each message and whoever sends nothing but SKIP fills no memory. NC_OK, or NC_EAGAIN: no room.
+# It has the form of a message with a field that in_scan lets nobody send. What follows a mark directly grows it, so
+# there is at most one for each message, and whoever sends nothing but SKIP fills no memory. NC_OK, or NC_EAGAIN: no room.
 cdef int in_mark(nc_in* s, uint64_t first, uint64_t n) noexcept nogil:
     cdef nc_seg* t = s.tail
     cdef uint8_t* at
@@ -524,7 +524,7 @@ cdef inline uint64_t in_held(nc_in* s) noexcept nogil:
 # The offset from which on bytes take up room: all before it were taken, dropped or never came.
 cdef inline uint64_t in_freed(nc_in* s) noexcept nogil:
     cdef uint64_t held = in_held(s)
-    return s.received - held if held < s.received else 0      # a mark of SKIP may be longer than what it stands for
+    return s.received - held if held < s.received else 0    # a mark of SKIP may be longer than what it stands for
 
 
 cdef int in_pos_due(nc_in* s) noexcept nogil:

@@ -22,6 +22,7 @@ cdef class StreamEnd(Listed):
     cdef public object tx_waiters
     cdef public object rx_waiters
     cdef public object ack_waiters
+    cdef public object end_waiters
     cdef public object decode
     cdef public Py_ssize_t plain_max
     cdef uint64_t passed_over           # offers that their sender took back

@@ -19,6 +19,7 @@ class StreamEnd(Listed):
     tx_waiters: Any
     rx_waiters: Any
     ack_waiters: Any
+    end_waiters: Any
     decode: Callable[[bytes], Any] | None
     def __init__(
         self,

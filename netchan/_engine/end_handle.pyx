@@ -18,7 +18,7 @@ from netchan._core.frame cimport message_head
 from netchan._core.inbox cimport in_over, nc_in
 from netchan._core.take cimport in_advance, in_claim, in_copy, in_discard, in_expire, in_peek, in_pending, nc_msg
 from netchan._core.leaf cimport (
-    fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_seq_u32, load_seq_u64,
+    fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_seq_u32, load_seq_u64,
     store_rel_u32,
 )
 from netchan._core.lossy cimport lossy_append
@@ -81,7 +81,7 @@ cdef class StreamEnd(Listed):
     """One end of a channel over a session: the compiled half of an Endpoint.
 
     Attributes:
-        tx_waiters, rx_waiters, ack_waiters: wait queues (``wake(n)``, ``wake_all()``), given by ``configure``.
+        tx_waiters, rx_waiters, ack_waiters, end_waiters: wait queues, given by the layer above.
         decode: called with the bytes of a value, or None for bytes channels.
         encode: called with a value, gives what ``try_send`` takes; raises if it does not fit.
         plain_max: ``bytes`` objects up to this length need no ``encode``; -1: all need it.
@@ -126,6 +126,8 @@ cdef class StreamEnd(Listed):
         fetch_and_u32(&self.e.waiting, ~bits)
         if bits & EV_STATE:
             self.discard_aborted()
+            if self.end_waiters is not None and self.send_over:
+                self.end_waiters.wake_all()
         # First come first served: only the head is woken, and who leaves the queue wakes the next one.
         if bits & EV_RECV and self.rx_waiters is not None:
             self.rx_waiters.wake_all() if self.recv_state() else self.rx_waiters.nudge()
@@ -283,9 +285,11 @@ cdef class StreamEnd(Listed):
 
     cdef bint has_returned(self):
         """True when such a value is the head; an abort or a stop throws them away like all that is here."""
+        cdef uint32_t over
         if self.returned is None:
             return False
-        if load_acq_u32(&self.e.in_.over if load_acq_u32(&self.e.paired) else &self.e.over) in (OVER_ABORT, OVER_STOPPED):
+        over = load_acq_u32(&self.e.in_.over if load_acq_u32(&self.e.paired) else &self.e.over)
+        if over == OVER_ABORT or over == OVER_STOPPED:
             self.returned = None
         return bool(self.returned)
 
@@ -565,6 +569,7 @@ cdef class StreamEnd(Listed):
             self.mark(FLUSH_NOW)
             self.wake(self.tx_waiters)
             self.wake(self.ack_waiters)
+            self.wake(self.end_waiters)
 
     def end_after(self, uint64_t code):
         """End the sending direction behind its values, but not cleanly: the other side gets ChannelAborted(code)."""
@@ -575,6 +580,7 @@ cdef class StreamEnd(Listed):
         self.request(REQ_END_AFTER)
         self.wake(self.tx_waiters)
         self.wake(self.ack_waiters)
+        self.wake(self.end_waiters)
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
@@ -828,6 +834,7 @@ cdef class StreamEnd(Listed):
         self.wake(self.tx_waiters)
         self.wake(self.rx_waiters)
         self.wake(self.ack_waiters)
+        self.wake(self.end_waiters)
 
     cdef wake(self, queue):
         if queue is not None:

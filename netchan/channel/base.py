@@ -108,6 +108,7 @@ class Endpoint(Protocol):
         tx_waiters: senders waiting for room, or for the direction to be over.
         rx_waiters: receivers waiting for a value, or for the direction to be over.
         ack_waiters: callers waiting for progress of "received" or "taken"; always woken with ``wake_all()``.
+        end_waiters: those that only want to hear when the sending direction is over; the same.
         close_timeout: seconds that ``aclose`` waits at most (``Config.close_timeout``).
     """
 
@@ -121,6 +122,7 @@ class Endpoint(Protocol):
     tx_waiters: WaitQueue
     rx_waiters: WaitQueue
     ack_waiters: WaitQueue
+    end_waiters: WaitQueue
     close_timeout: float
 
     @property

@@ -47,6 +47,7 @@ class Flow:
         "capacity",
         "discarded",
         "end",
+        "end_waiters",
         "ended_by",
         "lock",
         "lost",
@@ -85,6 +86,7 @@ class Flow:
         self.tx_waiters = WaitQueue()
         self.rx_waiters = WaitQueue()
         self.ack_waiters = WaitQueue()
+        self.end_waiters = WaitQueue()
 
     def over_rx(self) -> bool:
         """True when there is nothing to take and never will be."""
@@ -114,7 +116,7 @@ class Flow:
         del dropped  # user objects may run code when they go: not under the lock
         for offer in offers:
             offer.waiter.wake()
-        for queue in (self.tx_waiters, self.rx_waiters, self.ack_waiters):
+        for queue in (self.tx_waiters, self.rx_waiters, self.ack_waiters, self.end_waiters):
             queue.wake_all()
 
     def took(self) -> None:

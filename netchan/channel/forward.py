@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from netchan._engine.waitq import Waiter
 from netchan.channel.base import Endpoint
+from netchan.channel.flow import LocalOffer
 from netchan.errors import (
     ChannelAborted,
     ChannelClosed,
@@ -219,6 +220,13 @@ class Forward:
         self.finish()
         self.kept.lose(error)
 
+    def forget(self) -> None:
+        """In a forked child: what is forwarded is the parent's, and nobody here waits behind it."""
+        self.over = True
+        for part in self.parts:
+            part.forget()
+        self.kept._leave()
+
     def misfit(self, error: CodecError) -> None:
         """A value cannot go the way that it should: the holder over there is told, and has nothing here any more."""
         self.finish()
@@ -265,16 +273,25 @@ class Inward:
         self.offer: Offer | None = None
         self.value: Any = EMPTY  # what it offers, where this process has the value meanwhile
         self.far.rx_waiters.join(self.waiter)
+        self.here.end_waiters.join(self.waiter)
         self.queued = False  # for room here
 
     def leave(self) -> None:
         """Stand in no queue any more."""
         self.far.rx_waiters.leave(self.waiter, _no)
+        self.here.end_waiters.leave(self.waiter, _no)
         self._unqueue()
         if self.offer is not None:
             self.offer.withdraw()
             self.offer.let_go()
             self.offer = None
+
+    def forget(self) -> None:
+        """In a forked child: out of the queues of the channel."""
+        self.here.end_waiters.leave(self.waiter, _no)
+        self.here.tx_waiters.leave(self.waiter, _no)
+        if isinstance(self.offer, LocalOffer):
+            self.offer.endpoint.tx.offers.pop(self.offer, None)
 
     def _unqueue(self) -> None:
         if self.queued:
@@ -304,13 +321,13 @@ class Inward:
         here, far = self.here, self.far
         if self.offer is not None and not self._settled():
             return False
-        if not far.can_recv():
-            self._unqueue()
-            return False
         if far.recv_over:
             far.try_recv()  # raises
-        if here.send_over:
+        if here.send_over:  # told at once, also to a holder that sends nothing
             self._over_here()
+            return False
+        if not far.can_recv():
+            self._unqueue()
             return False
         if here.capacity == 0:
             return self._offer_on() if here.far else self._lay_out()
@@ -453,6 +470,10 @@ class Outward:
             offer.let_go()
             if not taken:
                 self._give_back()
+
+    def forget(self) -> None:
+        """In a forked child: out of the queue of the channel."""
+        self.here.rx_waiters.leave(self.waiter, _no)
 
     def _unqueue(self) -> None:
         if self.queued:
@@ -601,3 +622,13 @@ class Watch:
 
 def _no() -> bool:
     return False
+
+
+def _after_fork() -> None:
+    for one in list(_running):
+        if isinstance(one, Forward):
+            one.forget()
+    _running.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -41,6 +41,7 @@ class LocalEndpoint:
         "ack_waiters",
         "close_timeout",
         "driver",
+        "end_waiters",
         "handles",
         "name",
         "one_queue",
@@ -78,6 +79,7 @@ class LocalEndpoint:
         self.tx_waiters = tx.tx_waiters
         self.rx_waiters = rx.rx_waiters
         self.ack_waiters = tx.ack_waiters
+        self.end_waiters = tx.end_waiters
 
     # --- sending -----------------------------------------------------------------------------------------------------
 

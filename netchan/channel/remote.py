@@ -175,6 +175,7 @@ class RemoteEndpoint(StreamEnd):
         self.tx_waiters = WaitQueue()
         self.rx_waiters = WaitQueue()
         self.ack_waiters = WaitQueue()
+        self.end_waiters = WaitQueue()
         self.decode = None if codec.id == ID_BYTES else codec.decode
         self._lost: ChannelError | None = None
         wire_name = name.encode() if token is None else token

@@ -189,3 +189,37 @@ def test_r46_killed_process_loses_its_session_at_once() -> None:
             with pytest.raises(SessionLost) as caught:
                 channel.recv(timeout=WAIT)
             assert caught.value.undelivered == []
+
+
+def test_channel_that_was_given_away_goes_on_in_a_forked_child_without_its_far_holder() -> None:
+    code = """
+import asyncio, os
+import netchan
+
+async def main():
+    async with netchan.listen("tcp://127.0.0.1:0", trust="any") as listener, \\
+            netchan.dial(listener.addresses[0], trust="any") as near:
+        give, take = near.open("x"), (await listener.recv()).open("x")
+        here = netchan.channel(int, capacity=4)
+        await give.send(here)
+        there = await take.recv()
+        waiting = asyncio.create_task(there.recv())
+        while not here.stats().receivers_waiting:
+            await asyncio.sleep(0.001)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                here.send_nowait(2)
+                os._exit(0 if here.recv_nowait() == 2 else 4)
+            except BaseException as error:
+                os.write(2, repr(error).encode())
+                os._exit(5)
+        assert os.waitpid(pid, 0)[1] == 0
+        await here.send(3)
+        assert await asyncio.wait_for(waiting, 10) == 3
+        here.close()
+
+asyncio.run(main(), debug=False)
+"""
+    done = run(code)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
 
 import netchan
 from netchan.errors import ChannelAborted, ChannelClosed, ChannelEnded, Code
+from tests.integration.kit import until
 from tests.integration.test_moving import link, program, session, soon
 
 pytestmark = pytest.mark.timeout(60)
@@ -134,3 +136,48 @@ async def test_end_that_went_to_and_fro_ends_all_its_forwards() -> None:
         tx.close()
         with pytest.raises(ChannelEnded):
             await soon(rx.recv())
+
+
+@pytest.mark.parametrize("how", ["stop", "close", "abort", "drop"])
+def test_holder_that_sends_nothing_hears_of_the_end(how: str) -> None:
+    @program
+    async def run() -> None:
+        async with session() as (left, right):
+            give, take = left.open("give"), right.open("give")
+            here = netchan.channel(int, capacity=2)
+            tx, rx = here.split()
+            await give.send(tx)
+            there = await soon(take.recv())
+            await there.send(1)
+            assert await soon(rx.recv()) == 1
+            await asyncio.sleep(0.05)  # nothing is on its way any more that would have the forward look
+            if how == "stop":
+                rx.stop()
+            elif how == "close":
+                here.close()
+            elif how == "abort":
+                here.abort(7, "enough")
+            else:
+                del here, rx
+                gc.collect()
+            await until(lambda: there._ep.send_over)
+            with pytest.raises((ChannelClosed, ChannelAborted)):
+                await soon(there.send(1))
+
+    run()
+
+
+@program
+async def test_holder_hears_of_the_end_of_a_channel_of_the_network() -> None:
+    async with session() as (left, receiver), session() as (right, holder):
+        here, out = left.open("z", int), receiver.open("z", int)
+        give, take = right.open("give"), holder.open("give")
+        tx, rx = here.split()
+        await give.send(tx)
+        there = await soon(take.recv())
+        await there.send(1)
+        assert await soon(out.recv()) == 1
+        out.stop()
+        await until(lambda: there._ep.send_over)
+        rx.stop()
+        out.close()
