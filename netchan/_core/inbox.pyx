@@ -428,7 +428,7 @@ cdef int in_reached(nc_in* s) noexcept nogil:
 
 # Under lock: what SKIP replaces has its place among the messages: a mark that the application's half passes (take.pyx).
 # It has the form of a message with a field that in_scan lets nobody send. What follows a mark directly grows it, so
-# there is at most one for each message, and whoever sends nothing but SKIP fills no memory. NC_OK, or NC_EAGAIN: no room.
+# there is at most one for each message: nothing but SKIP fills no memory. NC_OK, or NC_EAGAIN: no room.
 cdef int in_mark(nc_in* s, uint64_t first, uint64_t n) noexcept nogil:
     cdef nc_seg* t = s.tail
     cdef uint8_t* at
