@@ -57,7 +57,7 @@ FAULTS = [
         "a sender that leaves wakes nobody",
         "channel/waits.py",
         "                    return position\n            await waiter.park()\n    finally:\n"
-        "        queue.leave(waiter, endpoint.can_send)",
+        "        queue.leave(waiter, lambda: _may_follow(endpoint))",
         "                    return position\n            await waiter.park()\n    finally:\n"
         "        queue.leave(waiter, lambda: False)",
     ),
@@ -282,7 +282,7 @@ FAULTS = [
         "a reserve that was given up keeps its place in the line",
         "channel/waits.py",
         "endpoint.try_reserve():\n                return\n            await waiter.park()\n    finally:\n"
-        "        queue.leave(waiter, endpoint.can_send)",
+        "        queue.leave(waiter, lambda: _may_follow(endpoint))",
         "endpoint.try_reserve():\n                return queue.leave(waiter, endpoint.can_send)\n"
         "            await waiter.park()\n    finally:\n        pass",
     ),

@@ -82,19 +82,21 @@ def wait_send(endpoint: Endpoint, check: Callable[[], object], prepared: Any, wa
     queue.join(waiter)
     try:
         while True:
+            turn = queue.may_try(waiter)  # takes the wake-up away, so everything is looked at after it
             check()
             if endpoint.capacity == 0:
                 offer = endpoint.offer(prepared, waiter)
                 if offer is not None:
                     _settle(offer, check, waiter)
                     return offer.number
-            if queue.may_try(waiter):
+                check()  # an offer that finds no room takes the wake-up away, too
+            elif turn:
                 position = endpoint.try_send(prepared)
                 if position:
                     return position
             waiter.park()
     finally:
-        queue.leave(waiter, endpoint.can_send)
+        queue.leave(waiter, lambda: _may_follow(endpoint))
 
 
 def wait_reserve(endpoint: Endpoint, check: Callable[[], object], waiter: BlockingWaiter) -> None:
@@ -108,16 +110,17 @@ def wait_reserve(endpoint: Endpoint, check: Callable[[], object], waiter: Blocki
     queue.join(waiter)
     try:
         while True:
+            turn = queue.may_try(waiter)
             check()
             if endpoint.capacity == 0:
                 raise ConfigError(
                     "reserve() holds a place of the capacity, and capacity 0 has none; use send(), or give a capacity"
                 )
-            if queue.may_try(waiter) and endpoint.try_reserve():
+            if turn and endpoint.try_reserve():
                 return
             waiter.park()
     finally:
-        queue.leave(waiter, endpoint.can_send)
+        queue.leave(waiter, lambda: _may_follow(endpoint))
 
 
 def _settle(offer: Offer, check: Callable[[], object], waiter: BlockingWaiter) -> None:
@@ -202,7 +205,7 @@ def wait_send_many(
         try:
             accepted, exhausted = _send_some(endpoint, check, values, limit, waiter)
         finally:
-            queue.leave(waiter, endpoint.can_send)
+            queue.leave(waiter, lambda: _may_follow(endpoint))
         total += accepted
         if exhausted:
             break
@@ -214,14 +217,15 @@ def _send_some(
 ) -> tuple[int, bool]:
     queue = endpoint.tx_waiters
     while True:
+        turn = queue.may_try(waiter)
+        check()
         if endpoint.capacity == 0:
-            check()
             offer = endpoint.offer(values, waiter, many=True)
             if offer is not None:
                 _settle(offer, check, waiter)
                 return (1, False) if offer.number else (0, True)
-        if queue.may_try(waiter):
             check()
+        elif turn:
             accepted, exhausted = endpoint.try_send_many(values, limit)
             if accepted or exhausted:
                 return accepted, exhausted
@@ -256,6 +260,14 @@ def wait_arrived(endpoint: Endpoint, waiter: BlockingWaiter) -> None:
     except TimeoutError:
         if not waiter.bounded:
             raise
+
+
+def _may_follow(endpoint: Endpoint) -> bool:
+    """True when the sender behind one that leaves has to look.
+
+    At capacity 0 ``can_send`` says nothing of the room for an offer, which the one that leaves may not have used.
+    """
+    return endpoint.capacity == 0 or endpoint.can_send()
 
 
 def _nothing_more() -> bool:
