@@ -1,4 +1,4 @@
-"""The programs in the README, the tutorial and the how-to pages run, and print what the pages say.
+"""The programs in the README, the tutorial, the how-to pages and the explanations run, and print what the pages say.
 
 A fenced block marked ``python`` is a whole program: it is executed in an empty folder. If the next fenced block is
 marked ``text``, it is what the program prints. Fragments are marked ``py`` and are compiled only.
@@ -21,6 +21,7 @@ PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs/tutorial").glob("*.md")),
     *sorted((ROOT / "docs/howto").glob("*.md")),
+    *sorted((ROOT / "docs/explanation").glob("*.md")),
 ]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PATIENCE_S = 60
