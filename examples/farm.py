@@ -1,7 +1,8 @@
 """Job farm: one queue of jobs, several workers, each served when it is free.
 
-The jobs wait in one Go channel of this process, and one task per worker takes from it: the next job when the worker's
-last result is here, so that no job is stuck behind a slow worker while a quick one is idle.
+The jobs wait in one Go channel of this process, and one task per worker takes from it. `reserve` waits for room at the
+worker first and takes the job then, so a worker has one job in hand and one at its door, and the rest are for whoever
+is free.
 """
 
 import asyncio, netchan
@@ -24,10 +25,20 @@ async def main():
     results = netchan.channel(int, capacity=4)
 
     async def feed(peer):                               # one of these runs for every worker
-        async with peer.open("jobs", int) as tx, peer.open("done", int) as rx:
-            async for n in jobs:
-                await tx.send(n)
-                await results.send(await rx.recv())
+        tx, rx = peer.open("jobs", int, capacity=1), peer.open("done", int)
+
+        async def collect():
+            async for square in rx:                     # until the worker leaves
+                await results.send(square)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(collect())
+            try:
+                while True:
+                    async with tx.reserve() as permit:  # the worker has room ...
+                        permit.send(await jobs.recv())  # ... now take a job
+            except netchan.ChannelEnded:                # no more jobs
+                tx.close()
 
     async def produce():
         await jobs.send_many(range(JOBS))

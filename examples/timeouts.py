@@ -1,6 +1,7 @@
-"""Timeouts: `asyncio.timeout` round any call. A call that ran out of time has done nothing.
+"""Timeouts: `asyncio.timeout` round any call, `netchan.after` as an arm of `select`.
 
-A `recv` that timed out has taken no value, a `send` that timed out was not accepted: try again, or leave it.
+A call that ran out of time has done nothing: a `recv` has taken no value, a `send` was not accepted. Try again, or
+leave it.
 """
 
 import asyncio, netchan
@@ -33,5 +34,9 @@ async def main():
         async with asyncio.timeout(1):
             await tx.send(99.0)                         # there is room again
             print("and then", await rx.recv())
+
+        reading, late = rx.recv_op(), netchan.after(0.05)
+        if await netchan.select(reading, late) is late:
+            print("nothing more; the timer won")
 
 asyncio.run(main())

@@ -21,13 +21,19 @@ EXPECTED = {
     "pubsub": [
         "both saw the ticks in order: True",
         "the slow one lost some: True",
-        "sent or skipped, nothing else: True",
+        "the newest came to both: True",
+        "received or counted as dropped: True",
     ],
+    "request": ["fifty at once: True", "no answer to this one: None"],
+    "ticker": ["every reading, in order: True", "several reports on the way: True"],
+    "camera": ["two at most are waiting: True", "frames: 30", "whole and in order: True"],
+    "nursery": ["[9, 16, 25]", "gave up: True", "and lost nothing: 36"],
     "timeouts": [
         "nothing came within 50 ms",
         "accepted 2, then no room for 200 ms",
         "received 20.0 21.0",
         "and then 99.0",
+        "nothing more; the timer won",
     ],
     "cancellation": [
         "sending was cancelled",
