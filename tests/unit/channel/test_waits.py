@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from netchan.channel.local import channel_endpoint
+from netchan.channel.making import channel_endpoint
 from netchan.channel.waits import new_waiter, wait_reserve, wait_send, wait_send_many
 from netchan.errors import ChannelClosed
 
