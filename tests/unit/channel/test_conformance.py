@@ -555,12 +555,6 @@ class TestSection5Handles:
             ends.tx.__reduce__()
         again.close()
 
-    @program
-    async def test_names_of_later_issues_do_not_exist(front: Front) -> None:
-        ends = await front.make(1)
-        for name in ("sync_view", "async_view", "ttl"):
-            assert not hasattr(ends.near, name)
-
 
 class TestSection2Permits:
     @capacities(1, 3)
