@@ -2,7 +2,8 @@
 
 Each fault is one replacement in one file of a copy of the package; the copy is then tested with the suites of
 tests/conformance.py, on four pairs of ends under asyncio; the far process of the fourth runs from the copy too. A fault
-that no case notices is printed as SURVIVED, and the status is 1. A fault whose text is no longer in the file is an error here: mend the list with the code.
+that no case notices is printed as SURVIVED, and the status is 1. A fault whose text is no longer in the file is an error
+here, and a test in tests/unit says so at once: mend the list with the code.
 """
 
 # ruff: noqa: E501 - the texts of the faults are those of the files
@@ -25,6 +26,7 @@ SUITES = (
     "tests/unit/channel/test_both_ends.py",
     "tests/unit/channel/test_select.py",
     "tests/unit/channel/test_select_local.py",
+    "tests/unit/channel/test_overflow.py",
 )
 PICK = "channel-asyncio or pipe-asyncio or session-asyncio or unix-asyncio or TestOffers"
 LIMIT_S = 120
@@ -108,7 +110,7 @@ FAULTS = [
     Fault(
         "an end wakes nobody",
         "channel/flow.py",
-        "        for queue in (self.tx_waiters, self.rx_waiters, self.ack_waiters):\n            queue.wake_all()",
+        "        for queue in (self.tx_waiters, self.rx_waiters, self.ack_waiters, self.end_waiters):\n            queue.wake_all()",
         "        for queue in (self.ack_waiters,):\n            queue.wake_all()",
     ),
     Fault(
@@ -212,16 +214,16 @@ FAULTS = [
     Fault(
         "an offer across a session counts as taken when it is out",
         "channel/remote.py",
-        "        if self._endpoint.offer_state(self._at) == _TAKEN:\n            self.number = self._at\n            return True\n"
+        "        if self._endpoint.offer_state(self._at) == _TAKEN:\n            self._taken()\n            return True\n"
         "        self._endpoint.check_send()",
-        "        if self._endpoint.offer_state(self._at) != _WITHDRAWN:\n            self.number = self._at\n            return True\n"
+        "        if self._endpoint.offer_state(self._at) != _WITHDRAWN:\n            self._taken()\n            return True\n"
         "        self._endpoint.check_send()",
     ),
     Fault(
         "one value more than the capacity travels across a session",
         "channel/remote.py",
-        "super().__init__(session, name.encode(), codec.id, codec.schema_hash, capacity)",
-        "super().__init__(session, name.encode(), codec.id, codec.schema_hash, capacity and capacity + 1)",
+        "codec.schema_hash, capacity, overflow, ttl_ms, token is not None)",
+        "codec.schema_hash, capacity and capacity + 1, overflow, ttl_ms, token is not None)",
     ),
     Fault(
         "an abort across a session is always said to be our own",
@@ -285,6 +287,30 @@ FAULTS = [
         "        queue.leave(waiter, lambda: _may_follow(endpoint))",
         "endpoint.try_reserve():\n                return queue.leave(waiter, endpoint.can_send)\n"
         "            await waiter.park()\n    finally:\n        pass",
+    ),
+    Fault(
+        "drop_old drops the newest",
+        "channel/lossy.py",
+        "                while len(flow.values) >= room:\n                    gone.append(flow.values.popleft())",
+        "                while len(flow.values) >= room:\n                    gone.append(flow.values.pop())",
+    ),
+    Fault(
+        "what drop_new refuses is not counted",
+        "channel/lossy.py",
+        "                flow.refused += 1\n",
+        "",
+    ),
+    Fault(
+        "a value of any age is received",
+        "channel/lossy.py",
+        "while flow.values and flow.values[0].due <= now:",
+        "while flow.values and flow.values[0].due <= 0:",
+    ),
+    Fault(
+        "a send that may be dropped can be waited for",
+        "channel/checks.py",
+        "    if endpoint.lossy:\n",
+        "    if False:\n",
     ),
     Fault(
         "a name is bound for ever",
