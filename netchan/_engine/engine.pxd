@@ -147,6 +147,7 @@ cdef struct nc_engine:
     # guardian
     pthread_t guardian
     uint8_t guarded                 # thread runs
+    uint8_t joined                  # it ended in time
     int guard_poller                # its own set: the poller (one-shot), the tail timer, its kick
     int guard_kick
     int tail_fd                     # timerfd of the flush rule
@@ -166,6 +167,7 @@ cdef uint64_t fork_count() noexcept nogil                                       
 cdef int engine_open(nc_engine* g, int kind, int spin_allowed) noexcept nogil
 # Stops the guardian, closes all. GIL released by the caller.
 cdef void engine_close(nc_engine* g) noexcept nogil
+cdef void engine_release(nc_engine* g, nc_seg** pins) noexcept nogil
 
 # Baton held ------------------------------------------------------------------------------------------------------
 cdef void baton_take(nc_engine* g) noexcept nogil                               # waits: never with the GIL

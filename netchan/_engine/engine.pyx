@@ -10,7 +10,9 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 
 from netchan._core cimport defs
+from netchan._core.ctxcache cimport cache_free
 from netchan._core.keys cimport keys_free
+from netchan._core.keystore cimport ks_free
 from netchan._core.leaf cimport (
     cas_u32, cas_u64, fetch_add_u32, fetch_sub_u32, leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64,
     load_seq_u32, load_seq_u64, store_rel_u32, store_rel_u64, store_seq_u32, xchg_u32, xchg_u64,
@@ -21,7 +23,7 @@ from netchan._core.outbound cimport session_send
 from netchan._core.session cimport session_deadline, session_free, session_on_deadline
 from netchan._core.state cimport SESSION_OVER, SESSION_UP, nc_offer
 from netchan._core.timer cimport (
-    TIMER_NEVER, theap_clear, theap_init, theap_next, theap_pop_due, theap_reserve, theap_set,
+    TIMER_NEVER, theap_clear, theap_free, theap_init, theap_next, theap_pop_due, theap_reserve, theap_set,
 )
 from netchan._engine cimport sys
 from netchan._engine.carrier cimport carrier_close, carrier_read, carrier_write
@@ -115,7 +117,7 @@ cdef void engine_close(nc_engine* g) noexcept nogil:
     if g.guarded:
         store_seq_u32(&g.stopping, 1)
         kick(g.guard_kick)
-        sys.thread_join(g.guardian, 1000000000)
+        g.joined = 1 if sys.thread_join(g.guardian, 1000000000) == 0 else 0
         g.guarded = 0
     t = g.slots
     while t is not NULL:
@@ -130,6 +132,49 @@ cdef void engine_close(nc_engine* g) noexcept nogil:
     close_fd(&g.tail_fd)
     close_fd(&g.poke_fd)
     close_fd(&g.guard_kick)
+
+
+# GIL, after engine_close: its handle is gone. What nobody refers to any more is given back and wiped; the struct stays,
+# and so does a session whose object has yet to be collected (it names both), with the memory that it may still touch.
+cdef void engine_release(nc_engine* g, nc_seg** pins) noexcept nogil:
+    cdef nc_slot* t = g.slots
+    cdef nc_slot* following
+    cdef nc_end* e
+    cdef nc_seg* pin
+    cdef int i
+    if g.guarded or not g.joined:
+        return
+    g.graves = NULL
+    xchg_u64(<uint64_t*>&g.dirty_head, 0)
+    while g.app_ends is not NULL:
+        e = g.app_ends
+        g.app_ends = e.app_next
+        end_release(e, pins)
+    while t is not NULL:
+        following = t.all_next
+        if load_seq_u32(&t.orphan):
+            slot_drop(g, t)
+        t = following
+    while g.pins is not NULL:
+        pin = g.pins
+        g.pins = pin.next
+        pin.next = pins[0]
+        pins[0] = pin
+    if g.slots is not NULL:
+        return
+    free(g.rx)
+    free(g.tx)
+    free(g.by_index)
+    free(g.free_index)
+    g.rx = g.tx = NULL
+    g.by_index = NULL
+    g.free_index = NULL
+    theap_free(&g.heap)
+    for i in range(CIPHERS):
+        cache_free(g.caches[i])
+        ks_free(g.stores[i])
+        g.caches[i] = NULL
+        g.stores[i] = NULL
 
 
 # --- baton ------------------------------------------------------------------------------------------------------------

@@ -30,8 +30,8 @@ from netchan._core.state cimport nc_end
 from netchan._engine cimport sys
 from netchan._engine.engine cimport (
     CIPHERS, ENGINE_CALLER, ENGINE_LOOP, baton_give, baton_take, engine_close, engine_dirty, engine_open, engine_poke,
-    engine_pump, engine_returned, engine_told, engine_try_flush, engine_wait, engine_wanted, engine_yield, fork_count,
-    fork_watch, nc_engine, nc_slot,
+    engine_pump, engine_release, engine_returned, engine_told, engine_try_flush, engine_wait, engine_wanted,
+    engine_yield, fork_count, fork_watch, nc_engine, nc_slot,
 )
 
 from netchan._core import provider as provider_module
@@ -139,10 +139,13 @@ cdef class Engine:
 
     def __dealloc__(self):
         cdef nc_engine* g = self.g
+        cdef nc_seg* pins = NULL
         if g is not NULL and g.fork_count == fork_count() and g.guarded:
             with nogil:
                 engine_close(g)
-        # The struct stays: a slot that was let go late still names it. Its descriptors and thread are gone.
+            engine_release(g, &pins)
+            drop_pins(pins)
+        # The struct stays: a slot that was let go late still names it. Its descriptors, thread and memory are gone.
 
     @property
     def fd(self):

@@ -310,6 +310,28 @@ class TestFlat:
 
         asyncio.run(body())
 
+    def test_loops_that_end_give_their_memory_back(self) -> None:
+        """An engine has a megabyte or two of keys, contexts and buffers; each ``asyncio.run`` has an engine."""
+        total = 1_000 if FULL else 100
+        slope = Slope(total, 30)
+        begun = time.monotonic()
+
+        async def body() -> None:
+            async with (
+                netchan.listen("tcp://127.0.0.1:0", identity=BOSS, trust="any", pq="off") as listener,
+                netchan.dial(listener.addresses[0], identity=KEY, pq="off") as there,
+            ):
+                here = await listener.recv()
+                mine, theirs = there.open("x", int), here.open("x", int)
+                await mine.send(1)
+                assert await theirs.recv() == 1
+
+        for number in range(total):
+            slope.look(number)
+            asyncio.run(body())
+            gc.collect()
+        slope.end("loops", time.monotonic() - begun)
+
     def test_session_that_was_left_leaves_no_cycle_to_the_collector(self, tmp_path: Path) -> None:
         async def body() -> list[str]:
             address = f"unix://{tmp_path / 's'}"
