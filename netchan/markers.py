@@ -26,4 +26,3 @@ class Carrying(bytes):
     """The bytes of a value that holds channel ends, and what becomes of them once it is accepted."""
 
     given: list[Any]
-    value: Any

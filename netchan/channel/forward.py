@@ -9,6 +9,8 @@ Everything runs in short steps on the worker's thread (net/worker.py), posted by
 in, so it goes on whatever the program does and needs no lock of its own. Spec: docs/spec/channel-end.md §9.
 """
 
+# ruff: noqa: D102 - the contract of the parts' methods is written once, at _Part
+
 from __future__ import annotations
 
 import logging
@@ -262,41 +264,17 @@ class Forward:
         self.kept._leave()
 
 
-class Inward:
-    """Values from over there into the channel."""
+class _Part:
+    """One direction of a forward: short steps, and one offer that may be out."""
 
     def __init__(self, forward: Forward) -> None:
         self.forward = forward
-        self.far: Endpoint = forward.far
+        self.far = forward.far
         self.here = forward.kept.endpoint
         self.waiter = StepWaiter(self.step)
         self.offer: Offer | None = None
         self.value: Any = EMPTY  # what it offers, where this process has the value meanwhile
-        self.far.rx_waiters.join(self.waiter)
-        self.here.end_waiters.join(self.waiter)
-        self.queued = False  # for room here
-
-    def leave(self) -> None:
-        """Stand in no queue any more."""
-        self.far.rx_waiters.leave(self.waiter, _no)
-        self.here.end_waiters.leave(self.waiter, _no)
-        self._unqueue()
-        if self.offer is not None:
-            self.offer.withdraw()
-            self.offer.let_go()
-            self.offer = None
-
-    def forget(self) -> None:
-        """In a forked child: out of the queues of the channel."""
-        self.here.end_waiters.leave(self.waiter, _no)
-        self.here.tx_waiters.leave(self.waiter, _no)
-        if isinstance(self.offer, LocalOffer):
-            self.offer.endpoint.tx.offers.pop(self.offer, None)
-
-    def _unqueue(self) -> None:
-        if self.queued:
-            self.queued = False
-            self.here.tx_waiters.leave(self.waiter, self.here.can_send)
+        self.queued = False  # in the line of the channel here
 
     def step(self) -> None:
         """Forward what can be forwarded now."""
@@ -316,8 +294,52 @@ class Inward:
         else:
             self.waiter.wake()
 
+    def leave(self) -> None:
+        """Stand in no queue any more, with nothing on offer."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """In a forked child: out of the queues of the channel."""
+        raise NotImplementedError
+
     def _one(self) -> bool:
         """Forward one value; False: nothing to do until somebody wakes us. Raises what ended the direction there."""
+        raise NotImplementedError
+
+    def _over_there(self, error: ChannelError) -> None:
+        """The direction is over on the side of the holder."""
+        raise NotImplementedError
+
+
+class Inward(_Part):
+    """Values from over there into the channel."""
+
+    def __init__(self, forward: Forward) -> None:
+        super().__init__(forward)
+        self.far.rx_waiters.join(self.waiter)
+        self.here.end_waiters.join(self.waiter)
+
+    def leave(self) -> None:
+        self.far.rx_waiters.leave(self.waiter, _no)
+        self.here.end_waiters.leave(self.waiter, _no)
+        self._unqueue()
+        if self.offer is not None:
+            self.offer.withdraw()
+            self.offer.let_go()
+            self.offer = None
+
+    def forget(self) -> None:
+        self.here.end_waiters.leave(self.waiter, _no)
+        self.here.tx_waiters.leave(self.waiter, _no)
+        if isinstance(self.offer, LocalOffer):
+            self.offer.endpoint.tx.offers.pop(self.offer, None)
+
+    def _unqueue(self) -> None:
+        if self.queued:
+            self.queued = False
+            self.here.tx_waiters.leave(self.waiter, self.here.can_send)
+
+    def _one(self) -> bool:
         here, far = self.here, self.far
         if self.offer is not None and not self._settled():
             return False
@@ -447,21 +469,14 @@ class Inward:
             self.forward.local_over(error)
 
 
-class Outward:
+class Outward(_Part):
     """Values of the channel to whoever waits for them over there."""
 
     def __init__(self, forward: Forward) -> None:
-        self.forward = forward
-        self.far = forward.far
-        self.here = forward.kept.endpoint
-        self.waiter = StepWaiter(self.step)
-        self.offer: Offer | None = None
-        self.value: Any = EMPTY
-        self.queued = False  # for a value here
+        super().__init__(forward)
         self.far.tx_waiters.join(self.waiter)  # to be told when somebody waits over there
 
     def leave(self) -> None:
-        """Stand in no queue any more; a value that nobody took goes back."""
         self._unqueue()
         self.far.tx_waiters.leave(self.waiter, _no)
         if self.offer is not None:
@@ -472,7 +487,6 @@ class Outward:
                 self._give_back()
 
     def forget(self) -> None:
-        """In a forked child: out of the queue of the channel."""
         self.here.rx_waiters.leave(self.waiter, _no)
 
     def _unqueue(self) -> None:
@@ -484,21 +498,6 @@ class Outward:
     def _give_back(self) -> None:
         value, self.value = self.value, EMPTY
         self.here.put_back(value)
-
-    def step(self) -> None:
-        """Offer, or see what became of what is offered."""
-        self.waiter.rearm()
-        if self.forward.over or self not in self.forward.parts:
-            return
-        try:
-            while self._one():
-                pass
-        except ChannelError as error:
-            self._over_there(error)
-        except CodecError as error:
-            self.forward.misfit(error)
-        except Exception:
-            self.forward.broken()
 
     def _one(self) -> bool:
         far = self.far

@@ -76,7 +76,7 @@ def carry(endpoint: RemoteEndpoint, value: Any) -> Carrying:
         return _LAYOUT.pack(one.kind, 0, one.token, one.codec.schema_hash, one.codec.id)
 
     data = Carrying(write(value, refer))
-    data.given, data.value = given, value
+    data.given = given
     return data
 
 
@@ -96,19 +96,20 @@ def commit(parent: RemoteEndpoint, carried: Carrying, position: int) -> None:
     """The value was accepted, at this position; 0: it was taken. Never raises: the value is on its way."""
     forwards: list[Forward] = []
     for one in carried.given:
+        kept = Kept(one.handle._ep, one.kind, counted=one.handle._counted)
+        if one.kind != CHANNEL:
+            let_go(one.handle)
         try:
-            forwards.append(_open(parent, one))
+            forwards.append(_open(parent, one, kept))
         except Exception:
             _log.exception("channel %r: an end that was sent in a value could not be opened", parent.name)
+            kept.drop()
     if position and forwards:
         Watch(parent, position, forwards).start()
 
 
-def _open(parent: RemoteEndpoint, one: Given) -> Forward:
-    local = one.handle._ep
-    kept = Kept(local, one.kind, counted=one.handle._counted)
-    if one.kind != CHANNEL:
-        let_go(one.handle)
+def _open(parent: RemoteEndpoint, one: Given, kept: Kept) -> Forward:
+    local = kept.endpoint
     # A receiver over there takes by the rule of capacity 0; so does a shared channel, whose two directions have one.
     capacity = local.capacity if one.kind == SENDER else 0
     far = parent.sibling(one.token, local.type, one.codec, capacity)

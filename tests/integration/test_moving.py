@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -24,6 +25,8 @@ from netchan.errors import (
     ConfigError,
     SessionLost,
 )
+from tests.integration.kit import at_steps
+from tests.unit.channel.test_cancel import CountingLoop
 
 pytestmark = pytest.mark.timeout(60)
 PATIENCE = 10
@@ -527,3 +530,77 @@ async def test_many_requests_leave_nothing_behind() -> None:
                 assert await soon(rx.recv()) == 1
             asks.close()
         assert len(forward._running) < 20
+
+
+# --- cancelled at any step, a fault while it is opened ---------------------------------------------------------------
+
+
+def test_r40_cancelled_send_of_an_end_has_happened_or_not() -> None:
+    """The sender is here or over there, never both and never nowhere; what was sent into it arrives once."""
+    loop = CountingLoop()
+    step = at_steps(loop, 60, 3)
+    moved = stayed = 0
+
+    async def main() -> None:
+        nonlocal moved, stayed
+        async with session() as (near, far):
+            for seed in range(150):
+                rng = random.Random(seed)
+                capacity = rng.choice([0, 1, 4])
+                a, b = near.open(f"x{seed}", capacity=capacity), far.open(f"x{seed}")
+                tx, rx = netchan.channel(int, capacity=2).split()
+                if capacity and rng.random() < 0.5:
+                    for _ in range(capacity):
+                        a.send_nowait("full")
+                sending = asyncio.create_task(a.send({"end": tx}))
+
+                async def take(channel: Any = b, turns: int = rng.choice([0, 50])) -> Any:
+                    for _ in range(turns):  # an offer is out meanwhile, and can be taken back
+                        await asyncio.sleep(0)
+                    while True:
+                        value = await channel.recv()
+                        if value != "full":
+                            return value["end"]
+
+                taking = asyncio.create_task(take())
+                step(rng, sending.cancel)
+                await asyncio.wait([sending], timeout=PATIENCE)
+                step(None, None)
+                assert sending.done(), f"{seed=} hangs"
+                if sending.cancelled():
+                    stayed += 1
+                    await tx.send(seed)
+                    assert await soon(rx.recv()) == seed, f"{seed=}"
+                    taking.cancel()
+                    tx.close()
+                else:
+                    moved += 1
+                    there = await soon(taking)
+                    await soon(there.send(seed))
+                    assert await soon(rx.recv()) == seed, f"{seed=}"
+                    with pytest.raises(ChannelClosed, match="sent away"):
+                        tx.send_nowait(0)
+                    there.close()
+                a.close()
+                b.close()
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(main())
+    assert moved > 10 and stayed > 10, (moved, stayed)
+
+
+@program
+async def test_end_that_cannot_be_opened_is_dropped_and_not_forgotten() -> None:
+    async with link() as (a, b):
+
+        def refuse(*_: object, **__: object) -> None:
+            raise MemoryError
+
+        tx, rx = netchan.channel(int, capacity=1).split()
+        a._ep.sibling = refuse
+        await a.send([tx])
+        with pytest.raises(ChannelAborted) as caught:
+            await soon(rx.recv())
+        assert caught.value.code == Code.DROPPED
+        (there,) = await soon(b.recv())
+        there.abort()
