@@ -15,8 +15,6 @@ from netchan.errors import ConfigError
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
-CAPACITY_DEFAULT: Final = 1024
-"""Values per direction when neither side names a capacity: what a credit loop of 100 µs needs at 10 M values/s."""
 CAPACITY_MAX: Final = 1 << 30
 """Largest capacity; keeps positions plus credit far below the 62 bits of the wire."""
 

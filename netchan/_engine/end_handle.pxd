@@ -37,7 +37,8 @@ cdef class StreamEnd(Listed):
     cdef int request(self, uint32_t bits) except -1
     cdef int64_t append(self, value, int flags) except -2
     cdef int64_t overflowed(self) except -2
-    cdef list unsettled_lossy(self, uint64_t first, uint64_t sent)
+    cdef list gone_ahead(self, uint64_t first, uint64_t upto)
+    cdef split_run(self, bytearray run, uint64_t number, uint64_t begin, uint64_t first, list out)
     cdef int append_run(self, Items items, Py_ssize_t limit) except -1
     cdef bint received_now(self, uint64_t position)
     cdef note_mark(self)

@@ -933,63 +933,60 @@ cdef class StreamEnd(Listed):
         """After the session is over: what this side sent and does not know to be taken.
 
         Returns:
-            list of (number from 0, bytes or None if no longer held, sealed at least once?), ascending.
+            list of (number from 0, bytes or None if no longer held, sealed at least once?), ascending. Of messages that
+            were dropped it has those at most that the other process might have.
         """
         cdef nc_end* e = self.e
-        cdef nc_seg* s
-        cdef uint64_t first, number, at, body, sent
-        cdef int ext, used
+        cdef nc_seg* s = e.out.head
+        cdef uint64_t first = load_seq_u64(&e.out.taken)
+        cdef uint64_t number = 0, begin = 0
+        cdef bytearray run = bytearray()
         cdef list out = []
-        cdef bytearray held = bytearray()
-        cdef uint64_t begin = 0
-        cdef const uint8_t* p
-        cdef size_t left
-        first = load_seq_u64(&e.out.taken)
-        sent = e.out.sent
-        number = e.out.accepted
-        s = e.out.head
-        if e.out.lossy:
-            return self.unsettled_lossy(first, sent)
-        while s is not NULL and s.first_off == ~<uint64_t>0:
+        cdef bint known = False                 # the number of the first message in `run`
+        while s is not NULL:
+            if s.first_off != ~<uint64_t>0 and (not known or begin + <uint64_t>len(run) != s.start):
+                # The first one, or behind a gap of dropped ones: from here on messages lie together again.
+                if known:
+                    self.split_run(run, number, begin, first, out)
+                else:
+                    out += self.gone_ahead(first, s.first_num)
+                known = True
+                number = s.first_num
+                begin = s.first_off
+                run = bytearray((<const char*>s.data + (s.first_off - s.start))[:s.len - (s.first_off - s.start)])
+            elif known:
+                run += (<const char*>s.data)[:s.len]
             s = s.next
-        if s is not NULL:
-            number = s.first_num
-            begin = s.first_off
-            held += (<const char*>s.data + (s.first_off - s.start))[:s.len - (s.first_off - s.start)]
-            s = s.next
-            while s is not NULL:
-                held += (<const char*>s.data)[:s.len]
-                s = s.next
-        for at in range(first, number):
-            out.append((at, None, True))
-        at = 0
-        while at < <uint64_t>len(held):
-            p = <const uint8_t*><char*>held + at
-            left = len(held) - <size_t>at
-            used = message_head(p, left, &body, &ext)
-            if used < 0 or ext or at + used + body > <uint64_t>len(held):
-                break
-            if number >= first:
-                out.append((number, bytes(held[at + used:at + used + body]), begin + at < sent))
-            number += 1
-            at += <uint64_t>used + body
+        if known:
+            self.split_run(run, number, begin, first, out)
+        else:
+            out += self.gone_ahead(first, e.out.accepted)
         return out
 
-    cdef list unsettled_lossy(self, uint64_t first, uint64_t sent):
-        """The same where values may have been dropped: each that is held has segments of its own and its number."""
-        cdef nc_seg* s = self.e.out.head
-        cdef uint64_t body = 0
+    cdef list gone_ahead(self, uint64_t first, uint64_t upto):
+        """Numbers that the other process has, as far as we know: where the oldest make room, the newest of them."""
+        cdef uint64_t keep = self.e.out.keep
+        if keep and upto > keep and upto - keep > first:
+            first = upto - keep
+        return [(n, None, True) for n in range(first, upto)]
+
+    cdef split_run(self, bytearray run, uint64_t number, uint64_t begin, uint64_t first, list out):
+        """The messages of a run of bytes, from ``number`` on; its first byte has the offset ``begin``."""
+        cdef uint64_t at = 0, body = 0
+        cdef size_t left, block
         cdef int ext = 0
         cdef int used
-        cdef bytes held
-        cdef list out = []
-        while s is not NULL:
-            if s.first_off == s.start and s.first_num >= first:
-                held = (<const char*>s.data)[:s.len]
-                if s.next is not NULL and s.next.pin is not NULL:
-                    held += (<const char*>s.next.data)[:s.next.len]
-                used = message_head(<const uint8_t*><char*>held, len(held), &body, &ext)
-                if used >= 0 and <uint64_t>len(held) >= body:
-                    out.append((s.first_num, held[len(held) - body:], s.start < sent))
-            s = s.next
-        return out
+        cdef const uint8_t* p
+        while at < <uint64_t>len(run):
+            p = <const uint8_t*><char*>run + at
+            left = len(run) - <size_t>at
+            used = message_head(p, left, &body, &ext)
+            # A block of ours is a deadline: shorter than 64 bytes, so its length takes one.
+            block = 1 + p[used] if used > 0 and ext and <size_t>used < left else 0
+            if used < 0 or <size_t>used + block + body > left:
+                break
+            if number >= first:
+                value = bytes(run[at + used + block:at + used + block + body])
+                out.append((number, value, begin + at < self.e.out.sent))
+            number += 1
+            at += <uint64_t>used + block + body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -155,3 +156,34 @@ def test_drained_end_of_a_direction_that_lost_values_is_an_end(sides: tuple[Side
     with pytest.raises(ChannelEnded):
         while True:
             far.recv(timeout=5)
+
+
+def test_report_of_a_lost_session_has_every_value_though_the_policy_came_later(sides: tuple[Side, Side]) -> None:
+    """Values that were accepted before the other side said its policy lie together, later ones apart."""
+    near_side, far_side = sides
+    near = fronts.Channel(near_side.open("x", bytes, 50))
+    values = [b"early", b"", b"x" * 700, b"y" * 40_000]
+    for value in values:
+        near.send(value)
+    far = fronts.Channel(far_side.open("x", bytes, 50, "drop_old", ttl=60))
+    end = time.monotonic() + 10
+    while not (near._ep.paired and far._ep.paired):
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    assert near._ep.lossy
+    values += [b"late", b"z" * 50_000, b"last"]
+    for value in values[4:]:
+        near.send(value)
+    far_side.session.close(4)
+    while not near._ep.send_over:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    with pytest.raises(netchan.SessionLost) as caught:
+        near.send(b"no more")
+    lost = caught.value
+    told = {doubt.number for doubt in lost.in_doubt}
+    assert told | set(range(len(values) - len(lost.undelivered), len(values))) == set(range(len(values)))
+    for doubt in lost.in_doubt:
+        with contextlib.suppress(LookupError):
+            assert doubt.value == values[doubt.number]
+    assert list(lost.undelivered) == values[len(values) - len(lost.undelivered) :]
