@@ -28,7 +28,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from netchan._core.msgshape import fault
-from netchan.channel.msgpack import DEPTH_MAX, decode_any, encode_any
+from netchan.channel.msgpack import DEPTH_MAX, decode_any, encode_any, holds_objects
 from netchan.errors import CodecError, ConfigError
 
 ID_ANY: Final = 1
@@ -87,6 +87,10 @@ def _encode_bytes(value: Any) -> Encoded:
         view = memoryview(value)
     except TypeError:
         raise _misfit(value, "bytes or another buffer") from None
+    except (ValueError, BufferError) as error:
+        raise CodecError(f"a {type(value).__name__} does not give its bytes: {str(error)[:200]}") from None
+    if holds_objects(view):
+        raise CodecError(f"a {type(value).__name__} of Python objects cannot be sent: its bytes are addresses")
     if not view.c_contiguous:
         raise CodecError("the buffer is not contiguous; send bytes(value)")
     return view.cast("B") if view.nbytes else b""
