@@ -24,6 +24,7 @@ cdef class StreamEnd(Listed):
     cdef public object ack_waiters
     cdef public object decode
     cdef public Py_ssize_t plain_max
+    cdef bint writable                  # values are taken into bytearrays
     cdef uint64_t passed_over           # offers that their sender took back
     cdef list marks
     cdef object failure
@@ -36,7 +37,7 @@ cdef class StreamEnd(Listed):
     cdef bint received_now(self, uint64_t position)
     cdef note_mark(self)
     cdef int head(self, nc_msg* m) noexcept
-    cdef bytes take(self, nc_msg* m, int* due)
+    cdef object take(self, nc_msg* m, int* due)
     cdef int took(self, int due) except -1
     cdef raise_failure(self)
     cdef bint recv_state(self)

@@ -19,7 +19,7 @@ class StreamEnd(Listed):
     tx_waiters: Any
     rx_waiters: Any
     ack_waiters: Any
-    decode: Callable[[bytes], Any] | None
+    decode: Callable[[bytes | bytearray], Any] | None
     def __init__(self, session: Session, name: bytes, codec: int, schema: bytes, capacity: int | None) -> None: ...
     @property
     def session(self) -> Session: ...
