@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 import netchan
 from netchan import Code, sync
-from tests.integration.kit import BOSS, KEY, TCP, WAIT, Wire, joined, listening, program, session
+from tests.integration.kit import BOSS, KEY, TCP, WAIT, Wire, joined, listening, program, session, until
 
 SHAPES = {"empty": (0, 3), "0-d": (), "small": (3, 2), "held": (128, 96), "many records": (700, 600)}
 
@@ -51,6 +52,28 @@ async def test_r11_mutation_after_send_is_not_seen() -> None:
         assert [(a.min(), a.max()) for a in got] == [(n, n) for n in range(8)]
         got[0][:] = 99
         assert got[1].max() == 1, "no two share memory"
+
+
+@program
+async def test_large_array_is_copied_once_on_each_side() -> None:
+    async with session() as (near, far):
+        there, here = await joined(near, far, "x", np.ndarray, 4)
+        value = np.ones(1 << 19)
+        for view in (value, value[::2]):
+            tracemalloc.start()
+            try:
+                await there.send(view)
+                sent = tracemalloc.get_traced_memory()[1]
+                await until(lambda: here.pending == 1)
+                tracemalloc.reset_peak()
+                held = tracemalloc.get_traced_memory()[0]
+                got = await here.recv()
+                taken = tracemalloc.get_traced_memory()[1] - held
+            finally:
+                tracemalloc.stop()
+            assert sent < view.nbytes * 1.2
+            assert taken < view.nbytes * 1.2
+            assert got.nbytes == view.nbytes
 
 
 @program
