@@ -1,7 +1,7 @@
 """A camera in a thread of its own, and a loop that watches: frames as numpy arrays, two under way at most.
 
-The camera would be blocking code (a driver, OpenCV), so it uses `netchan.sync`; what watches is asyncio. With capacity 2
-the camera waits when the watcher is slow, and no old frames pile up.
+The camera would be blocking code (a driver, OpenCV), so it uses `netchan.sync`; what watches is asyncio. With capacity
+2 the camera waits when the watcher is slow, and no old frames pile up.
 """
 
 import asyncio, threading
