@@ -54,7 +54,11 @@ class Kernel:
         self._client = jupyter_client.BlockingKernelClient(connection_file=place)
         self._client.load_connection_file()
         self._client.start_channels()
-        self._wait_ready()
+        try:
+            self._wait_ready()
+        except BaseException:
+            self.close()
+            raise
 
     def _wait_ready(self) -> None:
         end = time.monotonic() + WAIT
