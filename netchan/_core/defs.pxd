@@ -102,6 +102,7 @@ cdef enum nc_code:                  # session.md §9.2; netchan.errors.Code has 
 cdef enum nc_codec:                 # wire.md §8
     CODEC_ANY = 1
     CODEC_BYTES = 2
+    CODEC_ARRAY = 8
 
 cdef enum nc_skip:                  # reasons of SKIP, wire.md §6.2
     SKIP_TTL = 1

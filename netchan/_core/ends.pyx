@@ -189,7 +189,7 @@ cdef inline uint64_t kept(uint8_t overflow, uint64_t capacity) noexcept nogil:
 cdef int codecs_fit(nc_end* e, nc_offer* o) noexcept nogil:
     if e.codec == o.codec:
         return 1 if memcmp(e.schema, o.schema, 16) == 0 else 0
-    if e.codec == defs.CODEC_BYTES or o.codec == defs.CODEC_BYTES:
+    if e.codec in (defs.CODEC_BYTES, defs.CODEC_ARRAY) or o.codec in (defs.CODEC_BYTES, defs.CODEC_ARRAY):
         return 0
     return 1 if e.codec == defs.CODEC_ANY or o.codec == defs.CODEC_ANY else 0
 

@@ -25,6 +25,7 @@ cdef class StreamEnd(Listed):
     cdef public object end_waiters
     cdef public object decode
     cdef public Py_ssize_t plain_max
+    cdef bint writable                  # values are taken into bytearrays
     cdef uint64_t passed_over           # offers that their sender took back
     cdef readonly bint aborted_here     # abort_both ended it
     cdef uint64_t refused               # values that drop_new did not accept
@@ -43,10 +44,10 @@ cdef class StreamEnd(Listed):
     cdef bint received_now(self, uint64_t position)
     cdef note_mark(self)
     cdef int head(self, nc_msg* m) noexcept
-    cdef bytes take(self, nc_msg* m, int* due)
+    cdef object take(self, nc_msg* m, int* due)
     cdef int took(self, int due) except -1
     cdef raise_failure(self)
-    cdef decoded(self, bytes data)
+    cdef decoded(self, object data)
     cdef bint has_returned(self)
     cdef bint recv_state(self)
     cdef bint lost(self)

@@ -20,7 +20,7 @@ class StreamEnd(Listed):
     rx_waiters: Any
     ack_waiters: Any
     end_waiters: Any
-    decode: Callable[[bytes], Any] | None
+    decode: Callable[[bytes | bytearray], Any] | None
     def __init__(
         self,
         session: Session,

@@ -7,6 +7,7 @@ Spec: docs/spec/value.md, docs/spec/session.md §4, §6.
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -41,7 +42,7 @@ from netchan._engine.engine cimport (
 from netchan._engine.session_handle cimport Session
 from netchan._engine.sys cimport now_ns
 
-from netchan.errors import ConfigError
+from netchan.errors import CodecError, ConfigError
 from netchan.markers import EMPTY, CarriesEnds, Carrying
 
 cdef extern from "Python.h":
@@ -81,8 +82,9 @@ cdef class StreamEnd(Listed):
     """One end of a channel over a session: the compiled half of an Endpoint.
 
     Attributes:
-        tx_waiters, rx_waiters, ack_waiters, end_waiters: wait queues, given by the layer above.
-        decode: called with the bytes of a value, or None for bytes channels.
+        tx_waiters, rx_waiters, ack_waiters, end_waiters: wait queues, given by ``configure``.
+        decode: called with the bytes of a value, or None for bytes channels. An array codec gets a bytearray that is
+            its own: the memory of the array, which so is writable without a second copy.
         encode: called with a value, gives what ``try_send`` takes; raises if it does not fit.
         plain_max: ``bytes`` objects up to this length need no ``encode``; -1: all need it.
     """
@@ -93,6 +95,7 @@ cdef class StreamEnd(Listed):
         cdef uint64_t figure = 0 if capacity is None else <uint64_t>capacity + 1
         check_fork(t.engine)
         self.plain_max = -1
+        self.writable = codec == defs.CODEC_ARRAY
         if len(schema) != 16:
             raise ValueError("schema hash must be 16 bytes")
         self.session = session
@@ -269,7 +272,7 @@ cdef class StreamEnd(Listed):
         """As ``decode``, for a value that carries ends of channels; overridden by the layer above."""
         raise NotImplementedError
 
-    cdef decoded(self, bytes data):
+    cdef decoded(self, object data):
         try:
             return self.decode(data)
         except CARRIES_ENDS:
@@ -601,10 +604,17 @@ cdef class StreamEnd(Listed):
                 engine_poke(self.g)
         return in_peek(e.in_, m)
 
-    cdef bytes take(self, nc_msg* m, int* due):
+    cdef object take(self, nc_msg* m, int* due):
         """The bytes of the head message m, taken; None if somebody else took it while memory was made."""
         cdef nc_in* i = self.e.in_
-        cdef bytes data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>m.len)
+        cdef object data
+        cdef uint8_t* p
+        if self.writable:
+            data = PyByteArray_FromStringAndSize(NULL, <Py_ssize_t>m.len)
+            p = <uint8_t*>PyByteArray_AS_STRING(data)
+        else:
+            data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>m.len)
+            p = <uint8_t*>PyBytes_AS_STRING(data)
         if i.taken != m.number or load_acq_u32(&i.over) in (OVER_ABORT, OVER_STOPPED):
             return None
         cdef int rc = in_claim(i, m)
@@ -614,7 +624,7 @@ cdef class StreamEnd(Listed):
             self.took(1)
         if rc <= 0:
             return None
-        in_copy(i, m, <uint8_t*>PyBytes_AS_STRING(data))
+        in_copy(i, m, p)
         due[0] |= in_advance(i, m)
         return data
 
@@ -630,7 +640,7 @@ cdef class StreamEnd(Listed):
         cdef nc_msg m
         cdef int rc
         cdef int due = 0
-        cdef bytes data
+        cdef object data
         if self.g.fork_count != fork_count():
             check_fork(self.g)
         if self.failure is not None:
@@ -660,7 +670,7 @@ cdef class StreamEnd(Listed):
         cdef list out = []
         cdef int rc
         cdef int due = 0
-        cdef bytes data
+        cdef object data
         cdef object decode = self.decode
         check_fork(self.g)
         if self.failure is not None:
@@ -702,6 +712,8 @@ cdef class StreamEnd(Listed):
         cdef Py_buffer view
         cdef int rc
         check_fork(self.g)
+        if self.decode is not None:
+            raise CodecError("recv_into wants a channel of bytes, and this one carries others; take them with recv()")
         if self.has_returned():
             data = self.returned[len(self.returned) - 1]
             if type(data) is not bytes:

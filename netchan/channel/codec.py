@@ -13,23 +13,26 @@ int         4    MessagePack int, -2**63 to 2**64-1
 float       5    MessagePack float 64; received ints and floats 32 count as floats
 bool        6    MessagePack bool
 other       7    MessagePack of the type by msgspec
+ndarray     8    dtype, shape, elements (netchan/channel/arrays.py); the form may fix dtype and number of dimensions
 ==========  ===  ==================================================================================================
 
-All but bytes are MessagePack, so an untyped side and a typed one understand each other (``fits``). Untyped domain:
-None, bool, int from -2**63 to 2**64-1, float, str, bytes-like, list, tuple (arrives as list), dict with str, bytes or
-int keys, 32 levels deep at most. Memory of a decode is linear in its input. No codec runs
-code that the bytes name; there is no pickle. Spec: docs/spec/channel-end.md.
+All but bytes and arrays are MessagePack, so an untyped side and a typed one understand each other (``fits``). Untyped
+domain: None, bool, int from -2**63 to 2**64-1, float, str, bytes-like, list, tuple (arrives as list), dict with str,
+bytes or int keys, 32 levels deep at most. Memory of a decode is linear in its input. No codec runs
+code that the bytes name; there is no pickle. Spec: docs/spec/channel-end.md, docs/spec/wire.md §8.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final, NoReturn, TypeAlias, get_args, get_origin
 
 from netchan._core.msgshape import CARRIES, fault
+from netchan.channel.arrays import KINDS, NDIM_MAX, ArrayForm, array_form
 from netchan.channel.handle import Handle
-from netchan.channel.msgpack import DEPTH_MAX, ENDS_MAX, REFERENCE, decode_any, encode_any
+from netchan.channel.msgpack import DEPTH_MAX, ENDS_MAX, REFERENCE, decode_any, encode_any, holds_objects
 from netchan.errors import CodecError, ConfigError
 from netchan.markers import CarriesEnds
 
@@ -40,6 +43,7 @@ ID_INT: Final = 4
 ID_FLOAT: Final = 5
 ID_BOOL: Final = 6
 ID_TYPED: Final = 7
+ID_ARRAY: Final = 8
 
 SCHEMA_MAX_BYTES: Final = 1 << 20
 """Longest schema text that is hashed; bounds what a type with huge literals costs at ``open``."""
@@ -53,12 +57,13 @@ class Codec:
     """How one type travels.
 
     Attributes:
-        id: number on the wire, 1 to 7.
+        id: number on the wire, 1 to 8.
         schema_hash: 16 bytes; equal where two sides mean the same type.
         type_name: for messages.
         encode: value -> bytes-like; raises CodecError if the value does not fit. The result may be the value's own
             buffer: copy it before the caller can change it.
-        decode: bytes, bytearray or memoryview -> value, holding no reference to its input; raises CodecError.
+        decode: bytes, bytearray or memoryview -> value, holding no reference to its input, but an array to a bytearray,
+            which is its memory then; raises CodecError.
         encode_with, decode_with: the same for values that carry channels or ends of them, for which ``encode`` and
             ``decode`` raise CarriesEnds; with what turns a handle into a reference, and back. None: no value can.
     """
@@ -97,6 +102,10 @@ def _encode_bytes(value: Any) -> Encoded:
         view = memoryview(value)
     except TypeError:
         raise _misfit(value, "bytes or another buffer") from None
+    except (ValueError, BufferError) as error:
+        raise CodecError(f"a {type(value).__name__} does not give its bytes: {str(error)[:200]}") from None
+    if holds_objects(view):
+        raise CodecError(f"a {type(value).__name__} of Python objects cannot be sent: its bytes are addresses")
     if not view.c_contiguous:
         raise CodecError("the buffer is not contiguous; send bytes(value)")
     return view.cast("B") if view.nbytes else b""
@@ -177,6 +186,28 @@ _BUILT_IN: Final[dict[Any, Codec]] = {
     float: Codec(ID_FLOAT, "float", _encode_float, _decode_float),
     bool: Codec(ID_BOOL, "bool", _encode_bool, _decode_bool),
 }
+
+
+# --- arrays ----------------------------------------------------------------------------------------------------------
+
+
+def _array(form: ArrayForm) -> Codec:
+    return Codec(ID_ARRAY, form.name, form.encode, form.decode, form.schema)
+
+
+@cache
+def _array_forms() -> dict[bytes, tuple[str, int | None]]:
+    """Kind and dimensions by schema hash, of all forms that there are: who accepts an offer keeps to what it says."""
+    dimensions = (None, *range(NDIM_MAX + 1))
+    return {_array(ArrayForm(kind, n)).schema_hash: (kind, n) for kind in KINDS for n in dimensions}
+
+
+def _offered_array(schema: bytes | None) -> Codec:
+    codec = _array(ArrayForm())
+    if schema is not None and schema != codec.schema_hash:
+        codec = _array(ArrayForm(*_array_forms().get(schema, ())))
+        codec.schema_hash = schema  # also that of a form which is none of ours: every array says itself what it is
+    return codec
 
 
 # --- every other type, by msgspec ------------------------------------------------------------------------------------
@@ -298,7 +329,8 @@ def codec_for(form: Any) -> Codec:
     """The codec of a type form.
 
     Args:
-        form: ``Any``, bytes, str, int, float, bool, or any type that msgspec takes.
+        form: ``Any``, bytes, str, int, float, bool, ``numpy.ndarray`` (parametrised ones too), or any type that
+            msgspec takes.
 
     Raises:
         ConfigError: msgspec is needed and missing (with the pip line), or the form cannot be the type of a channel.
@@ -307,11 +339,21 @@ def codec_for(form: Any) -> Codec:
         found = _BUILT_IN.get(form)
     except TypeError:  # unhashable: no type form
         raise ConfigError(f"{form!r} is not a type; give Any, bytes, str, int, float, bool or a class") from None
-    return _typed(form) if found is None else found
+    if found is None:
+        arrays = array_form(form)
+        found = _typed(form) if arrays is None else _array(arrays)
+    return found
 
 
-def codec_by_id(number: int) -> Codec | None:
-    """The codec of a channel that was accepted without a type of our own; None for one that needs the type."""
+def codec_by_id(number: int, schema: bytes | None = None) -> Codec | None:
+    """The codec of a channel that was accepted without a type of our own; None: there is no such codec.
+
+    Args:
+        number: codec id of the offer.
+        schema: its schema hash; an array codec takes it over. None: not known.
+    """
+    if number == ID_ARRAY:
+        return _offered_array(schema)
     for codec in _BUILT_IN.values():
         if codec.id == number:
             return codec
@@ -320,6 +362,12 @@ def codec_by_id(number: int) -> Codec | None:
 
 def fits(a: Codec, b: Codec) -> bool:
     """True when what ``a`` encodes ``b`` decodes, both ways: same codec and schema, or MessagePack with ``Any``."""
-    if a.id == b.id:
-        return a.schema_hash == b.schema_hash
-    return ID_ANY in (a.id, b.id) and ID_BYTES not in (a.id, b.id)
+    return fits_offer(a, b.id, b.schema_hash)
+
+
+def fits_offer(codec: Codec, number: int, schema: bytes) -> bool:
+    """``fits`` with a codec of which only id and schema hash are known."""
+    if codec.id == number:
+        return codec.schema_hash == schema
+    ids = (codec.id, number)
+    return ID_ANY in ids and ID_BYTES not in ids and ID_ARRAY not in ids

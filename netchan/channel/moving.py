@@ -134,10 +134,10 @@ def adopt(parent: RemoteEndpoint, payload: bytes) -> Handle:
     Raises:
         CodecError: no reference.
     """
-    kind, zero, token, _schema, number = _LAYOUT.unpack(payload)
+    kind, zero, token, schema, number = _LAYOUT.unpack(payload)
     if not SENDER <= kind <= CHANNEL or zero:
         raise CodecError("received bytes hold a reference to no kind of channel end")
-    codec = codec_by_id(number)
+    codec = codec_by_id(number, schema)
     if codec is None:
         raise CodecError(f"received a channel end whose values have codec {number}, which this side does not know")
     form = next((form for form in _PLAIN if codec_for(form).id == number), Any)

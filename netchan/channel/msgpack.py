@@ -7,6 +7,7 @@ there and at most 32 open containers, before a decoder allocates for it. Spec: d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ ENDS_MAX: Final = 16
 """Channels and ends that one value may carry: bounds what a message of a stranger opens here."""
 REFERENCE: Final = 1
 """MessagePack extension type of a reference to a channel end (docs/spec/wire.md §8)."""
+_NAMES: Final = re.compile(":[^:]*:")
+"""Names of fields in the format of a buffer."""
 
 _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
 
@@ -104,7 +107,14 @@ def _buffer(value: Any) -> bytes:
             f"a {type(value).__name__} cannot be sent untyped; convert it to None, bool, int, float, str, bytes, list "
             "or dict, or open the channel with a type"
         ) from None
+    if holds_objects(view):
+        raise CodecError(f"a {type(value).__name__} of Python objects cannot be sent: its bytes are addresses")
     return view.tobytes()
+
+
+def holds_objects(view: memoryview) -> bool:
+    """True when the items of a buffer are, or hold, references to Python objects."""
+    return "O" in _NAMES.sub("", view.format)
 
 
 def _say(error: BaseException) -> str:

@@ -397,7 +397,7 @@ class RemoteEndpoint(StreamEnd):
 
     def _mismatch(self) -> str:
         theirs = self.peer_codec
-        found = codec_by_id(theirs[0]) if theirs else None
+        found = codec_by_id(*theirs) if theirs else None
         other = f"{found.type_name}" if found else "another type"
         return f"this side opened it as {self.codec.type_name}, the other side as {other}"
 

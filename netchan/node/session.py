@@ -21,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from netchan.channel.codec import ID_ANY, ID_BYTES, Codec, codec_by_id, codec_for
+from netchan.channel.codec import ID_BYTES, Codec, codec_by_id, codec_for, fits_offer
 from netchan.channel.overflow import check_overflow, check_ttl
 from netchan.config import Config, check_capacity
 from netchan.errors import (
@@ -186,10 +186,10 @@ class PeerCore:
         with self._lock:
             if not self._offers:
                 return None
-            number, (name, codec_id, _schema) = self._offers.popitem(last=False)
+            number, (name, codec_id, schema) = self._offers.popitem(last=False)
             entry = self._names[name]
             entry.offers.remove(number)
-        codec = codec_by_id(codec_id) or codec_for(Any)
+        codec = codec_by_id(codec_id, schema) or codec_for(Any)
         endpoint = self._make(name, _FORMS.get(codec.id, Any), codec, None)
         with self._lock:
             entry.bound = endpoint
@@ -299,7 +299,7 @@ class PeerCore:
         if type is Any or type == bound.type:
             return
         theirs = bound.peer_codec
-        if bound in self._accepted and theirs is not None and _fits(codec, *theirs):
+        if bound in self._accepted and theirs is not None and fits_offer(codec, *theirs):
             bound.codec, bound.type = codec, type
             bound.decode = None if codec.id == ID_BYTES else codec.decode
             return
@@ -564,12 +564,6 @@ def check_name(name: object) -> None:
         raise ConfigError(f"channel name {name[:80]!a} holds a control character; give printable text")
     if name.startswith(RESERVED):
         raise ConfigError(f"channel name {name[:80]!a} begins with {RESERVED!r}, which is reserved; choose another")
-
-
-def _fits(codec: Codec, other_id: int, other_schema: bytes) -> bool:
-    if codec.id == other_id:
-        return codec.schema_hash == other_schema
-    return ID_ANY in (codec.id, other_id) and ID_BYTES not in (codec.id, other_id)
 
 
 _FORMS: Final[dict[int, Any]] = {codec_for(form).id: form for form in (bytes, str, int, float, bool)}

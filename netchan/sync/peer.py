@@ -121,7 +121,7 @@ class Peer:
 
         Args:
             name: 1 to 255 bytes of UTF-8 without control characters; ``netchan.`` is reserved.
-            type: what it carries; bytes, str, int, float, bool, Any, or a type that msgspec takes.
+            type: what it carries; bytes, str, int, float, bool, Any, numpy.ndarray, or a type that msgspec takes.
             capacity: values per direction accepted and not yet received, 0 = rendezvous; the smaller of the two sides'
                 figures holds; None = the other side decides, neither: 1024.
             overflow: what happens to a value that this side sends and for which there is no room: "block" = the sender

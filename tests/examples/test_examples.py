@@ -48,6 +48,7 @@ EXPECTED = {
         "the second client gets ChannelAborted",
         "every session is over",
     ],
+    "array_stream": ["50 frames, each as it was sent: True"],
     "notebook": [
         "connected to the thermometer",
         "[20.0, 20.1, 20.2]",

@@ -11,7 +11,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
+import numpy
 import pytest
+from numpy.typing import NDArray
 
 import netchan
 from netchan import sync
@@ -155,6 +157,26 @@ def test_all_values_of_a_moved_sender_arrive_in_order(capacity: int) -> None:
                 assert [n async for n in rx] == list(range(300))
 
     run()
+
+
+@pytest.mark.parametrize("form", [numpy.ndarray, NDArray[numpy.int16]], ids=["arrays", "arrays of a dtype"])
+def test_receiver_of_arrays_moves(form: Any) -> None:
+    @program
+    async def body() -> None:
+        async with link() as (here, there):
+            tx, rx = netchan.channel(form, capacity=4).split()
+            await here.send({"rx": rx})
+            moved = (await soon(there.recv()))["rx"]
+            await tx.send(numpy.arange(6, dtype="i2").reshape(2, 3)[:, ::-1])
+            got = await soon(moved.recv())
+            assert got.tolist() == [[2, 1, 0], [5, 4, 3]]
+            assert got.dtype == "i2"
+            assert got.flags.writeable
+            tx.close()
+            with pytest.raises(ChannelEnded):
+                await soon(moved.recv())
+
+    body()
 
 
 @program

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import ctypes
 import enum
 import json
 import math
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -202,6 +204,17 @@ class TestBuiltInTypes:
         for form in (value, bytearray(value), memoryview(value), array("B", value)):
             assert codec.decode(codec.encode(form)) == value
         assert codec.decode(codec.encode(array("I", [1, 2]))) == array("I", [1, 2]).tobytes()
+
+    @pytest.mark.parametrize("form", [bytes, Any])
+    def test_buffers_of_objects_do_not_give_away_their_addresses(self, form: Any) -> None:
+        record = np.zeros(2, [("a", "i4"), ("o", "O")])
+        for value in (np.array([object()]), record, (ctypes.py_object * 2)()):
+            with pytest.raises(CodecError, match="of Python objects cannot be sent"):
+                codec_for(form).encode(value)
+        with pytest.raises(CodecError):
+            codec_for(form).encode(np.zeros(2, "M8[s]"))
+        named = np.ones(2, [("O", "i4"), ("no", "u1")])
+        assert codec_for(form).decode(codec_for(form).encode(named)) == named.tobytes()
 
     @given(TEXTS, INTS, st.floats(allow_nan=False), st.booleans())
     def test_values_come_back_with_their_type(self, text: str, number: int, real: float, flag: bool) -> None:
