@@ -222,8 +222,8 @@ FAULTS = [
     Fault(
         "one value more than the capacity travels across a session",
         "channel/remote.py",
-        "codec.schema_hash, capacity, overflow, ttl_ms, token is not None)",
-        "codec.schema_hash, capacity and capacity + 1, overflow, ttl_ms, token is not None)",
+        "codec.schema_hash, capacity, *terms, token=token is not None)",
+        "codec.schema_hash, capacity and capacity + 1, *terms, token=token is not None)",
     ),
     Fault(
         "an abort across a session is always said to be our own",

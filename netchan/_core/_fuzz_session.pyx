@@ -266,6 +266,7 @@ cdef void params_fill(nc_params* p) noexcept nogil:
     p.max_message = 5000
     p.max_channels = 5
     p.session_bytes = 100000
+    p.trunk = 1
     p.heartbeat_ns = 5000000000
     p.dead_ns = 10000000000
 
@@ -298,7 +299,7 @@ cdef nc_arena_of_one* arena_make() noexcept nogil:
     return a
 
 
-# 0 and 1: as ever; 2 drops the oldest of three; 3 is the end of a reference whose values last 20 ms.
+# 0 and 1: on the trunk; 2 drops the oldest of three; 3 is the end of a reference whose values last 20 ms.
 cdef void arena_open(nc_arena_of_one* a, int i) noexcept nogil:
     cdef uint8_t[16] name
     cdef uint8_t[16] schema
@@ -307,11 +308,11 @@ cdef void arena_open(nc_arena_of_one* a, int i) noexcept nogil:
     if a.ends[i] is not NULL:
         return
     if i < 2:
-        a.ends[i] = end_open(&a.s, defs.PREFACE_NAME, name, 1, 1, schema, 5 if i else 0, 0, 0)
+        a.ends[i] = end_open(&a.s, defs.PREFACE_NAME, name, 1, 1, schema, 5 if i else 0, 0, 0, 1)
     elif i == 2:
-        a.ends[i] = end_open(&a.s, defs.PREFACE_NAME, name, 1, 1, schema, 4, defs.OVERFLOW_DROP_OLD, 0)
+        a.ends[i] = end_open(&a.s, defs.PREFACE_NAME, name, 1, 1, schema, 4, defs.OVERFLOW_DROP_OLD, 0, 1)
     else:
-        a.ends[i] = end_open(&a.s, defs.PREFACE_TOKEN, name, defs.TOKEN_SIZE, 1, schema, 0, 0, TTL_MS)
+        a.ends[i] = end_open(&a.s, defs.PREFACE_TOKEN, name, defs.TOKEN_SIZE, 1, schema, 0, 0, TTL_MS, 0)
 
 
 # Takes what is there; 0 or the number of the check that failed.

@@ -492,7 +492,7 @@ cdef class In:
 DEFAULTS = {
     "max_record": 65535, "ack_delay_ns": 25_000_000, "ack_interval": 262144, "initial_msgs": 64, "initial_bytes": 16384,
     "max_streams": 256, "max_message": 1 << 24, "max_channels": 1024, "session_bytes": 1 << 26,
-    "heartbeat_ns": 5_000_000_000, "dead_ns": 10_000_000_000,
+    "heartbeat_ns": 5_000_000_000, "dead_ns": 10_000_000_000, "trunk": True,
 }
 
 
@@ -509,6 +509,7 @@ cdef int fill_params(nc_params* p, dict given) except -1:
     p.max_message = d["max_message"]
     p.max_channels = d["max_channels"]
     p.session_bytes = d["session_bytes"]
+    p.trunk = d["trunk"]
     p.heartbeat_ns = d["heartbeat_ns"]
     p.dead_ns = d["dead_ns"]
     return 0
@@ -716,13 +717,13 @@ cdef class Side:
         drop_pins(self.pins)
 
     def open(self, name, uint64_t codec=1, bytes schema=bytes(16), capacity=None, uint8_t overflow=0,
-             uint64_t ttl_ms=0, uint8_t kind=0):
+             uint64_t ttl_ms=0, uint8_t kind=0, bint trunk=False):
         cdef End end = End.__new__(End)
         cdef bytes raw = name if isinstance(name, bytes) else name.encode()
         end.side = self
         end.events = []
         end.e = end_open(&self.s, kind, <const uint8_t*><char*>raw, len(raw), codec, <const uint8_t*><char*>schema,
-                         0 if capacity is None else capacity + 1, overflow, ttl_ms)
+                         0 if capacity is None else capacity + 1, overflow, ttl_ms, trunk)
         if end.e is NULL:
             raise ValueError("name")
         self.ends[<size_t>end.e] = end
@@ -816,6 +817,7 @@ cdef class Side:
                 "sent_cap": s.path.sent_cap, "left_cap": s.path.left_cap, "srtt": s.path.srtt,
                 "epoch": s.sealer.keys.owner.send_epoch if s.sealer.keys is not NULL else 0,
                 "updates": s.sealer.keys.updates if s.sealer.keys is not NULL else 0,
+                "trunk_records": s.stats.trunk_records, "trunk_waits": s.path.trunk_next - s.path.trunk_first,
                 "records_sent": s.stats.records_sent, "records_received": s.stats.records_received,
                 "messages_sent": s.stats.messages_sent, "messages_received": s.stats.messages_received,
                 "pings": s.stats.pings, "acks": s.stats.acks, "dropped_bytes": s.stats.dropped_bytes}

@@ -18,8 +18,8 @@ cdef uint64_t hash_name(nc_session* s, const uint8_t* p, size_t n) noexcept nogi
 # NULL: out of memory. Preface is made here. kind: defs.nc_preface_kind, whether name is one or a token; overflow:
 # defs.nc_overflow; ttl_ms: 0 none.
 cdef nc_end* end_open(nc_session* s, uint8_t kind, const uint8_t* name, size_t name_len, uint64_t codec,
-                      const uint8_t* schema16, uint64_t capacity_wanted, uint8_t overflow,
-                      uint64_t ttl_ms) noexcept nogil
+                      const uint8_t* schema16, uint64_t capacity_wanted, uint8_t overflow, uint64_t ttl_ms,
+                      int trunk) noexcept nogil
 # Next end with something to report; *bits what. NULL: none left. The end stays valid: the caller holds its reference.
 cdef nc_end* session_next_ready(nc_session* s, uint32_t* bits) noexcept nogil
 # Next offered stream that the application has not seen; NULL: none. Borrowed until opened.

@@ -31,7 +31,8 @@ from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_LEF
 from netchan._core.segment cimport nc_seg
 
 cdef enum:
-    PREFACE_LOSSY = 1               # flag of a preface: SKIP may occur
+    PREFACE_LOSSY = 1               # flags of a preface: SKIP may occur
+    PREFACE_TRUNK = 2               # the trunk is wanted
     TTL_MS_MAX = 0x3FFFFFFF         # what a deadline of 4 bytes can say, 12 days
 
 
@@ -73,8 +74,8 @@ cdef uint64_t hash_name(nc_session* s, const uint8_t* p, size_t n) noexcept nogi
 
 
 cdef nc_end* end_open(nc_session* s, uint8_t kind, const uint8_t* name, size_t name_len, uint64_t codec,
-                      const uint8_t* schema16, uint64_t capacity_wanted, uint8_t overflow,
-                      uint64_t ttl_ms) noexcept nogil:
+                      const uint8_t* schema16, uint64_t capacity_wanted, uint8_t overflow, uint64_t ttl_ms,
+                      int trunk) noexcept nogil:
     cdef uint8_t[512] preface
     cdef uint8_t[8] head
     cdef size_t n = 0, h
@@ -92,6 +93,7 @@ cdef nc_end* end_open(nc_session* s, uint8_t kind, const uint8_t* name, size_t n
     e.capacity_wanted = capacity_wanted
     e.overflow = e.overflow_wanted = overflow
     e.ttl_wanted = ttl_ms
+    e.trunk_wanted = 1 if trunk and s.mine.trunk else 0
     e.codec = codec
     memcpy(e.schema, schema16, 16)
     memcpy(e.name, name, name_len)
@@ -111,7 +113,7 @@ cdef nc_end* end_open(nc_session* s, uint8_t kind, const uint8_t* name, size_t n
     n += 16
     n += varint_write(preface + n, capacity_wanted)
     preface[n] = 1                              # class: normal
-    preface[n + 1] = PREFACE_LOSSY if may_lose(overflow, ttl_ms) else 0
+    preface[n + 1] = (PREFACE_LOSSY if may_lose(overflow, ttl_ms) else 0) | (PREFACE_TRUNK if e.trunk_wanted else 0)
     preface[n + 2] = 0                          # compression
     n += 3
     if overflow:
@@ -226,6 +228,7 @@ cdef void pair(nc_session* s, nc_end* e, nc_offer* o) noexcept nogil:
     e.in_ = i
     if capacity == 0:
         out_rendezvous(&e.out)
+    e.trunk = 1 if e.trunk_wanted and o.flags & PREFACE_TRUNK else 0
     i.keep = kept(theirs_overflow, capacity)
     i.lossy |= may_lose(theirs_overflow, their_ttl)
     if may_lose(e.overflow, ttl):

@@ -48,6 +48,9 @@ cdef int frame_put_ratchet(nc_wr* w, uint64_t ratchet, uint8_t step, const uint8
 cdef int frame_put_session_close(nc_wr* w, uint16_t code, const uint8_t* reason, size_t n) noexcept nogil
 cdef int frame_put_extension(nc_wr* w, uint64_t type, const uint8_t* p, size_t n) noexcept nogil
 # Head of a DATA frame; the bytes follow and the caller puts them. len < 0: no LEN field (to the end of the record).
+# The head of DATA of one stream in a record of the trunk; the bytes follow.
+cdef int frame_put_trunk_head(nc_wr* w, uint64_t stream, uint64_t offset, int fin, int has_number, uint64_t number,
+                              uint64_t length) noexcept nogil
 cdef int frame_put_data_head(nc_wr* w, uint64_t offset, int fin, int has_number, uint64_t number,
                              long long length) noexcept nogil
 

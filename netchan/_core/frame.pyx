@@ -500,6 +500,24 @@ cdef int frame_put_extension(nc_wr* w, uint64_t type, const uint8_t* p, size_t n
     return rc
 
 
+cdef int frame_put_trunk_head(nc_wr* w, uint64_t stream, uint64_t offset, int fin, int has_number, uint64_t number,
+                              uint64_t length) noexcept nogil:
+    cdef nc_wr at = w[0]
+    cdef int bits = (defs.DATA_FIN if fin else 0) | (defs.DATA_MSG if has_number else 0) | defs.DATA_LEN
+    cdef int rc = wr_u8(&at, <uint8_t>(defs.FRAME_TRUNK_DATA | bits))
+    if rc >= 0:
+        rc = wr_varint(&at, stream)
+    if rc >= 0:
+        rc = wr_varint(&at, offset)
+    if rc >= 0 and has_number:
+        rc = wr_varint(&at, number)
+    if rc >= 0:
+        rc = wr_varint(&at, length)
+    if rc >= 0:
+        w[0] = at
+    return rc
+
+
 cdef int frame_put_data_head(nc_wr* w, uint64_t offset, int fin, int has_number, uint64_t number,
                              long long length) noexcept nogil:
     cdef nc_wr at = w[0]

@@ -185,10 +185,29 @@ cdef void on_ask(nc_session* s, nc_frame* f) noexcept nogil:
         want_ctl(s, e, CTL_POS)
 
 
+# Bytes of a stream need no other path.
+cdef void acked(nc_session* s, uint64_t stream, uint64_t upto) noexcept nogil:
+    cdef nc_end* e = <nc_end*>idmap_get(&s.outs, stream)
+    if e is not NULL:
+        out_ack(&e.out, upto, &s.pins)
+        if e.abort_flags & defs.ABORT_AFTER_DATA:
+            settle_end(s, e)
+
+
+# DATA in a record of the trunk: of a channel that both sides wanted there.
+cdef void on_trunk(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
+    cdef nc_end* e = <nc_end*>idmap_get(&s.ins, f.stream)
+    if e is not NULL and e.trunk:
+        on_data(s, f, now)
+    elif e is NULL and idmap_get(&s.offers, f.stream) is NULL and f.stream < s.next_in and (f.stream & 1) != s.role:
+        s.stats.dropped_bytes += f.len          # forgotten here
+    else:
+        fail(s, defs.CLOSE_PROTOCOL)
+
+
 cdef void on_ack(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
     cdef nc_path* p = &s.path
     cdef nc_sent* x
-    cdef nc_end* e
     cdef int64_t sample = -1
     cdef int64_t dev
     cdef uint64_t number
@@ -199,12 +218,13 @@ cdef void on_ack(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
         return
     while p.acked <= f.b:
         x = &p.sent[p.acked & (p.sent_cap - 1)]
-        if x.stream:
-            e = <nc_end*>idmap_get(&s.outs, x.stream)
-            if e is not NULL:
-                out_ack(&e.out, x.upto, &s.pins)
-                if e.abort_flags & defs.ABORT_AFTER_DATA:
-                    settle_end(s, e)
+        if x.stream == defs.TAG_TRUNK:
+            while p.trunk_first < p.trunk_next and p.trunk[p.trunk_first & (p.trunk_cap - 1)].number <= p.acked:
+                acked(s, p.trunk[p.trunk_first & (p.trunk_cap - 1)].stream,
+                      p.trunk[p.trunk_first & (p.trunk_cap - 1)].upto)
+                p.trunk_first += 1
+        elif x.stream:
+            acked(s, x.stream, x.upto)
         if x.eliciting:
             sample = now - x.at - (<int64_t>f.c * 1000 if f.c < ACK_DELAY_US_MAX else 0)
         p.acked += 1
@@ -406,6 +426,8 @@ cdef int on_record(nc_session* s, uint64_t tag, const uint8_t* body, size_t n, i
             on_data(s, &f, now)
         elif f.type == defs.FRAME_SKIP:
             on_skip(s, &f)
+        elif f.type == defs.FRAME_TRUNK_DATA:
+            on_trunk(s, &f, now)
         elif f.type == defs.FRAME_POS:
             on_pos(s, &f)
         elif f.type == defs.FRAME_ACK:

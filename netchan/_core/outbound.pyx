@@ -12,7 +12,8 @@ from netchan._core.cursor cimport nc_wr, wr_init
 from netchan._core.ends cimport end_release, session_ended, settle_end, take_dirty
 from netchan._core.frame cimport (
     frame_put_abort, frame_put_ack, frame_put_ask, frame_put_data_head, frame_put_max_streams, frame_put_ping,
-    frame_put_session_close, frame_put_skip, frame_put_stop, frame_put_want, frame_put_withdraw, frame_put_withdrawn,
+    frame_put_session_close, frame_put_skip, frame_put_stop, frame_put_trunk_head, frame_put_want, frame_put_withdraw,
+    frame_put_withdrawn,
 )
 from netchan._core.keys cimport keys_deadline, keys_may_update, keys_tick
 from netchan._core.leaf cimport load_acq_u32, load_acq_u64
@@ -20,7 +21,7 @@ from netchan._core.ratchet cimport put_ratchet
 from netchan._core.record cimport record_head_size, record_seal
 from netchan._core.state cimport (
     CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, CTL_WANT, CTL_WITHDRAW, CTL_WITHDRAWN, SESSION_CLOSING, SESSION_OVER,
-    load_ptr, nc_end, nc_path, nc_sent, nc_session, pop_active, want_ctl, want_data,
+    load_ptr, nc_end, nc_path, nc_sent, nc_session, nc_trunk_sent, pop_active, want_ctl, want_data,
 )
 from netchan._core.inbox cimport in_pos, in_pos_due
 from netchan._core.lossy cimport lossy_claim, lossy_expire, lossy_gap, lossy_passed
@@ -33,6 +34,11 @@ cdef enum:
     ROUND_BYTES = 1024              # deficit round robin: least share of a stream's turn
     RECORD_SLACK = 64               # room kept for POS and ACK in a stream's record
     CONTROL_ROOM = 640              # least room in which a control record is begun
+    TRUNK_SHARE = 1024              # most that a stream has waiting when it rides in a record of the trunk
+    TRUNK_FRAME = 33                # the head of its DATA: type and four varints
+    TRUNK_HEAD = 96                 # room for that and for POS
+    TRUNK_PARTS = 256               # streams in one record of the trunk
+    TRUNK_SENT_MAX = 65536          # parts of trunk records kept until they are acknowledged
     SENT_RESERVE = 1024             # of SENT_MAX, kept for control: acknowledgements must go when data may not
 
 
@@ -288,6 +294,104 @@ cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_
     return finish_record(s, out, e.out.id, <size_t>(w.p - begin), NULL, 0, upto, 1, now)
 
 
+# Room for one more part of a trunk record: 1 yes, 0 no.
+cdef int trunk_room(nc_path* p) noexcept nogil:
+    cdef nc_trunk_sent* bigger
+    cdef uint32_t cap
+    cdef uint64_t at
+    if p.trunk_next - p.trunk_first < p.trunk_cap:
+        return 1
+    if p.trunk_cap >= TRUNK_SENT_MAX:
+        return 0
+    cap = p.trunk_cap * 2 if p.trunk_cap else 64
+    bigger = <nc_trunk_sent*>calloc(cap, sizeof(nc_trunk_sent))
+    if bigger is NULL:
+        return 0
+    at = p.trunk_first
+    while at < p.trunk_next:
+        bigger[at & (cap - 1)] = p.trunk[at & (p.trunk_cap - 1)]
+        at += 1
+    free(p.trunk)
+    p.trunk = bigger
+    p.trunk_cap = cap
+    return 1
+
+
+# 1: what this end has to send now may ride in a record of the trunk.
+cdef inline int fits_trunk(nc_end* e) noexcept nogil:
+    return e.trunk and e.bound and not e.out_done and not e.out.lossy and e.out.sent > 0 \
+        and e.out.appended - e.out.sent <= <uint64_t>TRUNK_SHARE
+
+
+# One record with small DATA of e and of those behind it in the line, each of which leaves it: the line's reference goes
+# here. Returns the size of the record, 0 if nothing was ready, or a negative code.
+cdef int64_t send_trunk(nc_session* s, nc_end* e, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
+    cdef nc_path* p = &s.path
+    cdef nc_wr w
+    cdef nc_trunk_sent* part
+    cdef size_t head = record_head_size(defs.TAG_TRUNK)
+    cdef uint8_t* begin = out + head
+    cdef size_t room = cap - head - defs.AEAD_TAG_SIZE
+    cdef uint64_t ready, counted, left
+    cdef int fin, more
+    cdef int parts = 0
+    cdef int64_t size
+    if room > s.peer.max_record - 64:
+        room = <size_t>s.peer.max_record - 64
+    if room > defs.RECORD_BODY_DEFAULT + RECORD_SLACK:
+        room = defs.RECORD_BODY_DEFAULT + RECORD_SLACK
+    wr_init(&w, begin, room)
+    if p.unacked_records and (p.ack_at <= now or p.unacked_bytes >= 65536 or now - p.tx_at > 1000000):
+        put_ack(s, &w, now)
+    while True:
+        fin = 0
+        counted = e.out.seen_msgs
+        ready = out_ready(&e.out, &fin)
+        s.stats.messages_sent += e.out.seen_msgs - counted
+        left = <uint64_t>(w.end - w.p) - TRUNK_FRAME
+        if left > <uint64_t>TRUNK_SHARE:
+            left = TRUNK_SHARE
+        more = ready > left
+        if more:                                # it has grown since, or records are very short
+            ready = left
+            fin = 0
+        if (ready or fin) and frame_put_trunk_head(&w, e.out.id, e.out.sent, fin, e.out.at_boundary and ready > 0
+                                                   and e.out.sent_msgs > 0, e.out.sent_msgs, ready) >= 0:
+            out_read(&e.out, w.p, <size_t>ready)
+            w.p += ready
+            part = &p.trunk[p.trunk_next & (p.trunk_cap - 1)]
+            part.number = p.tx_number
+            part.stream = e.out.id
+            part.upto = e.out.sent
+            p.trunk_next += 1
+            parts += 1
+            if fin:
+                e.out.fin_sent = 1
+                if e.out.received >= e.out.fin_at:
+                    e.out.fin_acked = 1         # every byte was there before the end was said
+            if e.in_ is not NULL and not e.in_done and (e.ctl & CTL_POS or in_pos_due(e.in_)):
+                if in_pos(e.in_, &w, 1, &s.budget) > 0:
+                    e.ctl &= <uint8_t>~CTL_POS
+            if e.ctl:
+                want_ctl(s, e, 0)
+            if more:
+                want_data(s, e)
+            if fin:
+                settle_end(s, e)
+        end_release(e, &s.pins)
+        if s.active_head is NULL or not fits_trunk(s.active_head) or not trunk_room(p):
+            break
+        if w.end - w.p < TRUNK_SHARE + TRUNK_HEAD or parts >= TRUNK_PARTS:
+            break
+        e = pop_active(s)
+    if w.p == begin:
+        return 0
+    size = finish_record(s, out, defs.TAG_TRUNK, <size_t>(w.p - begin), NULL, 0, 0, 1, now)
+    if size > 0:
+        s.stats.trunk_records += 1
+    return size
+
+
 cdef int session_wants_send(nc_session* s) noexcept nogil:
     if s.state == SESSION_OVER:
         return 0
@@ -335,6 +439,12 @@ cdef int64_t session_send(nc_session* s, uint8_t* out, size_t cap, int64_t now_n
     while (s.active_head is not NULL and cap - used >= defs.RECORD_BODY_DEFAULT + 256
             and sent_room(&s.path, SENT_RESERVE)):
         e = pop_active(s)
+        if fits_trunk(e) and trunk_room(&s.path):
+            size = send_trunk(s, e, out + used, cap - used, now_ns)
+            if size < 0:
+                return size
+            used += <size_t>size
+            continue
         share = defs.RECORD_BODY_DEFAULT
         if s.n_active:
             share = 65536 // s.n_active

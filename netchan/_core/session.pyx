@@ -121,8 +121,11 @@ cdef void session_free(nc_session* s) noexcept nogil:
     idmap_free(&s.ins)
     idmap_free(&s.offers)
     free(s.path.sent)
+    free(s.path.trunk)
     free(s.path.left)
     s.path.sent = NULL
+    s.path.trunk = NULL
+    s.path.trunk_cap = 0
     s.path.left = NULL
     cleanse(s.ratchet_secret, 32)
     free(s.ratchet_out)

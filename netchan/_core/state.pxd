@@ -61,6 +61,10 @@ ctypedef struct nc_path:
     uint64_t acked                  # records below this were acknowledged by the peer
     nc_sent* sent                   # owned ring of the records from `acked` on
     uint32_t sent_cap               # power of two
+    nc_trunk_sent* trunk            # owned ring: parts of trunk records that were not acknowledged yet, in order
+    uint32_t trunk_cap              # power of two
+    uint64_t trunk_first            # positions in it, ever growing
+    uint64_t trunk_next
     uint8_t* left                   # owned: the begun record at the end of what was received
     size_t left_len
     size_t left_cap
@@ -76,8 +80,13 @@ ctypedef struct nc_path:
     int64_t srtt                    # ns; 0: no sample
     int64_t rttvar
 
+ctypedef struct nc_trunk_sent:      # one stream's part of a trunk record
+    uint64_t number                 # of the record
+    uint64_t stream
+    uint64_t upto
+
 ctypedef struct nc_sent:
-    uint64_t stream                 # 0: control
+    uint64_t stream                 # 0: control; 1: the trunk, whose streams are in nc_path.trunk
     uint64_t upto                   # stream offset behind its data
     int64_t at                      # when it was sealed
     uint32_t eliciting
@@ -112,6 +121,7 @@ cdef struct nc_end:
     uint64_t capacity_wanted        # 0: no figure; else capacity + 1
     uint64_t codec
     uint8_t schema[16]
+    uint8_t trunk_wanted
     uint8_t overflow_wanted         # defs.nc_overflow
     uint64_t ttl_wanted             # ms; 0: none
     uint8_t kind                    # defs.nc_preface_kind: what `name` is
@@ -121,6 +131,7 @@ cdef struct nc_end:
     # engine; read by the application after `paired`
     uint64_t capacity               # settled
     uint8_t overflow                # of our direction, settled; before: what we want
+    uint8_t trunk                   # small DATA of both directions may ride in records of the trunk
     uint64_t peer_codec
     uint8_t peer_schema[16]
     uint64_t over_code              # of an abort of the whole channel
@@ -174,6 +185,7 @@ ctypedef struct nc_params:          # transport parameters (handshake.md), one s
     uint64_t max_streams
     uint64_t max_message
     uint64_t max_channels           # local only
+    uint8_t trunk                   # local only: both sides know the trunk
     int64_t session_bytes           # local only: budget for growth
     int64_t heartbeat_ns            # local only
     int64_t dead_ns                 # local only: silence that ends a path
@@ -188,6 +200,7 @@ ctypedef struct nc_session_stats:
     uint64_t dropped_bytes
     uint64_t pings
     uint64_t acks
+    uint64_t trunk_records
 
 cdef struct nc_session:
     # shared with the application

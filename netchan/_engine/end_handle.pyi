@@ -30,6 +30,8 @@ class StreamEnd(Listed):
         capacity: int | None,
         overflow: int = 0,
         ttl_ms: int = 0,
+        trunk: bool = False,
+        *,
         token: bool = False,
     ) -> None: ...
     @property

@@ -90,7 +90,7 @@ cdef class StreamEnd(Listed):
     """
 
     def __init__(self, Session session, bytes name, uint64_t codec, bytes schema, capacity, uint8_t overflow=0,
-                 uint64_t ttl_ms=0, bint token=False):
+                 uint64_t ttl_ms=0, bint trunk=False, *, bint token=False):
         cdef nc_slot* t = session.t
         cdef uint64_t figure = 0 if capacity is None else <uint64_t>capacity + 1
         check_fork(t.engine)
@@ -104,7 +104,7 @@ cdef class StreamEnd(Listed):
         self.marks = []
         self.e = end_open(
             &t.session, defs.PREFACE_TOKEN if token else defs.PREFACE_NAME, <const uint8_t*><char*>name, len(name),
-            codec, <const uint8_t*><char*>schema, figure, overflow, ttl_ms,
+            codec, <const uint8_t*><char*>schema, figure, overflow, ttl_ms, trunk,
         )
         if self.e is NULL:
             raise ConfigError(

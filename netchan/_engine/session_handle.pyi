@@ -20,6 +20,7 @@ def attach(
     session_bytes: int,
     heartbeat: float,
     dead: float = 10.0,
+    trunk: bool = False,
 ) -> Session: ...
 
 @disjoint_base

@@ -48,6 +48,7 @@ cdef int fill_params(nc_params* p, d) except -1:
     p.max_streams = d["max_streams"]
     p.max_message = d["max_message"]
     p.max_channels = 1
+    p.trunk = 0
     p.session_bytes = 0
     p.heartbeat_ns = 0
     p.dead_ns = 0
@@ -55,7 +56,7 @@ cdef int fill_params(nc_params* p, d) except -1:
 
 
 def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding, int cipher, mine, peer, bytes early,
-           int max_channels, int64_t session_bytes, double heartbeat, double dead=10.0):
+           int max_channels, int64_t session_bytes, double heartbeat, double dead=10.0, bint trunk=False):
     """Make a session of a connected, non-blocking socket whose handshake has ended.
 
     Args:
@@ -69,6 +70,7 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         mine, peer: transport parameters by name.
         early: bytes of the stream behind the handshake.
         max_channels, session_bytes (bytes), heartbeat and dead (s): our own limits.
+        trunk: both sides know it.
 
     Raises:
         ConfigError, MemoryError, ForkError, OSError.
@@ -95,6 +97,7 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         fill_params(&q, peer)
         m.max_channels = max_channels
         m.session_bytes = session_bytes
+        m.trunk = trunk
         m.heartbeat_ns = <int64_t>(heartbeat * 1e9)
         m.dead_ns = <int64_t>(dead * 1e9)
         t = <nc_slot*>calloc(1, sizeof(nc_slot))
@@ -370,6 +373,7 @@ cdef class Session(Listed):
             "bytes_sent": s.stats.bytes_sent,
             "bytes_received": s.stats.bytes_received,
             "dropped_bytes": s.stats.dropped_bytes,
+            "trunk_records": s.stats.trunk_records,
             "pings": s.stats.pings,
             "acks": s.stats.acks,
             "rtt_us": s.path.srtt // 1000,

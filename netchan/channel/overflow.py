@@ -1,4 +1,5 @@
-"""What a direction does with a value for which there is no room, and how long a value counts: names and checks.
+"""What a direction does with a value for which there is no room, how long a value counts, and whether it may share
+records with other channels: names and checks.
 
 Layer 5; both fronts use this file as it is. Spec: docs/spec/channel-end.md §8, docs/spec/session.md §4.2.
 """
@@ -6,7 +7,7 @@ Layer 5; both fronts use this file as it is. Spec: docs/spec/channel-end.md §8,
 from __future__ import annotations
 
 from math import ceil, isfinite
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from netchan.errors import ConfigError
 
@@ -25,6 +26,34 @@ DISCONNECT: Final = 5
 TTL_MIN_SECONDS: Final = 0.001
 TTL_MAX_SECONDS: Final = (2**30 - 1) / 1000
 """12.4 days: what the four bytes of a deadline say in milliseconds."""
+
+
+class Terms(NamedTuple):
+    """What one side says of a channel when it opens it, beside name, type and capacity.
+
+    Attributes:
+        overflow: number of the policy; 0 = nothing is said.
+        ttl_ms: milliseconds; 0 = nothing is said.
+        trunk: small values may share records, and the key of these, with those of other channels of which it is said.
+    """
+
+    overflow: int = 0
+    ttl_ms: int = 0
+    trunk: bool = False
+
+
+NO_TERMS: Final = Terms()
+
+
+def check_trunk(trunk: Any) -> bool:
+    """``trunk`` as it is.
+
+    Raises:
+        ConfigError: no bool.
+    """
+    if not isinstance(trunk, bool):
+        raise ConfigError(f"trunk={trunk!r} is no choice; give True or False")
+    return trunk
 
 
 def check_overflow(overflow: Any, capacity: Any) -> int:

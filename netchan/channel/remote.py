@@ -16,6 +16,7 @@ from netchan._engine.end_handle import StreamEnd
 from netchan._engine.session_handle import Session
 from netchan.channel.base import ChannelStats, Handles
 from netchan.channel.codec import ID_BYTES, Codec, codec_by_id, codec_for, fits
+from netchan.channel.overflow import NO_TERMS, Terms
 from netchan.errors import (
     ChannelError,
     Code,
@@ -130,7 +131,7 @@ class RemoteEndpoint(StreamEnd):
         dropped: that is pending.
         register: told of an end that came or went in a value, which the session has to end like its others.
         front: gives (Sender, Receiver, Channel), for ends that come in a value.
-        policy: what this side said of overflow and ttl (ms) when it opened.
+        terms: what this side said of overflow, ttl and the trunk when it opened.
         offers_out, offers_back: sends of a rendezvous whose value is out; that ended without its being taken.
     """
 
@@ -158,8 +159,7 @@ class RemoteEndpoint(StreamEnd):
         close_timeout: float,
         max_message: int,
         keeps: bool = False,
-        overflow: int = 0,
-        ttl_ms: int = 0,
+        terms: Terms = NO_TERMS,
         token: bytes | None = None,
     ) -> None:
         self.name = name
@@ -179,8 +179,8 @@ class RemoteEndpoint(StreamEnd):
         self.decode = None if codec.id == ID_BYTES else codec.decode
         self._lost: ChannelError | None = None
         wire_name = name.encode() if token is None else token
-        super().__init__(session, wire_name, codec.id, codec.schema_hash, capacity, overflow, ttl_ms, token is not None)
-        self.policy = (overflow, ttl_ms)
+        super().__init__(session, wire_name, codec.id, codec.schema_hash, capacity, *terms, token=token is not None)
+        self.terms = terms
         if codec.id == ID_BYTES:
             self.plain_max = max_message
 
@@ -474,8 +474,7 @@ def open_endpoint(
     max_message: int,
     codec: Codec | None = None,
     keeps: bool = False,
-    overflow: int = 0,
-    ttl_ms: int = 0,
+    terms: Terms = NO_TERMS,
 ) -> RemoteEndpoint:
     """Open a channel by name on a session; never waits.
 
@@ -491,8 +490,7 @@ def open_endpoint(
         max_message: bytes of one value that the other side takes at most.
         codec: that of an offered channel; None: by ``type``.
         keeps: as in base.Endpoint.
-        overflow: number of ``channel.overflow``; 0 = nothing is said.
-        ttl_ms: milliseconds; 0 = nothing is said.
+        terms: what is said of overflow, ttl and the trunk.
 
     Raises:
         ConfigError: name, type or capacity out of range. ForkError.
@@ -514,8 +512,7 @@ def open_endpoint(
         close_timeout=close_timeout,
         max_message=max_message,
         keeps=keeps,
-        overflow=overflow,
-        ttl_ms=ttl_ms,
+        terms=terms,
     )
 
 

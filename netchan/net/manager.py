@@ -218,6 +218,7 @@ def offer_for(config: Config) -> Offer:
         max_message=config.max_message,
         lease_s=int(config.lease),
         max_paths=limits.paths,
+        trunk=1,
         instance=instance(),
     )
     return Offer(params=params, ciphers=record_ciphers())
@@ -262,6 +263,7 @@ def attach(engine: Engine, fd: int, carrier: str, event: Established, config: Co
             max_channels=config.max_channels,
             session_bytes=config.session_bytes,
             heartbeat=config.heartbeat,
+            trunk=event.agreement.trunk,
         )
     finally:
         wipe(event.root)

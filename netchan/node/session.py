@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from netchan.channel.codec import ID_BYTES, Codec, codec_by_id, codec_for, fits_offer
-from netchan.channel.overflow import check_overflow, check_ttl
+from netchan.channel.overflow import NO_TERMS, Terms, check_overflow, check_trunk, check_ttl
 from netchan.config import Config, check_capacity
 from netchan.errors import (
     ChannelError,
@@ -152,14 +152,20 @@ class PeerCore:
     # --- names -------------------------------------------------------------------------------------------------------
 
     def open(
-        self, name: str, type: Any, capacity: int | None, overflow: str | None = None, ttl: float | None = None
+        self,
+        name: str,
+        type: Any,
+        capacity: int | None,
+        overflow: str | None = None,
+        ttl: float | None = None,
+        trunk: bool = False,
     ) -> RemoteEndpoint:
         """The channel that is bound to ``name``, or a new one; see Peer.open."""
         check_fork(self.made)
         check_name(name)
         codec = codec_for(type)
         check_capacity(capacity, none_ok=True)
-        policy = check_overflow(overflow, capacity), check_ttl(ttl, capacity)
+        terms = Terms(check_overflow(overflow, capacity), check_ttl(ttl, capacity), check_trunk(trunk))
         self.take_offers()
         with self._lock:
             entry = self._names.setdefault(name, _Name())
@@ -167,9 +173,9 @@ class PeerCore:
         if bound is not None and bound.dropped:
             _drop(bound)
         if bound is not None and is_bound(bound):
-            self._same(bound, codec, type, capacity, policy)
+            self._same(bound, codec, type, capacity, terms)
             return bound
-        endpoint = self._make(name, type, codec, capacity, policy)
+        endpoint = self._make(name, type, codec, capacity, terms)
         with self._lock:
             entry.bound = endpoint
             if entry.offers:
@@ -222,7 +228,7 @@ class PeerCore:
             self.offer_waiters.wake(fresh)
 
     def _make(
-        self, name: str, type: Any, codec: Codec, capacity: int | None, policy: tuple[int, int] = (0, 0)
+        self, name: str, type: Any, codec: Codec, capacity: int | None, terms: Terms = NO_TERMS
     ) -> RemoteEndpoint:
         from netchan.channel.remote import open_endpoint
 
@@ -238,8 +244,7 @@ class PeerCore:
             max_message=self.link.max_message,
             codec=codec,
             keeps=self.link.keeps,
-            overflow=policy[0],
-            ttl_ms=policy[1],
+            terms=terms,
         )
         endpoint.put_off, endpoint.register, endpoint.front = self._put_off, self._note, self.handles
         self._note(endpoint)
@@ -281,14 +286,12 @@ class PeerCore:
             if not entry.early and not entry.offers and (entry.bound is None or id(entry.bound) not in self._open):
                 del self._names[name]
 
-    def _same(
-        self, bound: RemoteEndpoint, codec: Codec, type: Any, capacity: int | None, policy: tuple[int, int]
-    ) -> None:
+    def _same(self, bound: RemoteEndpoint, codec: Codec, type: Any, capacity: int | None, terms: Terms) -> None:
         """Check that options of a further ``open`` fit the bound channel, and give an accepted one its type."""
-        if any(mine and mine != theirs for mine, theirs in zip(policy, bound.policy, strict=True)):
+        if any(mine and mine != theirs for mine, theirs in zip(terms, bound.terms, strict=True)):
             raise ConfigError(
-                f"channel {quote(bound.name)!r} to {self.link.node_id} is open with another overflow or ttl; give the "
-                "same, or none, or close it first"
+                f"channel {quote(bound.name)!r} to {self.link.node_id} is open with another overflow, ttl or trunk; "
+                "give the same, or none, or close it first"
             )
         if capacity is not None and capacity != bound.capacity:
             raise ConfigError(

@@ -93,7 +93,13 @@ class Peer:
 
     @overload
     def open(
-        self, name: str, *, capacity: int | None = ..., overflow: Overflow | None = ..., ttl: float | None = ...
+        self,
+        name: str,
+        *,
+        capacity: int | None = ...,
+        overflow: Overflow | None = ...,
+        ttl: float | None = ...,
+        trunk: bool = ...,
     ) -> Channel[Any]: ...
     @overload
     def open(
@@ -104,6 +110,7 @@ class Peer:
         capacity: int | None = ...,
         overflow: Overflow | None = ...,
         ttl: float | None = ...,
+        trunk: bool = ...,
     ) -> Channel[T]: ...
     def open(
         self,
@@ -113,6 +120,7 @@ class Peer:
         capacity: int | None = None,
         overflow: Overflow | None = None,
         ttl: float | None = None,
+        trunk: bool = False,
     ) -> Channel[Any]:
         """Open one end of a channel by name. A plain call: never waits, never fails for want of a network.
 
@@ -131,13 +139,16 @@ class Peer:
                 ``stats().dropped``.
             ttl: seconds (0.001 to 12 days) after which a value that nobody took is dropped, on its way too; None = what
                 the other side says, else none.
+            trunk: True on both sides = values up to 1 KiB may share encrypted records with those of other such
+                channels: cheaper where many channels carry little each. Channels on the trunk share one key, the others
+                have one each. Where only one side says so nothing is shared.
 
         Raises:
-            ConfigError: a name, type, capacity, overflow or ttl that cannot be used, or another one than the channel is
-                open with.
+            ConfigError: a name, type, capacity, overflow, ttl or trunk that cannot be used, or another one than the
+                channel is open with.
             ForkError: the session belongs to the parent process.
         """
-        return Channel(self._core.open(name, type, capacity, overflow, ttl))
+        return Channel(self._core.open(name, type, capacity, overflow, ttl, trunk))
 
     def __iter__(self) -> Self:
         return self

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from netchan._engine.engine_handle import Engine
 from netchan._engine.session_handle import Session, attach
-from netchan.channel.overflow import Overflow, check_overflow, check_ttl
+from netchan.channel.overflow import Overflow, Terms, check_overflow, check_ttl
 from netchan.channel.remote import RemoteEndpoint, open_endpoint
 
 UNIX: Final = 2
@@ -42,6 +42,7 @@ class Side:
         capacity: int | None = None,
         overflow: Overflow | None = None,
         ttl: float | None = None,
+        trunk: bool = False,
     ) -> RemoteEndpoint:
         """Open a channel by name on this side."""
         return open_endpoint(
@@ -54,8 +55,7 @@ class Side:
             driver=self.engine,
             close_timeout=5.0,
             max_message=64 << 20,
-            overflow=check_overflow(overflow, capacity),
-            ttl_ms=check_ttl(ttl, capacity),
+            terms=Terms(check_overflow(overflow, capacity), check_ttl(ttl, capacity), trunk),
         )
 
 
@@ -72,12 +72,12 @@ def joined(
         cipher: 1 AES-256-GCM, 2 ChaCha20-Poly1305.
         params: transport parameters that differ from the defaults, for both sides.
         engines: of the two sides, may be one and the same; None: each side has a blocking engine of its own.
-        limits: max_channels, session_bytes, heartbeat, dead.
+        limits: max_channels, session_bytes, heartbeat, dead, trunk.
     """
     ends = socket.socketpair()
     root, binding = bytearray(os.urandom(32)), os.urandom(32)
     known = PARAMS | (params or {})
-    settings = {"max_channels": 65_536, "session_bytes": 8 << 20, "heartbeat": 5.0} | limits
+    settings = {"max_channels": 65_536, "session_bytes": 8 << 20, "heartbeat": 5.0, "trunk": True} | limits
     sides = []
     drivers = engines or (Engine("caller"), Engine("caller"))
     for initiator, end, engine in zip((True, False), ends, drivers, strict=True):

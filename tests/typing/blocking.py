@@ -196,6 +196,7 @@ async def opening_wrong() -> None:
 def being_with(peer: sync.Peer) -> None:
     assert_type(peer.open("jobs"), sync.Channel[Any])
     assert_type(peer.open("jobs", int, capacity=2), sync.Channel[int])
+    assert_type(peer.open("jobs", int, trunk=True), sync.Channel[int])
     assert_type(peer.open("jobs", list[int]), sync.Channel[list[int]])
     assert_type(peer.open("jobs", int | None), sync.Channel[int | None])
     assert_type(peer.open("jobs", Job), sync.Channel[Job])

@@ -100,6 +100,7 @@ def being_somebody(path: Path) -> None:
 def opening_by_name(peer: netchan.Peer, form: type[Job]) -> None:
     assert_type(peer.open("jobs"), netchan.Channel[Any])
     assert_type(peer.open("jobs", capacity=2), netchan.Channel[Any])
+    assert_type(peer.open("jobs", trunk=True), netchan.Channel[Any])
     assert_type(peer.open("jobs", Any), netchan.Channel[Any])
     assert_type(peer.open("jobs", int), netchan.Channel[int])
     assert_type(peer.open("jobs", bytes, capacity=None), netchan.Channel[bytes])

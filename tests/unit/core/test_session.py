@@ -320,6 +320,25 @@ class TestMoving:
         for i, (_, b) in enumerate(ends):
             assert [v.split(b":")[:2] for v in b.take_all()] == [[b"%d" % i, b"%d" % k] for k in range(10)]
 
+    @pytest.mark.parametrize("sizes", [[40_000] * 10, [60_000] + [3_000] * 20, [9_000, 17_000, 33_000, 50_000]])
+    def test_channels_with_data_take_turns_of_equal_bytes(self, sizes: list[int]) -> None:
+        p = st.Pair()
+        ends = [(p.a.open(f"c{i}"), p.b.open(f"c{i}")) for i in range(len(sizes))]
+        p.run()
+        begun = [b.in_()["received"] for _, b in ends]
+        for (a, _), size in zip(ends, sizes, strict=True):
+            assert a.send(bytes(size)) == OK
+        turn = max(1024, min(16384, 65536 // (len(sizes) - 1)))
+        while p.a.wants_send() or p.ab:
+            record = p.a.send(17_000)
+            p.ab += record if isinstance(record, bytes) else b""
+            p.deliver(1 << 30, 0)
+            got = [b.in_()["received"] - at for (_, b), at in zip(ends, begun, strict=True)]
+            unfinished = [n for n, size in zip(got, sizes, strict=True) if n < size]
+            if unfinished:
+                assert max(got) - min(unfinished) <= 2 * turn, got
+        assert [len(b.take_all()[0]) for _, b in ends] == sizes
+
     def test_asked_position_is_reported_as_soon_as_it_is_reached(self) -> None:
         p, a, b = opened()
         a.send(b"one")
