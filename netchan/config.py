@@ -73,9 +73,9 @@ class Config:
     backlog: int = 128
     """Peers that wait in a listener for ``recv``: like a socket's listen queue."""
     session_bytes: int = 8 * MIB
-    """Sealed, unacknowledged bytes per session: one bandwidth-delay product at 1 Gbit/s and 64 ms."""
+    """Received bytes of a session beyond its floors: one bandwidth-delay product at 1 Gbit/s and 64 ms."""
     node_bytes: int = 256 * MIB
-    """The same over all sessions of a node: 32 sessions at full stretch; bounds the process."""
+    """The same for all sessions of the process together: 32 of them at full stretch."""
     await_spin: bool = True
     """``await recv()`` on an empty channel may poll for at most 20 µs before it parks; off saves CPU, costs latency."""
     limits: Limits = field(default_factory=Limits)

@@ -25,6 +25,7 @@ from netchan._core.session cimport session_deadline, session_free, session_init,
 from netchan._core.state cimport (
     REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, SESSION_OVER, nc_end, nc_params, nc_session,
 )
+from netchan._core.budget cimport budget_init, nc_budget
 from netchan._core.inbox cimport in_data, in_free, in_init, in_over, in_pos, nc_in
 from netchan._core.segment cimport nc_seg
 from netchan._core.take cimport in_advance, in_claim, in_copy, in_discard, in_expire, in_peek, nc_msg
@@ -163,11 +164,12 @@ cdef int stream_steps(nc_in* s, const uint8_t* data, size_t n) noexcept nogil:
     cdef uint16_t total = 0, offset = 0, length = 0
     cdef uint8_t op = 0
     cdef uint64_t next_, block, body = 0
-    cdef int64_t budget = 100000
+    cdef nc_budget budget
     cdef int ext = 0, used, rc
     cdef uint64_t preface
     cdef nc_rd x
     cdef uint64_t msgs, granted, grown
+    budget_init(&budget, 100000)
     rd_init(&r, data, n)
     if rd_u16(&r, &total) < 0 or total > STREAM_ROOM or rd_bytes(&r, total, &bytes_) < 0 or total == 0:
         return 0
@@ -218,7 +220,8 @@ cdef int stream_steps(nc_in* s, const uint8_t* data, size_t n) noexcept nogil:
             granted = s.granted_bytes
             grown = s.grown
             rc = in_pos(s, &w, op & 1, &budget)
-            if rc < 0 or s.granted_msgs < msgs or s.granted_bytes < granted or s.grown < grown or budget < 0:
+            if rc < 0 or s.granted_msgs < msgs or s.granted_bytes < granted or s.grown < grown \
+                    or budget.left + <int64_t>budget.drawn != 100000:
                 return 7
             continue
         if rd_u16(&r, &offset) < 0 or rd_u16(&r, &length) < 0:
@@ -362,7 +365,8 @@ cdef int arena_check(nc_arena_of_one* a) noexcept nogil:
     cdef int i
     if a.s.n_offers != a.s.offers.len or a.s.n_offers > a.s.mine.max_streams or a.s.ins.len > a.s.outs.len:
         return 21
-    if a.s.outs.len > a.s.mine.max_channels or a.s.budget < 0 or a.s.path.acked > a.s.path.tx_number:
+    if a.s.outs.len > a.s.mine.max_channels or a.s.budget.left + <int64_t>a.s.budget.drawn != 100000 \
+            or a.s.path.acked > a.s.path.tx_number:
         return 22
     for i in range(4):
         e = a.ends[i]

@@ -39,6 +39,7 @@ from netchan._core.state cimport (
     EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW, nc_end,
     nc_offer, nc_params, nc_session,
 )
+from netchan._core.budget cimport budget_init, nc_budget
 from netchan._core.inbox cimport in_data, in_free, in_init, in_over, in_pos, in_pos_due, in_skip, nc_in
 from netchan._core.lossy cimport lossy_append
 from netchan._core.take cimport (
@@ -364,7 +365,8 @@ cdef in_state(nc_in* s):
         a = a.next
     return {"received": s.received, "started": s.started, "msgs": s.msgs, "taken": s.taken, "end": s.end,
             "take_off": s.take_off,
-            "granted_msgs": s.granted_msgs, "granted_bytes": s.granted_bytes, "window": s.window, "grown": s.grown,
+            "granted_msgs": s.granted_msgs, "granted_bytes": s.granted_bytes, "window": s.window,
+            "grown": s.grown, "lent": s.lent, "waits": s.waits,
             "over": s.over, "has_final": s.has_final, "final": s.final, "discarded": s.discarded, "stopped": s.stopped,
             "dropped_bytes": s.dropped_bytes, "preface_done": s.preface_done, "held_bytes": own, "early_bytes": early,
             "early": s.n_early, "gaps": s.gaps.len, "starved": s.starved, "told_taken": s.told_taken,
@@ -397,14 +399,14 @@ cdef class In:
     """One receiver, as after pairing unless capacity is 0."""
 
     cdef nc_in s
-    cdef public int64_t budget
+    cdef nc_budget b
 
     def __cinit__(self, uint64_t capacity=1024, uint64_t window=65536, int64_t budget=0, uint64_t msgs=64,
                   uint64_t bytes_=16384):
         in_init(&self.s, 17)
         self.s.granted_msgs = msgs
         self.s.granted_bytes = bytes_
-        self.budget = budget
+        budget_init(&self.b, budget)
         if capacity:
             self.s.capacity = capacity
             self.s.window = window
@@ -412,6 +414,10 @@ cdef class In:
 
     def __dealloc__(self):
         in_free(&self.s)
+
+    @property
+    def budget(self):
+        return self.b.left
 
     def lossy(self, uint64_t keep=0):
         self.s.lossy = 1
@@ -470,7 +476,7 @@ cdef class In:
         cdef uint8_t[64] buf
         cdef nc_wr w
         wr_init(&w, buf, room)
-        rc = in_pos(&self.s, &w, force, &self.budget)
+        rc = in_pos(&self.s, &w, force, &self.b)
         if rc == 0:
             return None
         if rc < 0:
@@ -489,9 +495,12 @@ cdef class In:
 
 # --- sessions ---------------------------------------------------------------------------------------------------------
 
+cdef uint64_t NODE_DRAWN = 0            # what nc_budget counts for the process
+
 DEFAULTS = {
     "max_record": 65535, "ack_delay_ns": 25_000_000, "ack_interval": 262144, "initial_msgs": 64, "initial_bytes": 16384,
     "max_streams": 256, "max_message": 1 << 24, "max_channels": 1024, "session_bytes": 1 << 26,
+    "node_bytes": 1 << 40,
     "heartbeat_ns": 5_000_000_000, "dead_ns": 10_000_000_000, "trunk": True,
 }
 
@@ -509,6 +518,7 @@ cdef int fill_params(nc_params* p, dict given) except -1:
     p.max_message = d["max_message"]
     p.max_channels = d["max_channels"]
     p.session_bytes = d["session_bytes"]
+    p.node_bytes = d["node_bytes"]
     p.trunk = d["trunk"]
     p.heartbeat_ns = d["heartbeat_ns"]
     p.dead_ns = d["dead_ns"]
@@ -701,6 +711,7 @@ cdef class Side:
         self.s.sealer.path = keys_path_add(self.s.sealer.keys, 0, 1)
         if session_init(&self.s, role, &m, &q, <const uint8_t*><char*>binding, seed, now) < 0:
             raise MemoryError
+        self.s.budget.node_used = &NODE_DRAWN
         self.live = True
 
     def free(self):
@@ -813,7 +824,8 @@ cdef class Side:
                 "reason": (<const char*>s.reason)[:s.reason_len], "outs": s.outs.len, "ins": s.ins.len,
                 "offers": s.offers.len, "n_offers": s.n_offers, "n_new": s.n_new, "opened": s.opened,
                 "max_streams": s.max_streams, "peer_max": s.peer_max,
-                "budget": s.budget, "tx": s.path.tx_number, "rx": s.path.rx_number, "acked": s.path.acked,
+                "budget": s.budget.left, "drawn": s.budget.drawn, "turn": s.budget.turn, "waiting": s.budget.waits,
+                "node_used": NODE_DRAWN, "tx": s.path.tx_number, "rx": s.path.rx_number, "acked": s.path.acked,
                 "sent_cap": s.path.sent_cap, "left_cap": s.path.left_cap, "srtt": s.path.srtt,
                 "epoch": s.sealer.keys.owner.send_epoch if s.sealer.keys is not NULL else 0,
                 "updates": s.sealer.keys.updates if s.sealer.keys is not NULL else 0,

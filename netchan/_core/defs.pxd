@@ -157,7 +157,9 @@ cdef enum nc_limit:
     INITIAL_MSGS = 64               # values in flight before the receiver opened
     INITIAL_BYTES = 16384
     DEFAULT_CAPACITY = 1024
-    STREAM_BYTES_MIN = 65536        # window of one stream at first
+    STREAM_BYTES_MIN = 65536        # window of one stream at first: its floor, which no budget can take
+    STREAM_BYTES_LOW = 4096         # the same where more than FLOOR_STREAMS are open
+    FLOOR_STREAMS = 1000
     STREAM_BYTES_MAX = 4194304      # and at most
     OFFERS_MAX = 16                 # offers of one capacity-0 direction that are open at once
     OFFER_FREE = 16384              # longer values are offered only while a receiver is parked

@@ -24,7 +24,8 @@ from netchan._core.state cimport (
     REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW, SESSION_CLOSING, SESSION_OVER,
     SESSION_UP, nc_end, nc_offer, nc_session, notify, want_ctl, want_data,
 )
-from netchan._core.inbox cimport in_free, in_over, nc_in
+from netchan._core.budget cimport budget_leave, budget_return
+from netchan._core.inbox cimport in_free, in_give_back, in_over, nc_in
 from netchan._core.lossy cimport lossy_begin
 from netchan._core.outbox cimport out_end, out_free, out_init, out_narrow, out_preface, out_rendezvous
 from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_LEFT, OVER_LOST, OVER_NOT, OVER_STOPPED
@@ -219,7 +220,7 @@ cdef void pair(nc_session* s, nc_end* e, nc_offer* o) noexcept nogil:
     fetch_add_u32(&e.refs, 1)                   # what follows may end both directions and with them the session's hold
     i.capacity = capacity if capacity else <uint64_t>defs.OFFERS_MAX
     i.rendezvous = 1 if capacity == 0 else 0
-    i.window = defs.STREAM_BYTES_MIN
+    i.window = defs.STREAM_BYTES_MIN if s.ins.len <= <uint32_t>defs.FLOOR_STREAMS else defs.STREAM_BYTES_LOW
     store_rlx_u64(&i.pos_at_msgs, 0)
     s.n_offers -= 1
     s.peer_max += 1
@@ -547,6 +548,7 @@ cdef void session_ended(nc_session* s) noexcept nogil:
             break
         if e.out_done:                          # else it was in the first table
             end_cut(s, e)
+    budget_leave(&s.budget)
     s.ready_any = 1
 
 
@@ -601,7 +603,8 @@ cdef void settle_end(nc_session* s, nc_end* e) noexcept nogil:
         idmap_pop(&s.outs, e.out.id)
         if i is not NULL:
             idmap_pop(&s.ins, i.id)
-            s.budget += <int64_t>i.grown
+            in_give_back(i, &s.budget)
+            budget_return(&s.budget, i.grown)
             i.grown = 0
         if e.unpaired:
             drop_end_name(s, e)
@@ -641,6 +644,7 @@ cdef void take_requests(nc_session* s, nc_end* e) noexcept nogil:
         if e.in_ is not NULL:
             in_over(e.in_, OVER_ABORT, e.abort_code, e.reason, e.reason_len)
             e.in_.stopped = 1
+            in_give_back(e.in_, &s.budget)
     elif bits & REQ_ABORT and e.in_ is not NULL and not e.in_done:
         bits |= REQ_STOP                        # our direction has ended before: what is left is to stop theirs
     if bits & REQ_END_AFTER and not e.out_done and not e.out.closing:
@@ -650,6 +654,7 @@ cdef void take_requests(nc_session* s, nc_end* e) noexcept nogil:
     if bits & REQ_STOP and e.in_ is not NULL and not e.in_done and not e.in_.stopped:
         in_over(e.in_, OVER_STOPPED, 0, NULL, 0)
         e.in_.stopped = 1
+        in_give_back(e.in_, &s.budget)
         # Said also when all is here: the sender waits to hear that its values were taken, and they never will be.
         want_ctl(s, e, CTL_STOP)
     elif bits & REQ_STOP and e.in_ is NULL:

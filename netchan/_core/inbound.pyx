@@ -23,7 +23,7 @@ from netchan._core.state cimport (
     nc_end, nc_offer, nc_path, nc_sent, nc_session, notify, want_ctl, want_data,
 )
 from netchan._core.inbox cimport (
-    in_data, in_init, in_make_room, in_number, in_over, in_pos_due, in_skip, in_withdraw, nc_in,
+    in_data, in_give_turn, in_init, in_make_room, in_number, in_over, in_pos_due, in_skip, in_withdraw, nc_in,
 )
 from netchan._core.outbox cimport out_ack, out_answer, out_end, out_limit, out_pos, out_want
 from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_STOPPED
@@ -368,6 +368,8 @@ cdef void on_data(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
         refuse(s, rc)
         return
     s.stats.messages_received += i.msgs - had
+    if s.budget.turn == i.id and i.msgs != had:
+        in_give_turn(i, &s.budget)              # whoever waits for it is not to wait until this one is taken
     if i.lossy and i.msgs != had:
         if i.keep:
             in_make_room(i, &s.budget)

@@ -7,6 +7,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from netchan._core.budget cimport nc_budget
 from netchan._core.cursor cimport nc_wr
 from netchan._core.leaf cimport nc_leaf
 from netchan._core.ranges cimport nc_ranges
@@ -75,7 +76,9 @@ ctypedef struct nc_in:
     uint64_t told_taken             # taken of the last POS
     uint64_t told_received
     uint64_t window                 # bytes granted beyond take_off
-    uint64_t grown                  # bytes of window above STREAM_BYTES_MIN, drawn from the session's budget
+    uint64_t grown                  # bytes of window above the floor, drawn from the budget
+    uint64_t lent                   # bytes beyond two windows, drawn for a value that is longer
+    uint64_t waits                  # number of its request if such a value waits for the budget; 0: it does not
     uint64_t capacity               # messages granted beyond taken; 0: not opened here yet
     uint64_t body_left              # bytes of the current message's body still to come
     uint64_t block_left             # bytes of its block of fields still to come
@@ -112,12 +115,16 @@ cdef int in_data(nc_in* s, uint64_t offset, const uint8_t* p, size_t n, int fin,
 cdef int in_number(nc_in* s, uint64_t offset, uint64_t number) noexcept nogil
 cdef void in_over(nc_in* s, uint32_t over, uint64_t code, const uint8_t* reason, size_t n) noexcept nogil
 # Engine: where the oldest are dropped: the window follows what is held, as far as the budget of the session goes.
-cdef void in_make_room(nc_in* s, int64_t* budget) noexcept nogil
+cdef void in_make_room(nc_in* s, nc_budget* budget) noexcept nogil
 # Engine: SKIP: messages first … first + n - 1 will never come, nor will their bytes. NC_OK; NC_ECREDIT, NC_ESTATE,
 # NC_EFRAME (not what comes next in order), NC_ENOMEM.
 cdef int in_skip(nc_in* s, uint64_t first, uint64_t n, uint64_t offset, uint64_t bytes) noexcept nogil
-# Engine: writes POS when it is due or `force`; 1 written, 0 not due, NC_ESPACE. budget: session bytes left for growth.
-cdef int in_pos(nc_in* s, nc_wr* w, int force, int64_t* budget) noexcept nogil
+# Engine: writes POS when it is due or `force`; 1 written, 0 not due, NC_ESPACE.
+cdef int in_pos(nc_in* s, nc_wr* w, int force, nc_budget* budget) noexcept nogil
+# Engine: the value that had the turn is whole, or nobody wants it.
+cdef void in_give_turn(nc_in* s, nc_budget* b) noexcept nogil
+# Engine: the stream will take no more: what it drew goes back.
+cdef void in_give_back(nc_in* s, nc_budget* budget) noexcept nogil
 cdef int in_pos_due(nc_in* s) noexcept nogil                            # 1: in_pos would write without force
 # Engine: WITHDRAW(n). 0 withdrawn, 1 taken, NC_EFRAME.
 cdef int in_withdraw(nc_in* s, uint64_t n) noexcept nogil

@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
+from netchan._core.budget cimport budget_draw, budget_return, nc_budget
 from netchan._core cimport defs
 from netchan._core.cursor cimport VARINT_MAX, nc_rd, nc_wr, rd_init, rd_left, rd_varint
 from netchan._core.frame cimport frame_put_pos
@@ -540,7 +541,8 @@ cdef int in_pos_due(nc_in* s) noexcept nogil:
                       or (s.keep and s.granted_bytes < s.received + s.window)):
         return 1
     # The head message is longer than the window: grant up to its end as it comes.
-    if in_rest(s) and s.received + in_rest(s) > s.granted_bytes and s.received + (s.window >> 1) >= s.granted_bytes:
+    if in_rest(s) and s.received + in_rest(s) > s.granted_bytes and s.received + (s.window >> 1) >= s.granted_bytes \
+            and s.waits == 0:
         return 1
     if in_more_wanted(s, taken):
         return 1
@@ -548,25 +550,72 @@ cdef int in_pos_due(nc_in* s) noexcept nogil:
     return 1 if s.over == OVER_FIN and load_acq_u64(&s.take_off) == load_acq_u64(&s.end) and s.told_taken < taken else 0
 
 
-# Doubles the window if the budget of the session allows it.
-cdef inline void in_widen(nc_in* s, int64_t* budget) noexcept nogil:
-    if budget[0] >= <int64_t>s.window:
-        budget[0] -= <int64_t>s.window
-        s.grown += s.window
-        s.window <<= 1
+# Doubles the window if the budget allows it: 1, else 0.
+cdef inline int in_widen(nc_in* s, nc_budget* budget) noexcept nogil:
+    if not budget_draw(budget, s.window, 0):
+        return 0
+    s.grown += s.window
+    s.window <<= 1
+    return 1
 
 
-cdef void in_make_room(nc_in* s, int64_t* budget) noexcept nogil:
+# The value that arrives waits for the budget no more.
+cdef inline void in_wait_no_more(nc_in* s, nc_budget* b) noexcept nogil:
+    if s.waits:
+        s.waits = 0
+        b.waits -= 1
+
+
+cdef void in_give_turn(nc_in* s, nc_budget* b) noexcept nogil:
+    if b.turn == s.id:
+        b.turn = 0
+        if b.waits:
+            b.freed = 1
+
+
+# The stream is to hold `need` bytes beyond two windows. 1: they are drawn; 0: the value has to wait.
+cdef int in_lend(nc_in* s, uint64_t need, nc_budget* b) noexcept nogil:
+    if in_rest(s) == 0:
+        in_give_turn(s, b)                      # its value is whole
+    if need <= s.lent or budget_draw(b, need - s.lent, 0):
+        if b.turn == s.id and need > s.lent:
+            in_give_turn(s, b)                  # there is room without it
+    elif b.turn == s.id or (b.turn == 0 and b.waits == (1 if s.waits else 0)):
+        b.turn = s.id
+        budget_draw(b, need - s.lent, 1)
+    else:
+        if s.waits == 0:
+            b.asked += 1
+            b.waits += 1
+            s.waits = b.asked
+        return 0
+    if need < s.lent:
+        budget_return(b, s.lent - need)
+    s.lent = need
+    in_wait_no_more(s, b)
+    return 1
+
+
+cdef void in_give_back(nc_in* s, nc_budget* budget) noexcept nogil:
+    in_wait_no_more(s, budget)
+    in_give_turn(s, budget)
+    budget_return(budget, s.lent)
+    s.lent = 0
+
+
+cdef void in_make_room(nc_in* s, nc_budget* budget) noexcept nogil:
     while s.window < <uint64_t>defs.STREAM_BYTES_MAX and in_held(s) > s.window:
-        if budget[0] < <int64_t>s.window:
+        if not in_widen(s, budget):
             return
-        in_widen(s, budget)
 
 
-cdef int in_pos(nc_in* s, nc_wr* w, int force, int64_t* budget) noexcept nogil:
+cdef int in_pos(nc_in* s, nc_wr* w, int force, nc_budget* budget) noexcept nogil:
     cdef uint64_t taken, off, bytes_to, want, msgs_to, often
     cdef int rc
-    if s.stopped or (not force and not in_pos_due(s)):
+    if s.stopped:
+        in_give_back(s, budget)
+        return 0
+    if not force and not in_pos_due(s):
         return 0
     # Said first: what the application takes from here on it reports, though this POS does not know of it.
     store_seq_u32(&s.starved, 1)
@@ -579,11 +628,12 @@ cdef int in_pos(nc_in* s, nc_wr* w, int force, int64_t* budget) noexcept nogil:
         in_widen(s, budget)
     # Where the oldest make room for the newest nobody has to take any for the sender to go on.
     bytes_to = (s.received if s.keep else off) + s.window
-    if in_rest(s):
-        want = s.received + in_rest(s)
-        if want > bytes_to:
-            # One value always gets through: granted a window at a time up to its end.
-            bytes_to = s.received + s.window if s.received + s.window < want else want
+    want = s.received + in_rest(s)
+    # A value that ends beyond the window is granted a window at a time up to its end. One that begins within it and is
+    # no longer needs no more room than a second window; what is beyond that is drawn first.
+    if s.capacity and in_lend(s, want - bytes_to - s.window if want > bytes_to + s.window else 0, budget) \
+            and in_rest(s) and want > bytes_to:
+        bytes_to = s.received + s.window if s.received + s.window < want else want
     msgs_to = VARINT_MAX - 1 if s.keep else taken + s.capacity     # the newest push the others out: bytes are the limit
     if in_more_wanted(s, taken) and bytes_to < s.received + s.window:
         bytes_to = s.received + s.window

@@ -15,6 +15,7 @@ from netchan._core.frame cimport (
     frame_put_session_close, frame_put_skip, frame_put_stop, frame_put_trunk_head, frame_put_want, frame_put_withdraw,
     frame_put_withdrawn,
 )
+from netchan._core.idmap cimport idmap_next
 from netchan._core.keys cimport keys_deadline, keys_may_update, keys_tick
 from netchan._core.leaf cimport load_acq_u32, load_acq_u64
 from netchan._core.ratchet cimport put_ratchet
@@ -392,9 +393,29 @@ cdef int64_t send_trunk(nc_session* s, nc_end* e, uint8_t* out, size_t cap, int6
     return size
 
 
+# Streams whose long value waited for the budget look again; the one that waited longest has the turn if it is free.
+cdef void wake_waiting(nc_session* s) noexcept nogil:
+    cdef uint32_t at = 0
+    cdef nc_end* e
+    cdef nc_end* first = NULL
+    s.budget.freed = 0
+    while True:
+        e = <nc_end*>idmap_next(&s.ins, &at)
+        if e is NULL:
+            break
+        if e.in_.waits and not e.in_done:
+            want_ctl(s, e, CTL_POS)
+            if first is NULL or e.in_.waits < first.in_.waits:
+                first = e
+    if first is not NULL and s.budget.turn == 0:
+        s.budget.turn = first.in_.id
+
+
 cdef int session_wants_send(nc_session* s) noexcept nogil:
     if s.state == SESSION_OVER:
         return 0
+    if s.budget.freed:
+        return 1
     if s.ctl_head is not NULL or s.active_head is not NULL:
         return 1
     if load_ptr(<void**>&s.dirty_head) is not NULL:
@@ -421,6 +442,8 @@ cdef int64_t session_send(nc_session* s, uint8_t* out, size_t cap, int64_t now_n
         take_dirty(s)                           # ends that were opened since are cut
         return defs.NC_ECLOSED
     take_dirty(s)
+    if s.budget.freed:
+        wake_waiting(s)
     if not sent_room(&s.path, 0):
         return 0
     if s.rekey_state != 2 and (s.sealer.keys.wants_update or 0 <= keys_deadline(s.sealer.keys) <= now_ns):

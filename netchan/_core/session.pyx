@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
 
+from netchan._core.budget cimport budget_init, budget_leave
 from netchan._core cimport defs
 from netchan._core.ends cimport end_release, session_ended, session_next_ready, session_path_lost, take_dirty
 from netchan._core.idmap cimport idmap_free, idmap_init, idmap_next
@@ -71,7 +72,8 @@ cdef int session_init(nc_session* s, int role, const nc_params* mine, const nc_p
     s.max_streams = peer.max_streams
     s.peer_max = mine.max_streams
     s.peer_max_told = mine.max_streams
-    s.budget = mine.session_bytes
+    budget_init(&s.budget, mine.session_bytes)
+    s.budget.node_most = mine.node_bytes
     s.path.alive = 1
     s.in_order = 1
     s.ratchet_out_step = 0xFF
@@ -117,6 +119,7 @@ cdef void session_free(nc_session* s) noexcept nogil:
         in_free(o.in_)
         free(o.in_)
         free(o)
+    budget_leave(&s.budget)
     idmap_free(&s.outs)
     idmap_free(&s.ins)
     idmap_free(&s.offers)

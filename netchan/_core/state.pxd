@@ -10,6 +10,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from netchan._core.budget cimport nc_budget
 from netchan._core.idmap cimport nc_idmap
 from netchan._core.leaf cimport fetch_add_u32, load_acq_u64, load_seq_u32, nc_leaf
 from netchan._core.record cimport nc_sealer
@@ -186,7 +187,8 @@ ctypedef struct nc_params:          # transport parameters (handshake.md), one s
     uint64_t max_message
     uint64_t max_channels           # local only
     uint8_t trunk                   # local only: both sides know the trunk
-    int64_t session_bytes           # local only: budget for growth
+    int64_t session_bytes           # local only: budget beyond the floors
+    uint64_t node_bytes             # local only: the same for all sessions of the process together
     int64_t heartbeat_ns            # local only
     int64_t dead_ns                 # local only: silence that ends a path
 
@@ -249,7 +251,7 @@ cdef struct nc_session:
     nc_end* ready_head
     uint32_t ready_any              # something for the application
     nc_seg* pins                    # released segments whose owners a holder of the GIL must drop
-    int64_t budget                  # bytes left for windows above the floor
+    nc_budget budget                # of bytes beyond the floors
     uint8_t in_order                # 1: all records come by one stream path, so bytes of a stream come in order
     uint8_t ping_due
     uint8_t max_streams_due

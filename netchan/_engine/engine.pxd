@@ -162,6 +162,7 @@ cdef struct nc_engine:
     void (*ask_pins)(nc_engine* g) noexcept nogil       # many bytes are held and the program is silent: from any thread
 
 cdef int fork_watch() noexcept                                                  # once: makes fork_count work
+cdef uint64_t* node_drawn() noexcept nogil                      # bytes, atomic; for nc_budget
 cdef uint64_t fork_count() noexcept nogil                                       # grows in every forked child
 # Fills a zeroed struct: descriptors, buffers, guardian. NC_OK, NC_ENOMEM, NC_ESYS. GIL side.
 cdef int engine_open(nc_engine* g, int kind, int spin_allowed) noexcept nogil

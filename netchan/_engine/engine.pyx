@@ -42,12 +42,14 @@ cdef uint8_t MARK_TAIL = 0
 cdef uint8_t MARK_KICK = 0
 
 cdef uint64_t forks = 0
+cdef uint64_t drawn = 0             # by the sessions of the process, beyond the floors of their streams
 
 
 cdef void on_fork_child() noexcept nogil:
     # Only marks: locks may be held for ever here, and every facade looks at this number before it takes one.
-    global forks
+    global forks, drawn
     forks += 1
+    drawn = 0                           # the child has no sessions
 
 
 cdef int fork_watch() noexcept:
@@ -56,6 +58,10 @@ cdef int fork_watch() noexcept:
 
 cdef uint64_t fork_count() noexcept nogil:
     return forks
+
+
+cdef uint64_t* node_drawn() noexcept nogil:
+    return &drawn
 
 
 # --- life -------------------------------------------------------------------------------------------------------------

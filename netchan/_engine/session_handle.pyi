@@ -21,6 +21,7 @@ def attach(
     heartbeat: float,
     dead: float = 10.0,
     trunk: bool = False,
+    node_bytes: int = 268_435_456,
 ) -> Session: ...
 
 @disjoint_base

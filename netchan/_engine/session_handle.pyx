@@ -28,7 +28,7 @@ from netchan._engine.engine_handle cimport Engine, Listed, check_fork
 from netchan._engine.carrier cimport carrier_setup
 from netchan._engine.engine cimport (
     baton_give, baton_take, engine_add, engine_collect, engine_dirty, engine_poke, fork_count, nc_engine,
-    nc_offer_event, nc_slot, slot_free,
+    nc_offer_event, nc_slot, node_drawn, slot_free,
 )
 
 
@@ -50,13 +50,15 @@ cdef int fill_params(nc_params* p, d) except -1:
     p.max_channels = 1
     p.trunk = 0
     p.session_bytes = 0
+    p.node_bytes = 0
     p.heartbeat_ns = 0
     p.dead_ns = 0
     return 0
 
 
 def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding, int cipher, mine, peer, bytes early,
-           int max_channels, int64_t session_bytes, double heartbeat, double dead=10.0, bint trunk=False):
+           int max_channels, int64_t session_bytes, double heartbeat, double dead=10.0, bint trunk=False,
+           uint64_t node_bytes=256 << 20):
     """Make a session of a connected, non-blocking socket whose handshake has ended.
 
     Args:
@@ -69,7 +71,7 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         cipher: 1 AES-256-GCM, 2 ChaCha20-Poly1305.
         mine, peer: transport parameters by name.
         early: bytes of the stream behind the handshake.
-        max_channels, session_bytes (bytes), heartbeat and dead (s): our own limits.
+        max_channels, session_bytes, node_bytes (bytes), heartbeat and dead (s): our own limits.
         trunk: both sides know it.
 
     Raises:
@@ -98,6 +100,7 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         m.max_channels = max_channels
         m.session_bytes = session_bytes
         m.trunk = trunk
+        m.node_bytes = node_bytes
         m.heartbeat_ns = <int64_t>(heartbeat * 1e9)
         m.dead_ns = <int64_t>(dead * 1e9)
         t = <nc_slot*>calloc(1, sizeof(nc_slot))
@@ -131,6 +134,7 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         if t.session.sealer.keys is not NULL:
             t.session.sealer.path = keys_path_add(t.session.sealer.keys, 0, 1)
             rc = session_init(&t.session, role, &m, &q, bind_p, seed, sys.now_ns())
+            t.session.budget.node_used = node_drawn()
         if rc == defs.NC_OK:
             rc = engine_add(g, t)
         if rc == defs.NC_OK and rest_n:

@@ -262,6 +262,7 @@ def attach(engine: Engine, fd: int, carrier: str, event: Established, config: Co
             early=event.leftover,
             max_channels=config.max_channels,
             session_bytes=config.session_bytes,
+            node_bytes=config.node_bytes,
             heartbeat=config.heartbeat,
             trunk=event.agreement.trunk,
         )

@@ -289,7 +289,8 @@ class TestPositions:
                 in_message = len(pending)
                 assert state["granted_msgs"] <= max(64, state["taken"] + capacity)
                 assert state["granted_bytes"] <= max(16384, state["take_off"] + state["window"], at + in_message)
-                assert state["window"] == 65536 + state["grown"] <= 4 << 20 and state["grown"] + s.budget == budget
+                assert state["window"] == 65536 + state["grown"] <= 4 << 20
+                assert state["grown"] + state["lent"] + s.budget == budget
 
     def test_pos_is_due_after_a_quarter_of_the_capacity(self) -> None:
         s = receiver(capacity=100, msgs=1000)
