@@ -17,7 +17,7 @@ LINTED = $(wildcard netchan tests tools examples bench docs setup.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo build debug test lint format docs bench bench-quick fuzz sanitize long sim conformance mutants rules oracle-traces model clean
+.PHONY: help demo build debug test lint format docs bench bench-quick fuzz sanitize long sim storms conformance mutants rules oracle-traces model clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,10 @@ long: debug  ## ten million seals without a repeated nonce, on a checked build (
 sim: build/.built $(VENV)/.stamp-test  ## 100 000 seeds of cancellations, a million wins of selects (half an hour)
 	NETCHAN_SEEDS=50 $(PY) -m pytest -q -s tests/integration/test_cancellation.py tests/integration/test_rendezvous.py \
 	  tests/integration/test_select.py tests/integration/test_trio.py -k "cancel or select or time" $(TESTFLAGS)
+
+storms: build/.built $(VENV)/.stamp-test  ## a million channels, offers and selects, 10 000 sessions (a quarter of an hour)
+	NETCHAN_LONG=1 $(PY) -m pytest -q -s -p no:xdist tests/integration/test_storms.py \
+	  tests/integration/test_resources.py -k "Million or storm or middle or Flat" $(TESTFLAGS)
 
 conformance: build/.built $(VENV)/.stamp-test  ## a table of each case of a channel on each pair of ends and each front
 	@$(PY) -m tests.conformance
