@@ -21,6 +21,7 @@ import pytest
 import netchan
 from netchan import sync
 from netchan._core import _selftest_session as core
+from netchan._engine.engine_handle import Engine
 from netchan.channel.fronts import Channel
 from netchan.errors import ChannelAborted, ChannelClosed, ChannelEnded, SessionLost
 from netchan.net.manager import loop_engine
@@ -343,15 +344,19 @@ ENDS = ("close", "stop", "abort", "abort over there", "stop over there", "aclose
 FAIR = (ChannelClosed, ChannelEnded, ChannelAborted, SessionLost, StopIteration)
 
 
-def one_ending(seed: int, far: bool) -> str:
-    """One channel, a thread that sends and one that receives, and a third that ends it; "" or what was wrong."""
+def one_ending(seed: int, engines: tuple[Engine, Engine] | None) -> str:
+    """One channel, a thread that sends and one that receives, and a third that ends it; "" or what was wrong.
+
+    ``engines``: of a new session, whose channel it is; None: in process.
+    """
+    far = engines is not None
     rng = random.Random(seed)
     capacity = rng.choice((0, 1, 64))
     sends = [verb for verb in SENDS if capacity or verb != "reserve"]
     send, receive, how = rng.choice(sends), rng.choice(RECEIVES), rng.choice(ENDS)
     sides: tuple[Side, Side] | None = None
     if far:
-        sides = joined()
+        sides = joined(engines=engines)
         here, there = (sync.Channel(side.open("x", bytes, capacity)) for side in sides)
     else:
         here, there = sync.pipe(bytes, capacity=capacity)
@@ -404,10 +409,8 @@ def one_ending(seed: int, far: bool) -> str:
         return f"{where}: hangs, ended so far: {errors}, {here.stats()}, {there.stats()}"
     for part in (here, there):
         part.abort()
-    if sides is not None:
-        for side in sides:
-            side.session.close(0)
-            side.engine.close()
+    for side in sides or ():
+        side.session.close(0)
     for name, error in errors.items():
         if not isinstance(error, FAIR):
             return f"{where}: {name} ended with {error!r}"
@@ -422,11 +425,17 @@ def one_ending(seed: int, far: bool) -> str:
 @pytest.mark.parametrize("far", [False, True], ids=["in process", "session"])
 def test_end_from_another_thread_in_the_middle_of_every_verb(far: bool) -> None:
     seeds = 20_000 if FULL else 150
+    engines = (Engine("caller"), Engine("caller")) if far else None  # the memory of an engine is never given back
     before = threading.active_count()
+    slope = Slope(seeds)
     for seed in range(seeds):
-        wrong = one_ending(seed, far)
+        slope.look(seed)
+        wrong = one_ending(seed, engines)
         assert not wrong, wrong
     assert threading.active_count() == before
+    slope.end(f"ends in the middle of a verb, {'session' if far else 'in process'}")
+    for engine in engines or ():
+        engine.close()
 
 
 @pytest.mark.parametrize("far", [False, True], ids=["in process", "session"])
