@@ -17,10 +17,10 @@ LINTED = $(wildcard netchan tests tools examples bench docs setup.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo build debug test lint format docs bench bench-quick fuzz sanitize long sim storms conformance mutants rules oracle-traces model clean
+.PHONY: help demo build debug test lint format docs bench bench-quick fuzz fuzz-coverage sanitize long sim storms conformance mutants rules oracle-traces model clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build/.built  ## two processes, one encrypted channel, a stream of values; ends with a proof that none was lost
 	@$(PY) examples/demo.py
@@ -60,6 +60,9 @@ bench-quick: build/.built $(VENV)/.stamp-bench  ## end-to-end benchmark, a minut
 
 fuzz: $(VENV)/.stamp-base  ## every parser of outside bytes, a minute each (needs clang with libFuzzer)
 	@PYTHON=$(abspath $(PY)) tests/fuzz/run.sh 60
+
+fuzz-coverage: $(VENV)/.stamp-test  ## which lines of each parser the stored inputs reach (gcc and gcov; a minute)
+	@$(PY) -m tests.fuzz.lines
 
 sanitize: $(VENV)/.stamp-test  ## unit and property tests under AddressSanitizer and UBSan, then threads under TSan
 	@rm -f build/.built

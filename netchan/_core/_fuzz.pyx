@@ -147,12 +147,12 @@ cdef int fuzz_cursor(const uint8_t* data, size_t n) noexcept nogil:
     return 0 if cursor.rd_left(&rd) == 0 else 9
 
 
-# Steps of three bytes (op, x, y) on a set bounded to 8 ranges; the oracle is one byte per value, 256 values at either
-# end of the number space.
+# Steps of three bytes (op, x, y) on a set bounded to 8 ranges, or to 3, which are soon used up; the oracle is one byte
+# per value, 256 values at either end of the number space.
 cdef int fuzz_ranges(const uint8_t* data, size_t n) noexcept nogil:
     cdef ranges.nc_ranges r
     cdef int rc
-    if n == 0 or ranges.ranges_init(&r, 8) < 0:
+    if n == 0 or ranges.ranges_init(&r, 3 if data[0] & 2 else 8) < 0:
         return 0
     rc = _ranges_steps(&r, ranges.RANGES_END - 256 if data[0] & 1 else 0, data + 1, n - 1)
     ranges.ranges_free(&r)
@@ -254,8 +254,8 @@ cdef int _ranges_steps(ranges.nc_ranges* r, uint64_t base, const uint8_t* data, 
 cdef int fuzz_replay(const uint8_t* data, size_t n) noexcept nogil:
     cdef replay.nc_replay w
     cdef int rc
-    if replay.replay_init(&w, 64) < 0:
-        return 0
+    if replay.replay_init(&w, 63) != defs.NC_EINVAL or replay.replay_init(&w, 64) < 0:
+        return 7
     rc = _replay_steps(&w, data, n)
     replay.replay_free(&w)
     return rc
@@ -278,6 +278,8 @@ cdef int _replay_steps(replay.nc_replay* w, const uint8_t* data, size_t n) noexc
     while n_done < 256 and cursor.rd_u8(&rd, &op) == 0:
         if (op & 7) == 7:                           # larger window
             bits = <uint32_t>64 << ((op >> 3) & 3)
+            if replay.replay_grow(w, bits + 1) != defs.NC_EINVAL:
+                return 8
             if replay.replay_grow(w, bits) < 0:
                 return 1
             bits = w.n_bits
@@ -327,7 +329,7 @@ cdef int fuzz_name(const uint8_t* data, size_t n) noexcept nogil:
         c = data[i]
         i += 1
         more = 0 if c < 0x80 else 1 if c >> 5 == 6 else 2 if c >> 4 == 14 else 3 if c >> 3 == 30 else 9
-        if more > n - i:
+        if more == 9 or more > n - i:               # 9: no first byte of any form
             ok = 0
             break
         c = c & (0x7F >> more) if more else c
@@ -366,8 +368,8 @@ cdef int fuzz_msgshape(const uint8_t* data, size_t n) noexcept nogil:
     return 0 if (rc == defs.NC_OK) == ok else 3
 
 
-# One item with room for `most` open containers and `ends` more references, which it counts down; 1 if it is whole and in
-# the domain. `key`: it stands for a map's key.
+# One item with room for `most` open containers and `ends` more references, which it counts down; 1 if it is whole and
+# in the domain. `key`: it stands for a map's key.
 cdef int msg_item(cursor.nc_rd* rd, int most, int key, int* ends) noexcept nogil:
     cdef uint8_t b = 0
     cdef uint64_t size = 0
