@@ -17,7 +17,7 @@ LINTED = $(wildcard netchan tests tools examples bench docs setup.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo build debug test lint format docs bench bench-quick fuzz fuzz-coverage sanitize long sim storms conformance mutants rules oracle-traces model clean
+.PHONY: help demo build debug test lint format docs bench bench-quick fuzz fuzz-coverage sanitize long sim storms conformance mutants rules wire-names oracle-traces model clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ mutants: build/.built $(VENV)/.stamp-test  ## faults put into the channel layer 
 
 rules: $(VENV)/.stamp-test  ## each rule of the public contract with the tests that prove it
 	@$(PY) -m tests.rules
+
+wire-names: $(VENV)/.stamp-test  ## each frame and each code of the wire with the tests that name it
+	@$(PY) -m tests.wire_names
 
 oracle-traces:  ## make the expected traces of tests/interop/oracle again (needs Go; a minute)
 	@cd tests/interop/oracle/go && go run . -scripts ../scripts -traces ../traces
