@@ -281,6 +281,7 @@ class TestFlat:
 
         asyncio.run(body())
 
+    @pytest.mark.timeout(600)
     def test_loops_that_end_give_their_memory_back(self) -> None:
         """An engine has a megabyte or two of keys, contexts and buffers; each ``asyncio.run`` has an engine."""
         total = 1_000 if FULL else 100

@@ -425,9 +425,9 @@ def one_ending(seed: int, engines: tuple[Engine, Engine] | None) -> str:
 @pytest.mark.parametrize("far", [False, True], ids=["in process", "session"])
 def test_end_from_another_thread_in_the_middle_of_every_verb(far: bool) -> None:
     seeds = 20_000 if FULL else 150
-    engines = (Engine("caller"), Engine("caller")) if far else None  # the memory of an engine is never given back
+    engines = (Engine("caller"), Engine("caller")) if far else None
     before = threading.active_count()
-    slope = Slope(seeds)
+    slope = Slope(seeds, given=True)
     for seed in range(seeds):
         slope.look(seed)
         wrong = one_ending(seed, engines)
