@@ -17,7 +17,7 @@ LINTED = $(wildcard netchan tests tools examples bench docs setup.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo build debug test lint format docs bench bench-quick fuzz fuzz-coverage sanitize long sim storms conformance mutants rules wire-names oracle-traces model clean
+.PHONY: help demo build debug test lint format docs bench bench-quick fuzz fuzz-coverage fuzz-mutants sanitize long sim storms conformance mutants rules wire-names oracle-traces model clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ fuzz: $(VENV)/.stamp-base  ## every parser of outside bytes, a minute each (need
 
 fuzz-coverage: $(VENV)/.stamp-test  ## which lines of each parser the stored inputs reach (gcc and gcov; a minute)
 	@$(PY) -m tests.fuzz.lines
+
+fuzz-mutants: $(VENV)/.stamp-base  ## bounds checks removed one at a time: a fuzz target must find each (clang; minutes)
+	@$(PY) -m tests.fuzz.mutants
 
 sanitize: $(VENV)/.stamp-test  ## unit and property tests under AddressSanitizer and UBSan, then threads under TSan
 	@rm -f build/.built
