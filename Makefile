@@ -17,10 +17,10 @@ LINTED = $(wildcard netchan tests tools examples bench docs setup.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo build debug test lint format docs bench bench-quick fuzz sanitize long sim conformance mutants rules oracle-traces model clean
+.PHONY: help demo build debug test lint format docs bench bench-quick fuzz fuzz-coverage fuzz-mutants sanitize long sim storms conformance mutants rules wire-names oracle-traces model clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build/.built  ## two processes, one encrypted channel, a stream of values; ends with a proof that none was lost
 	@$(PY) examples/demo.py
@@ -61,6 +61,12 @@ bench-quick: build/.built $(VENV)/.stamp-bench  ## end-to-end benchmark, a minut
 fuzz: $(VENV)/.stamp-base  ## every parser of outside bytes, a minute each (needs clang with libFuzzer)
 	@PYTHON=$(abspath $(PY)) tests/fuzz/run.sh 60
 
+fuzz-coverage: $(VENV)/.stamp-test  ## which lines of each parser the stored inputs reach (gcc and gcov; a minute)
+	@$(PY) -m tests.fuzz.lines
+
+fuzz-mutants: $(VENV)/.stamp-base  ## bounds checks removed one at a time: a fuzz target must find each (clang; minutes)
+	@$(PY) -m tests.fuzz.mutants
+
 sanitize: $(VENV)/.stamp-test  ## unit and property tests under AddressSanitizer and UBSan, then threads under TSan
 	@rm -f build/.built
 	@NETCHAN_SANITIZE=address,undefined $(PY) setup.py -q build_ext --inplace
@@ -77,6 +83,11 @@ sim: build/.built $(VENV)/.stamp-test  ## 100 000 seeds of cancellations, a mill
 	NETCHAN_SEEDS=50 $(PY) -m pytest -q -s tests/integration/test_cancellation.py tests/integration/test_rendezvous.py \
 	  tests/integration/test_select.py tests/integration/test_trio.py -k "cancel or select or time" $(TESTFLAGS)
 
+# A test of minutes is not stuck; and a dump of threads that run reads their frames without the lock, and may crash.
+storms: build/.built $(VENV)/.stamp-test  ## a million channels, offers and selects, 10 000 sessions (a quarter of an hour)
+	NETCHAN_LONG=1 $(PY) -m pytest -q -s -p no:xdist -o faulthandler_timeout=0 tests/integration/test_storms.py \
+	  tests/integration/test_resources.py -k "Million or storm or middle or Flat" $(TESTFLAGS)
+
 conformance: build/.built $(VENV)/.stamp-test  ## a table of each case of a channel on each pair of ends and each front
 	@$(PY) -m tests.conformance
 
@@ -85,6 +96,9 @@ mutants: build/.built $(VENV)/.stamp-test  ## faults put into the channel layer 
 
 rules: $(VENV)/.stamp-test  ## each rule of the public contract with the tests that prove it
 	@$(PY) -m tests.rules
+
+wire-names: $(VENV)/.stamp-test  ## each frame and each code of the wire with the tests that name it
+	@$(PY) -m tests.wire_names
 
 oracle-traces:  ## make the expected traces of tests/interop/oracle again (needs Go; a minute)
 	@cd tests/interop/oracle/go && go run . -scripts ../scripts -traces ../traces

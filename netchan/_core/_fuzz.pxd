@@ -10,3 +10,5 @@ cdef int fuzz_varint(const uint8_t* data, size_t n) noexcept nogil
 cdef int fuzz_cursor(const uint8_t* data, size_t n) noexcept nogil
 cdef int fuzz_ranges(const uint8_t* data, size_t n) noexcept nogil
 cdef int fuzz_replay(const uint8_t* data, size_t n) noexcept nogil
+cdef int fuzz_name(const uint8_t* data, size_t n) noexcept nogil
+cdef int fuzz_msgshape(const uint8_t* data, size_t n) noexcept nogil

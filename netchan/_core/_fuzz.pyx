@@ -1,4 +1,6 @@
-"""Fuzz targets over cursor, ranges and replay, each against a slow and simple oracle. Test-only, never in a wheel.
+"""Fuzz targets over cursor, ranges, replay, names and the shape of MessagePack, each against a slow and simple oracle.
+
+Test-only, never in a wheel.
 
 Layer: beside _core. ``run(name, data)`` is for the corpus test; libFuzzer reaches the C functions directly.
 """
@@ -8,8 +10,10 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from netchan._core cimport cursor, defs, ranges, replay
+from netchan._core.frame cimport name_is_valid
+from netchan._core.msgshape cimport shape_check
 
-TARGETS = ("varint", "cursor", "ranges", "replay")
+TARGETS = ("varint", "cursor", "ranges", "replay", "name", "msgshape")
 
 
 def run(str name, bytes data):
@@ -30,6 +34,10 @@ def run(str name, bytes data):
             rc = fuzz_ranges(p, n)
         elif name == "replay":
             rc = fuzz_replay(p, n)
+        elif name == "name":
+            rc = fuzz_name(p, n)
+        elif name == "msgshape":
+            rc = fuzz_msgshape(p, n)
         else:
             raise KeyError(name)
     finally:
@@ -139,12 +147,12 @@ cdef int fuzz_cursor(const uint8_t* data, size_t n) noexcept nogil:
     return 0 if cursor.rd_left(&rd) == 0 else 9
 
 
-# Steps of three bytes (op, x, y) on a set bounded to 8 ranges; the oracle is one byte per value, 256 values at either
-# end of the number space.
+# Steps of three bytes (op, x, y) on a set bounded to 8 ranges, or to 3, which are soon used up; the oracle is one byte
+# per value, 256 values at either end of the number space.
 cdef int fuzz_ranges(const uint8_t* data, size_t n) noexcept nogil:
     cdef ranges.nc_ranges r
     cdef int rc
-    if n == 0 or ranges.ranges_init(&r, 8) < 0:
+    if n == 0 or ranges.ranges_init(&r, 3 if data[0] & 2 else 8) < 0:
         return 0
     rc = _ranges_steps(&r, ranges.RANGES_END - 256 if data[0] & 1 else 0, data + 1, n - 1)
     ranges.ranges_free(&r)
@@ -246,8 +254,8 @@ cdef int _ranges_steps(ranges.nc_ranges* r, uint64_t base, const uint8_t* data, 
 cdef int fuzz_replay(const uint8_t* data, size_t n) noexcept nogil:
     cdef replay.nc_replay w
     cdef int rc
-    if replay.replay_init(&w, 64) < 0:
-        return 0
+    if replay.replay_init(&w, 63) != defs.NC_EINVAL or replay.replay_init(&w, 64) < 0:
+        return 7
     rc = _replay_steps(&w, data, n)
     replay.replay_free(&w)
     return rc
@@ -270,6 +278,8 @@ cdef int _replay_steps(replay.nc_replay* w, const uint8_t* data, size_t n) noexc
     while n_done < 256 and cursor.rd_u8(&rd, &op) == 0:
         if (op & 7) == 7:                           # larger window
             bits = <uint32_t>64 << ((op >> 3) & 3)
+            if replay.replay_grow(w, bits + 1) != defs.NC_EINVAL:
+                return 8
             if replay.replay_grow(w, bits) < 0:
                 return 1
             bits = w.n_bits
@@ -306,3 +316,110 @@ cdef int _replay_steps(replay.nc_replay* w, const uint8_t* data, size_t n) noexc
         if replay.replay_check(w, x) != 0:
             return 6
     return 0
+
+
+# All bytes as a channel's name; the oracle computes each code point and then looks whether it is a fair one.
+cdef int fuzz_name(const uint8_t* data, size_t n) noexcept nogil:
+    cdef size_t i = 0
+    cdef size_t k
+    cdef size_t more
+    cdef uint32_t c
+    cdef int ok = 1 if 0 < n <= 255 else 0
+    while ok and i < n:
+        c = data[i]
+        i += 1
+        more = 0 if c < 0x80 else 1 if c >> 5 == 6 else 2 if c >> 4 == 14 else 3 if c >> 3 == 30 else 9
+        if more == 9 or more > n - i:               # 9: no first byte of any form
+            ok = 0
+            break
+        c = c & (0x7F >> more) if more else c
+        for k in range(more):
+            if data[i + k] >> 6 != 2:
+                ok = 0
+            c = (c << 6) | (data[i + k] & 0x3F)
+        i += more
+        if more == 1 and c < 0x80 or more == 2 and c < 0x800 or more == 3 and c < 0x10000:
+            ok = 0                                  # a longer form than it needs
+        if c > 0x10FFFF or c >> 11 == 0x1B or c < 0x20 or 0x7F <= c < 0xA0:
+            ok = 0
+    return 0 if name_is_valid(data, n) == ok else 1
+
+
+# First byte: how many containers may be open and how many references it may carry; then the value. The oracle descends
+# into it.
+cdef int fuzz_msgshape(const uint8_t* data, size_t n) noexcept nogil:
+    cdef cursor.nc_rd rd
+    cdef int most
+    cdef int ends
+    cdef int rc
+    cdef int ok
+    if n == 0:
+        return 0
+    most = data[0] % 66                             # 65: more than it can keep
+    ends = data[0] // 66
+    rc = shape_check(data + 1, n - 1, most, ends)
+    if most > 64:
+        return 0 if rc == defs.NC_EINVAL else 1
+    cursor.rd_init(&rd, data + 1, n - 1)
+    ok = 1 if msg_item(&rd, most, 0, &ends) and cursor.rd_left(&rd) == 0 else 0
+    if rc != defs.NC_OK and rc != defs.NC_ETRUNC and rc != defs.NC_EFRAME and rc != defs.NC_ELIMIT \
+            and rc != defs.NC_EUNKNOWN:
+        return 2
+    return 0 if (rc == defs.NC_OK) == ok else 3
+
+
+# One item with room for `most` open containers and `ends` more references, which it counts down; 1 if it is whole and
+# in the domain. `key`: it stands for a map's key.
+cdef int msg_item(cursor.nc_rd* rd, int most, int key, int* ends) noexcept nogil:
+    cdef uint8_t b = 0
+    cdef uint64_t size = 0
+    cdef uint64_t i
+    cdef const uint8_t* at = NULL
+    cdef int map_ = 0
+    if cursor.rd_u8(rd, &b) < 0:
+        return 0
+    if b < 0x80 or b >= 0xE0:
+        return 1
+    if b < 0xA0:                                    # small map, small array
+        map_ = 1 if b < 0x90 else 0
+        size = b & 15
+    elif b < 0xC0:
+        return 1 if cursor.rd_bytes(rd, b & 31, &at) == 0 else 0
+    elif b == 0xC0 or b == 0xC2 or b == 0xC3:
+        return 0 if key else 1
+    elif b == 0xCA or b == 0xCB:
+        return 1 if not key and cursor.rd_bytes(rd, 4 if b == 0xCA else 8, &at) == 0 else 0
+    elif b == 0xC4 or b == 0xC5 or b == 0xC6 or 0xD9 <= b <= 0xDB:
+        if not msg_count(rd, 1 << ((b - 0xC4) if b < 0xD0 else (b - 0xD9)), &size):
+            return 0
+        return 1 if cursor.rd_bytes(rd, size, &at) == 0 else 0
+    elif 0xCC <= b <= 0xD3:
+        return 1 if cursor.rd_bytes(rd, <uint64_t>1 << (b & 3), &at) == 0 else 0
+    elif b == 0xC7:                                 # an extension of 42 bytes, type 1
+        if key or cursor.rd_bytes(rd, 2, &at) < 0 or at[0] != 42 or at[1] != 1:
+            return 0
+        ends[0] -= 1
+        return 1 if ends[0] >= 0 and cursor.rd_bytes(rd, 42, &at) == 0 else 0
+    elif b >= 0xDC:
+        map_ = b >> 1 & 1
+        if not msg_count(rd, 4 if b & 1 else 2, &size):
+            return 0
+    else:
+        return 0
+    if key or most <= 0:
+        return 0
+    for i in range(size * 2 if map_ else size):
+        if not msg_item(rd, most - 1, 1 if map_ and not i & 1 else 0, ends):
+            return 0
+    return 1
+
+
+cdef int msg_count(cursor.nc_rd* rd, int width, uint64_t* size) noexcept nogil:
+    cdef uint8_t b = 0
+    size[0] = 0
+    while width:
+        if cursor.rd_u8(rd, &b) < 0:
+            return 0
+        size[0] = size[0] << 8 | b
+        width -= 1
+    return 1

@@ -7,5 +7,6 @@ from libc.stdint cimport uint8_t
 
 cdef int fuzz_frame(const uint8_t* data, size_t n) noexcept nogil
 cdef int fuzz_stream_in(const uint8_t* data, size_t n) noexcept nogil
+cdef int fuzz_take(const uint8_t* data, size_t n) noexcept nogil
 cdef int fuzz_session_frames(const uint8_t* data, size_t n) noexcept nogil
 cdef int fuzz_session_raw(const uint8_t* data, size_t n) noexcept nogil

@@ -13,6 +13,7 @@ from netchan._core cimport defs
 from netchan._core.ctxcache cimport cache_new, nc_cache
 from netchan._core.cursor cimport nc_rd, nc_wr, rd_bytes, rd_init, rd_left, rd_u8, rd_u16, rd_varint, wr_init
 from netchan._core.frame cimport frame_next, frame_next_range, message_head, nc_frame
+from netchan._core.idmap cimport idmap_next
 from netchan._core.keys cimport keys_free, keys_new, keys_path_add
 from netchan._core.keystore cimport ks_new, nc_keystore
 from netchan._core.provider cimport Provider, cipher_id_of, provider_table
@@ -20,22 +21,25 @@ from netchan._core.record cimport nc_sealer, record_head_size, record_seal
 from netchan._core.ends cimport end_mark, end_open, end_release, end_request, session_next_offer, session_next_ready
 from netchan._core.inbound cimport session_recv
 from netchan._core.outbound cimport session_send
+from netchan._core.ratchet cimport session_ratchet_secret
 from netchan._core.timer cimport TIMER_NEVER
 from netchan._core.session cimport session_deadline, session_free, session_init, session_on_deadline
 from netchan._core.state cimport (
-    REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, SESSION_OVER, nc_end, nc_params, nc_session,
+    REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW, SESSION_OVER, SESSION_UP, nc_end,
+    nc_offer, nc_params, nc_session,
 )
 from netchan._core.budget cimport budget_init, nc_budget
 from netchan._core.inbox cimport in_data, in_free, in_init, in_over, in_pos, nc_in
-from netchan._core.segment cimport nc_seg
+from netchan._core.leaf cimport store_seq_u32
+from netchan._core.segment cimport nc_seg, seg_new, seg_room
 from netchan._core.take cimport in_advance, in_claim, in_copy, in_discard, in_expire, in_peek, nc_msg
-from netchan._core.outbox cimport out_append, out_close, out_end
+from netchan._core.outbox cimport APPEND_OFFER, out_append, out_close, out_end, out_offer_let_go, out_offer_want
 from netchan._core.lossy cimport lossy_append
 from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_NOT, OVER_STOPPED
 
 from netchan._core import provider as provider_module
 
-TARGETS = ("frame", "stream_in", "session_frames", "session_raw")
+TARGETS = ("frame", "stream_in", "take", "session_frames", "session_raw")
 
 cdef Provider PROVIDER = provider_module.load()
 cdef nc_keystore* STORE = ks_new(provider_table(PROVIDER, cipher_id_of(PROVIDER.ciphers[0])), 256, 4, 7, 0)
@@ -64,6 +68,8 @@ def run(str name, bytes data):
             rc = fuzz_frame(p, n)
         elif name == "stream_in":
             rc = fuzz_stream_in(p, n)
+        elif name == "take":
+            rc = fuzz_take(p, n)
         elif name == "session_frames":
             rc = fuzz_session_frames(p, n)
         elif name == "session_raw":
@@ -108,7 +114,7 @@ cdef int fuzz_frame(const uint8_t* data, size_t n) noexcept nogil:
             pairs = 0
             while frame_next_range(&walk, &gap, &length) == 0:
                 pairs += 1
-            if pairs != f.n or pairs > 64 or rd_left(&walk):
+            if pairs != f.n or pairs > (64 if f.type == defs.FRAME_ACK else 32) or rd_left(&walk):
                 return 5
         elif f.type == defs.FRAME_DATA or f.type == defs.FRAME_TRUNK_DATA:
             if f.a + f.len > <uint64_t>0x3FFFFFFFFFFFFFFF or f.stream < 16:
@@ -241,10 +247,71 @@ cdef int stream_steps(nc_in* s, const uint8_t* data, size_t n) noexcept nogil:
         if (s.received > total or s.end > s.received or s.msgs < msgs or s.started < s.msgs
                 or s.started > s.granted_msgs or s.n_early > <uint32_t>defs.EARLY_MAX):
             return 9
+        if s.block_left > <uint64_t>defs.EXT_MAX or s.field_left > <uint64_t>defs.EXT_MAX:
+            return 15
         if (s.preface_done and s.received >= preface and s.preface_len
                 and memcmp(s.preface, bytes_ + (preface - s.preface_len), s.preface_len) != 0):
             return 10
     return 0
+
+
+# Bytes as they are, in an inbox that says that one message is in them: what takes messages out reads their heads a
+# second time, and must not believe them either. First byte: how long the first segment is (each other one has 64
+# bytes); second byte: so many bytes at the end do not count yet.
+cdef int fuzz_take(const uint8_t* data, size_t n) noexcept nogil:
+    cdef nc_in s
+    cdef int rc
+    if n < 2:
+        return 0
+    in_init(&s, 16)
+    rc = take_steps(&s, data + 2, n - 2, data[0] + <size_t>1, data[1])
+    in_free(&s)
+    return rc
+
+
+cdef int take_steps(nc_in* s, const uint8_t* p, size_t n, size_t first, size_t hidden) noexcept nogil:
+    cdef nc_seg** link = &s.head
+    cdef size_t at = 0
+    cdef size_t k = first
+    cdef nc_msg m
+    cdef nc_rd r
+    cdef uint64_t body = 0, block = 0
+    cdef uint8_t* out
+    cdef int ext = 0, used, rc
+    while at < n:
+        k = k if k < n - at else n - at
+        link[0] = seg_new(k, at)                    # no byte too many: a read behind it is seen
+        if link[0] is NULL:
+            break
+        memcpy(seg_room(link[0]), p + at, k)
+        link[0].len = k
+        s.tail = link[0]
+        link = &link[0].next
+        at += k
+        k = 64
+    s.msgs = 1
+    s.end = at - hidden if hidden < at else 0
+    rc = in_peek(s, &m)
+    if rc != defs.NC_OK:
+        return 0 if rc == defs.NC_EFRAME or rc == defs.NC_ESTATE else 1
+    rd_init(&r, p, <size_t>s.end)
+    used = message_head(p, <size_t>s.end, &body, &ext)
+    if used < 0 or body != m.len:
+        return 2
+    rd_bytes(&r, <uint64_t>used, &p)
+    if ext and (rd_varint(&r, &block) < 0 or rd_bytes(&r, block, &p) < 0):
+        return 3                                    # the block is longer than what is there
+    if m.total != s.end - rd_left(&r) + body:
+        return 4
+    if body > rd_left(&r):
+        return 0
+    out = <uint8_t*>malloc(<size_t>body if body else 1)
+    if out is NULL:
+        return 0
+    in_copy(s, &m, out)
+    rc = memcmp(out, r.p, <size_t>body)
+    free(out)
+    return 5 if rc else 0
 
 
 # --- sessions ---------------------------------------------------------------------------------------------------------
@@ -264,7 +331,7 @@ cdef void params_fill(nc_params* p) noexcept nogil:
     p.ack_delay_ns = 25000000
     p.ack_interval = 4096
     p.initial_msgs = 8
-    p.initial_bytes = 2048
+    p.initial_bytes = 128                           # less than an input may bring
     p.max_streams = 6
     p.max_message = 5000
     p.max_channels = 5
@@ -302,7 +369,8 @@ cdef nc_arena_of_one* arena_make() noexcept nogil:
     return a
 
 
-# 0 and 1: on the trunk; 2 drops the oldest of three; 3 is the end of a reference whose values last 20 ms.
+# 0 and 1: on the trunk; 2 drops the oldest of three, or is a rendezvous (rendezvous_step); 3 is the end of a reference
+# whose values last 20 ms.
 cdef void arena_open(nc_arena_of_one* a, int i) noexcept nogil:
     cdef uint8_t[16] name
     cdef uint8_t[16] schema
@@ -362,12 +430,20 @@ cdef size_t in_bytes(const nc_in* i) noexcept nogil:
 
 cdef int arena_check(nc_arena_of_one* a) noexcept nogil:
     cdef nc_end* e
+    cdef nc_offer* o
+    cdef uint32_t at = 0
     cdef int i
     if a.s.n_offers != a.s.offers.len or a.s.n_offers > a.s.mine.max_streams or a.s.ins.len > a.s.outs.len:
         return 21
     if a.s.outs.len > a.s.mine.max_channels or a.s.budget.left + <int64_t>a.s.budget.drawn != 100000 \
             or a.s.path.acked > a.s.path.tx_number:
         return 22
+    while True:
+        o = <nc_offer*>idmap_next(&a.s.offers, &at)
+        if o is NULL:
+            break
+        if a.s.state == SESSION_UP and (o.in_.received > o.in_.granted_bytes or o.in_.started > o.in_.granted_msgs):
+            return 42
     for i in range(4):
         e = a.ends[i]
         if e is NULL:
@@ -438,7 +514,8 @@ cdef int arena_close(nc_arena_of_one* a) noexcept nogil:
     return rc
 
 
-# Steps: op u8; below 0x80 a record (tag from the op, length u16, frames), else an act of application or clock.
+# Steps: op u8; below 0x80 a record (length u16, frames; the op has its tag and whether it comes in two pieces), else an
+# act of application or clock.
 cdef int fuzz_session_frames(const uint8_t* data, size_t n) noexcept nogil:
     cdef nc_arena_of_one* a = arena_make()
     cdef int rc, end
@@ -483,9 +560,12 @@ cdef int frames_steps(nc_arena_of_one* a, const uint8_t* data, size_t n) noexcep
                 free(rec)
                 return 50
             a.number += 1
-            session_recv(&a.s, rec, <size_t>size, a.now)
+            head = <size_t>size >> 1 if op & 0x40 else 0        # in two pieces
+            if head == 0 or session_recv(&a.s, rec, head, a.now) >= 0:
+                session_recv(&a.s, rec + head, <size_t>size - head, a.now)
             free(rec)
-            if a.s.state != SESSION_OVER and a.s.close_code == defs.CLOSE_CRYPTO and a.s.path.rx_number != a.number:
+            if (a.s.state != SESSION_OVER and a.s.close_code == defs.CLOSE_CRYPTO and a.s.path.rx_number != a.number
+                    and a.s.sealer.keys.limits.failed_max):
                 return 51                       # a record of ours did not open
         else:
             rc = app_step(a, op)
@@ -506,6 +586,9 @@ cdef int app_step(nc_arena_of_one* a, uint8_t op) noexcept nogil:
     cdef int act = (op >> 2) & 7
     cdef nc_end* e = a.ends[i]
     cdef int64_t at
+    if op & 0x40 and act >= 4:
+        rendezvous_step(a, act, i)
+        return 0
     if op & 0x40:
         # The clock: to the next deadline, or two seconds.
         at = session_deadline(&a.s)
@@ -557,6 +640,41 @@ cdef int app_step(nc_arena_of_one* a, uint8_t op) noexcept nogil:
     else:
         arena_drop(a, i)
     return 0
+
+
+# Offers made, wanted back, and receivers that wait for one; the secret of a ratchet; keys that are used up.
+cdef void rendezvous_step(nc_arena_of_one* a, int act, int i) noexcept nogil:
+    cdef nc_end* e = a.ends[i]
+    cdef uint8_t[32] secret
+    cdef uint64_t last
+    if act == 7 and i == 3:
+        a.s.sealer.keys.limits.failed_max = 0               # so many records did not open that none may be tried
+        return
+    if act == 7:
+        memset(secret, 5, 32)
+        session_ratchet_secret(&a.s, 1, secret)
+        return
+    if i != 2:
+        return
+    if e is NULL:
+        if act == 4:                                # "c" without a policy
+            memset(secret, 0, 32)
+            a.ends[i] = end_open(&a.s, defs.PREFACE_NAME, b"c", 1, 1, secret, 1, 0, 0, 0)
+        return
+    if e.out.lossy:
+        return                                      # nothing is offered there
+    if act == 4:
+        out_append(&e.out, a.tx, 300, APPEND_OFFER, NULL)
+        end_mark(e)
+    elif act == 5:
+        if e.out.accepted:
+            last = e.out.accepted - 1
+            if out_offer_want(&e.out, last):
+                end_request(e, REQ_WITHDRAW)
+            out_offer_let_go(&e.out, last)
+    else:
+        store_seq_u32(&e.parked, 1 - e.parked)
+        end_request(e, REQ_WANT)
 
 
 # The bytes of the input as they are, in pieces given by the first byte; nothing of them may be believed.

@@ -81,7 +81,7 @@ cdef struct nc_slot:
     uint8_t broken                  # the carrier can send no more
     uint8_t closed                  # descriptor is closed
     uint8_t told_over               # the application was told that the session is over
-    uint32_t orphan                 # atomic: the application has let go
+    uint32_t orphan                 # atomic: 1 the application lets go, 2 it has and touches nothing here any more
     # under app_lock
     nc_offer_event* offers
     nc_offer_event* offers_tail

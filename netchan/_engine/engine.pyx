@@ -342,7 +342,7 @@ cdef void sweep(nc_engine* g) noexcept nogil:
     cdef nc_slot* t
     while link[0] is not NULL:
         t = link[0]
-        if load_seq_u32(&t.orphan) and not load_seq_u32(&t.session.dirty_any):
+        if load_seq_u32(&t.orphan) == 2 and not load_seq_u32(&t.session.dirty_any):
             link[0] = t.grave_next
             slot_drop(g, t)
         else:

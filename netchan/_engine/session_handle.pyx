@@ -177,6 +177,7 @@ cdef class Session(Listed):
         store_seq_u32(&t.orphan, 1)
         if xchg_u32(&t.session.dirty_any, 1) == 0:
             engine_dirty(g, t)
+        store_seq_u32(&t.orphan, 2)             # the last touch: another thread may sweep it now
         engine_poke(g)
 
     cdef on_ready(self, uint32_t over):
