@@ -279,6 +279,21 @@ class TestProcesses:
         assert packed < 2 if workload == "w3c" else packed > 4
         assert shared > 0.1 if TURNS[workload].trunk else shared == 0
 
+    def test_run_first_short_run_stalls_is_not_taken_for_the_rate(self) -> None:
+        bench = Bench.__new__(Bench)
+        asked: list[int] = []
+
+        def both(_receiver: str, _sender: str, n: int) -> tuple[dict[str, Any], dict[str, Any], float]:
+            asked.append(n)
+            took = 200_000_000 if len(asked) == 1 else n * 1000  # ns
+            return {"end": took, "cpu": 0.0, "n": n}, {"start": 0, "cpu": 0.0}, 0.0
+
+        bench._both = both  # type: ignore[method-assign, assignment]
+        run = bench._timed(("recv", "send"), 1.0, 8, 8)
+        assert asked[:2] == [8, 8]
+        assert run.n == pytest.approx(1_000_000, rel=0.01)
+        assert run.value == pytest.approx(1e6)
+
     def test_run_child_dies_raises_and_leaves_no_process(self, tmp_path: Path) -> None:
         with pytest.raises(RunFailed), Bench(Row("w2", 64, "one", "asyncio", "tls"), tmp_path, "free") as bench:
             children = [bench._sender._process, bench._receiver._process]
