@@ -3,7 +3,7 @@
 The receiver listens and trusts one client id, the sender dials ``listener.addresses[0]`` with that client's key. The
 blocking front is ``netchan.sync``, the others ``netchan``; the calls have the same names (api R2, R25, R41, R53, R56).
 W3c and W5c open their channels by name on both sides, ``STEP`` at a time, because only so many may wait unopened (api
-R17). The values of W3c go over them in turn, as sent, and are received in the same turn.
+R17). Values of W3c are sent over them in turn and received in the same turn.
 """
 
 from __future__ import annotations
