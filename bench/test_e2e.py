@@ -5,7 +5,9 @@ Not part of the default test run: ``pytest bench/test_e2e.py``. Real processes o
 
 from __future__ import annotations
 
+import threading
 from collections import deque
+from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,12 @@ from typing import Any
 import pytest
 
 from bench.e2e import peers, report
-from bench.e2e.contract import Link, Miscount
+from bench.e2e.__main__ import CELLS, arguments, choose
+from bench.e2e.contract import CHANNELS, FAN, FANS, TURNS, Link, Miscount, in_threads
+from bench.e2e.peer_netchan import SyncLink
 from bench.e2e.peers import framing
 from bench.e2e.runner import Bench, Row, RunFailed
-from bench.e2e.values import Expected, Head, batch_msgs, batches, ring, values, wants
+from bench.e2e.values import Expected, Head, Sources, batch_msgs, batches, ring, turns, values, wants
 
 MACHINE = {"cpu": "c", "cpus": 2, "kernel": "k", "python": "p", "provider": "x", "versions": {}}
 SIZES = (64, 1024, 65536, 1 << 20)
@@ -78,6 +82,93 @@ class TestCounting:
         assert value + b"x" != Head(value)
 
 
+class TestFan:
+    EACH = 300  # more than a ring
+
+    def _shares(self) -> list[list[bytes]]:
+        return [list(values(1024, self.EACH, source)) for source in range(FAN)]
+
+    def _read(self, shares: Sequence[list[bytes]]) -> None:
+        sources = Sources(1024, self.EACH, FAN)
+        for share in shares:
+            Scripted(share).recv_each(sources.wants())
+
+    def _read_mixed(self, shares: Sequence[list[bytes]]) -> None:
+        mixed = [value for turn in zip(*shares, strict=True) for value in turn]
+        Scripted(mixed).recv_mixed(Sources(1024, self.EACH, FAN).mixed(), len(mixed))
+
+    def test_receivers_connections_in_any_order_accept(self) -> None:
+        self._read(self._shares()[::-1])
+        self._read_mixed(self._shares()[::-1])
+
+    @pytest.mark.parametrize("read", ["_read", "_read_mixed"])
+    @pytest.mark.parametrize("fault", ["swapped", "doubled", "another's", "stranger"])
+    def test_receivers_share_with_fault_void(self, read: str, fault: str) -> None:
+        shares = self._shares()
+        if fault == "swapped":
+            shares[3][17], shares[3][18] = shares[3][18], shares[3][17]
+        elif fault == "doubled":
+            shares[3][17] = shares[3][16]
+        elif fault == "another's":
+            shares[3] = shares[4]
+        else:
+            shares[3][0] = ring(1024, FAN)[0]
+        with pytest.raises(Miscount):
+            getattr(self, read)(shares)
+
+    def test_receiver_one_sender_says_more_than_its_share_voids(self) -> None:
+        with pytest.raises(Miscount):
+            Scripted(list(values(1024, self.EACH + 1))).recv_mixed(Sources(1024, self.EACH, FAN).mixed(), self.EACH + 1)
+
+    @pytest.mark.timeout(20)
+    def test_threads_one_fails_raises_at_once(self) -> None:
+        never = threading.Event()
+
+        def fail() -> None:
+            raise Miscount("this one")
+
+        with pytest.raises(Miscount, match="this one"):
+            in_threads([never.wait, fail])
+        never.set()
+
+
+class TestTurns:
+    def _link(self, channels: Sequence[Any]) -> SyncLink:
+        link = SyncLink.__new__(SyncLink)
+        link._more = list(channels)
+        return link
+
+    @pytest.mark.parametrize("each", [1, 8])
+    def test_turns_as_sent_accepts_and_two_channels_swapped_voids(self, each: int) -> None:
+        channels = [Loop() for _ in range(CHANNELS)]
+        n = CHANNELS * each * 2
+        self._link(channels).send_turns(turns(64, n), each)
+        assert [len(channel.held) for channel in channels] == [2 * each] * CHANNELS
+        assert [channel.held[0] for channel in channels] == list(turns(64, n))[: CHANNELS * each : each]
+        channels[3].held, channels[259].held = channels[259].held, channels[3].held
+        with pytest.raises(Miscount):
+            self._link(channels).recv_turns(turns(64, n), each)
+
+    @pytest.mark.parametrize("each", [1, 8])
+    def test_turns_any_two_channels_carry_different_messages(self, each: int) -> None:
+        once = list(turns(64, CHANNELS * each))[::each]
+        assert len(set(once)) == CHANNELS
+
+
+class Loop:
+    """A channel of which both ends are one object."""
+
+    def __init__(self) -> None:
+        self.held: deque[bytes] = deque()
+        self.send = self.held.append
+
+    def recv(self) -> bytes:
+        return self.held.popleft()
+
+    def flush(self) -> None:
+        pass
+
+
 class TestFraming:
     def test_split_any_cut_gives_what_was_joined(self) -> None:
         sent = [b"", b"a", b"bc" * 300, b"def"]
@@ -103,6 +194,25 @@ class TestReport:
         rows = [self._row("zmq", 9.0, encrypted=False), self._row("netchan", 6.0), self._row("tls", 3.0)]
         assert report.ratio(rows, lambda row: True) == "blocking: 2.00 x tls (blocking)"
 
+    @pytest.mark.parametrize("workload", [*FANS, *TURNS])
+    def test_table_rate_rows_say_messages_and_cpu(self, workload: str) -> None:
+        run = {
+            "n": 9,
+            "wall_s": 2.0,
+            "cpu_sender_s": 1.0,
+            "cpu_receiver_s": 0.5,
+            "extra": {"values/record": 14.04, "shared": 0.25},
+        }
+        size = 64 if workload in TURNS else 1024
+        fields = {"workload": workload, "size": size, "id": f"{workload}/{size}/one/blocking/netchan", "runs": [run]}
+        rows = [self._row("netchan", 2_500_000.0, **fields), self._row("netchan", 5_000_000.0, runs=[run])]
+        text = report.table(self._result(*rows) | {"skipped": {}})
+        assert "2.500 M msg/s" in text
+        assert "cpu 0.50+0.25" in text
+        assert ("14.0 values/record, 25% shared" in text) == (workload in TURNS)
+        assert ("ratio blocking: 0.50 x w1 of one channel" in text) == (workload in TURNS)
+        assert Row(workload, size, "one", "blocking", "netchan").more_is_better
+
     def test_compare_latency_rows_counts_less_as_better(self) -> None:
         fields = {"workload": "w2", "more_is_better": False, "unit": "us"}
         now, base = self._result(self._row("a", 5.0, **fields)), self._result(self._row("a", 10.0, **fields))
@@ -116,6 +226,26 @@ class TestReport:
         assert text.startswith("not compared")
 
 
+class TestRows:
+    def _rows(self, *words: str) -> set[str]:
+        return {row.id for group in choose(arguments(words), peers.NAMES) for row in group}
+
+    def test_quick_has_none_of_the_longer_workloads_unless_asked(self) -> None:
+        assert {row.split("/")[0] for row in self._rows("--quick")} == {"w1", "w2", "w4", "w5", "w5c"}
+        assert "w3/1024/one/blocking/netchan" in self._rows("--quick", "--workloads", "w3")
+
+    def test_sizes_choice_leaves_fixed_sizes_alone(self) -> None:
+        rows = self._rows("--sizes", "65536")
+        assert {"w3/1024/one/blocking/tls", "w3c/64/one/asyncio/netchan"} <= rows
+
+    @pytest.mark.parametrize("workload", TURNS)
+    def test_turns_are_ours_alone(self, workload: str) -> None:
+        assert {row.split("/")[-1] for row in self._rows("--workloads", workload)} == {"netchan"}
+
+    def test_cells_every_one_has_a_unit(self) -> None:
+        assert all(Row(*cell, "blocking", "netchan").unit for cell in CELLS)
+
+
 class TestProcesses:
     def test_run_over_sockets_counts_at_the_receiver(self, tmp_path: Path) -> None:
         with Bench(Row("w1", 64, "batch", "blocking", "tcp"), tmp_path, "free") as bench:
@@ -123,6 +253,46 @@ class TestProcesses:
         assert run.n >= 64
         assert run.n % 64 == 0
         assert run.value == pytest.approx(run.n / run.wall_s)
+
+    @pytest.mark.parametrize("workload", FANS)
+    @pytest.mark.parametrize("peer", [name for name in peers.NAMES if peers.find(name).missing() is None])
+    @pytest.mark.parametrize("front", ["blocking", "asyncio"])
+    def test_fan_any_peer_counts_in_whole_rounds(self, workload: str, peer: str, front: str, tmp_path: Path) -> None:
+        library = peers.find(peer)
+        if not library.offers(front, workload, "one", 1024):
+            assert peer in ("zenoh-tls", "grpc-tls")
+            return
+        library.prepare(tmp_path)
+        with Bench(Row(workload, 1024, "one", front, peer), tmp_path, "free") as bench:
+            run = bench.measure(0.02)
+        assert run.n >= FAN
+        assert run.n % FAN == 0
+
+    @pytest.mark.parametrize("workload", TURNS)
+    @pytest.mark.parametrize("front", ["blocking", "asyncio"])
+    def test_turns_records_hold_what_the_row_says(self, workload: str, front: str, tmp_path: Path) -> None:
+        peers.find("netchan").prepare(tmp_path)
+        with Bench(Row(workload, 64, "one", front, "netchan"), tmp_path, "free") as bench:
+            run = bench.measure(0.02)
+        assert run.n % (CHANNELS * TURNS[workload].each) == 0
+        packed, shared = run.extra["values/record"], run.extra["shared"]
+        assert packed < 4 if workload == "w3c" else packed > 4
+        assert shared > 0.1 if TURNS[workload].trunk else shared == 0
+
+    def test_run_first_short_run_stalls_is_not_taken_for_the_rate(self) -> None:
+        bench = Bench.__new__(Bench)
+        asked: list[int] = []
+
+        def both(_receiver: str, _sender: str, n: int) -> tuple[dict[str, Any], dict[str, Any], float]:
+            asked.append(n)
+            took = 200_000_000 if len(asked) == 1 else n * 1000  # ns
+            return {"end": took, "cpu": 0.0, "n": n}, {"start": 0, "cpu": 0.0}, 0.0
+
+        bench._both = both  # type: ignore[method-assign, assignment]
+        run = bench._timed(("recv", "send"), 1.0, 8, 8)
+        assert asked[:2] == [8, 8]
+        assert run.n == pytest.approx(1_000_000, rel=0.01)
+        assert run.value == pytest.approx(1e6)
 
     def test_run_child_dies_raises_and_leaves_no_process(self, tmp_path: Path) -> None:
         with pytest.raises(RunFailed), Bench(Row("w2", 64, "one", "asyncio", "tls"), tmp_path, "free") as bench:

@@ -11,20 +11,24 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from bench.e2e import peers, report
-from bench.e2e.contract import BATCH, FRONTS, ONE, UVLOOP
+from bench.e2e.contract import BATCH, FANS, FRONTS, ONE, TURNS, UVLOOP
 from bench.e2e.runner import Bench, Row, Run, RunFailed
 
 SIZES = (64, 1024, 65536, 1 << 20)
 CELLS = (
     *(("w1", size, style) for size in SIZES for style in (ONE, BATCH)),
     ("w2", 64, ONE),
+    *((name, 1024, ONE) for name in FANS),
+    *((name, 64, ONE) for name in TURNS),
     ("w4", 64, ONE),
     ("w5", 64, ONE),
     ("w5c", 64, ONE),
 )
+WORKLOADS = tuple(dict.fromkeys(cell[0] for cell in CELLS))
 QUICK = {
     "rounds": 1,
     "seconds": 0.2,
+    "workloads": ["w1", "w2", "w4", "w5", "w5c"],
     "sizes": [64, 65536],
     "peers": ["netchan", "tls", "zmq-curve"],
     "fronts": ["blocking", "asyncio"],
@@ -37,7 +41,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.e2e", description="End-to-end benchmark with peers.")
     comma = lambda text: text.split(",")  # noqa: E731
-    parser.add_argument("--workloads", type=comma, help="of w1,w2,w4,w5,w5c")
+    parser.add_argument("--workloads", type=comma, help=f"of {','.join(WORKLOADS)}")
     parser.add_argument("--peers", type=comma, help=f"of {','.join(peers.NAMES)}")
     parser.add_argument("--fronts", type=comma, help=f"of {','.join(FRONTS)}")
     parser.add_argument("--styles", type=comma, help="of one,batch")
@@ -59,7 +63,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         ("fronts", FRONTS),
         ("styles", (ONE, BATCH)),
         ("sizes", SIZES),
-        ("workloads", {cell[0] for cell in CELLS}),
+        ("workloads", WORKLOADS),
     ):
         if unknown := [word for word in getattr(chosen, name) or () if word not in known]:
             parser.error(f"--{name}: {unknown} is not among {list(known)}")

@@ -15,13 +15,24 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.e2e import peers
-from bench.e2e.contract import BATCH, BLOCKING, UVLOOP, Spec
-from bench.e2e.values import Expected, batches, values, wants
+from bench.e2e.contract import (
+    BATCH,
+    BLOCKING,
+    FAN,
+    TURNS,
+    UVLOOP,
+    Spec,
+    await_send_to_all,
+    in_threads,
+    send_to_all,
+)
+from bench.e2e.values import Expected, Sources, batches, turns, values, wants
 
 
 class Commands:
@@ -71,20 +82,40 @@ class Worker:
     def __init__(self, spec: Spec, peer: str, commands: Commands) -> None:
         self.spec = spec
         self.commands = commands
+        self.joins = peers.find(peer).joins
         self.side = peers.find(peer).side(spec)
-        self.link: Any = None
+        self.links: list[Any] = []
         self.held: list[Any] = []
 
     async def listen(self) -> dict[str, Any]:
         return {"address": await settle(self.side.listen())}
 
+    @property
+    def link(self) -> Any:
+        """The only link, or the first one."""
+        return self.links[0]
+
     async def accept(self) -> dict[str, Any]:
-        self.link = await settle(self.side.accept())
+        for _ in range(self._fan("w3b", joined="w3")):
+            self.links.append(await settle(self.side.accept()))
         return {}
 
     async def dial(self, address: str) -> dict[str, Any]:
-        self.link = await settle(self.side.dial(address))
+        for _ in range(self._fan("w3", joined="w3b")):
+            self.links.append(await settle(self.side.dial(address)))
         return {}
+
+    def _fan(self, apart: str, *, joined: str) -> int:
+        """How many links this process has: in workload `joined` one if the library brings them together."""
+        several = self.spec.workload == apart or (self.spec.workload == joined and not self.joins)
+        return FAN if several else 1
+
+    async def _at_once(self, calls: Sequence[Callable[[], Any]]) -> None:
+        """Make all calls at the same time: in threads, or as tasks."""
+        if self.spec.front == BLOCKING:
+            in_threads(calls)
+        else:
+            await asyncio.gather(*(call() for call in calls))
 
     async def send(self, n: int) -> dict[str, Any]:
         size, link = self.spec.size, self.link
@@ -104,6 +135,55 @@ class Worker:
             await settle(link.recv_batches(expected, n))
         else:
             await settle(link.recv_each(single))
+        return {"end": time.monotonic_ns(), "cpu": time.process_time() - cpu, "n": n}
+
+    async def send_apart(self, n: int) -> dict[str, Any]:
+        shares = [values(self.spec.size, n // FAN, source) for source in range(FAN)]
+        calls = [partial(link.send_share, share) for link, share in zip(self.links, shares, strict=True)]
+        cpu, start = time.process_time(), time.monotonic_ns()
+        await self._at_once(calls)
+        return {"start": start, "end": time.monotonic_ns(), "cpu": time.process_time() - cpu}
+
+    async def recv_apart(self, n: int) -> dict[str, Any]:
+        sources = Sources(self.spec.size, n // FAN, FAN)
+        due = sources.mixed()
+        calls = [partial(link.recv_each, sources.wants()) for link in self.links]
+        self.commands.answer(ready=True)
+        cpu = time.process_time()
+        if self.joins:
+            await settle(self.link.recv_mixed(due, n))
+        else:
+            await self._at_once(calls)
+        return {"end": time.monotonic_ns(), "cpu": time.process_time() - cpu, "n": n}
+
+    async def send_alike(self, n: int) -> dict[str, Any]:
+        todo = values(self.spec.size, n // FAN)
+        give: Any = send_to_all if self.spec.front == BLOCKING else await_send_to_all
+        cpu, start = time.process_time(), time.monotonic_ns()
+        await settle(give(self.links, todo))
+        return {"start": start, "end": time.monotonic_ns(), "cpu": time.process_time() - cpu}
+
+    async def recv_alike(self, n: int) -> dict[str, Any]:
+        calls = [partial(link.recv_each, wants(self.spec.size, n // FAN)) for link in self.links]
+        self.commands.answer(ready=True)
+        cpu = time.process_time()
+        await self._at_once(calls)
+        return {"end": time.monotonic_ns(), "cpu": time.process_time() - cpu, "n": n}
+
+    async def send_turns(self, n: int) -> dict[str, Any]:
+        todo, each = turns(self.spec.size, n), TURNS[self.spec.workload].each
+        before = self.link.records()
+        cpu, start = time.process_time(), time.monotonic_ns()
+        await settle(self.link.send_turns(todo, each))
+        end, cpu = time.monotonic_ns(), time.process_time() - cpu
+        sent = {name: count - before[name] for name, count in self.link.records().items()}
+        return {"start": start, "end": end, "cpu": cpu} | sent
+
+    async def recv_turns(self, n: int) -> dict[str, Any]:
+        todo, each = turns(self.spec.size, n), TURNS[self.spec.workload].each
+        self.commands.answer(ready=True)
+        cpu = time.process_time()
+        await settle(self.link.recv_turns(todo, each))
         return {"end": time.monotonic_ns(), "cpu": time.process_time() - cpu, "n": n}
 
     async def ping(self, n: int) -> dict[str, Any]:
@@ -157,17 +237,15 @@ class Worker:
         await settle(rest(seconds))
         return {"rss": resident_bytes()}
 
-    async def open_idle(self, n: int, first: bool) -> dict[str, Any]:
+    async def open_more(self, n: int, first: bool) -> dict[str, Any]:
         if not first:
             self.commands.answer(ready=True)
-        await settle(self.link.open_idle(n, first))
+        await settle(self.link.open_more(n, first))
         return {"rss": resident_bytes(), "n": n}
 
     async def stop(self) -> None:
-        for link in self.held:
+        for link in self.held + self.links:
             await settle(link.close())
-        if self.link is not None:
-            await settle(self.link.close())
         await settle(self.side.stop())
 
 

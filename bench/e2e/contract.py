@@ -7,21 +7,42 @@ A peer whose natural use is not "call send in a loop" overrides the loop itself.
 
 Blocking and asyncio links have the same names; the loops exist twice because an ``await`` costs something and belongs
 to what is measured.
+
+W3 and W3b have ``FAN`` connections between the two processes. Every connection that is read, and in W3 every one that
+is written, has a thread of its own on the blocking front and a task of its own on a loop, as a program that knows
+nothing of the others has it. In W3b one thread or task gives each message to all connections, one after the other.
+W3c and its kin go over many channels of one session in turn.
 """
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.e2e.values import Expected
+from bench.e2e.values import SOURCE_AT, Expected
 
 BLOCKING, ASYNCIO, UVLOOP = "blocking", "asyncio", "uvloop"
 FRONTS = (BLOCKING, ASYNCIO, UVLOOP)
 ONE, BATCH = "one", "batch"
+FAN = 8  # connections of W3 and W3b
+FANS = ("w3", "w3b")
+CHANNELS = 1000  # W3c
+
+
+@dataclass(frozen=True)
+class Turns:
+    """How W3c and its kin go round: `each` values one after the other on a channel, then on to the next one."""
+
+    each: int
+    trunk: bool
+
+
+TURNS = {"w3c": Turns(1, False), "w3ct": Turns(1, True), "w3cs": Turns(8, False), "w3cst": Turns(8, True)}
 
 
 class Miscount(Exception):
@@ -35,7 +56,7 @@ class Spec:
     Attributes:
         folder: temporary folder with the keys that ``Peer.prepare`` wrote.
         front: ``blocking``, ``asyncio`` or ``uvloop``.
-        workload: ``w1``, ``w2``, ``w4``, ``w5`` or ``w5c``.
+        workload: a name of bench/README.md: ``w1``, ``w2``, ``w3`` ...
         style: ``one`` or ``batch``.
         size: length of a message in bytes.
     """
@@ -97,6 +118,17 @@ class Link:
             n -= len(got)
         if n:
             raise Miscount(f"{-n} messages too many")
+
+    def send_share(self, values: Iterable[bytes]) -> None:
+        """W3, what one of the connections carries."""
+        self.send_each(values)
+        self.flush()
+
+    def recv_mixed(self, due: Sequence[Iterator[bytes]], n: int) -> None:
+        """W3, all senders through one queue; every message is compared with the next one of its sender."""
+        recv = self.recv
+        for _ in range(n):
+            check_mixed(recv(), due)
 
     def ping(self, values: Iterable[bytes]) -> list[int]:
         """W2: round-trip times in ns."""
@@ -169,6 +201,17 @@ class AsyncLink:
         if n:
             raise Miscount(f"{-n} messages too many")
 
+    async def send_share(self, values: Iterable[bytes]) -> None:
+        """W3, what one of the connections carries."""
+        await self.send_each(values)
+        await self.flush()
+
+    async def recv_mixed(self, due: Sequence[Iterator[bytes]], n: int) -> None:
+        """W3, all senders through one queue; every message is compared with the next one of its sender."""
+        recv = self.recv
+        for _ in range(n):
+            check_mixed(await recv(), due)
+
     async def ping(self, values: Iterable[bytes]) -> list[int]:
         """W2: round-trip times in ns."""
         clock, send, recv = time.perf_counter_ns, self.send, self.recv
@@ -189,6 +232,56 @@ class AsyncLink:
             await send(await recv())
 
 
+def check_mixed(value: bytes, due: Sequence[Iterator[bytes]]) -> None:
+    """Compare a message with the next one that is due of its sender.
+
+    Raises:
+        Miscount: it is another one, or that sender has nothing left to send, or there is no such sender.
+    """
+    source = value[SOURCE_AT]
+    if source >= len(due) or next(due[source], None) != value:
+        raise Miscount(f"not the next message of sender {source}: {value!r:.80}")
+
+
+def send_to_all(links: Sequence[Link], values: Iterable[bytes]) -> None:
+    """W3b: each message on every link, then the next one."""
+    sends = [link.send for link in links]
+    for value in values:
+        for send in sends:
+            send(value)
+    for link in links:
+        link.flush()
+
+
+async def await_send_to_all(links: Sequence[AsyncLink], values: Iterable[bytes]) -> None:
+    """W3b on a loop."""
+    sends = [link.send for link in links]
+    for value in values:
+        for send in sends:
+            await send(value)
+    for link in links:
+        await link.flush()
+
+
+def in_threads(calls: Sequence[Callable[[], object]]) -> None:
+    """Make all calls at the same time, each in a thread; the first error is raised without waiting for the others."""
+    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def run(call: Callable[[], object]) -> None:
+        try:
+            call()
+        except BaseException as failure:
+            ended.put(failure)
+        else:
+            ended.put(None)
+
+    for call in calls:
+        threading.Thread(target=run, args=(call,), daemon=True).start()
+    for _ in calls:
+        if failure := ended.get():
+            raise failure
+
+
 class Side(Protocol):
     """One end in one process. In the asyncio fronts every method gives an awaitable."""
 
@@ -206,11 +299,16 @@ class Side(Protocol):
 
 
 class Peer(Protocol):
-    """One library under test. ``rows`` says which workload and style exist on which front."""
+    """One library under test. ``offers`` says which workload and style exist on which front.
+
+    ``joins`` says that the library itself brings the messages of several connections into one queue and gives one
+    message to several connections: the receiver of W3 and the sender of W3b then have one link instead of ``FAN``.
+    """
 
     name: str
     encrypted: bool
     mutual: bool
+    joins: bool
 
     def missing(self) -> str | None:
         """Say why it cannot run here, or None."""

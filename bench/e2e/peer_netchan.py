@@ -2,17 +2,19 @@
 
 The receiver listens and trusts one client id, the sender dials ``listener.addresses[0]`` with that client's key. The
 blocking front is ``netchan.sync``, the others ``netchan``; the calls have the same names (api R2, R25, R41, R53, R56).
-W5c opens its idle channels by name on both sides, ``STEP`` at a time, because only so many may wait unopened (api R17).
+W3c and W5c open their channels by name on both sides, ``STEP`` at a time, because only so many may wait unopened (api
+R17). Values of W3c are sent over them in turn and received in the same turn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module, metadata
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from bench.e2e.contract import BLOCKING, AsyncLink, Link, Side, Spec
+from bench.e2e.contract import BLOCKING, TURNS, AsyncLink, Link, Miscount, Side, Spec
 
 SERVER_KEY, CLIENT_KEY = "netchan-server.key", "netchan-client.key"
 ADDRESS = "tcp://127.0.0.1:0"
@@ -20,13 +22,18 @@ STEP = 128
 TAKE_MSGS = 1024  # recv_many's own default, said here because the loop depends on nothing else
 
 
+def _open(peer: Any, workload: str, number: int) -> Any:
+    return peer.open(f"{workload}-{number}", bytes, trunk=workload in TURNS and TURNS[workload].trunk)
+
+
 class SyncLink(Link):
     """A peer and one channel of it, blocking."""
 
-    def __init__(self, peer: Any, name: str) -> None:
+    def __init__(self, peer: Any, workload: str) -> None:
         self._peer = peer
-        self._channel = channel = peer.open(name, bytes)
-        self._idle: list[Any] = []
+        self._workload = workload
+        self._channel = channel = peer.open(workload, bytes)
+        self._more: list[Any] = []
         self.send, self.recv = channel.send, channel.recv
 
     def send_batch(self, values: list[bytes]) -> None:
@@ -39,11 +46,30 @@ class SyncLink(Link):
     def flush(self) -> None:
         self._channel.flush()
 
-    def open_idle(self, n: int, first: bool) -> None:
-        """Open n channels that carry nothing; both sides go on together."""
+    def open_more(self, n: int, first: bool) -> None:
+        """Open n more channels; both sides go on together."""
         for at in range(0, n, STEP):
-            self._idle += [self._peer.open(f"idle-{number}", bytes) for number in range(at, min(n, at + STEP))]
+            self._more += [_open(self._peer, self._workload, number) for number in range(at, min(n, at + STEP))]
             self.ping([b"turn"]) if first else self.pong(1)
+
+    def send_turns(self, values: Iterable[bytes], each: int) -> None:
+        """W3c: `each` values on a channel, then on to the next one."""
+        sends = [channel.send for channel in self._more for _ in range(each)]
+        for send, value in zip(cycle(sends), values):
+            send(value)
+        self._more[-1].flush()  # of every channel it would be a record each
+
+    def recv_turns(self, wants: Iterable[object], each: int) -> None:
+        """W3c: the same turns; every message is compared with what was sent."""
+        recvs = [channel.recv for channel in self._more for _ in range(each)]
+        for recv, want in zip(cycle(recvs), wants):
+            if recv() != want:
+                raise Miscount(f"expected {want!r:.80}")
+
+    def records(self) -> dict[str, int]:
+        """Encrypted records that this side has sent so far, and how many of them several channels shared."""
+        stats = self._peer.stats()
+        return {"records": int(stats["records_sent"]), "shared": int(stats["trunk_records"])}
 
     def close(self) -> None:
         self._peer.aclose()
@@ -52,10 +78,11 @@ class SyncLink(Link):
 class AwaitLink(AsyncLink):
     """A peer and one channel of it on a loop."""
 
-    def __init__(self, peer: Any, name: str) -> None:
+    def __init__(self, peer: Any, workload: str) -> None:
         self._peer = peer
-        self._channel = channel = peer.open(name, bytes)
-        self._idle: list[Any] = []
+        self._workload = workload
+        self._channel = channel = peer.open(workload, bytes)
+        self._more: list[Any] = []
         self.send, self.recv = channel.send, channel.recv
 
     async def send_batch(self, values: list[bytes]) -> None:
@@ -68,11 +95,30 @@ class AwaitLink(AsyncLink):
     async def flush(self) -> None:
         await self._channel.flush()
 
-    async def open_idle(self, n: int, first: bool) -> None:
-        """Open n channels that carry nothing; both sides go on together."""
+    async def open_more(self, n: int, first: bool) -> None:
+        """Open n more channels; both sides go on together."""
         for at in range(0, n, STEP):
-            self._idle += [self._peer.open(f"idle-{number}", bytes) for number in range(at, min(n, at + STEP))]
+            self._more += [_open(self._peer, self._workload, number) for number in range(at, min(n, at + STEP))]
             await (self.ping([b"turn"]) if first else self.pong(1))
+
+    async def send_turns(self, values: Iterable[bytes], each: int) -> None:
+        """W3c: `each` values on a channel, then on to the next one."""
+        sends = [channel.send for channel in self._more for _ in range(each)]
+        for send, value in zip(cycle(sends), values):
+            await send(value)
+        await self._more[-1].flush()  # of every channel it would be a record each
+
+    async def recv_turns(self, wants: Iterable[object], each: int) -> None:
+        """W3c: the same turns; every message is compared with what was sent."""
+        recvs = [channel.recv for channel in self._more for _ in range(each)]
+        for recv, want in zip(cycle(recvs), wants):
+            if await recv() != want:
+                raise Miscount(f"expected {want!r:.80}")
+
+    def records(self) -> dict[str, int]:
+        """Encrypted records that this side has sent so far, and how many of them several channels shared."""
+        stats = self._peer.stats()
+        return {"records": int(stats["records_sent"]), "shared": int(stats["trunk_records"])}
 
     async def close(self) -> None:
         await self._peer.aclose()
@@ -145,6 +191,7 @@ class NetchanPeer:
     name = "netchan"
     encrypted = True
     mutual = True
+    joins = False
 
     def missing(self) -> str | None:
         try:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.e2e import machine, peers
-from bench.e2e.runner import FOREIGN_SHARE, Row, Run, spread
+from bench.e2e.contract import TURNS
+from bench.e2e.runner import FOREIGN_SHARE, RATES, Row, Run, spread
 
 SCHEMA = 1
 Result = dict[str, Any]
@@ -83,7 +84,7 @@ def _figure(row: dict[str, Any]) -> str:
     if "median" not in row:
         return "failed"
     value = row["median"]
-    if row["workload"] != "w1":
+    if row["workload"] not in RATES:
         return f"{value:.1f} {row['unit']}"
     if row["size"] >= 65536:
         return f"{value * row['size'] / 1e6:,.0f} MB/s"
@@ -91,14 +92,17 @@ def _figure(row: dict[str, Any]) -> str:
 
 
 def _extra(row: dict[str, Any]) -> str:
-    """Return p99 of W2 and the CPU seconds of each side per second of wall time."""
+    """Return p99 of W2, values a record of W3c, and the CPU seconds of each side per second of wall time."""
     runs = row["runs"]
     if not runs:
         return row["failed"][0] if row["failed"] else ""
     words = []
     if row["workload"] == "w2":
         words.append(f"p99 {statistics.median(run['extra']['p99'] for run in runs):.0f} us")
-    if row["workload"] in ("w1", "w2", "w4"):
+    if row["workload"] in TURNS:
+        packed, shared = (statistics.median(run["extra"][key] for run in runs) for key in ("values/record", "shared"))
+        words.append(f"{packed:.1f} values/record, {shared:.0%} shared")
+    if row["workload"] in ("w2", "w4", *RATES):
         sender, receiver = (
             statistics.median(run[key] / run["wall_s"] for run in runs) for key in ("cpu_sender_s", "cpu_receiver_s")
         )
@@ -130,18 +134,31 @@ def ratio(rows: list[dict[str, Any]], keep: Callable[[dict[str, Any]], bool]) ->
     return f"{one['front']}: {one['median'] / best['median']:.2f} x {best['peer']} ({best['front']})"
 
 
+def share_of_w1(rows: list[dict[str, Any]], w1: list[dict[str, Any]], front: str) -> str | None:
+    """Return ours over many channels (W3c) against ours over one (W1, the same size), as a line, or None."""
+    many, one = (
+        [row["median"] for row in group if "median" in row and row["front"] == front and row["peer"] == peers.OURS]
+        for group in (rows, w1)
+    )
+    return f"{front}: {many[0] / one[0]:.2f} x w1 of one channel" if many and one else None
+
+
 def table(found: Result) -> str:
     """Return the result for reading."""
     lines = [machine_line(found), f"options: {found['options']}"]
     lines += [f"skipped {name}: {reason}" for name, reason in found["skipped"].items()]
-    for (workload, size, style), rows in cells(found).items():
+    grouped = cells(found)
+    for (workload, size, style), rows in grouped.items():
         lines += ["", f"{workload} {size} B {style}"]
         for row in rows:
             mark = "*" if row["encrypted"] else " "
             noise = f"+-{row['spread'] / 2:.0%} n={len(row['runs'])}" if "median" in row else ""
             lines.append(f"  {mark} {row['peer']:<10} {row['front']:<9} {_figure(row):>18}  {noise:<12} {_extra(row)}")
         for front in ("blocking", "asyncio", "uvloop"):
-            if line := ratio(rows, lambda row, front=front: row["front"] == front):  # type: ignore[misc]
+            line = ratio(rows, lambda row, front=front: row["front"] == front)  # type: ignore[misc]
+            if workload in TURNS:
+                line = share_of_w1(rows, grouped.get(("w1", size, style), []), front)
+            if line:
                 lines.append(f"    ratio {line}")
     return "\n".join([*lines, "", "* = encrypted; w2 value is p50; ratio = ours / best encrypted peer on that front"])
 

@@ -1,7 +1,7 @@
 """Runs one row: two processes, calibration, one measured run; owns the processes and ends them whatever happens.
 
 1. Spawn receiver and sender, each with one end of a socket pair; hand them the address and make the session.
-2. Repeat short runs on that session until one lasts ``CALIBRATE_S``; they are the warm-up too.
+2. Repeat short runs on that session until two of a length last ``CALIBRATE_S``; they are the warm-up too.
 3. One run of the asked length, measured; foreign CPU use is read before and after it.
 """
 
@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.e2e.contract import CHANNELS, FAN, FANS, TURNS
 from bench.e2e.machine import Load
 from bench.e2e.values import batch_msgs
 
@@ -29,8 +30,9 @@ LEAVE_S = 5.0
 FOREIGN_SHARE = 0.05  # of the machine's CPUs; more than that spoils a figure
 TRIPS_MIN = 10_000  # W2: below this p99 says little
 SESSIONS = 500  # W5
-CHANNELS = 10_000  # W5, idle channels in one session
+IDLE_CHANNELS = 10_000  # W5c, in one session
 REST_S = 0.5  # W5: time to come to rest before memory is read
+RATES = ("w1", *FANS, *TURNS)  # workloads whose value is messages a second
 _ROOT = Path(__file__).parents[2]
 _PERCENTILES = {"p10": 0.10, "p50": 0.50, "p90": 0.90, "p99": 0.99, "p99.9": 0.999}
 
@@ -57,12 +59,18 @@ class Row:
     @property
     def unit(self) -> str:
         """The unit of the row's value."""
-        return {"w1": "msg/s", "w2": "us", "w4": "sessions/s", "w5": "KiB/session", "w5c": "KiB/channel"}[self.workload]
+        units = {"w2": "us", "w4": "sessions/s", "w5": "KiB/session", "w5c": "KiB/channel"}
+        return "msg/s" if self.is_rate else units[self.workload]
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether the value is messages a second."""
+        return self.workload in RATES
 
     @property
     def more_is_better(self) -> bool:
         """Whether a larger value is the better one."""
-        return self.workload in ("w1", "w4")
+        return self.is_rate or self.workload == "w4"
 
 
 @dataclass
@@ -71,11 +79,11 @@ class Run:
 
     Attributes:
         value: the figure in the row's unit (W2: p50).
-        n: messages, round trips, sessions or channels counted at the receiver.
+        n: messages, round trips, sessions or channels counted at the receiver (W3b: at all of them together).
         wall_s: from the sender's first message to the receiver's last.
         cpu_sender_s, cpu_receiver_s: CPU seconds of each process in that time, kernel included.
         foreign: share of the machine's CPUs that others used or the hypervisor took in that time.
-        extra: MB/s, percentiles in µs, bytes.
+        extra: MB/s, percentiles in µs, bytes, values per encrypted record and the part of these that channels share.
     """
 
     value: float
@@ -229,11 +237,17 @@ class Bench:
 
     def _timed(self, pair: tuple[str, str], seconds: float, step: int, least: int, **more: Any) -> Run:
         """Calibrate, then run for about `seconds`; n is a multiple of `step` and at least `least`."""
-        n = step
-        while True:
+
+        def took_s() -> float:
             theirs, ours, _ = self._both(*pair, n, **more)
-            took = (theirs["end"] - ours["start"]) / 1e9
-            if took >= min(CALIBRATE_S, seconds):
+            return float(theirs["end"] - ours["start"]) / 1e9
+
+        n, enough = step, min(CALIBRATE_S, seconds)
+        while True:
+            took = took_s()
+            if took >= enough:  # once more: connecting at the first message, or a stall, is not the length of a run
+                took = min(took, took_s())
+            if took >= enough:
                 break
             n = max(n + step, min(n * 8, int(n * 1.3 * CALIBRATE_S / max(took, 1e-6))) // step * step)
         n = max(step, least, int(n * seconds / took)) // step * step
@@ -241,6 +255,9 @@ class Bench:
         end = ours["end"] if pair[0] == "serve" else theirs["end"]
         wall = (end - ours["start"]) / 1e9
         run = Run(n / wall, n, wall, ours["cpu"], theirs["cpu"], foreign)
+        if "records" in ours:
+            run.extra["values/record"] = n / max(1, ours["records"])
+            run.extra["shared"] = ours["shared"] / max(1, ours["records"])
         if "trips" in ours:
             trips = sorted(ours["trips"])
             run.extra = {name: trips[int(len(trips) * part)] / 1e3 for name, part in _PERCENTILES.items()}
@@ -260,6 +277,15 @@ class Bench:
             run = self._timed(("recv", "send"), seconds, batch_msgs(row.size) if row.style == "batch" else 1, 1)
             run.extra["MB/s"] = run.value * row.size / 1e6
             return run
+        if row.workload in FANS:
+            self._connect()
+            pair = ("recv_apart", "send_apart") if row.workload == "w3" else ("recv_alike", "send_alike")
+            return self._timed(pair, seconds, FAN, FAN)
+        if row.workload in TURNS:
+            self._connect()
+            self._open_more(CHANNELS)
+            step = CHANNELS * TURNS[row.workload].each
+            return self._timed(("recv_turns", "send_turns"), seconds, step, step)
         if row.workload == "w2":
             self._connect()
             return self._timed(("pong", "ping"), seconds, 1, TRIPS_MIN if seconds >= 1 else 1)
@@ -271,8 +297,8 @@ class Bench:
     def _memory(self) -> Run:
         """Memory of the receiving side per idle session or channel: after minus before, divided by their number."""
         channels = self._row.workload == "w5c"
-        n = CHANNELS if channels else SESSIONS
-        more: dict[str, Any] = {"first": True} if channels else {"address": self._address}
+        n = IDLE_CHANNELS if channels else SESSIONS
+        more: dict[str, Any] = {}
         if channels:
             self._connect()
         else:
@@ -282,12 +308,16 @@ class Bench:
         before = self._idle()
         start = time.monotonic()
         if channels:
-            self._pair(("open_idle", {"n": n, "first": False}), ("open_idle", {"n": n} | more))
+            self._open_more(n)
         else:
             self._pair(("keep", {"n": n}), ("hold", {"n": n} | more))
         wall = time.monotonic() - start
         grown = self._idle() - before
         return Run(grown / n / 1024, n, wall, 0.0, 0.0, 0.0, {"rss_before": before, "grown": grown})
+
+    def _open_more(self, n: int) -> None:
+        """Let both sides open n channels beside the first one."""
+        self._pair(("open_more", {"n": n, "first": False}), ("open_more", {"n": n, "first": True}))
 
     def _pair(self, receiver: tuple[str, dict[str, Any]], sender: tuple[str, dict[str, Any]]) -> None:
         self._receiver.tell(receiver[0], **receiver[1])

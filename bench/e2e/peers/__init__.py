@@ -6,6 +6,7 @@ library's import never weighs on another's rows.
 
 from __future__ import annotations
 
+import socket
 from importlib import import_module
 
 from bench.e2e.contract import Peer
@@ -20,6 +21,7 @@ _MODULES = {
     "grpc-tls": "bench.e2e.peers.grpc_tls",
 }
 OURS = "netchan"
+HOST = "127.0.0.1"
 NAMES = tuple(_MODULES)
 
 
@@ -40,3 +42,9 @@ def installed(module: str) -> str | None:
     except ImportError as failure:
         return f"{module}: {failure}"
     return None
+
+
+def free_port() -> int:
+    """Return a port of ``HOST`` that nobody holds now, for a library that cannot tell which one it was given."""
+    with socket.create_server((HOST, 0)) as sock:
+        return int(sock.getsockname()[1])

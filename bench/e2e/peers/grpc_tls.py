@@ -1,5 +1,8 @@
 """Peer ``grpc-tls``: grpcio over TLS with raw bytes; W1 is one client-streaming call, W2, W4 and W5 unary calls.
 
+W3 and W3b are eight streams on eight connections. W3b is on a loop only: a blocking stream takes its messages from an
+iterator, so that one sender to eight would be eight queues of ours.
+
 The blocking front is grpcio's threads, asyncio is grpc.aio (which has its own poller, so there is no uvloop row).
 Subchannels are not shared, so that every dial of W4 and W5 is a connection. The cipher is the library's own choice.
 """
@@ -15,7 +18,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
-from bench.e2e.contract import ASYNCIO, BLOCKING, ONE, AsyncLink, Link, Miscount, Side, Spec
+from bench.e2e.contract import ASYNCIO, BLOCKING, FAN, FANS, ONE, AsyncLink, Link, Miscount, Side, Spec
 from bench.e2e.peers import certificate, installed
 
 OPTIONS = (
@@ -100,12 +103,13 @@ class ThreadSide:
 
     def __init__(self, spec: Spec) -> None:
         self._folder = spec.folder
+        self._threads = FAN if spec.workload in FANS else THREADS
         self._server: Any = None
         self._link = ServingLink()
 
     def listen(self) -> str:
         grpc: Any = import_module("grpc")
-        self._server = grpc.server(ThreadPoolExecutor(THREADS), options=OPTIONS)
+        self._server = grpc.server(ThreadPoolExecutor(self._threads), options=OPTIONS)
         handlers = {
             UP: grpc.stream_unary_rpc_method_handler(self._link.up),
             ECHO: grpc.unary_unary_rpc_method_handler(self._link.echo),
@@ -154,6 +158,24 @@ class AsyncCallingLink(AsyncLink):
         await self._channel.close()
 
 
+class AsyncStreamLink(AsyncCallingLink):
+    """The dialling side of W3b: ``send`` goes into a stream that ``flush`` ends."""
+
+    def __init__(self, channel: Any) -> None:
+        super().__init__(channel)
+        self._call: Any = None
+
+    async def send(self, value: bytes) -> None:
+        if self._call is None:
+            self._call = self._up()
+        await self._call.write(value)
+
+    async def flush(self) -> None:
+        call, self._call = self._call, None
+        await call.done_writing()
+        await call
+
+
 class AsyncServingLink(AsyncLink):
     """The listening side on a loop."""
 
@@ -196,6 +218,7 @@ class LoopSide:
 
     def __init__(self, spec: Spec) -> None:
         self._folder = spec.folder
+        self._dialled = AsyncStreamLink if spec.workload == "w3b" else AsyncCallingLink
         self._server: Any = None
         self._link = AsyncServingLink()
 
@@ -217,7 +240,7 @@ class LoopSide:
 
     async def dial(self, address: str) -> AsyncLink:
         aio: Any = import_module("grpc.aio")
-        return AsyncCallingLink(aio.secure_channel(address, _credentials(self._folder, server=False), options=OPTIONS))
+        return self._dialled(aio.secure_channel(address, _credentials(self._folder, server=False), options=OPTIONS))
 
     async def stop(self) -> None:
         if self._server is not None:
@@ -230,6 +253,7 @@ class GrpcPeer:
     name = "grpc-tls"
     encrypted = True
     mutual = False
+    joins = False
 
     def missing(self) -> str | None:
         return installed("grpc") or installed("cryptography")
@@ -238,7 +262,8 @@ class GrpcPeer:
         return {"grpcio": metadata.version("grpcio")}
 
     def offers(self, front: str, workload: str, style: str, size: int) -> bool:
-        return front in (BLOCKING, ASYNCIO) and style == ONE and workload in ("w1", "w2", "w4", "w5")
+        fronts = (ASYNCIO,) if workload == "w3b" else (BLOCKING, ASYNCIO)
+        return front in fronts and style == ONE and workload in ("w1", "w2", "w4", "w5", *FANS)
 
     def prepare(self, folder: Path) -> None:
         certificate.write(folder)

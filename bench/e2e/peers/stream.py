@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.e2e.contract import BLOCKING, AsyncLink, Link, Side, Spec
-from bench.e2e.peers import certificate, installed
+from bench.e2e.contract import BLOCKING, FANS, AsyncLink, Link, Side, Spec
+from bench.e2e.peers import HOST, certificate, installed
 from bench.e2e.peers.framing import APART_BYTES, LENGTH, join, lacking, pack, split
 
-HOST = "127.0.0.1"
 BACKLOG = 1024
 LIMIT_BYTES = 16 << 20  # asyncio: a reader pauses at twice this; pausing within a message costs more than memory
 
@@ -220,6 +219,7 @@ class StreamPeer:
     """`tcp` or `tls`."""
 
     mutual = False
+    joins = False
 
     def __init__(self, name: str, *, encrypted: bool) -> None:
         self.name = name
@@ -232,7 +232,7 @@ class StreamPeer:
         return {"ssl": ssl.OPENSSL_VERSION}
 
     def offers(self, front: str, workload: str, style: str, size: int) -> bool:
-        return workload in ("w1", "w2", "w4", "w5")
+        return workload in ("w1", "w2", "w4", "w5", *FANS)
 
     def prepare(self, folder: Path) -> None:
         if self.encrypted:

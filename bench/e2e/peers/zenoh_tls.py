@@ -1,29 +1,25 @@
 """Peer ``zenoh-tls``: eclipse-zenoh over a TLS link, publisher to subscriber, blocking.
 
 Shared memory is off (it would be another carrier), discovery is off, publishers block when queues are full (they drop
-by default). Only W1 one at a time and W2: zenoh packs small messages itself and has no call for many.
+by default). W3 is eight sessions that publish to one with a subscriber, W3b one that publishes to eight. No batch rows:
+zenoh packs small messages itself and has no call for many.
 """
 
 from __future__ import annotations
 
 import json
-import socket
 import time
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
-from bench.e2e.contract import BLOCKING, ONE, Link, Side, Spec
-from bench.e2e.peers import certificate, installed
+from bench.e2e.contract import BLOCKING, FAN, FANS, ONE, Link, Side, Spec
+from bench.e2e.peers import HOST, certificate, free_port, installed
 
 QUEUE_MSGS = 1024
 UP, DOWN = "bench/up", "bench/down"
+HERE = b"here"
 MATCH_S = 10.0
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 class TopicLink(Link):
@@ -56,14 +52,14 @@ class TopicLink(Link):
 
 
 class SessionSide:
-    """One zenoh session."""
+    """The zenoh sessions of one process: one, or ``FAN`` where it is the side with many."""
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
-        self._session: Any = None
-        self._link: TopicLink | None = None
+        self._sessions: list[Any] = []
+        self._waiting: list[TopicLink] = []
 
-    def _open(self, **endpoints: str) -> Any:
+    def _open(self, **endpoints: list[str]) -> Any:
         zenoh: Any = import_module("zenoh")
         folder = self._spec.folder
         config = zenoh.Config()
@@ -78,30 +74,40 @@ class SessionSide:
             "transport/link/tls/listen_private_key": str(folder / certificate.KEY),
         }.items():
             config.insert_json5(key, json.dumps(value))
-        for key, address in endpoints.items():
-            config.insert_json5(f"{key}/endpoints", json.dumps([address]))
-        return zenoh.open(config)
+        for key, addresses in endpoints.items():
+            config.insert_json5(f"{key}/endpoints", json.dumps(addresses))
+        session = zenoh.open(config)
+        self._sessions.append(session)
+        return session
 
     def listen(self) -> str:
-        address = f"tls/127.0.0.1:{_free_port()}"
-        self._session = self._open(listen=address)
-        self._link = TopicLink(self._session, DOWN, UP, express=self._spec.workload == "w2")
-        return address
+        addresses = []
+        for _ in range(FAN if self._spec.workload == "w3b" else 1):
+            addresses.append(f"tls/{HOST}:{free_port()}")
+            session = self._open(listen=addresses[-1:])
+            self._waiting.append(TopicLink(session, DOWN, UP, express=self._spec.workload == "w2"))
+        return " ".join(addresses)
 
     def accept(self) -> Link:
-        assert self._link is not None
-        self._link.matched()
-        return self._link
+        link = self._waiting.pop()
+        link.matched()
+        if self._spec.workload == "w3b":
+            link.send(HERE)
+        return link
 
     def dial(self, address: str) -> Link:
-        self._session = self._open(connect=address)
-        link = TopicLink(self._session, UP, DOWN, express=self._spec.workload == "w2")
+        session = self._open(connect=address.split())
+        link = TopicLink(session, UP, DOWN, express=self._spec.workload == "w2")
         link.matched()
+        if self._spec.workload == "w3b":  # one subscriber is a match; each of them says that it is there
+            for _ in range(FAN):
+                if link.recv() != HERE:
+                    raise ValueError("a subscriber said something else")
         return link
 
     def stop(self) -> None:
-        if self._session is not None:
-            self._session.close()
+        for session in self._sessions:
+            session.close()
 
 
 class ZenohPeer:
@@ -110,6 +116,7 @@ class ZenohPeer:
     name = "zenoh-tls"
     encrypted = True
     mutual = False
+    joins = True
 
     def missing(self) -> str | None:
         return installed("zenoh") or installed("cryptography")
@@ -118,7 +125,7 @@ class ZenohPeer:
         return {"eclipse-zenoh": metadata.version("eclipse-zenoh")}
 
     def offers(self, front: str, workload: str, style: str, size: int) -> bool:
-        return front == BLOCKING and style == ONE and workload in ("w1", "w2")
+        return front == BLOCKING and style == ONE and workload in ("w1", "w2", *FANS)
 
     def prepare(self, folder: Path) -> None:
         certificate.write(folder)

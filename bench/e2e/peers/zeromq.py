@@ -1,9 +1,10 @@
 """Peers ``zmq`` and ``zmq-curve``: pyzmq, plain and with CURVE, blocking and through zmq.asyncio.
 
-W1 is PUSH/PULL, W2 PAIR, W4 and W5 DEALER sessions into one ROUTER. High-water marks hold some 64 MiB and block, as
-these patterns do; messages from 64 KiB on go without copies. A batch is 64 messages joined behind their lengths in one
-ZeroMQ message, because the library has no call for many. CURVE seals with XSalsa20-Poly1305, not AES, and without an
-authenticator accepts any client key, which favours these rows.
+W1 is PUSH/PULL, W2 PAIR, W3 eight PUSH into one PULL, W3b one XPUB to eight SUB, W4 and W5 DEALER sessions into one
+ROUTER. High-water marks hold some 64 MiB and block, as these patterns do (XPUB is told to); messages from 64 KiB on go
+without copies. A batch is 64 messages joined behind their lengths in one ZeroMQ message, because the library has no
+call for many. CURVE seals with XSalsa20-Poly1305, not AES, and without an authenticator accepts any client key, which
+favours these rows.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from bench.e2e.contract import BLOCKING, AsyncLink, Link, Side, Spec
-from bench.e2e.peers import installed
+from bench.e2e.contract import BLOCKING, FAN, FANS, AsyncLink, Link, Side, Spec
+from bench.e2e.peers import HOST, free_port, installed
 from bench.e2e.peers.framing import join, split
 
 HELD_BYTES = 64 << 20
@@ -127,37 +128,74 @@ class SocketSide:
         self._context = module.Context()
         self._keys = json.loads((spec.folder / KEYS).read_text()) if curve else None
         self._server: Any = None
+        self._address = ""
 
     def _socket(self, kind: int) -> Any:
         sock = self._context.socket(kind)
         each = self._spec.size * (64 if self._spec.style == "batch" else 1)
+        each *= FAN if self._spec.workload in FANS else 1  # a mark counts for every connection
         sock.sndhwm = sock.rcvhwm = max(16, min(100_000, HELD_BYTES // each))
         sock.linger = 0
+        if kind == self._zmq.XPUB:
+            sock.xpub_nodrop = True  # send waits at the high-water mark
+            sock.xpub_verbose = True  # every subscription is told, not only the first
+        return sock
+
+    def _bind(self, kind: int, address: str) -> Any:
+        sock = self._socket(kind)
+        if self._keys:
+            sock.curve_server = True
+            sock.curve_secretkey = self._keys["server"][1].encode()
+        sock.bind(address)
+        return sock
+
+    def _connect(self, kind: int, address: str) -> Any:
+        sock = self._socket(kind)
+        if self._keys:
+            sock.curve_serverkey = self._keys["server"][0].encode()
+            sock.curve_publickey, sock.curve_secretkey = (key.encode() for key in self._keys["client"])
+        sock.connect(address)
         return sock
 
     def listen(self) -> str:
         zmq = self._zmq
-        self._server = self._socket({"w1": zmq.PULL, "w2": zmq.PAIR}.get(self._spec.workload, zmq.ROUTER))
-        if self._keys:
-            self._server.curve_server = True
-            self._server.curve_secretkey = self._keys["server"][1].encode()
-        self._server.bind("tcp://127.0.0.1:*")
+        if self._spec.workload == "w3b":  # subscribers are those who connect: the sender binds, to a port found here
+            self._address = f"tcp://{HOST}:{free_port()}"
+            return self._address
+        kinds = {"w1": zmq.PULL, "w2": zmq.PAIR, "w3": zmq.PULL}
+        self._server = self._bind(kinds.get(self._spec.workload, zmq.ROUTER), f"tcp://{HOST}:*")
         address: bytes = self._server.last_endpoint
         return address.decode().rstrip("\0")
 
     def accept(self) -> Any:
-        if self._spec.workload in ("w1", "w2"):
+        if self._spec.workload == "w3b":
+            sock = self._connect(self._zmq.SUB, self._address)
+            sock.subscribe(b"")
+            return self._link(sock, keep=False)
+        if self._spec.workload in ("w1", "w2", "w3"):
             return self._link(self._server, keep=True)
         return RouterLink(self._server) if self._blocking else AsyncRouterLink(self._server)
 
     def dial(self, address: str) -> Any:
         zmq = self._zmq
-        sock = self._socket({"w1": zmq.PUSH, "w2": zmq.PAIR}.get(self._spec.workload, zmq.DEALER))
-        if self._keys:
-            sock.curve_serverkey = self._keys["server"][0].encode()
-            sock.curve_publickey, sock.curve_secretkey = (key.encode() for key in self._keys["client"])
-        sock.connect(address)
-        return self._link(sock, keep=False)
+        if self._spec.workload == "w3b":
+            return self._subscribed(self._bind(zmq.XPUB, address))
+        kinds = {"w1": zmq.PUSH, "w2": zmq.PAIR, "w3": zmq.PUSH}
+        return self._link(self._connect(kinds.get(self._spec.workload, zmq.DEALER), address), keep=False)
+
+    def _subscribed(self, sock: Any) -> Any:
+        """Return the link when all have subscribed (what is sent before is lost), on a loop a coroutine of it."""
+        if self._blocking:
+            for _ in range(FAN):
+                sock.recv()
+            return self._link(sock, keep=False)
+
+        async def wait() -> Any:
+            for _ in range(FAN):
+                await sock.recv()
+            return self._link(sock, keep=False)
+
+        return wait()
 
     def _link(self, sock: Any, *, keep: bool) -> Any:
         copy = self._spec.size < NOCOPY_BYTES
@@ -173,6 +211,7 @@ class ZmqPeer:
     """`zmq` or `zmq-curve`."""
 
     mutual = False
+    joins = True
 
     def __init__(self, name: str, *, curve: bool) -> None:
         self.name = name
@@ -189,7 +228,7 @@ class ZmqPeer:
         return {"pyzmq": zmq.pyzmq_version(), "libzmq": zmq.zmq_version()}
 
     def offers(self, front: str, workload: str, style: str, size: int) -> bool:
-        return workload in ("w1", "w2", "w4", "w5")
+        return workload in ("w1", "w2", "w4", "w5", *FANS)
 
     def prepare(self, folder: Path) -> None:
         if self.encrypted:
