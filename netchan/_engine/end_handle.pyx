@@ -161,8 +161,8 @@ cdef class StreamEnd(Listed):
             with nogil:
                 engine_try_flush(g)
             engine_returned(g)
-            if load_acq_u32(&g.app_any):
-                engine_poke(g)
+            if load_acq_u32(&g.app_any) and g.desk is NULL:
+                engine_poke(g)                  # a THREADS engine has rung
         elif rc == 2:
             self.engine.schedule(self.engine.flush_later)
         if g.n_pins_bytes > PINS_SOFT:

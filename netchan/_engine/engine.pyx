@@ -27,6 +27,7 @@ from netchan._core.timer cimport (
 )
 from netchan._engine cimport sys
 from netchan._engine.carrier cimport carrier_close, carrier_read, carrier_write
+from netchan._engine.desk cimport desk_patience, desk_ring
 from netchan._engine.poller cimport (
     POLL_BATCH, POLL_IN, POLL_ONCE, POLL_OUT, nc_report, poller_add, poller_change, poller_open, poller_wait,
 )
@@ -85,11 +86,14 @@ cdef int engine_open(nc_engine* g, int kind, int spin_allowed) noexcept nogil:
     if (poller_add(g.poller, g.timer_fd, POLL_IN, &MARK_TIMER) < 0
             or poller_add(g.poller, g.poke_fd, POLL_IN, &MARK_POKE) < 0):
         return defs.NC_ESYS
-    if poller_add(g.guard_poller, g.poller, POLL_IN | POLL_ONCE, &MARK_INNER) < 0 \
+    if kind == ENGINE_THREADS:
+        if poller_add(g.poller, g.tail_fd, POLL_IN, &MARK_TAIL) < 0:
+            return defs.NC_ESYS
+    elif poller_add(g.guard_poller, g.poller, POLL_IN | POLL_ONCE, &MARK_INNER) < 0 \
             or poller_add(g.guard_poller, g.tail_fd, POLL_IN, &MARK_TAIL) < 0 \
             or poller_add(g.guard_poller, g.guard_kick, POLL_IN, &MARK_KICK) < 0:
         return defs.NC_ESYS
-    if sys.thread_start(&g.guardian, guardian_main, g) != 0:
+    if sys.thread_start(&g.guardian, thread_main if kind == ENGINE_THREADS else guardian_main, g) != 0:
         return defs.NC_ESYS
     g.guarded = 1
     return defs.NC_OK
@@ -116,7 +120,7 @@ cdef void engine_close(nc_engine* g) noexcept nogil:
     cdef nc_slot* following
     if g.guarded:
         store_seq_u32(&g.stopping, 1)
-        kick(g.guard_kick)
+        kick(g.poke_fd if g.kind == ENGINE_THREADS else g.guard_kick)
         g.joined = 1 if sys.thread_join(g.guardian, 1000000000) == 0 else 0
         g.guarded = 0
     t = g.slots
@@ -185,6 +189,8 @@ cdef void baton_take(nc_engine* g) noexcept nogil:
 
 cdef void baton_give(nc_engine* g) noexcept nogil:
     while True:
+        if g.desk is not NULL and load_seq_u32(&g.app_any):
+            desk_ring(g.desk)                   # all news comes about with the baton
         sys.pthread_mutex_unlock(&g.baton)
         if load_seq_u64(<uint64_t*>&g.dirty_head) == 0:
             return
@@ -518,6 +524,8 @@ cdef void pump(nc_engine* g) noexcept nogil:
         elif mark == &MARK_POKE:
             drain(g.poke_fd)                    # first: a poke between the two would set the flag with nothing to read
             store_seq_u32(&g.poked, 0)
+        elif mark == &MARK_TAIL:
+            drain(g.tail_fd)                    # what waits is flushed below
         else:
             slot_ready(g, <nc_slot*>mark, reports[i].bits, now)
             if (i & 7) == 7 and sys.now_ns() - now > PUMP_NS:
@@ -550,6 +558,8 @@ cdef int engine_wanted(nc_engine* g) noexcept nogil:
         return 0                                # nobody is inside
     if load_acq_u32(&g.app_any):
         return 1
+    if g.kind == ENGINE_THREADS:
+        return 0                                # its thread never wants it
     if sys.now_ns() - <int64_t>load_acq_u64(<uint64_t*>&g.returned_at) < YIELD_FRESH_NS:
         return 1
     return 1 if poller_wait(g.poller, report, 1, 0) > 0 else 0
@@ -716,6 +726,19 @@ cdef int engine_wait(nc_engine* g, int64_t until_ns, uint32_t wakes) noexcept no
         rc = 1                                  # the role is free: try again
     fetch_sub_u32(&g.sleepers, 1)
     return rc
+
+
+# --- the driver of a THREADS engine ------------------------------------------------------------------------------------
+
+# No Python, no allocation of crypto objects, all signals blocked; asleep without limit while nothing happens.
+cdef void* thread_main(void* arg) noexcept nogil:
+    cdef nc_engine* g = <nc_engine*>arg
+    cdef nc_report[1] report
+    while not load_seq_u32(&g.stopping):
+        poller_wait(g.poller, report, 1, desk_patience(g.desk))
+        if not load_seq_u32(&g.stopping):
+            engine_pump(g)
+    return NULL
 
 
 # --- guardian ---------------------------------------------------------------------------------------------------------
