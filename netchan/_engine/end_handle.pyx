@@ -36,7 +36,7 @@ from netchan._core.state cimport (
 )
 from netchan._engine.engine_handle cimport Listed, check_fork, drop_pins
 from netchan._engine.engine cimport (
-    PINS_SOFT, engine_appended, engine_dirty, engine_poke, engine_returned, engine_try_flush, fork_count, nc_engine,
+    FLUSH_BYTES, PINS_SOFT, engine_appended, engine_dirty, engine_poke, engine_returned, engine_try_flush, fork_count, nc_engine,
     nc_slot,
 )
 from netchan._engine.session_handle cimport Session
@@ -56,7 +56,7 @@ cdef object EMPTY_ = EMPTY
 cdef object CARRIES_ENDS = CarriesEnds
 cdef object CARRYING = Carrying
 cdef bytes TOO_SLOW = b"overflow='disconnect': the other side did not keep up"
-cdef uint64_t FLUSH_NOW = 1 << 20    # more than any threshold: leaves at once
+cdef uint64_t FLUSH_NOW = 1 << 42    # more than any threshold and any value: leaves at once
 
 
 @cython.final
@@ -156,7 +156,9 @@ cdef class StreamEnd(Listed):
             if end_mark(e):
                 engine_dirty(g, t)
         rc = engine_appended(g, n + 8, loop != 0 and loop == PyThread_get_thread_ident())
-        if rc == 1:
+        if rc == 1 and g.desk is not NULL and n != FLUSH_NOW and g.pending >= FLUSH_BYTES:
+            engine_poke(g)                      # its thread seals while the program makes more
+        elif rc == 1:
             store_rel_u32(&g.returning, 1)
             with nogil:
                 engine_try_flush(g)
