@@ -26,10 +26,12 @@ _graves: Final[list[object]] = []
 
 
 def new_bell() -> Bell:
-    """A bell where the engines see it."""
+    """A bell where the engines see it; what they told of before is handed out."""
     from netchan._engine.bell import Bell
 
-    return Bell()
+    bell = Bell()
+    bell.hear()
+    return bell
 
 
 def hear_bell() -> None:

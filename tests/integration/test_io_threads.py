@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -19,6 +20,9 @@ import trio
 
 import netchan
 from netchan import Channel, Config, Peer, SessionLost, sync
+from netchan._engine.waitq import Waiter
+from netchan.net.aside import _aside
+from netchan.net.bells import new_bell
 from netchan.net.manager import Home, caller_engine, caller_home
 from netchan.testing.pair import joined
 from tests.integration.kit import BOSS, KEY, LOOPS, TCP, WAIT, program, session
@@ -42,6 +46,17 @@ async def dialled(config: Config = ONE) -> AsyncIterator[tuple[Peer, Peer]]:
     async with netchan.listen(TCP, identity=BOSS, trust=[KEY.node_id], config=config) as listener:
         async with netchan.dial(listener.addresses[0], identity=KEY, config=config) as near:
             yield near, await listener.recv()
+
+
+@pytest.fixture
+def nobody_aside() -> Iterator[int]:
+    """What nobody comes for goes to this eventfd, not to the worker: only bells and blocked threads are left."""
+    engine = caller_home(TWO).engine  # all of them now: a new one asks for the worker again
+    fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    engine.watch_aside(fd)
+    yield fd
+    engine.watch_aside(_aside[os.getpid()].fd)
+    os.close(fd)
 
 
 def run(code: str, *arguments: str, patience: float = 40) -> subprocess.CompletedProcess[str]:
@@ -104,6 +119,7 @@ async def echo(source: Channel[Any], sink: Channel[Any]) -> None:
     sink.close()
 
 
+@pytest.mark.usefixtures("nobody_aside")
 @program
 async def test_two_sides_of_a_loop_exchange_at_every_capacity() -> None:
     async with session(io_threads=2) as (near, far):
@@ -118,6 +134,7 @@ async def test_two_sides_of_a_loop_exchange_at_every_capacity() -> None:
             await answer
 
 
+@pytest.mark.usefixtures("nobody_aside")
 def test_trio_run_hears_its_bell() -> None:
     async def main() -> None:
         with trio.fail_after(WAIT):
@@ -133,6 +150,7 @@ def test_trio_run_hears_its_bell() -> None:
     trio.run(main)
 
 
+@pytest.mark.usefixtures("nobody_aside")
 def test_two_loops_and_four_blocked_threads_share_one_channel() -> None:
     total, got, failures = 900, [], []  # type: ignore[var-annotated]
 
@@ -196,6 +214,87 @@ def test_blocking_select_hears_of_sessions_on_several_engines() -> None:
             assert sorted(took)[10] < 0.5
 
 
+class Noted(Waiter):
+    """A waiter that does nothing."""
+
+    def _notify(self) -> None:
+        """Being woken is all."""
+
+
+def test_bell_is_rung_once_until_it_is_answered(nobody_aside: int) -> None:
+    first, second = caller_home(TWO).engines
+    here, there = joined(engines=(first, second))
+    tx, rx = sync.Channel(here.open("x", int, 8)), sync.Channel(there.open("x", int, 8))
+    tx.send(0, timeout=WAIT)
+    assert rx.recv(timeout=WAIT) == 0
+    bell, waiter = new_bell(), Noted()
+    try:
+        queue = rx._ep.rx_waiters
+        queue.join(waiter)
+        for n in range(4):
+            assert not rx._ep.can_recv()  # says that somebody waits
+            tx.send(n, timeout=WAIT)
+            assert select.select([bell.fd], [], [], WAIT)[0]
+            time.sleep(0.05)
+            assert os.eventfd_read(bell.fd) == 1
+            assert not waiter.woken
+            os.eventfd_write(bell.fd, 1)
+            bell.hear()
+            assert waiter.woken
+            assert not select.select([bell.fd], [], [], 0)[0]
+            assert queue.may_try(waiter)
+            assert rx.recv_nowait() == n
+        assert os.eventfd_read(nobody_aside) >= 1  # it was late each time
+        queue.leave(waiter, lambda: False)
+    finally:
+        bell.close()
+    assert bell.fd == -1
+    bell.close()
+    tx.close()
+    rx.close()
+    here.session.close(0)
+
+
+@program
+async def test_news_that_nobody_comes_for_goes_to_the_worker() -> None:
+    """The loop that has the bell is stuck, and the thread that waits is inside another engine."""
+    async with session(io_threads=1) as (near, far):
+        tx, rx = near.open("x", int, capacity=4), far.open("x", int, capacity=4)
+        await tx.send(-1)
+        assert await rx.recv() == -1
+        found: list[float] = []
+
+        def elsewhere() -> None:
+            with blocking(Config()) as (other, _):
+                arms = rx.sync_view().recv_op(), other.open("y", int).recv_op()
+                threading.Timer(0.2, tx.sync_view().send, (5,)).start()
+                assert sync.select(*arms, timeout=WAIT) is arms[0]
+                found.append(time.monotonic())
+
+        thread = threading.Thread(target=elsewhere)
+        begun = time.monotonic()
+        thread.start()
+        time.sleep(2.0)  # in the loop's own thread
+        thread.join(WAIT)
+        assert found
+        assert found[0] - begun < 1.5
+
+
+def test_last_values_of_a_burst_leave_while_the_sender_makes_no_call() -> None:
+    with blocking() as (near, far):
+        tx, rx = near.open("x", int, capacity=64), far.open("x", int, capacity=64)
+        tx.send(0, timeout=WAIT)
+        assert rx.recv(timeout=WAIT) == 0
+        for _ in range(20):
+            time.sleep(0.001)
+            for n in range(5):
+                tx.send_nowait(n)
+            end = time.monotonic() + WAIT
+            while rx.pending < 5 and time.monotonic() < end:
+                time.sleep(0.001)
+            assert [rx.recv_nowait() for _ in range(5)] == [*range(5)]
+
+
 @program
 async def test_loop_that_is_stuck_holds_up_neither_threads_nor_other_loops() -> None:
     async with session(io_threads=1) as (near, far):
@@ -235,6 +334,7 @@ async def test_blocking_call_on_the_thread_of_the_loop_waits_for_nobody_there() 
         timer.join()
 
 
+@pytest.mark.usefixtures("nobody_aside")
 @program
 async def test_value_for_a_loop_that_never_waited_is_found_when_it_does() -> None:
     """The bell is hung up by the first call that waits; what was told before then is not lost."""
