@@ -19,7 +19,7 @@ from netchan._core.frame cimport message_head
 from netchan._core.inbox cimport in_over, nc_in
 from netchan._core.take cimport in_advance, in_claim, in_copy, in_discard, in_expire, in_peek, in_pending, nc_msg
 from netchan._core.leaf cimport (
-    fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_seq_u32, load_seq_u64,
+    fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_rlx_u64, load_seq_u32, load_seq_u64,
     store_rel_u32,
 )
 from netchan._core.lossy cimport lossy_append
@@ -156,7 +156,7 @@ cdef class StreamEnd(Listed):
             if end_mark(e):
                 engine_dirty(g, t)
         rc = engine_appended(g, n + 8, loop != 0 and loop == PyThread_get_thread_ident())
-        if rc == 1 and g.desk is not NULL and n != FLUSH_NOW and g.pending >= FLUSH_BYTES:
+        if rc == 1 and g.desk is not NULL and n != FLUSH_NOW and load_rlx_u64(&g.pending) >= FLUSH_BYTES:
             engine_poke(g)                      # its thread seals while the program makes more
         elif rc == 1:
             store_rel_u32(&g.returning, 1)
@@ -167,7 +167,7 @@ cdef class StreamEnd(Listed):
                 engine_poke(g)                  # a THREADS engine has rung
         elif rc == 2:
             self.engine.schedule(self.engine.flush_later)
-        if g.n_pins_bytes > PINS_SOFT:
+        if load_rlx_u64(&g.n_pins_bytes) > PINS_SOFT:
             self.engine.release_pins()
         return 0
 
@@ -502,7 +502,11 @@ cdef class StreamEnd(Listed):
     @property
     def send_over(self):
         """True when ``try_send`` would raise."""
-        return self.e.out.over != 0 or self.e.out.closing != 0
+        cdef bint over
+        leaf_lock(&self.e.out.lock)
+        over = self.e.out.over != 0 or self.e.out.closing != 0
+        leaf_unlock(&self.e.out.lock)
+        return over
 
     def sent(self):
         """Values accepted so far."""

@@ -15,7 +15,8 @@ from netchan._core.keys cimport keys_free
 from netchan._core.keystore cimport ks_free
 from netchan._core.leaf cimport (
     cas_u32, cas_u64, fetch_add_u32, fetch_sub_u32, leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64,
-    load_seq_u32, load_seq_u64, store_rel_u32, store_rel_u64, store_seq_u32, xchg_u32, xchg_u64,
+    load_rlx_u64, load_seq_u32, load_seq_u64, store_rel_u32, store_rel_u64, store_rlx_u64, store_seq_u32, xchg_u32,
+    xchg_u64,
 )
 from netchan._core.ends cimport end_release, session_close, session_next_offer, session_next_ready, session_path_lost
 from netchan._core.inbound cimport session_recv
@@ -206,7 +207,6 @@ cdef void engine_collect(nc_engine* g, nc_slot* t) noexcept nogil:
     cdef nc_end* e
     cdef nc_offer* o
     cdef nc_offer_event* x
-    cdef nc_seg* tail
     cdef int known
     while True:
         e = session_next_ready(&t.session, &bits)
@@ -252,17 +252,8 @@ cdef void engine_collect(nc_engine* g, nc_slot* t) noexcept nogil:
         t.told_over = 1
         list_slot(g, t, 1)
     if t.session.pins is not NULL:
-        tail = t.session.pins
-        leaf_lock(&g.app_lock)
-        g.n_pins_bytes += <uint64_t>tail.len
-        while tail.next is not NULL:
-            tail = tail.next
-            g.n_pins_bytes += <uint64_t>tail.len
-        tail.next = g.pins
-        g.pins = t.session.pins
-        leaf_unlock(&g.app_lock)
-        t.session.pins = NULL
-        if g.n_pins_bytes > PINS_SOFT and xchg_u32(&g.pins_asked, 1) == 0:
+        engine_collect_pins(g, t)
+        if load_rlx_u64(&g.n_pins_bytes) > PINS_SOFT and xchg_u32(&g.pins_asked, 1) == 0:
             g.ask_pins(g)
 
 
@@ -463,7 +454,7 @@ cdef void flush_dirty(nc_engine* g) noexcept nogil:
     cdef nc_slot* following
     cdef int64_t now = sys.now_ns()
     store_rel_u32(&g.armed, 0)
-    g.pending = 0
+    store_rlx_u64(&g.pending, 0)
     g.pumps += 1
     t = <nc_slot*>xchg_u64(<uint64_t*>&g.dirty_head, 0)
     while t is not NULL:
@@ -515,7 +506,7 @@ cdef void pump(nc_engine* g) noexcept nogil:
     n = poller_wait(g.poller, reports, POLL_BATCH, 0)
     now = sys.now_ns()
     g.pumps += 1
-    g.reads += 1
+    store_rlx_u64(&g.reads, g.reads + 1)
     for i in range(n if n > 0 else 0):
         mark = reports[i].slot
         if mark == &MARK_TIMER:
@@ -595,8 +586,9 @@ cdef int engine_try_flush(nc_engine* g) noexcept nogil:
 
 cdef int engine_appended(nc_engine* g, uint64_t n, int on_loop) noexcept nogil:
     cdef int64_t now
-    g.pending += n
-    if g.pending >= FLUSH_BYTES:
+    n += load_rlx_u64(&g.pending)
+    store_rlx_u64(&g.pending, n)
+    if n >= FLUSH_BYTES:
         return 1
     if load_acq_u32(&g.armed):
         return 0
@@ -771,16 +763,16 @@ cdef void* guardian_main(void* arg) noexcept nogil:
             # Something is ready after a quiet time: whoever drives gets the first chance.
             traffic = 1
             quiet = 0
-            seen = g.reads
+            seen = load_rlx_u64(&g.reads)
             continue
         # Tails come every 100 us from a program that only sends: what it does not read is looked at all the same.
         now = sys.now_ns()
         if not traffic or (n > 0 and now - looked < gap):
             continue
         looked = now
-        if g.reads != seen:                     # a flush does not count: a program that only sends reads nothing
+        if load_rlx_u64(&g.reads) != seen:      # a flush does not count: a program that only sends reads nothing
             quiet = 0
-            seen = g.reads
+            seen = load_rlx_u64(&g.reads)
             continue
         if poller_wait(g.poller, reports, 8, 0) > 0 or load_seq_u64(<uint64_t*>&g.dirty_head):
             quiet = 0
@@ -789,7 +781,7 @@ cdef void* guardian_main(void* arg) noexcept nogil:
                 pump(g)
                 g.guardian_pumps += 1
             baton_give(g)
-            seen = g.reads
+            seen = load_rlx_u64(&g.reads)
             tell(g)
             continue
         quiet += 1
@@ -901,13 +893,17 @@ cdef void slot_drop(nc_engine* g, nc_slot* t) noexcept nogil:
 
 cdef void engine_collect_pins(nc_engine* g, nc_slot* t) noexcept nogil:
     cdef nc_seg* tail = t.session.pins
+    cdef uint64_t held
     if tail is NULL:
         return
-    leaf_lock(&g.app_lock)
+    held = <uint64_t>tail.len
     while tail.next is not NULL:
         tail = tail.next
+        held += <uint64_t>tail.len
+    leaf_lock(&g.app_lock)
     tail.next = g.pins
     g.pins = t.session.pins
+    store_rlx_u64(&g.n_pins_bytes, g.n_pins_bytes + held)
     leaf_unlock(&g.app_lock)
     t.session.pins = NULL
 

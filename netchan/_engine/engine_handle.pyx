@@ -22,7 +22,8 @@ from netchan._core.ctxcache cimport CACHE_CONTEXTS, cache_new
 from netchan._core.ends cimport end_release, session_close
 from netchan._core.keystore cimport ks_new
 from netchan._core.leaf cimport (
-    fetch_add_u32, leaf_lock, leaf_unlock, load_acq_u32, load_seq_u32, store_rel_u32, store_seq_u32, xchg_u32,
+    fetch_add_u32, leaf_lock, leaf_unlock, load_acq_u32, load_rlx_u64, load_seq_u32, store_rel_u32, store_rlx_u64,
+    store_seq_u32, xchg_u32,
 )
 from netchan._core.provider cimport Provider, provider_table
 from netchan._core.segment cimport nc_seg
@@ -77,7 +78,7 @@ cdef int on_pins(void* arg) noexcept:
     leaf_lock(&g.app_lock)
     pins = g.pins
     g.pins = NULL
-    g.n_pins_bytes = 0
+    store_rlx_u64(&g.n_pins_bytes, 0)
     leaf_unlock(&g.app_lock)
     drop_pins(pins)
     return 0
@@ -383,7 +384,7 @@ cdef class Engine:
                 session.on_ready(<uint32_t>over)
                 session = None
         drop_pins(pins)
-        if g.pins is not NULL:
+        if load_rlx_u64(&g.n_pins_bytes):
             self.release_pins()
         engine_told(g)
 
@@ -393,7 +394,7 @@ cdef class Engine:
         leaf_lock(&g.app_lock)
         pins = g.pins
         g.pins = NULL
-        g.n_pins_bytes = 0
+        store_rlx_u64(&g.n_pins_bytes, 0)
         leaf_unlock(&g.app_lock)
         drop_pins(pins)
 
