@@ -282,18 +282,48 @@ async def test_news_that_nobody_comes_for_goes_to_the_worker() -> None:
 
 
 def test_last_values_of_a_burst_leave_while_the_sender_makes_no_call() -> None:
-    with blocking() as (near, far):
-        tx, rx = near.open("x", int, capacity=64), far.open("x", int, capacity=64)
-        tx.send(0, timeout=WAIT)
-        assert rx.recv(timeout=WAIT) == 0
-        for _ in range(20):
-            time.sleep(0.001)
-            for n in range(5):
-                tx.send_nowait(n)
-            end = time.monotonic() + WAIT
-            while rx.pending < 5 and time.monotonic() < end:
-                time.sleep(0.001)
-            assert [rx.recv_nowait() for _ in range(5)] == [*range(5)]
+    first, second = caller_home(TWO).engines
+    here, there = joined(engines=(first, second))  # two engines: what one reads makes the other send nothing
+    tx, rx = sync.Channel(here.open("x", int, 64)), sync.Channel(there.open("x", int, 64))
+    tx.send(0, timeout=WAIT)
+    assert rx.recv(timeout=WAIT) == 0
+    took = []
+    for _ in range(20):
+        time.sleep(0.1)  # what is acknowledged late is acknowledged
+        begun = time.monotonic()
+        for n in range(5):
+            tx.send_nowait(n)
+        while rx.pending < 5 and time.monotonic() - begun < WAIT:
+            time.sleep(0.0005)
+        took.append(time.monotonic() - begun)
+        assert [rx.recv_nowait() for _ in range(5)] == [*range(5)]
+    assert sorted(took)[5] < 0.015, "they left with the next acknowledgement only"
+    tx.close()
+    rx.close()
+    here.session.close(0)
+
+
+@pytest.mark.usefixtures("nobody_aside")
+def test_blocked_threads_hear_without_a_loop_or_the_worker() -> None:
+    with blocking(TWO) as (near, far):
+        for capacity in (0, 1, 64):
+            name = f"c{capacity}"
+            tx, rx = near.open(name, int, capacity=capacity), far.open(name, int, capacity=capacity)
+
+            def echo_all(ch: sync.Channel[int] = rx) -> None:
+                with ch:
+                    for n in ch:
+                        ch.send(n, timeout=WAIT)
+
+            thread = threading.Thread(target=echo_all)
+            thread.start()
+            begun = time.monotonic()
+            for n in range(30):
+                tx.send(n, timeout=WAIT)
+                assert tx.recv(timeout=WAIT) == n
+            assert time.monotonic() - begun < 10, "found by looking once in a second"
+            tx.close()
+            thread.join(WAIT)
 
 
 @program
