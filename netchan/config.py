@@ -15,6 +15,8 @@ from netchan.errors import ConfigError
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
+IO_THREADS_MAX: Final = 64
+"""Most threads for input and output: more than one for each processor only take turns."""
 CAPACITY_MAX: Final = 1 << 30
 """Largest capacity; keeps positions plus credit far below the 62 bits of the wire."""
 
@@ -78,6 +80,8 @@ class Config:
     """The same for all sessions of the process together: 32 of them at full stretch."""
     await_spin: bool = True
     """``await recv()`` on an empty channel may poll for at most 20 µs before it parks; off saves CPU, costs latency."""
+    io_threads: int = 0
+    """Threads that move the sessions of this listener or dial, shared by the process; 0: the loop or the callers do."""
     limits: Limits = field(default_factory=Limits)
     """Bounds against floods and mistakes."""
 
@@ -92,6 +96,7 @@ class Config:
         _check_int("backlog", self.backlog, 1, 1 << 16)
         _check_int("session_bytes", self.session_bytes, 64 * KIB, 1 << 40)
         _check_int("node_bytes", self.node_bytes, 64 * KIB, 1 << 44)
+        _check_int("io_threads", self.io_threads, 0, IO_THREADS_MAX)
         if self.await_spin is not True and self.await_spin is not False:
             raise ConfigError(f"await_spin={self.await_spin!r} is not a bool; write True or False")
         if not isinstance(self.limits, Limits):

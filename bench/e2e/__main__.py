@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if chosen.show:
         found = report.load(chosen.show)
     else:
-        names, skipped = usable(chosen.peers or peers.NAMES)
+        names, skipped = usable(chosen.peers or peers.USUAL)
         for name, reason in skipped.items():
             print(f"skipped {name}: {reason}", file=sys.stderr)
         groups = choose(chosen, names)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from importlib import import_module, metadata
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from bench.e2e.contract import BLOCKING, TURNS, AsyncLink, Link, Miscount, Side, Spec
 
@@ -124,21 +124,22 @@ class AwaitLink(AsyncLink):
         await self._peer.aclose()
 
 
-def _options(netchan: Any, spec: Spec) -> dict[str, Any]:
+def _options(netchan: Any, spec: Spec, settings: dict[str, Any]) -> dict[str, Any]:
     """Defaults everywhere; only the row with ten thousand channels asks for room for them."""
-    return {"config": netchan.Config(max_channels=16384)} if spec.workload == "w5c" else {}
+    room = {"max_channels": 16384} if spec.workload == "w5c" else {}
+    return {"config": netchan.Config(**room, **settings)} if room or settings else {}
 
 
 class SyncSide:
     """Blocking listener or dialler."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, settings: dict[str, Any]) -> None:
         netchan: Any = import_module("netchan")
         self._sync: Any = import_module("netchan.sync")
         self._spec = spec
         self._server = netchan.Identity.load_or_create(spec.folder / SERVER_KEY)
         self._client = netchan.Identity.load_or_create(spec.folder / CLIENT_KEY)
-        self._options = _options(netchan, spec)
+        self._options = _options(netchan, spec, settings)
         self._listener: Any = None
 
     def listen(self) -> str:
@@ -160,12 +161,12 @@ class SyncSide:
 class AwaitSide:
     """Listener or dialler on a loop."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, settings: dict[str, Any]) -> None:
         self._netchan: Any = import_module("netchan")
         self._spec = spec
         self._server = self._netchan.Identity.load_or_create(spec.folder / SERVER_KEY)
         self._client = self._netchan.Identity.load_or_create(spec.folder / CLIENT_KEY)
-        self._options = _options(self._netchan, spec)
+        self._options = _options(self._netchan, spec, settings)
         self._listener: Any = None
 
     async def listen(self) -> str:
@@ -192,6 +193,7 @@ class NetchanPeer:
     encrypted = True
     mutual = True
     joins = False
+    settings: ClassVar[dict[str, Any]] = {}
 
     def missing(self) -> str | None:
         try:
@@ -226,8 +228,15 @@ class NetchanPeer:
 
     def side(self, spec: Spec) -> Side:
         make: Any = SyncSide if spec.front == BLOCKING else AwaitSide
-        side: Side = make(spec)
+        side: Side = make(spec, self.settings)
         return side
 
 
-PEERS = {"netchan": NetchanPeer()}
+class ThreadsPeer(NetchanPeer):
+    """netchan with a thread for input and output on both sides; measured when it is asked for."""
+
+    name = "netchan-threads"
+    settings: ClassVar[dict[str, Any]] = {"io_threads": 1}
+
+
+PEERS = {"netchan": NetchanPeer(), "netchan-threads": ThreadsPeer()}

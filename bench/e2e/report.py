@@ -127,7 +127,7 @@ def ratio(rows: list[dict[str, Any]], keep: Callable[[dict[str, Any]], bool]) ->
     """Return ours against the best encrypted peer among the rows that `keep` chooses, as a line, or None."""
     chosen = [row for row in rows if "median" in row and row["encrypted"] and keep(row)]
     ours = [row for row in chosen if row["peer"] == peers.OURS]
-    theirs = [row for row in chosen if row["peer"] != peers.OURS]
+    theirs = [row for row in chosen if not row["peer"].startswith(peers.OURS)]
     if not ours or not theirs:
         return None
     one, best = ours[0], theirs[0]

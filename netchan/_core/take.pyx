@@ -169,8 +169,9 @@ cdef void in_copy(nc_in* s, const nc_msg* m, uint8_t* dst) noexcept nogil:
         memcpy(dst, at.data + pos, k)
         dst += k
         left -= k
-        at = at.next
         pos = 0
+        if left:
+            at = at.next                                # of the last one it may be written just now
 
 
 cdef int in_claim(nc_in* s, const nc_msg* m) noexcept nogil:

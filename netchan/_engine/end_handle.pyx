@@ -19,7 +19,7 @@ from netchan._core.frame cimport message_head
 from netchan._core.inbox cimport in_over, nc_in
 from netchan._core.take cimport in_advance, in_claim, in_copy, in_discard, in_expire, in_peek, in_pending, nc_msg
 from netchan._core.leaf cimport (
-    fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_seq_u32, load_seq_u64,
+    fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_rlx_u64, load_seq_u32, load_seq_u64,
     store_rel_u32,
 )
 from netchan._core.lossy cimport lossy_append
@@ -36,7 +36,7 @@ from netchan._core.state cimport (
 )
 from netchan._engine.engine_handle cimport Listed, check_fork, drop_pins
 from netchan._engine.engine cimport (
-    PINS_SOFT, engine_appended, engine_dirty, engine_poke, engine_returned, engine_try_flush, fork_count, nc_engine,
+    FLUSH_BYTES, PINS_SOFT, engine_appended, engine_dirty, engine_poke, engine_returned, engine_try_flush, fork_count, nc_engine,
     nc_slot,
 )
 from netchan._engine.session_handle cimport Session
@@ -56,7 +56,7 @@ cdef object EMPTY_ = EMPTY
 cdef object CARRIES_ENDS = CarriesEnds
 cdef object CARRYING = Carrying
 cdef bytes TOO_SLOW = b"overflow='disconnect': the other side did not keep up"
-cdef uint64_t FLUSH_NOW = 1 << 20    # more than any threshold: leaves at once
+cdef uint64_t FLUSH_NOW = 1 << 42    # more than any threshold and any value: leaves at once
 
 
 @cython.final
@@ -156,16 +156,18 @@ cdef class StreamEnd(Listed):
             if end_mark(e):
                 engine_dirty(g, t)
         rc = engine_appended(g, n + 8, loop != 0 and loop == PyThread_get_thread_ident())
-        if rc == 1:
+        if rc == 1 and g.desk is not NULL and n != FLUSH_NOW and load_rlx_u64(&g.pending) >= FLUSH_BYTES:
+            engine_poke(g)                      # its thread seals while the program makes more
+        elif rc == 1:
             store_rel_u32(&g.returning, 1)
             with nogil:
                 engine_try_flush(g)
             engine_returned(g)
-            if load_acq_u32(&g.app_any):
-                engine_poke(g)
+            if load_acq_u32(&g.app_any) and g.desk is NULL:
+                engine_poke(g)                  # a THREADS engine has rung
         elif rc == 2:
             self.engine.schedule(self.engine.flush_later)
-        if g.n_pins_bytes > PINS_SOFT:
+        if load_rlx_u64(&g.n_pins_bytes) > PINS_SOFT:
             self.engine.release_pins()
         return 0
 
@@ -500,7 +502,11 @@ cdef class StreamEnd(Listed):
     @property
     def send_over(self):
         """True when ``try_send`` would raise."""
-        return self.e.out.over != 0 or self.e.out.closing != 0
+        cdef bint over
+        leaf_lock(&self.e.out.lock)
+        over = self.e.out.over != 0 or self.e.out.closing != 0
+        leaf_unlock(&self.e.out.lock)
+        return over
 
     def sent(self):
         """Values accepted so far."""

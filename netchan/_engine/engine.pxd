@@ -7,8 +7,10 @@
 #    session on the dirty list (engine_dirty). Baton free: the appender flushes itself. Taken: its holder re-reads the
 #    list after unlocking.
 # 3. Drivers: a loop's callback (engine_pump), blocked callers (engine_wait: one of them holds the *role* and sleeps in
-#    the poller without the baton, the others on `generation`), and the guardian thread, which never touches Python.
-# 4. What happened to channel ends goes to lists under `app_lock`; whoever holds the GIL next empties them.
+#    the poller without the baton, the others on `generation`), or a C thread of the engine's own (THREADS). The first two
+#    have a guardian, a C thread that stands in for them. Neither thread ever touches Python.
+# 4. What happened to channel ends goes to lists under `app_lock`; whoever holds the GIL next empties them. A THREADS
+#    engine leaves word of it at the desk (desk.pxd) before it gives the baton back.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -18,6 +20,7 @@ from netchan._core.leaf cimport nc_leaf
 from netchan._core.state cimport nc_end, nc_session
 from netchan._core.segment cimport nc_seg
 from netchan._core.timer cimport nc_theap
+from netchan._engine.desk cimport nc_desk
 from netchan._engine.sys cimport pthread_mutex_t, pthread_t
 
 cdef enum:
@@ -47,6 +50,7 @@ cdef enum:
 cdef enum nc_engine_kind:
     ENGINE_CALLER = 0
     ENGINE_LOOP = 1
+    ENGINE_THREADS = 2
 
 cdef struct nc_engine
 cdef struct nc_slot
@@ -144,7 +148,8 @@ cdef struct nc_engine:
     uint64_t trial_at               # waits_short at which the next trial begins
     uint32_t spin_trials            # waits that are spun through although the average says no
     uint64_t seed
-    # guardian
+    nc_desk* desk                   # THREADS: where it says that there is news; else NULL
+    # guardian; of a THREADS engine the driver itself, which needs none of the other descriptors here
     pthread_t guardian
     uint8_t guarded                 # thread runs
     uint8_t joined                  # it ended in time
@@ -164,9 +169,9 @@ cdef struct nc_engine:
 cdef int fork_watch() noexcept                                                  # once: makes fork_count work
 cdef uint64_t* node_drawn() noexcept nogil                      # bytes, atomic; for nc_budget
 cdef uint64_t fork_count() noexcept nogil                                       # grows in every forked child
-# Fills a zeroed struct: descriptors, buffers, guardian. NC_OK, NC_ENOMEM, NC_ESYS. GIL side.
+# Fills a struct that is zeroed but for `desk`: descriptors, buffers, thread. NC_OK, NC_ENOMEM, NC_ESYS. GIL side.
 cdef int engine_open(nc_engine* g, int kind, int spin_allowed) noexcept nogil
-# Stops the guardian, closes all. GIL released by the caller.
+# Stops the thread, closes all. GIL released by the caller.
 cdef void engine_close(nc_engine* g) noexcept nogil
 cdef void engine_release(nc_engine* g, nc_seg** pins) noexcept nogil
 

@@ -15,7 +15,8 @@ from netchan._core.keys cimport keys_free
 from netchan._core.keystore cimport ks_free
 from netchan._core.leaf cimport (
     cas_u32, cas_u64, fetch_add_u32, fetch_sub_u32, leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64,
-    load_seq_u32, load_seq_u64, store_rel_u32, store_rel_u64, store_seq_u32, xchg_u32, xchg_u64,
+    load_rlx_u64, load_seq_u32, load_seq_u64, store_rel_u32, store_rel_u64, store_rlx_u64, store_seq_u32, xchg_u32,
+    xchg_u64,
 )
 from netchan._core.ends cimport end_release, session_close, session_next_offer, session_next_ready, session_path_lost
 from netchan._core.inbound cimport session_recv
@@ -27,6 +28,7 @@ from netchan._core.timer cimport (
 )
 from netchan._engine cimport sys
 from netchan._engine.carrier cimport carrier_close, carrier_read, carrier_write
+from netchan._engine.desk cimport desk_patience, desk_ring
 from netchan._engine.poller cimport (
     POLL_BATCH, POLL_IN, POLL_ONCE, POLL_OUT, nc_report, poller_add, poller_change, poller_open, poller_wait,
 )
@@ -91,11 +93,14 @@ cdef int engine_open(nc_engine* g, int kind, int spin_allowed) noexcept nogil:
     if (poller_add(g.poller, g.timer_fd, POLL_IN, &MARK_TIMER) < 0
             or poller_add(g.poller, g.poke_fd, POLL_IN, &MARK_POKE) < 0):
         return defs.NC_ESYS
-    if poller_add(g.guard_poller, g.poller, POLL_IN | POLL_ONCE, &MARK_INNER) < 0 \
+    if kind == ENGINE_THREADS:
+        if poller_add(g.poller, g.tail_fd, POLL_IN, &MARK_TAIL) < 0:
+            return defs.NC_ESYS
+    elif poller_add(g.guard_poller, g.poller, POLL_IN | POLL_ONCE, &MARK_INNER) < 0 \
             or poller_add(g.guard_poller, g.tail_fd, POLL_IN, &MARK_TAIL) < 0 \
             or poller_add(g.guard_poller, g.guard_kick, POLL_IN, &MARK_KICK) < 0:
         return defs.NC_ESYS
-    if sys.thread_start(&g.guardian, guardian_main, g) != 0:
+    if sys.thread_start(&g.guardian, thread_main if kind == ENGINE_THREADS else guardian_main, g) != 0:
         return defs.NC_ESYS
     g.guarded = 1
     return defs.NC_OK
@@ -122,7 +127,7 @@ cdef void engine_close(nc_engine* g) noexcept nogil:
     cdef nc_slot* following
     if g.guarded:
         store_seq_u32(&g.stopping, 1)
-        kick(g.guard_kick)
+        kick(g.poke_fd if g.kind == ENGINE_THREADS else g.guard_kick)
         g.joined = 1 if sys.thread_join(g.guardian, 1000000000) == 0 else 0
         g.guarded = 0
     t = g.slots
@@ -191,6 +196,8 @@ cdef void baton_take(nc_engine* g) noexcept nogil:
 
 cdef void baton_give(nc_engine* g) noexcept nogil:
     while True:
+        if g.desk is not NULL and load_seq_u32(&g.app_any):
+            desk_ring(g.desk)                   # all news comes about with the baton
         sys.pthread_mutex_unlock(&g.baton)
         if load_seq_u64(<uint64_t*>&g.dirty_head) == 0:
             return
@@ -206,7 +213,6 @@ cdef void engine_collect(nc_engine* g, nc_slot* t) noexcept nogil:
     cdef nc_end* e
     cdef nc_offer* o
     cdef nc_offer_event* x
-    cdef nc_seg* tail
     cdef int known
     while True:
         e = session_next_ready(&t.session, &bits)
@@ -252,17 +258,8 @@ cdef void engine_collect(nc_engine* g, nc_slot* t) noexcept nogil:
         t.told_over = 1
         list_slot(g, t, 1)
     if t.session.pins is not NULL:
-        tail = t.session.pins
-        leaf_lock(&g.app_lock)
-        g.n_pins_bytes += <uint64_t>tail.len
-        while tail.next is not NULL:
-            tail = tail.next
-            g.n_pins_bytes += <uint64_t>tail.len
-        tail.next = g.pins
-        g.pins = t.session.pins
-        leaf_unlock(&g.app_lock)
-        t.session.pins = NULL
-        if g.n_pins_bytes > PINS_SOFT and xchg_u32(&g.pins_asked, 1) == 0:
+        engine_collect_pins(g, t)
+        if load_rlx_u64(&g.n_pins_bytes) > PINS_SOFT and xchg_u32(&g.pins_asked, 1) == 0:
             g.ask_pins(g)
 
 
@@ -463,7 +460,7 @@ cdef void flush_dirty(nc_engine* g) noexcept nogil:
     cdef nc_slot* following
     cdef int64_t now = sys.now_ns()
     store_rel_u32(&g.armed, 0)
-    g.pending = 0
+    store_rlx_u64(&g.pending, 0)
     g.pumps += 1
     t = <nc_slot*>xchg_u64(<uint64_t*>&g.dirty_head, 0)
     while t is not NULL:
@@ -515,7 +512,7 @@ cdef void pump(nc_engine* g) noexcept nogil:
     n = poller_wait(g.poller, reports, POLL_BATCH, 0)
     now = sys.now_ns()
     g.pumps += 1
-    g.reads += 1
+    store_rlx_u64(&g.reads, g.reads + 1)
     for i in range(n if n > 0 else 0):
         mark = reports[i].slot
         if mark == &MARK_TIMER:
@@ -524,6 +521,8 @@ cdef void pump(nc_engine* g) noexcept nogil:
         elif mark == &MARK_POKE:
             drain(g.poke_fd)                    # first: a poke between the two would set the flag with nothing to read
             store_seq_u32(&g.poked, 0)
+        elif mark == &MARK_TAIL:
+            drain(g.tail_fd)                    # what waits is flushed below
         else:
             slot_ready(g, <nc_slot*>mark, reports[i].bits, now)
             if (i & 7) == 7 and sys.now_ns() - now > PUMP_NS:
@@ -556,6 +555,8 @@ cdef int engine_wanted(nc_engine* g) noexcept nogil:
         return 0                                # nobody is inside
     if load_acq_u32(&g.app_any):
         return 1
+    if g.kind == ENGINE_THREADS:
+        return 0                                # its thread never wants it
     if sys.now_ns() - <int64_t>load_acq_u64(<uint64_t*>&g.returned_at) < YIELD_FRESH_NS:
         return 1
     return 1 if poller_wait(g.poller, report, 1, 0) > 0 else 0
@@ -591,8 +592,9 @@ cdef int engine_try_flush(nc_engine* g) noexcept nogil:
 
 cdef int engine_appended(nc_engine* g, uint64_t n, int on_loop) noexcept nogil:
     cdef int64_t now
-    g.pending += n
-    if g.pending >= FLUSH_BYTES:
+    n += load_rlx_u64(&g.pending)
+    store_rlx_u64(&g.pending, n)
+    if n >= FLUSH_BYTES:
         return 1
     if load_acq_u32(&g.armed):
         return 0
@@ -724,6 +726,19 @@ cdef int engine_wait(nc_engine* g, int64_t until_ns, uint32_t wakes) noexcept no
     return rc
 
 
+# --- the driver of a THREADS engine ------------------------------------------------------------------------------------
+
+# No Python, no allocation of crypto objects, all signals blocked; asleep without limit while nothing happens.
+cdef void* thread_main(void* arg) noexcept nogil:
+    cdef nc_engine* g = <nc_engine*>arg
+    cdef nc_report[1] report
+    while not load_seq_u32(&g.stopping):
+        poller_wait(g.poller, report, 1, desk_patience(g.desk))
+        if not load_seq_u32(&g.stopping):
+            engine_pump(g)
+    return NULL
+
+
 # --- guardian ---------------------------------------------------------------------------------------------------------
 
 # Stands in for a program that is elsewhere. No Python, no allocation of crypto objects, all signals blocked.
@@ -754,16 +769,16 @@ cdef void* guardian_main(void* arg) noexcept nogil:
             # Something is ready after a quiet time: whoever drives gets the first chance.
             traffic = 1
             quiet = 0
-            seen = g.reads
+            seen = load_rlx_u64(&g.reads)
             continue
         # Tails come every 100 us from a program that only sends: what it does not read is looked at all the same.
         now = sys.now_ns()
         if not traffic or (n > 0 and now - looked < gap):
             continue
         looked = now
-        if g.reads != seen:                     # a flush does not count: a program that only sends reads nothing
+        if load_rlx_u64(&g.reads) != seen:      # a flush does not count: a program that only sends reads nothing
             quiet = 0
-            seen = g.reads
+            seen = load_rlx_u64(&g.reads)
             continue
         if poller_wait(g.poller, reports, 8, 0) > 0 or load_seq_u64(<uint64_t*>&g.dirty_head):
             quiet = 0
@@ -772,7 +787,7 @@ cdef void* guardian_main(void* arg) noexcept nogil:
                 pump(g)
                 g.guardian_pumps += 1
             baton_give(g)
-            seen = g.reads
+            seen = load_rlx_u64(&g.reads)
             tell(g)
             continue
         quiet += 1
@@ -884,13 +899,17 @@ cdef void slot_drop(nc_engine* g, nc_slot* t) noexcept nogil:
 
 cdef void engine_collect_pins(nc_engine* g, nc_slot* t) noexcept nogil:
     cdef nc_seg* tail = t.session.pins
+    cdef uint64_t held
     if tail is NULL:
         return
-    leaf_lock(&g.app_lock)
+    held = <uint64_t>tail.len
     while tail.next is not NULL:
         tail = tail.next
+        held += <uint64_t>tail.len
+    leaf_lock(&g.app_lock)
     tail.next = g.pins
     g.pins = t.session.pins
+    store_rlx_u64(&g.n_pins_bytes, g.n_pins_bytes + held)
     leaf_unlock(&g.app_lock)
     t.session.pins = NULL
 

@@ -22,14 +22,16 @@ from netchan._core.ctxcache cimport CACHE_CONTEXTS, cache_new
 from netchan._core.ends cimport end_release, session_close
 from netchan._core.keystore cimport ks_new
 from netchan._core.leaf cimport (
-    fetch_add_u32, leaf_lock, leaf_unlock, load_acq_u32, load_seq_u32, store_rel_u32, store_seq_u32, xchg_u32,
+    fetch_add_u32, leaf_lock, leaf_unlock, load_acq_u32, load_rlx_u64, load_seq_u32, store_rel_u32, store_rlx_u64,
+    store_seq_u32, xchg_u32,
 )
 from netchan._core.provider cimport Provider, provider_table
 from netchan._core.segment cimport nc_seg
 from netchan._core.state cimport nc_end
 from netchan._engine cimport sys
+from netchan._engine.desk cimport desk_here, desk_take, desk_wait, desk_wake, nc_sleeper
 from netchan._engine.engine cimport (
-    CIPHERS, ENGINE_CALLER, ENGINE_LOOP, baton_give, baton_take, engine_close, engine_dirty, engine_open, engine_poke,
+    CIPHERS, ENGINE_CALLER, ENGINE_LOOP, ENGINE_THREADS, baton_give, baton_take, engine_close, engine_dirty, engine_open, engine_poke,
     engine_pump, engine_release, engine_returned, engine_told, engine_try_flush, engine_wait, engine_wanted,
     engine_yield, fork_count, fork_watch, nc_engine, nc_slot,
 )
@@ -45,6 +47,7 @@ cdef enum:
     SESSION_BLOCKS = 4096           # sessions whose secrets fit into one key store
 
 _engines = weakref.WeakSet()
+cdef list _threaded = []            # THREADS engines that are not closed, also those of a parent process
 
 if fork_watch() != 0:
     raise ImportError("netchan: cannot watch for fork (pthread_atfork failed)")
@@ -75,7 +78,7 @@ cdef int on_pins(void* arg) noexcept:
     leaf_lock(&g.app_lock)
     pins = g.pins
     g.pins = NULL
-    g.n_pins_bytes = 0
+    store_rlx_u64(&g.n_pins_bytes, 0)
     leaf_unlock(&g.app_lock)
     drop_pins(pins)
     return 0
@@ -85,6 +88,19 @@ cdef int on_pins(void* arg) noexcept:
 cdef void ask_pins(nc_engine* g) noexcept nogil:
     if Py_AddPendingCall(on_pins, g) != 0:
         store_seq_u32(&g.pins_asked, 0)         # the list is full: the next one asks again
+
+
+cdef int collect_threads() except -1:
+    cdef Engine engine
+    cdef Py_ssize_t i = 0
+    cdef uint64_t forks = fork_count()
+    desk_take(desk_here(forks))                 # first: see desk.pyx
+    while i < len(_threaded):                   # telling runs Python code, which may make or close one
+        engine = <Engine>_threaded[i]
+        if engine.g.fork_count == forks and load_seq_u32(&engine.g.app_any):
+            engine.tell()
+        i += 1
+    return 0
 
 
 def processors():
@@ -112,10 +128,11 @@ cdef class Listed:
 
 
 cdef class Engine:
-    """One epoll set with the sessions assigned to it, driven by a loop or by blocked callers.
+    """One epoll set with the sessions assigned to it, driven by a loop, by blocked callers or by a thread of its own.
 
     Args:
-        kind: "loop" (a loop watches ``fd`` and calls ``pump``) or "caller" (threads blocked in ``drive``).
+        kind: "loop" (a loop watches ``fd`` and calls ``pump``), "caller" (threads blocked in ``drive``) or "threads"
+            (a C thread; it lives until ``close``, and so does the handle).
 
     Raises:
         ValueError: unknown kind. OSError: descriptors or the guardian thread could not be made.
@@ -123,19 +140,29 @@ cdef class Engine:
 
     def __cinit__(self, str kind):
         cdef int rc
-        if kind not in ("loop", "caller"):
-            raise ValueError(f"engine kind {kind!r} is not one of 'loop', 'caller'")
+        if kind not in ("loop", "caller", "threads"):
+            raise ValueError(f"engine kind {kind!r} is not one of 'loop', 'caller', 'threads'")
         self.kind = kind
         self.g = <nc_engine*>calloc(1, sizeof(nc_engine))
         if self.g is NULL:
             raise MemoryError("netchan engine")
         self.g.ask_pins = ask_pins
-        rc = engine_open(self.g, ENGINE_LOOP if kind == "loop" else ENGINE_CALLER, processors() >= 2)
+        number = ENGINE_CALLER
+        if kind == "loop":
+            number = ENGINE_LOOP
+        elif kind == "threads":
+            number = ENGINE_THREADS
+            self.g.desk = desk_here(fork_count())
+            if self.g.desk is NULL:
+                raise MemoryError("netchan engine")
+        rc = engine_open(self.g, number, processors() >= 2)
         if rc < 0:
             raise OSError(f"netchan engine could not start (code {rc}): descriptors or threads are used up")
         self.providers = {}
         self.flush_later = self.flush
         _engines.add(self)
+        if kind == "threads":
+            _threaded.append(self)
 
     def __dealloc__(self):
         cdef nc_engine* g = self.g
@@ -177,12 +204,18 @@ cdef class Engine:
         self.tell()
 
     def watch_aside(self, int fd):
-        """The guardian writes to this eventfd when there is news that nobody inside this engine collects."""
+        """This eventfd is written to when there is news that nobody inside this engine collects."""
         self.g.aside_fd = fd
+        if self.g.desk is not NULL:
+            store_seq_u32(&self.g.desk.aside_fd, <uint32_t>fd)
 
     def collect(self):
         """Hand on what is known by now, without a pump; for whoever ``watch_aside`` told."""
-        if self.g.fork_count == fork_count() and load_acq_u32(&self.g.app_any):
+        if self.g.fork_count != fork_count():
+            return
+        if self.g.desk is not NULL:
+            collect_threads()
+        elif load_acq_u32(&self.g.app_any):
             self.tell()
 
     def give_way(self, double limit):
@@ -220,8 +253,18 @@ cdef class Engine:
 
     @property
     def has_loop(self):
-        """True while a running loop drives this engine."""
-        return self.loop_thread != 0
+        """True while a running loop, or a thread of its own, drives this engine: a blocked thread need not."""
+        return self.loop_thread != 0 or self.g.desk is not NULL
+
+    @property
+    def rings(self):
+        """True if loops hear of these sessions by their bells (THREADS)."""
+        return self.g.desk is not NULL
+
+    @property
+    def sessions(self):
+        """How many there are, about: those that have just ended are still counted."""
+        return self.g.n_slots
 
     def check_blocking(self):
         """Raises RuntimeError on the thread whose running loop drives this engine."""
@@ -238,6 +281,9 @@ cdef class Engine:
         cdef int64_t until = INT64_MAX
         cdef uint32_t wakes
         cdef int rc
+        if g.desk is not NULL:
+            self.drive_threads(waiter, deadline)
+            return
         if deadline is not None:
             until = <int64_t>(<double>deadline * 1e9)
         while True:
@@ -254,9 +300,41 @@ cdef class Engine:
             elif rc == 0 and until != INT64_MAX and sys.now_ns() >= until:
                 return
 
+    cdef drive_threads(self, BlockingWaiter waiter, deadline):
+        """The thread of the engine moves the sessions; a blocked one only sleeps, and collects news when it is woken."""
+        cdef nc_engine* g = self.g
+        cdef nc_sleeper s
+        cdef int64_t until = INT64_MAX
+        cdef int rc
+        if deadline is not None:
+            until = <int64_t>(<double>deadline * 1e9)
+        waiter.sleeper = &s
+        try:
+            while True:
+                store_seq_u32(&s.word, 0)       # before the look: a wake-up behind it ends the wait
+                if waiter.woken:
+                    return
+                check_fork(g)
+                with nogil:
+                    rc = desk_wait(g.desk, &s, until)
+                if load_seq_u32(&g.desk.news):
+                    collect_threads()
+                if rc == defs.NC_EAGAIN:
+                    PyErr_CheckSignals()
+                elif rc == 0:
+                    return
+        finally:
+            waiter.sleeper = NULL
+
     def poke(self, waiter):
         """``waiter.woken`` was set by another thread: let its ``drive`` look."""
         cdef nc_engine* g = self.g
+        cdef BlockingWaiter sleeping
+        if g.desk is not NULL:
+            sleeping = waiter
+            if sleeping.sleeper is not NULL:
+                desk_wake(<nc_sleeper*>sleeping.sleeper)
+            return
         fetch_add_u32(&g.wakes, 1)
         if load_seq_u32(&g.role):
             engine_poke(g)
@@ -306,7 +384,7 @@ cdef class Engine:
                 session.on_ready(<uint32_t>over)
                 session = None
         drop_pins(pins)
-        if g.pins is not NULL:
+        if load_rlx_u64(&g.n_pins_bytes):
             self.release_pins()
         engine_told(g)
 
@@ -316,7 +394,7 @@ cdef class Engine:
         leaf_lock(&g.app_lock)
         pins = g.pins
         g.pins = NULL
-        g.n_pins_bytes = 0
+        store_rlx_u64(&g.n_pins_bytes, 0)
         leaf_unlock(&g.app_lock)
         drop_pins(pins)
 
@@ -359,10 +437,12 @@ cdef class Engine:
         }
 
     def close(self):
-        """Stop the guardian and close every descriptor. For the end of the process."""
+        """Stop the engine's thread and close every descriptor. For the end of the process."""
         cdef nc_engine* g = self.g
         if g.fork_count != fork_count():
             return
+        if self in _threaded:
+            _threaded.remove(self)
         with nogil:
             engine_close(g)
 

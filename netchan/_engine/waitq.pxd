@@ -23,6 +23,7 @@ cdef class Waiter:
 
 cdef class BlockingWaiter(Waiter):
     cdef readonly object driver
+    cdef void* sleeper              # nc_sleeper of desk.pxd while its thread is in a THREADS engine
 
 cdef class WaitQueue:
     cdef Place first

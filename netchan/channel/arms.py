@@ -92,6 +92,11 @@ class Arms:
         ours = [driver for driver in found if not driver.has_loop] or found[:1]
         return Drivers(ours) if len(ours) > 1 else ours[0] if ours else None
 
+    @property
+    def rings(self) -> bool:
+        """True if one of the channels is heard of by the loop's bell."""
+        return any(op.endpoint.rings for op in self._ops if isinstance(op, RecvOp | SendOp))
+
     # --- without waiting ---------------------------------------------------------------------------------------------
 
     def now(self, *, polling: bool) -> Op | None:

@@ -65,6 +65,10 @@ class Driven(Protocol):
     def driver(self) -> Driver | None:
         """None in process; else what a blocking caller runs while it waits."""
 
+    @property
+    def rings(self) -> bool:
+        """True if loops hear of it by their bells (net/bells.py)."""
+
 
 class Offer(Protocol):
     """One outstanding offer on a capacity-0 direction: the value stays the sender's until a receiver takes it."""
@@ -104,6 +108,7 @@ class Endpoint(Protocol):
         type: the type form it was opened with (``Any`` if none).
         one_queue: True where both halves are one queue (``netchan.channel``): ``aclose`` is then just ``close_send``.
         driver: None in process; else what a blocking caller runs while it waits.
+        rings: loops hear of it by their bells; False in process.
         handles: the count of handles that users hold; made by the endpoint, used by the fronts only.
         tx_waiters: senders waiting for room, or for the direction to be over.
         rx_waiters: receivers waiting for a value, or for the direction to be over.
@@ -118,6 +123,7 @@ class Endpoint(Protocol):
     type: Any
     one_queue: bool
     driver: Driver | None
+    rings: bool
     handles: Handles
     tx_waiters: WaitQueue
     rx_waiters: WaitQueue

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import os
-import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -32,7 +31,8 @@ from netchan.errors import (
     SessionLost,
 )
 from netchan.markers import EMPTY
-from netchan.net.worker import READ, worker
+from netchan.net.aside import collect_from
+from netchan.net.worker import worker
 
 if TYPE_CHECKING:
     from netchan._engine.engine_handle import Engine
@@ -44,51 +44,7 @@ STEP_VALUES: Final = 64
 
 _log = logging.getLogger("netchan.session")
 _running: set[object] = set()
-"""Forwards and watches that are not through: nobody else holds them."""
-
-
-class Aside:
-    """Collects the news of engines in which nobody is: a job of the worker, told by the guardians."""
-
-    def __init__(self) -> None:
-        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-
-    def on_io(self, mask: int) -> None:
-        """See net.worker.Job."""
-        os.eventfd_read(self.fd)
-        for engine in list(self.engines):
-            engine.collect()
-
-    def step(self) -> None:
-        """Never asked for."""
-
-    def on_fault(self, error: BaseException) -> None:
-        """What goes wrong for one end goes wrong in its own step."""
-        _log.error("news of a forwarded channel", exc_info=error)
-
-    def close_copy(self) -> None:
-        """See net.worker.Job."""
-        os.close(self.fd)
-
-    def on_stop(self) -> None:
-        """See net.worker.Job; the guardians may still write to it."""
-
-
-_aside: dict[int, Aside] = {}
-"""The one of this process, by its id: a forked child has none."""
-
-
-def _collect_from(engine: Engine) -> None:
-    """The worker collects the news of this engine when nobody else does."""
-    found = _aside.get(os.getpid())
-    if found is None:
-        _aside.clear()
-        found = _aside[os.getpid()] = Aside()
-        worker().post(lambda: worker().watch(found.fd, READ, found))
-    if engine not in found.engines:
-        found.engines.add(engine)
-        engine.watch_aside(found.fd)
+"""Forwards that are not through: nobody else holds them."""
 
 
 class StepWaiter(Waiter):
@@ -182,7 +138,7 @@ class Forward:
         _running.add(self)
         for endpoint in (self.far, self.kept.endpoint):
             if endpoint.far:
-                _collect_from(cast("Engine", endpoint.driver))
+                collect_from(cast("Engine", endpoint.driver))
         if not any(isinstance(part, Outward) for part in self.parts):
             self.far.close_send()
         for part in self.parts:

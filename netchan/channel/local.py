@@ -59,6 +59,7 @@ class LocalEndpoint:
     due: float | None = None
     lossy = False
     waits = True
+    rings = False
     far: Final = False
     keeps: Final = False
     wanted: Final = 0

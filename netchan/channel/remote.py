@@ -124,7 +124,7 @@ class RemoteEndpoint(StreamEnd):
     """One end of a named channel of a peer; see ``open_endpoint``.
 
     Attributes:
-        name, peer, peer_id, type, driver, handles, due, far, keeps: as in base.Endpoint.
+        name, peer, peer_id, type, driver, rings, handles, due, far, keeps: as in base.Endpoint.
         close_timeout: seconds that ``aclose`` waits at most.
         put_off: asked when the last sending handle was collected unclosed; True: whoever was asked calls ``drop_now``
             later, unless the direction is over by then.
@@ -169,6 +169,7 @@ class RemoteEndpoint(StreamEnd):
         self.peer = peer
         self.peer_id = peer_id
         self.driver = driver
+        self.rings = driver is not None and driver.rings
         self.close_timeout = close_timeout
         self.max_message = max_message
         self.handles = Handles()

@@ -31,7 +31,7 @@ from netchan.net.wait import (
 
 def new_waiter(endpoint: Driven) -> AsyncWaiter:
     """A waiter for the running task."""
-    return task_waiter()
+    return task_waiter(rings=endpoint.rings)
 
 
 forever = new_waiter

@@ -28,13 +28,12 @@ from netchan.errors import AuthError, DialError, DialTimeout, HandshakeError
 from netchan.net.address import Address
 from netchan.net.connecting import Connecting
 from netchan.net.handshake import Established, HandshakeConfig, Initiator, State
-from netchan.net.manager import AskTrust, attach
+from netchan.net.manager import AskTrust, Home, attach
 from netchan.net.trust import Policy
 from netchan.net.wait import WaitQueue
 from netchan.net.worker import Timer, Worker, worker
 
 if TYPE_CHECKING:
-    from netchan._engine.engine_handle import Engine
     from netchan._engine.session_handle import Session
 
 STAGGER_NS: Final = 250_000_000
@@ -181,7 +180,7 @@ class Dial(Generic[T]):
 
     Args:
         plan: what to do.
-        engine: where the session will live.
+        home: where the session will live.
         make: turns the session into what the caller gets; runs on the worker's thread.
         drop: undoes ``make`` when the caller was gone before it could take the result.
         ask: awaits trust callables.
@@ -190,13 +189,13 @@ class Dial(Generic[T]):
     def __init__(
         self,
         plan: DialPlan,
-        engine: Engine,
+        home: Home,
         make: Callable[[Session, Link], T],
         drop: Callable[[T], object],
         ask: AskTrust,
     ) -> None:
         self.plan, self.outcome = plan, Outcome[T]()
-        self._engine, self._make, self._drop, self._ask = engine, make, drop, ask
+        self._home, self._make, self._drop, self._ask = home, make, drop, ask
         self._worker: Worker = worker()
         self._places: deque[_Place] = deque()
         self._unresolved = 0
@@ -376,7 +375,7 @@ class Dial(Generic[T]):
             self.plan.policies[address.carrier].established(event.claim)
             local = socket_text(place.family, conn.sock.getsockname())
             link = link_of(address.carrier, local, address.location, event)
-            session = attach(self._engine, conn.take_fd(), address.carrier, event, self.plan.config)
+            session = attach(self._home.choose(), conn.take_fd(), address.carrier, event, self.plan.config)
             # kept before the caller is woken: it may drop the peer at once, and is the only one to hold it then
             self.outcome.keep(self._make(session, link))
         except Exception as error:  # whatever it is, the caller must hear of it

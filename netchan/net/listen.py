@@ -35,12 +35,11 @@ from netchan.net.dial import Link, Outcome, link_of, numeric, resolve, same_user
 from netchan.net.gate import Gate
 from netchan.net.handshake import Established, HandshakeConfig, Responder, State
 from netchan.net.limits import DeadSockets, HalfOpen, drain_deadline
-from netchan.net.manager import AskTrust, attach, log
+from netchan.net.manager import AskTrust, Home, attach, log
 from netchan.net.trust import Policy
 from netchan.net.worker import READ, Worker, worker
 
 if TYPE_CHECKING:
-    from netchan._engine.engine_handle import Engine
     from netchan._engine.session_handle import Session
 
 ACCEPT_BATCH: Final = 16
@@ -127,17 +126,15 @@ class Listening:
 
     Args:
         plan: what to do.
-        engine: where the sessions will live.
+        home: where the sessions will live.
         deliver: takes a new session; runs on the worker's thread. What it raises costs that session only.
         ask: awaits trust callables.
     """
 
-    def __init__(
-        self, plan: ListenPlan, engine: Engine, deliver: Callable[[Session, Link], object], ask: AskTrust
-    ) -> None:
+    def __init__(self, plan: ListenPlan, home: Home, deliver: Callable[[Session, Link], object], ask: AskTrust) -> None:
         self.plan, self.outcome = plan, Outcome[tuple[str, ...]]()
         self.closed = False
-        self._engine, self._deliver, self._ask = engine, deliver, ask
+        self._home, self._deliver, self._ask = home, deliver, ask
         self._worker: Worker = worker()
         limits = plan.config.limits
         self._half_open = HalfOpen(
@@ -438,7 +435,7 @@ class Listening:
             self._waiting += 1
         try:
             self._worker.give_way()
-            session = attach(self._engine, conn.take_fd(), link.carrier, event, self.plan.config)
+            session = attach(self._home.choose(), conn.take_fd(), link.carrier, event, self.plan.config)
             self._worker.give_way()
             self._deliver(session, link)
         except Exception:

@@ -1,11 +1,14 @@
-"""Engines and what a session is started with: one engine per running loop, one for blocking callers, and their end.
+"""Engines and what a session is started with: one engine per running loop, one for blocking callers, those with threads
+of their own, and their end.
 
-Layer: net (L3). Knows asyncio (with wait.py and worker.py the only modules that do, or that know threads) because an
-engine of a loop lives as long as that loop.
+Layer: net (L3). Knows asyncio (with wait.py, bells.py and worker.py the only modules that do, or that know threads)
+because an engine of a loop lives as long as that loop.
 
-1. ``loop_engine()`` / ``caller_engine()`` give the engine; ``attach`` starts a session on it from a finished handshake.
+1. ``loop_home()`` / ``caller_home()`` say where the sessions of a dial or listen live; ``attach`` starts one there from
+   a finished handshake.
 2. A loop that ends takes its engine's driver away (``set_loop(None, None)``); the sessions go on under the guardian.
-3. At the exit of the process every ``Leaver`` says what is lost; the engine then ends all sessions, without waiting.
+3. Engines with threads (``Config.io_threads``) are shared by all who ask for some, and last as long as the process.
+4. At the exit of the process every ``Leaver`` says what is lost; the engine then ends all sessions, without waiting.
 
 Spec: docs/spec/session.md §7; docs/spec/handshake.md §3.5, §4.
 """
@@ -19,11 +22,15 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from netchan.config import Config
 from netchan.errors import ConfigError, ForkError
+from netchan.net.aside import collect_from
+from netchan.net.bells import keep
 from netchan.net.handshake import Established
 from netchan.net.params import AES_256_GCM, CHACHA20_POLY1305, Offer, TransportParams
 from netchan.net.ratchet import RATCHET_SECONDS, Ratchet
@@ -61,12 +68,25 @@ class Leaver(Protocol):
 class _Engines:
     """The engines of this process. ``lock`` guards the tables only."""
 
-    __slots__ = ("caller", "driven", "exits", "graves", "keepers", "leavers", "lock", "loops", "tended", "tending")
+    __slots__ = (
+        "caller",
+        "driven",
+        "exits",
+        "graves",
+        "keepers",
+        "leavers",
+        "lock",
+        "loops",
+        "tended",
+        "tending",
+        "threads",
+    )
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.exits = False
         self.caller: Engine | None = None
+        self.threads: list[Engine] = []
         self.driven: tuple[weakref.ref[Engine], ...] = ()
         self.loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Engine] = weakref.WeakKeyDictionary()
         self.keepers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, object] = weakref.WeakKeyDictionary()
@@ -80,7 +100,7 @@ _engines: Final = _Engines()
 
 
 def new_engine(kind: str) -> Engine:
-    """A fresh engine; kind is "caller" or "loop"."""
+    """A fresh engine; kind is "caller", "loop" or "threads"."""
     from netchan._engine.engine_handle import Engine
 
     if not _engines.exits:
@@ -97,6 +117,50 @@ def caller_engine() -> Engine:
             _engines.caller = new_engine("caller")
             _note_driven(_engines.caller)
         return _engines.caller
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where the sessions of one dial or listen live.
+
+    Attributes:
+        engine: whoever waits for the dial or for peers waits there.
+        engines: one of these gets the session, for life.
+    """
+
+    engine: Engine
+    engines: tuple[Engine, ...]
+
+    def choose(self) -> Engine:
+        """The engine with the fewest sessions. On the worker's thread, so that no two choose at the same time."""
+        return min(self.engines, key=attrgetter("sessions"))
+
+
+async def loop_home(config: Config) -> Home:
+    """For a dial or listen of the running loop."""
+    if config.io_threads:
+        return _threads_home(config.io_threads)
+    engine = await loop_engine()
+    return Home(engine, (engine,))
+
+
+def caller_home(config: Config) -> Home:
+    """For a dial or listen of the blocking front."""
+    if config.io_threads:
+        return _threads_home(config.io_threads)
+    engine = caller_engine()
+    return Home(engine, (engine,))
+
+
+def _threads_home(n: int) -> Home:
+    with _engines.lock:
+        while len(_engines.threads) < n:
+            engine = new_engine("threads")
+            _engines.threads.append(engine)
+            _note_driven(engine)
+            collect_from(engine)
+        engines = tuple(_engines.threads[:n])
+    return Home(engines[0], engines)
 
 
 def _serve_first(limit: float) -> float:
@@ -127,9 +191,7 @@ async def loop_engine() -> Engine:
     engine = new_engine("loop")
     engine.set_loop(threading.get_ident(), loop.call_soon)
     loop.add_reader(engine.fd, engine.pump)
-    keeper = _keep(loop, engine)
-    # the loop closes its asynchronous generators when it ends: that is the one sign of it that all loops give
-    await keeper.__anext__()
+    keeper = keep(_ended(weakref.ref(loop), engine))
     with _engines.lock:
         _engines.loops[loop] = engine
         _note_driven(engine)
@@ -145,12 +207,8 @@ def _new_run_engine() -> Engine:
     return engine
 
 
-async def _keep(loop: asyncio.AbstractEventLoop, engine: Engine) -> AsyncGenerator[None, None]:
-    reference = weakref.ref(loop)
-    del loop
-    try:
-        yield
-    finally:
+def _ended(reference: weakref.ref[asyncio.AbstractEventLoop], engine: Engine) -> Callable[[], None]:
+    def ended() -> None:
         ending = reference()
         if ending is not None:
             with _engines.lock:
@@ -159,6 +217,8 @@ async def _keep(loop: asyncio.AbstractEventLoop, engine: Engine) -> AsyncGenerat
             if not ending.is_closed():
                 ending.remove_reader(engine.fd)
         engine.set_loop(None, None)
+
+    return ended
 
 
 def ask_in_loop() -> AskTrust:
@@ -361,9 +421,10 @@ def _at_exit() -> None:
 
 def _after_fork() -> None:
     _engines.graves += [_engines.caller, *_engines.loops.values(), *_engines.leavers, *_engines.keepers.values()]
-    _engines.graves.append(_engines.tended)
+    _engines.graves += [_engines.tended, _engines.threads]
     _engines.lock = threading.Lock()
     _engines.caller = None
+    _engines.threads = []
     _engines.driven = ()
     _engines.loops = weakref.WeakKeyDictionary()
     _engines.keepers = weakref.WeakKeyDictionary()

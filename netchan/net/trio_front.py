@@ -7,7 +7,8 @@ then: trio comes with the extra ``netchan[trio]``.
    same budget as on asyncio (every 129th ready call, or after 0.5 ms), which differs from trio's own rule.
 2. A send at capacity 0 that was taken while it was being cancelled returns; the scope cancels the next checkpoint.
    While the answer to WITHDRAW is awaited the task is shielded, for ``ANSWER_SECONDS`` at most.
-3. One engine per run, driven by a system task that waits for the engine's descriptor.
+3. One engine per run, driven by a system task that waits for the engine's descriptor; and one bell (bells.py) with a
+   task that listens to it, where sessions have engines with threads of their own.
 
 Spec: docs/spec/channel-end.md §3, §4; api rules R5, R21.
 """
@@ -24,9 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from netchan.net.bells import new_bell
 from netchan.net.wait import READY_CALLS_MAX, READY_SECONDS_MAX, THREAD, AsyncWaiter, earlier
 
 if TYPE_CHECKING:
+    from netchan._engine.bell import Bell
     from netchan._engine.engine_handle import Engine
 
 
@@ -35,9 +38,12 @@ class TrioWaiter(AsyncWaiter):
 
     __slots__ = ("_shield", "_task", "_thread", "_token")
 
-    def __init__(self, deadline: float | None = None) -> None:
+    def __init__(self, deadline: float | None = None, *, rings: bool = False) -> None:
         self.deadline = deadline
         self._token = trio.lowlevel.current_trio_token()
+        if rings and self._token not in _bells:
+            _bells[self._token] = bell = new_bell()
+            trio.lowlevel.spawn_system_task(_hear, bell, name="netchan bell")
         self._thread = threading.get_ident()
         self._task: trio.lowlevel.Task | None = None
         self._shield = False
@@ -112,6 +118,7 @@ async def pause() -> None:
 # --- the engine of a run ---------------------------------------------------------------------------------------------
 
 _engines: weakref.WeakKeyDictionary[trio.lowlevel.TrioToken, Engine] = weakref.WeakKeyDictionary()
+_bells: weakref.WeakKeyDictionary[trio.lowlevel.TrioToken, Bell] = weakref.WeakKeyDictionary()
 
 
 def run_engine(new: Callable[[], Engine]) -> Engine:
@@ -133,6 +140,15 @@ async def _drive(engine: Engine) -> None:
             engine.pump()
     finally:
         engine.set_loop(None, None)
+
+
+async def _hear(bell: Bell) -> None:
+    try:
+        while True:
+            await trio.lowlevel.wait_readable(bell.fd)
+            bell.hear()
+    finally:
+        bell.close()
 
 
 def ask_in_run(

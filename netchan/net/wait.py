@@ -22,6 +22,7 @@ from time import monotonic
 from typing import Any, Final, Protocol, cast
 
 from netchan._engine.waitq import BlockingWaiter, Waiter, WaitQueue
+from netchan.net.bells import hear_bell
 
 __all__ = [
     "READY_CALLS_MAX",
@@ -61,7 +62,11 @@ class Driver(Protocol):
 
     @property
     def has_loop(self) -> bool:
-        """True while a running event loop moves it: then a blocked thread only sleeps."""
+        """True while a running event loop, or a thread of its own, moves it: then a blocked thread only sleeps."""
+
+    @property
+    def rings(self) -> bool:
+        """True if loops hear of its endpoints by their bells (net/bells.py)."""
 
     def check_blocking(self) -> None:
         """Raise RuntimeError on the thread whose running loop drives this engine: blocking there would wait for itself.
@@ -262,9 +267,17 @@ def trio_front() -> Any:
     return import_module("netchan.net.trio_front")
 
 
-def task_waiter() -> AsyncWaiter:
-    """A waiter for the running task, of asyncio or trio. RuntimeError: neither runs here."""
-    return cast("AsyncWaiter", trio_front().TrioWaiter()) if trio_runs() else AsyncWaiter()
+def task_waiter(*, rings: bool) -> AsyncWaiter:
+    """A waiter for the running task, of asyncio or trio. RuntimeError: neither runs here.
+
+    Args:
+        rings: the loop is to hear the bell of what is waited for.
+    """
+    if trio_runs():
+        return cast("AsyncWaiter", trio_front().TrioWaiter(rings=rings))
+    if rings:
+        hear_bell()
+    return AsyncWaiter()
 
 
 # --- threads ---------------------------------------------------------------------------------------------------------
@@ -307,6 +320,7 @@ class Drivers:
     """
 
     has_loop = False
+    rings = False
 
     def __init__(self, drivers: Sequence[Driver]) -> None:
         self._drivers = drivers

@@ -98,7 +98,7 @@ class Worker:
             os.eventfd_write(self._wake, 1)
         except BlockingIOError:
             pass  # the counter is full: it is awake
-        except OSError:
+        except (OSError, ValueError):  # closed, or forgotten
             if not self._stopping:
                 raise
 

@@ -16,13 +16,12 @@ from netchan.channel.base import ChannelStats
 from netchan.config import Config
 from netchan.net.dial import Link
 from netchan.net.listen import Listening, ListenPlan
-from netchan.net.manager import AskTrust, check_fork
+from netchan.net.manager import AskTrust, Home, check_fork
 from netchan.net.wait import Waiter, WaitQueue, leaf_lock
 from netchan.net.worker import forks
 from netchan.node.session import PeerCore
 
 if TYPE_CHECKING:
-    from netchan._engine.engine_handle import Engine
     from netchan._engine.session_handle import Session
     from netchan.channel.local import LocalEndpoint
 
@@ -59,13 +58,13 @@ class Hall:
 
     Args:
         plan: checked arguments.
-        engine: where the sessions live.
+        home: where the sessions live.
         ask: awaits trust callables.
     """
 
-    def __init__(self, plan: ListenPlan, engine: Engine, ask: AskTrust) -> None:
+    def __init__(self, plan: ListenPlan, home: Home, ask: AskTrust) -> None:
         self.config: Config = plan.config
-        self.engine = engine
+        self.engine = home.engine
         self.node_id = plan.handshake.identity.node_id
         self.addresses: tuple[str, ...] = ()
         self.made = forks()
@@ -79,7 +78,7 @@ class Hall:
                 raise RuntimeError("the listener is gone")
             hall._welcome(session, link)
 
-        self.listening = Listening(plan, engine, deliver, ask)
+        self.listening = Listening(plan, home, deliver, ask)
         self._lock = leaf_lock()
         self._cores: weakref.WeakSet[PeerCore] = weakref.WeakSet()
         self._endpoint: LocalEndpoint | None = None
@@ -101,7 +100,7 @@ class Hall:
     # --- peers come and go -------------------------------------------------------------------------------------------
 
     def _welcome(self, session: Session, link: Link) -> None:
-        core = PeerCore(self.engine, session, link, self.config)
+        core = PeerCore(session.engine, session, link, self.config)
         endpoint, make = self._endpoint, self._make
         if endpoint is None or make is None:
             raise RuntimeError("no queue yet")

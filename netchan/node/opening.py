@@ -28,10 +28,10 @@ from netchan.net.identity import Identity
 from netchan.net.listen import ListenPlan
 
 # async-only: begin
-from netchan.net.manager import ask_in_loop, loop_engine
+from netchan.net.manager import ask_in_loop, loop_home
 
 # async-only: end
-# sync-only: from netchan.net.manager import caller_engine, check_blocking_trust, refuse_awaitables
+# sync-only: from netchan.net.manager import caller_home, check_blocking_trust, refuse_awaitables
 from netchan.net.record import Membership
 from netchan.net.trust import Trust  # async-only
 
@@ -44,7 +44,6 @@ from netchan.node.session import PeerCore
 from netchan.node.waits import new_waiter, wait_until
 
 if TYPE_CHECKING:
-    from netchan._engine.engine_handle import Engine
     from netchan._engine.session_handle import Session
 
 # async-only: begin
@@ -258,16 +257,16 @@ def listen(
 
 async def _dial(plan: DialPlan) -> Peer:  # + timeout
     # async-only: begin
-    engine = await loop_engine()
+    home = await loop_home(plan.config)
     ask = ask_in_loop()
     # async-only: end
-    # sync-only: engine = caller_engine()
+    # sync-only: home = caller_home(plan.config)
     # sync-only: ask = refuse_awaitables
-    attempt: Dial[Peer] = Dial(plan, engine, partial(_make, engine, plan.config), _drop, ask)
+    attempt: Dial[Peer] = Dial(plan, home, partial(_make, plan.config), _drop, ask)
     outcome = attempt.outcome
     attempt.start()
     try:
-        await wait_until(outcome.is_done, outcome.queue, new_waiter(engine))
+        await wait_until(outcome.is_done, outcome.queue, new_waiter(home.engine))
         peer = outcome.take()
     except BaseException:
         attempt.cancel()
@@ -277,8 +276,8 @@ async def _dial(plan: DialPlan) -> Peer:  # + timeout
     return peer
 
 
-def _make(engine: Engine, config: Config, session: Session, link: Link) -> Peer:
-    return Peer(PeerCore(engine, session, link, config))
+def _make(config: Config, session: Session, link: Link) -> Peer:
+    return Peer(PeerCore(session.engine, session, link, config))
 
 
 def _drop(peer: Peer) -> None:
@@ -287,17 +286,17 @@ def _drop(peer: Peer) -> None:
 
 async def _listen(plan: ListenPlan) -> Listener:  # + timeout
     # async-only: begin
-    engine = await loop_engine()
+    home = await loop_home(plan.config)
     ask = ask_in_loop()
     # async-only: end
-    # sync-only: engine = caller_engine()
+    # sync-only: home = caller_home(plan.config)
     # sync-only: ask = refuse_awaitables
-    hall = Hall(plan, engine, ask)
+    hall = Hall(plan, home, ask)
     listener = Listener(hall)
     outcome = hall.listening.outcome
     hall.start()
     try:
-        await wait_until(outcome.is_done, outcome.queue, new_waiter(engine))
+        await wait_until(outcome.is_done, outcome.queue, new_waiter(home.engine))
         hall.addresses = outcome.take() or ()
     except BaseException:
         hall.leave_by_exception()

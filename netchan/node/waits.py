@@ -21,7 +21,7 @@ from netchan.net.wait import (
 
 def new_waiter(driver: Driver | None) -> AsyncWaiter:
     """A waiter for the running task."""
-    return task_waiter()
+    return task_waiter(rings=driver is not None and driver.rings)
 
 
 # async-only: end

@@ -22,7 +22,7 @@ from netchan.net.dial import Dial, DialPlan, Link
 from netchan.net.identity import Identity
 from netchan.net.listen import ListenPlan
 
-from netchan.net.manager import caller_engine, check_blocking_trust, refuse_awaitables
+from netchan.net.manager import caller_home, check_blocking_trust, refuse_awaitables
 from netchan.net.record import Membership
 
 from netchan.net.trust import BlockingTrust
@@ -34,7 +34,6 @@ from netchan.node.session import PeerCore
 from netchan.sync.node_waits import new_waiter, wait_until
 
 if TYPE_CHECKING:
-    from netchan._engine.engine_handle import Engine
     from netchan._engine.session_handle import Session
 
 def dial(
@@ -102,13 +101,13 @@ def listen(
 
 
 def _dial(plan: DialPlan, *, timeout: float | None = None) -> Peer:
-    engine = caller_engine()
+    home = caller_home(plan.config)
     ask = refuse_awaitables
-    attempt: Dial[Peer] = Dial(plan, engine, partial(_make, engine, plan.config), _drop, ask)
+    attempt: Dial[Peer] = Dial(plan, home, partial(_make, plan.config), _drop, ask)
     outcome = attempt.outcome
     attempt.start()
     try:
-        wait_until(outcome.is_done, outcome.queue, new_waiter(engine, timeout))
+        wait_until(outcome.is_done, outcome.queue, new_waiter(home.engine, timeout))
         peer = outcome.take()
     except BaseException:
         attempt.cancel()
@@ -118,8 +117,8 @@ def _dial(plan: DialPlan, *, timeout: float | None = None) -> Peer:
     return peer
 
 
-def _make(engine: Engine, config: Config, session: Session, link: Link) -> Peer:
-    return Peer(PeerCore(engine, session, link, config))
+def _make(config: Config, session: Session, link: Link) -> Peer:
+    return Peer(PeerCore(session.engine, session, link, config))
 
 
 def _drop(peer: Peer) -> None:
@@ -127,14 +126,14 @@ def _drop(peer: Peer) -> None:
 
 
 def _listen(plan: ListenPlan, *, timeout: float | None = None) -> Listener:
-    engine = caller_engine()
+    home = caller_home(plan.config)
     ask = refuse_awaitables
-    hall = Hall(plan, engine, ask)
+    hall = Hall(plan, home, ask)
     listener = Listener(hall)
     outcome = hall.listening.outcome
     hall.start()
     try:
-        wait_until(outcome.is_done, outcome.queue, new_waiter(engine, timeout))
+        wait_until(outcome.is_done, outcome.queue, new_waiter(home.engine, timeout))
         hall.addresses = outcome.take() or ()
     except BaseException:
         hall.leave_by_exception()

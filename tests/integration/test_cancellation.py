@@ -19,8 +19,9 @@ import uvloop
 
 from netchan import sync
 from netchan.channel.fronts import Channel
+from netchan.config import Config
 from netchan.errors import ChannelEnded
-from netchan.net.manager import loop_engine
+from netchan.net.manager import caller_home, loop_home
 from netchan.testing.pair import Side, joined
 from tests.integration.kit import at_steps, at_turns
 from tests.unit.channel.test_cancel import CountingLoop, Source
@@ -112,9 +113,10 @@ async def run_seed(seed: int, ends: tuple[Channel[int], Channel[int]], verb: str
     return sum(task.cancelled() for task in (*senders, *receivers))
 
 
-async def on_loop(seeds: range, capacity: int, verb: str, step: Any) -> int:
-    engine = await loop_engine()
-    sides: tuple[Side, Side] = joined(engines=(engine, engine))
+async def on_loop(seeds: range, capacity: int, verb: str, step: Any, io_threads: int = 0) -> int:
+    """Run the seeds on a session of the running loop, or of two engines with threads of their own."""
+    engines = (await loop_home(Config(io_threads=io_threads))).engines
+    sides: tuple[Side, Side] = joined(engines=(engines[0], engines[-1]))
     hit = 0
     for seed in seeds:
         ends = [Channel(side.open(f"c{seed}", int, capacity)) for side in sides]
@@ -150,15 +152,30 @@ def test_r20_r24_cancel_under_uvloop_loses_and_doubles_nothing(capacity: int, ve
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("capacity", [1, 64])
 def test_r20_r24_timeouts_in_threads_lose_and_double_nothing(capacity: int, verb: str) -> None:
-    sides = joined()
+    assert in_threads(joined(), range(THREADED), capacity, verb) > 0
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("capacity", [1, 64])
+def test_r20_r24_engines_with_threads_lose_and_double_nothing(capacity: int, verb: str) -> None:
+    loop = CountingLoop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        hits = runner.run(on_loop(range(LOOSE), capacity, verb, at_steps(loop, 60, 3), io_threads=2))
+    assert hits > LOOSE // 10, "the cancellations hardly hit anything"
+    first, second = caller_home(Config(io_threads=2)).engines
+    assert in_threads(joined(engines=(first, second)), range(THREADED // 3), capacity, verb) > 0
+
+
+def in_threads(sides: tuple[Side, Side], seeds: range, capacity: int, verb: str) -> int:
+    """Run the seeds with blocked threads; gives how many calls timed out."""
     timeouts = 0
-    for seed in range(THREADED):
+    for seed in seeds:
         ends = tuple(sync.Channel(side.open(f"c{seed}", int, capacity)) for side in sides)
         timeouts += _threads(seed, ends, verb, f"seed={seed} capacity={capacity} verb={verb}")
     for side in sides:
         side.session.close(0)
     print(f"\n{timeouts} timeouts")
-    assert timeouts > 0
+    return timeouts
 
 
 def _threads(seed: int, ends: tuple[Any, ...], verb: str, where: str) -> int:

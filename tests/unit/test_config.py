@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from netchan.config import Config, Limits, check_capacity
+from netchan.config import IO_THREADS_MAX, Config, Limits, check_capacity
 from netchan.errors import ConfigError
 
 
@@ -28,6 +28,7 @@ class TestConfig:
             "session_bytes": 8 << 20,
             "node_bytes": 256 << 20,
             "await_spin": True,
+            "io_threads": 0,
         }
 
     def test_config_is_frozen_hashable_and_by_keyword(self) -> None:
@@ -51,6 +52,12 @@ class TestConfig:
     def test_numbers_out_of_range_are_refused_by_name(self, name: str, value: Any) -> None:
         with pytest.raises(ConfigError, match=name):
             Config(**{name: value})
+
+    @pytest.mark.parametrize("value", [-1, 65, 1.0, "1", True, None])
+    def test_io_threads_is_a_number_up_to_its_bound(self, value: Any) -> None:
+        assert Config(io_threads=IO_THREADS_MAX).io_threads == 64
+        with pytest.raises(ConfigError, match="io_threads"):
+            Config(io_threads=value)
 
     def test_contradictions_are_refused(self) -> None:
         with pytest.raises(ConfigError, match="node_bytes"):

@@ -62,5 +62,5 @@ def test_figures_of_the_engine_are_those_of_the_code() -> None:
     rows = re.findall(
         r"^\| `([A-Z_]+)` \| (\d+) \|", (ROOT / "docs/explanation/ownership.md").read_text(), re.MULTILINE
     )
-    assert len(rows) == 11
+    assert len(rows) == 12
     assert rows == [(name, "".join(re.findall(rf"^ +{name} = (\d+)", header, re.MULTILINE))) for name, _ in rows]

@@ -4,10 +4,10 @@ A test is a coroutine on asyncio; ``Front.do`` runs a call of the async front on
 of its own, and one of the blocking front in a thread.
 
 Makers in process: "channel", "pipe". Makers across a session: "session" has both sides in this process (a socket pair
-and no handshake); "unix" and "tcp" have the other side in a process of its own (far.py), which uses the same front and
-dials this one, and whose half is a ``Far`` object with the same verbs. There is one such process for each maker and
-front for as long as the tests last. The engines of the async front belong to the running loop, those of the blocking
-front are driven by the threads that wait.
+and no handshake), and so has "threads", where each side's engine has a thread of its own; "unix" and "tcp" have the
+other side in a process of its own (far.py), which uses the same front and dials this one, and whose half is a ``Far``
+object with the same verbs. There is one such process for each maker and front for as long as the tests last. The other
+engines of the async front belong to the running loop, those of the blocking front are driven by the threads that wait.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ import uvloop
 
 from netchan._engine.engine_handle import Engine
 from netchan.channel import fronts as async_fronts
-from netchan.net.manager import loop_engine
+from netchan.config import Config
+from netchan.net.manager import caller_home, loop_engine
 from netchan.testing.pair import Side, joined
 from tests.unit.channel.far import Child, Far, child_of
 from tests.unit.channel.verbs import PATIENCE, AsyncVerbs, BlockingVerbs
@@ -60,7 +61,9 @@ class SocketPair:
         self._sides = sides
 
     @classmethod
-    async def make(cls, module: Any, **options: Any) -> SocketPair:
+    async def make(cls, module: Any, *, threads: bool = False, **options: Any) -> SocketPair:
+        if threads:
+            return cls(module, joined(engines=_threads_engines(), **options))
         if module is async_fronts:
             engine = await loop_engine()
             return cls(module, joined(engines=(engine, engine), **options))
@@ -124,6 +127,12 @@ def _caller_engines() -> tuple[Engine, Engine]:
     while len(_blocking_engines) < 2:
         _blocking_engines.append(Engine("caller"))
     return _blocking_engines[0], _blocking_engines[1]
+
+
+def _threads_engines() -> tuple[Engine, Engine]:
+    """Those of this process: one for each side."""
+    engines = caller_home(Config(io_threads=2)).engines
+    return engines[0], engines[1]
 
 
 class TrioRun:
@@ -242,7 +251,7 @@ class Front:
                 self._link = Dialled(self.child)
                 await self._link.make(self)
             else:
-                self._link = await self.run(SocketPair.make, self.module)
+                self._link = await self.run(SocketPair.make, self.module, threads=self.maker == "threads")
         near, far = self._link.open(f"c{next(self._numbers)}", type, (capacity, other))
         # both sides know of each other: what holds before is R17 and has tests of its own
         await until(lambda: near._ep.paired and far._ep.paired)
@@ -350,7 +359,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-LOCAL, REMOTE = ("channel", "pipe"), ("session", "tcp", "unix")
+LOCAL, REMOTE = ("channel", "pipe"), ("session", "threads", "tcp", "unix")
 LIBRARIES = ("asyncio", "uvloop", "trio", "blocking")
 FRONTS = [Front(maker, library) for maker in (*LOCAL, *REMOTE) for library in LIBRARIES]
 FRONT_IDS = [f"{front.maker}-{front.library}" for front in FRONTS]

@@ -222,3 +222,11 @@ def test_a_queue_that_has_waited_long_is_not_held_up_any_more(
     # the call and the first were let wait, the second began while the third had waited too long, the third left an
     # empty queue
     assert len(asked) == 3
+
+
+def test_post_to_a_worker_that_has_ended_does_nothing() -> None:
+    """As when what is left open is collected at the very end of the process."""
+    one = w.Worker()
+    one.stop()
+    one.thread.join(5)
+    one.post(lambda: None)

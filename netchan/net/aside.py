@@ -1,0 +1,64 @@
+"""News that nobody collects: the worker does, for forwarded channels and for programs whose loop or threads are busy.
+
+Layer: net (L3). One eventfd for the process; the guardians write to it, and the THREADS engines do (their desk).
+``collect_from`` may be called by any thread that holds the interpreter; the rest runs on the worker's.
+Spec: docs/explanation/ownership.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+from typing import TYPE_CHECKING
+
+from netchan.net.worker import READ, worker
+
+if TYPE_CHECKING:
+    from netchan._engine.engine_handle import Engine
+
+_log = logging.getLogger("netchan.session")
+
+
+class Aside:
+    """Collects the news of engines in which nobody is: a job of the worker."""
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+    def on_io(self, mask: int) -> None:
+        """See net.worker.Job."""
+        os.eventfd_read(self.fd)
+        for engine in list(self.engines):
+            engine.collect()
+
+    def step(self) -> None:
+        """Never asked for."""
+
+    def on_fault(self, error: BaseException) -> None:
+        """What goes wrong for one end goes wrong in its own step."""
+        _log.error("news of a channel", exc_info=error)
+
+    def close_copy(self) -> None:
+        """See net.worker.Job."""
+        os.close(self.fd)
+
+    def on_stop(self) -> None:
+        """See net.worker.Job; the engines may still write to it."""
+
+
+_aside: dict[int, Aside] = {}
+"""The one of this process, by its id: a forked child has none."""
+
+
+def collect_from(engine: Engine) -> None:
+    """The worker collects the news of this engine when nobody else does."""
+    found = _aside.get(os.getpid())
+    if found is None:
+        _aside.clear()
+        found = _aside[os.getpid()] = Aside()
+        worker().post(lambda: worker().watch(found.fd, READ, found))
+    if engine not in found.engines:
+        found.engines.add(engine)
+        engine.watch_aside(found.fd)
