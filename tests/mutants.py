@@ -72,8 +72,8 @@ FAULTS = [
     Fault(
         "send_many forgets what it sent in earlier steps",
         "channel/waits.py",
-        "        total += accepted\n        if exhausted:\n            break\n    return total",
-        "        total = accepted\n        if exhausted:\n            break\n    return total",
+        "        total += accepted\n        if exhausted:\n            break\n        await _count_values",
+        "        total = accepted\n        if exhausted:\n            break\n        await _count_values",
     ),
     Fault(
         "one value more than the capacity is accepted",

@@ -175,8 +175,11 @@ cdef class StreamEnd(Listed):
 
     # --- sending ---------------------------------------------------------------------------------------------------
 
-    cdef int64_t append(self, value, int flags) except -2:
-        """Position of the accepted value, 0 without room, -1: the direction is over. flags: 1 reserved, 2 an offer."""
+    cdef int64_t append(self, value, int flags, int64_t age_ns=0) except -2:
+        """Position of the accepted value, 0 without room, -1: the direction is over. flags: 1 reserved, 2 an offer.
+
+        age_ns: so much of its time to live has passed.
+        """
         cdef nc_end* e = self.e
         cdef Py_buffer view
         cdef const uint8_t* p
@@ -188,7 +191,7 @@ cdef class StreamEnd(Listed):
         cdef int64_t due = 0
         cdef nc_seg* pins = NULL
         if e.out.lossy and e.out.ttl_ms:
-            due = now_ns() + <int64_t>e.out.ttl_ms * 1000000
+            due = max(now_ns() + <int64_t>e.out.ttl_ms * 1000000 - age_ns, 1)
         if PyBytes_CheckExact(value):
             p = <const uint8_t*>PyBytes_AS_STRING(value)
             n = <size_t>PyBytes_GET_SIZE(value)
@@ -319,6 +322,18 @@ cdef class StreamEnd(Listed):
             if position >= 0:
                 return position
         raise self.send_error()
+
+    def try_send_aged(self, prepared, int64_t age_ns):
+        """As ``try_send``, for a value that was accepted before: so much of its time to live has passed."""
+        cdef int64_t position
+        check_fork(self.g)
+        position = self.append(prepared, 0, age_ns)
+        if position == 0:
+            fetch_or_u32(&self.e.waiting, EV_SEND)
+            position = self.append(prepared, 0, age_ns)
+        if position < 0:
+            raise self.send_error()
+        return position
 
     cdef int64_t overflowed(self) except -2:
         """There is no room and the direction does not wait: what ``try_send`` gives, or raises."""

@@ -43,7 +43,7 @@ STEP_VALUES: Final = 64
 """Values that one step forwards before others have their turn."""
 
 _log = logging.getLogger("netchan.session")
-_running: set[object] = set()
+running: set[object] = set()
 """Forwards and watches that are not through: nobody else holds them."""
 
 
@@ -79,7 +79,7 @@ _aside: dict[int, Aside] = {}
 """The one of this process, by its id: a forked child has none."""
 
 
-def _collect_from(engine: Engine) -> None:
+def collect_from(engine: Engine) -> None:
     """The worker collects the news of this engine when nobody else does."""
     found = _aside.get(os.getpid())
     if found is None:
@@ -179,10 +179,10 @@ class Forward:
 
     def start(self) -> None:
         """Begin; from any thread, once."""
-        _running.add(self)
+        running.add(self)
         for endpoint in (self.far, self.kept.endpoint):
             if endpoint.far:
-                _collect_from(cast("Engine", endpoint.driver))
+                collect_from(cast("Engine", endpoint.driver))
         if not any(isinstance(part, Outward) for part in self.parts):
             self.far.close_send()
         for part in self.parts:
@@ -195,7 +195,7 @@ class Forward:
         self.over = True
         for part in self.parts:
             part.leave()
-        _running.discard(self)
+        running.discard(self)
 
     def part_over(self, part: Inward | Outward) -> None:
         """One direction is through."""
@@ -204,7 +204,7 @@ class Forward:
         if not self.parts:
             self.over = True
             self.kept._leave()
-            _running.discard(self)
+            running.discard(self)
 
     def aborted(self, error: ChannelAborted) -> None:
         """The holder over there aborted it, or lost it."""
@@ -599,7 +599,7 @@ class Watch:
 
     def start(self) -> None:
         """Begin; from any thread, once."""
-        _running.add(self)
+        running.add(self)
         self._parent.ack_waiters.join(self._waiter)
         self._parent.ask("taken", self._position)
         self._waiter.wake()
@@ -607,7 +607,7 @@ class Watch:
     def step(self) -> None:
         """Look whether the value was taken."""
         self._waiter.rearm()
-        if self not in _running:
+        if self not in running:
             return
         try:
             if not self._parent.reached("taken", self._position):
@@ -615,7 +615,7 @@ class Watch:
         except ChannelError:
             for forward in self._forwards:
                 forward.never_received()
-        _running.discard(self)
+        running.discard(self)
         self._parent.ack_waiters.leave(self._waiter, _no)
 
 
@@ -624,10 +624,10 @@ def _no() -> bool:
 
 
 def _after_fork() -> None:
-    for one in list(_running):
+    for one in list(running):
         if isinstance(one, Forward):
             one.forget()
-    _running.clear()
+    running.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)

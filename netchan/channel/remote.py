@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from netchan._engine.end_handle import StreamEnd
 from netchan._engine.session_handle import Session
 from netchan.channel.base import ChannelStats, Handles
 from netchan.channel.codec import ID_BYTES, Codec, codec_by_id, codec_for, fits
+from netchan.channel.overflow import Spill
 from netchan.errors import (
     ChannelError,
     Code,
@@ -42,6 +43,7 @@ _TAKEN, _WITHDRAWN = 1, 2
 _NOT, _FIN, _ABORT_AFTER, _ABORT, _STOPPED, _LOST, _LEFT = range(7)
 
 NAME_MAX_BYTES: Final = 255
+Policy: TypeAlias = tuple[int, int, Spill | None]
 
 
 def _front() -> tuple[type[Handle], type[Handle], type[Handle]]:
@@ -130,7 +132,8 @@ class RemoteEndpoint(StreamEnd):
         dropped: that is pending.
         register: told of an end that came or went in a value, which the session has to end like its others.
         front: gives (Sender, Receiver, Channel), for ends that come in a value.
-        policy: what this side said of overflow and ttl (ms) when it opened.
+        policy: what this side said of overflow, ttl (ms) and spilling when it opened.
+        backlogged: values that were accepted wait here, outside of the session (spill_remote.py).
         offers_out, offers_back: sends of a rendezvous whose value is out; that ended without its being taken.
     """
 
@@ -141,6 +144,7 @@ class RemoteEndpoint(StreamEnd):
     far: Final = True
     put_off: Callable[[RemoteEndpoint], bool] | None = None
     dropped = False
+    backlogged = False
     offers_out = 0
     offers_back = 0
 
@@ -180,7 +184,7 @@ class RemoteEndpoint(StreamEnd):
         self._lost: ChannelError | None = None
         wire_name = name.encode() if token is None else token
         super().__init__(session, wire_name, codec.id, codec.schema_hash, capacity, overflow, ttl_ms, token is not None)
-        self.policy = (overflow, ttl_ms)
+        self.policy: Policy = (overflow, ttl_ms, None)
         if codec.id == ID_BYTES:
             self.plain_max = max_message
 
@@ -416,11 +420,15 @@ class RemoteEndpoint(StreamEnd):
                 self.name,
                 self.peer_id,
                 self._why_lost(),
-                undelivered=undelivered,
+                undelivered=self._undelivered(undelivered),
                 in_doubt=in_doubt,
                 cause=self._cause(),
             )
         return self._lost
+
+    def _undelivered(self, values: list[Any]) -> Sequence[Any]:
+        """All that was accepted and never sent, of which the session had these."""
+        return values
 
     def _decode_own(self, data: bytes) -> Any:
         if self.decode is None:
@@ -476,6 +484,7 @@ def open_endpoint(
     keeps: bool = False,
     overflow: int = 0,
     ttl_ms: int = 0,
+    spill: Spill | None = None,
 ) -> RemoteEndpoint:
     """Open a channel by name on a session; never waits.
 
@@ -493,6 +502,7 @@ def open_endpoint(
         keeps: as in base.Endpoint.
         overflow: number of ``channel.overflow``; 0 = nothing is said.
         ttl_ms: milliseconds; 0 = nothing is said.
+        spill: where to, with the ``overflow`` of that name.
 
     Raises:
         ConfigError: name, type or capacity out of range. ForkError.
@@ -502,7 +512,11 @@ def open_endpoint(
         raise ConfigError(f"channel name {name!r} must be a str of 1 to {NAME_MAX_BYTES} bytes in UTF-8")
     if any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in name):
         raise ConfigError(f"channel name {name!r} holds a control character; use printable text")
-    return RemoteEndpoint(
+    make: Callable[..., RemoteEndpoint] = RemoteEndpoint
+    if spill is not None:
+        # Here, since that module needs this one, and who does not spill needs neither it nor its cipher.
+        make = partial(import_module("netchan.channel.spill_remote").SpillingEndpoint, spill)
+    return make(
         session,
         name=name,
         type=type,

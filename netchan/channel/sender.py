@@ -76,6 +76,7 @@ class Sender(Handle, Generic[S_contra]):
         Raises:
             ChannelClosed: this direction is over. ChannelAborted, SessionLost: the channel is gone.
             CodecError: the value does not fit (from the call, before any await).
+            SpillError: it had to go to the disk (``overflow=spill(...)``), and that failed; nothing was sent.
 
         Cancelled: the value was not accepted and the place in the queue passes on. A capacity-0 send that a receiver
         took while it was being cancelled returns, and the cancellation is raised at the task's next step.
@@ -105,6 +106,7 @@ class Sender(Handle, Generic[S_contra]):
     # sync-only:     Raises:
     # sync-only:         ChannelClosed: this direction is over. ChannelAborted, SessionLost: the channel is gone.
     # sync-only:         CodecError: the value does not fit. TimeoutError: not accepted in time; nothing was sent.
+    # sync-only:         SpillError: it had to go to the disk (``overflow=spill(...)``), and that failed.
     # sync-only:     """
     # sync-only:     prepare = self._ep.prepare
     # sync-only:     if prepare is not None:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from netchan.channel.codec import ID_BYTES, Codec, codec_by_id, codec_for, fits_offer
-from netchan.channel.overflow import check_overflow, check_ttl
+from netchan.channel.overflow import Overflow, check_overflow, check_ttl, spill_of
 from netchan.config import Config, check_capacity
 from netchan.errors import (
     ChannelError,
@@ -42,7 +42,7 @@ from netchan.net.worker import Worker, forks, running_worker, worker
 if TYPE_CHECKING:
     from netchan._engine.engine_handle import Engine
     from netchan._engine.session_handle import Session
-    from netchan.channel.remote import RemoteEndpoint
+    from netchan.channel.remote import Policy, RemoteEndpoint
 
 RESERVED: Final = "netchan."
 """Names that begin so are the library's own."""
@@ -152,14 +152,14 @@ class PeerCore:
     # --- names -------------------------------------------------------------------------------------------------------
 
     def open(
-        self, name: str, type: Any, capacity: int | None, overflow: str | None = None, ttl: float | None = None
+        self, name: str, type: Any, capacity: int | None, overflow: Overflow | None = None, ttl: float | None = None
     ) -> RemoteEndpoint:
         """The channel that is bound to ``name``, or a new one; see Peer.open."""
         check_fork(self.made)
         check_name(name)
         codec = codec_for(type)
         check_capacity(capacity, none_ok=True)
-        policy = check_overflow(overflow, capacity), check_ttl(ttl, capacity)
+        policy = check_overflow(overflow, capacity), check_ttl(ttl, capacity), spill_of(overflow)
         self.take_offers()
         with self._lock:
             entry = self._names.setdefault(name, _Name())
@@ -222,7 +222,7 @@ class PeerCore:
             self.offer_waiters.wake(fresh)
 
     def _make(
-        self, name: str, type: Any, codec: Codec, capacity: int | None, policy: tuple[int, int] = (0, 0)
+        self, name: str, type: Any, codec: Codec, capacity: int | None, policy: Policy = (0, 0, None)
     ) -> RemoteEndpoint:
         from netchan.channel.remote import open_endpoint
 
@@ -240,6 +240,7 @@ class PeerCore:
             keeps=self.link.keeps,
             overflow=policy[0],
             ttl_ms=policy[1],
+            spill=policy[2],
         )
         endpoint.put_off, endpoint.register, endpoint.front = self._put_off, self._note, self.handles
         self._note(endpoint)
@@ -281,9 +282,7 @@ class PeerCore:
             if not entry.early and not entry.offers and (entry.bound is None or id(entry.bound) not in self._open):
                 del self._names[name]
 
-    def _same(
-        self, bound: RemoteEndpoint, codec: Codec, type: Any, capacity: int | None, policy: tuple[int, int]
-    ) -> None:
+    def _same(self, bound: RemoteEndpoint, codec: Codec, type: Any, capacity: int | None, policy: Policy) -> None:
         """Check that options of a further ``open`` fit the bound channel, and give an accepted one its type."""
         if any(mine and mine != theirs for mine, theirs in zip(policy, bound.policy, strict=True)):
             raise ConfigError(
@@ -533,6 +532,8 @@ def _tell(reference: weakref.ref[PeerCore], call: Callable[[PeerCore], object]) 
 
 
 def _arrived(endpoint: RemoteEndpoint, position: int) -> bool:
+    if endpoint.backlogged:
+        return False
     if not endpoint.paired:
         # nobody over there has opened it, so nobody reports; its few values (limits.unopened_*) travel before the close
         return True

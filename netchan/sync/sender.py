@@ -70,6 +70,7 @@ class Sender(Handle, Generic[S_contra]):
         Raises:
             ChannelClosed: this direction is over. ChannelAborted, SessionLost: the channel is gone.
             CodecError: the value does not fit. TimeoutError: not accepted in time; nothing was sent.
+            SpillError: it had to go to the disk (``overflow=spill(...)``), and that failed.
         """
         prepare = self._ep.prepare
         if prepare is not None:

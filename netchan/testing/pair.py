@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from netchan._engine.engine_handle import Engine
 from netchan._engine.session_handle import Session, attach
-from netchan.channel.overflow import Overflow, check_overflow, check_ttl
+from netchan.channel.overflow import Overflow, check_overflow, check_ttl, spill_of
 from netchan.channel.remote import RemoteEndpoint, open_endpoint
 
 UNIX: Final = 2
@@ -56,6 +56,7 @@ class Side:
             max_message=64 << 20,
             overflow=check_overflow(overflow, capacity),
             ttl_ms=check_ttl(ttl, capacity),
+            spill=spill_of(overflow),
         )
 
 

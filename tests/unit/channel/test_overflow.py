@@ -34,18 +34,18 @@ async def make(front: Front, capacity: int, **policy: Any) -> Any:
     return near, far
 
 
-async def open_both(front: Front, capacity: int, **policy: Any) -> Any:
+async def open_both(front: Front, capacity: int, type: Any = Any, **policy: Any) -> Any:
     if front.maker == "channel":
-        end = front.module.channel(capacity=capacity, **policy)
+        end = front.module.channel(type, capacity=capacity, **policy)
         return end, end
     if front.maker == "pipe":
-        near, far = front.module.pipe(capacity=capacity, **policy)
+        near, far = front.module.pipe(type, capacity=capacity, **policy)
         return near, far
     if front._link is None:
         front._link = await front.run(SocketPair.make, front.module)
     name = f"c{next(front._numbers)}"
     near, far = (
-        front.module.Channel(side.open(name, Any, capacity, **given))
+        front.module.Channel(side.open(name, type, capacity, **given))
         for side, given in zip(front._link._sides, (policy, {}), strict=True)
     )
     await until(lambda: near._ep.paired and far._ep.paired)
