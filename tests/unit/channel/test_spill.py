@@ -124,6 +124,38 @@ class TestOrder:
         assert rest[: len(sent)] == sent and sorted(rest[len(sent) :]) == [b"last", b"x" * 600]
 
     @program
+    async def test_file_is_filled_to_the_last_byte_and_no_further(front: Front, policy: dict[str, Any]) -> None:
+        near, far = await make(front, 1, type=bytes, **policy)
+        await front.do(near, "send_many", [b"in memory", b"x" * 3000])
+        left = 4096 - near.stats().on_disk_bytes - 36
+        assert left == 1024
+        with pytest.raises(WouldBlock):
+            near.send_nowait(bytes(left + 1))
+        near.send_nowait(bytes(left))
+        assert near.stats().on_disk_bytes == 4096
+        with pytest.raises(WouldBlock):
+            near.send_nowait(b"")
+        near.close()
+        assert await front.drain(far) == [b"in memory", b"x" * 3000, bytes(left)]
+
+    @program
+    async def test_waiting_sender_goes_on_when_one_value_has_left_the_file(
+        front: Front, policy: dict[str, Any]
+    ) -> None:
+        near, far = await make(front, 1, type=bytes, **policy)
+        values = [bytes([n]) * 1200 for n in range(6)]
+        await front.do(near, "send_many", values[:4])
+        waiting = []
+        for value in values[4:]:
+            waiting.append(front.start(near, "send", value))
+            await until(lambda: near.stats().senders_waiting == len(waiting))
+        for n in range(2):
+            assert await front.do(far, "recv") == values[n]
+            await waiting[n]
+        near.close()
+        assert await front.drain(far) == values[2:]
+
+    @program
     async def test_waiting_sender_gives_up_and_has_not_sent(front: Front, policy: dict[str, Any]) -> None:
         near, far = await make(front, 2, **policy)
         sent = await fill(near)
@@ -195,6 +227,17 @@ class TestProgress:
         assert [*got, await front.do(far, "recv")] == list(range(40))
 
     @program
+    async def test_flush_of_what_is_on_disk_is_told_of_the_last_value(front: Front, large: dict[str, Any]) -> None:
+        """Positions are reported now and then; who waits for one is told at once, also if it left the disk later."""
+        near, far = await make(front, 64, **large)
+        await front.do(near, "send_many", list(range(100)))
+        flushing = front.start(near, "flush", "taken")
+        await asyncio.sleep(0.02)
+        for n in range(100):
+            assert await front.do(far, "recv") == n
+        await flushing
+
+    @program
     async def test_pending_and_recv_many(front: Front, large: dict[str, Any]) -> None:
         near, far = await make(front, 4, **large)
         await front.do(near, "send_many", list(range(20)))
@@ -204,6 +247,7 @@ class TestProgress:
         else:
             assert far.pending == 20 == far.stats().pending
         assert await front.do(far, "recv_many", 10, min=4) == list(range(4))
+        await until(lambda: near.stats().on_disk == 12)
         got: list[int] = []
         while len(got) < 16:
             got += await front.do(far, "recv_many", 10)
@@ -355,8 +399,9 @@ class TestEnds:
         near, far = await make(front, 1, ttl=0.15, **large)
         await front.do(near, "send_many", list(range(10)))
         await asyncio.sleep(0.2)
+        receiving = front.start(far, "recv")
         await front.do(near, "send", "young")
-        assert await front.do(far, "recv") == "young"
+        assert await receiving == "young"
         await until(lambda: max(near.stats().dropped, far.stats().dropped) == 10)
         with pytest.raises(ConfigError, match="may drop it"):
             near.deliver(1)
