@@ -310,8 +310,14 @@ FAULTS = [
     Fault(
         "a send that may be dropped can be waited for",
         "channel/checks.py",
-        "    if endpoint.lossy:\n",
-        "    if False:\n",
+        'it may be dropped."""\n    if endpoint.lossy:\n',
+        'it may be dropped."""\n    if False:\n',
+    ),
+    Fault(
+        "a deliver that waits does not hear that its value may be dropped",
+        "channel/checks.py",
+        'opened the channel."""\n    if endpoint.lossy:\n',
+        'opened the channel."""\n    if False:\n',
     ),
     Fault(
         "a name is bound for ever",

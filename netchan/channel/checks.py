@@ -27,6 +27,15 @@ def check_certain(endpoint: Endpoint) -> None:
         )
 
 
+def check_still_certain(endpoint: Endpoint) -> None:
+    """The same after the wait: the other side may have said so only when it opened the channel."""
+    if endpoint.lossy:
+        raise ConfigError(
+            "deliver() cannot tell whether the value was taken: the other side has opened the channel since with "
+            "overflow= or ttl=, so it may have been dropped; use send(), or open the channel over there without them"
+        )
+
+
 def check_code(code: Any) -> int:
     """The code of an ``abort``, or ConfigError."""
     if isinstance(code, bool) or not isinstance(code, int) or not 0 <= code < CODE_BASE:
