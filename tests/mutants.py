@@ -316,8 +316,8 @@ FAULTS = [
     Fault(
         "a deliver that waits does not hear that its value may be dropped",
         "channel/checks.py",
-        'opened the channel."""\n    if endpoint.lossy:\n',
-        'opened the channel."""\n    if False:\n',
+        'the other side when it opened."""\n    if endpoint.lossy:\n',
+        'the other side when it opened."""\n    if False:\n',
     ),
     Fault(
         "a name is bound for ever",

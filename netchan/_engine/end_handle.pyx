@@ -354,6 +354,23 @@ cdef class StreamEnd(Listed):
         return self.e.overflow in (defs.OVERFLOW_DROP_NEW, defs.OVERFLOW_DROP_OLD, defs.OVERFLOW_LATEST) \
             or bool(self.e.out.ttl_ms)
 
+    def set_overflow(self, uint8_t overflow):
+        """Another answer to "no room" than the channel was opened with: block, drop new or disconnect.
+
+        False: the other side would have to know of it (what was accepted may be dropped, before or now), or there is no
+        room to speak of (capacity 0, or not known yet).
+        """
+        cdef nc_end* e = self.e
+        if overflow not in (defs.OVERFLOW_BLOCK, defs.OVERFLOW_DROP_NEW, defs.OVERFLOW_DISCONNECT):
+            return False
+        if load_acq_u32(&e.paired) == 0 or e.capacity == 0:
+            return False
+        if e.overflow in (defs.OVERFLOW_DROP_OLD, defs.OVERFLOW_LATEST):
+            return False
+        e.overflow = overflow
+        self.wake(self.tx_waiters)
+        return True
+
     # --- permits: room first, the value later -----------------------------------------------------------------------
 
     def try_reserve(self):

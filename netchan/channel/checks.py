@@ -28,11 +28,11 @@ def check_certain(endpoint: Endpoint) -> None:
 
 
 def check_still_certain(endpoint: Endpoint) -> None:
-    """The same after the wait: the other side may have said so only when it opened the channel."""
+    """The same after the wait: that may have been said meanwhile, as a rule by the other side when it opened."""
     if endpoint.lossy:
         raise ConfigError(
-            "deliver() cannot tell whether the value was taken: the other side has opened the channel since with "
-            "overflow= or ttl=, so it may have been dropped; use send(), or open the channel over there without them"
+            "deliver() cannot tell whether the value was taken: the channel was opened on the other side since with "
+            "overflow= or ttl=, or was given one here, so it may have been dropped; use send(), or do without them"
         )
 
 

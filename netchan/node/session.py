@@ -283,8 +283,13 @@ class PeerCore:
                 del self._names[name]
 
     def _same(self, bound: RemoteEndpoint, codec: Codec, type: Any, capacity: int | None, policy: Policy) -> None:
-        """Check that options of a further ``open`` fit the bound channel, and give an accepted one its type."""
-        if any(mine and mine != theirs for mine, theirs in zip(policy, bound.policy, strict=True)):
+        """Check that options of a further ``open`` fit the bound channel, and give an accepted one its type and policy.
+
+        An accepted channel was opened before this side had a say. The other side knows of that opening, so what it need
+        not know can still be said: the type, and what happens here to a value without room.
+        """
+        late = bound in self._accepted and not any(bound.policy)
+        if not late and any(mine and mine != theirs for mine, theirs in zip(policy, bound.policy, strict=True)):
             raise ConfigError(
                 f"channel {quote(bound.name)!r} to {self.link.node_id} is open with another overflow or ttl; give the "
                 "same, or none, or close it first"
@@ -295,17 +300,27 @@ class PeerCore:
                 f"{capacity}; "
                 "give the same figure, or none, or close it first"
             )
-        if type is Any or type == bound.type:
-            return
-        theirs = bound.peer_codec
-        if bound in self._accepted and theirs is not None and fits_offer(codec, *theirs):
+        retype = type is not Any and type != bound.type
+        if retype:
+            theirs = bound.peer_codec
+            if bound not in self._accepted or theirs is None or not fits_offer(codec, *theirs):
+                raise ConfigError(
+                    f"channel {quote(bound.name)!r} to {self.link.node_id} is open with type {bound.codec.type_name}, "
+                    f"not {codec.type_name}; open it with the same type, or close it first"
+                )
+        if late and any(policy):
+            overflow, ttl_ms, spill = policy
+            if ttl_ms or spill is not None or not bound.set_overflow(overflow):
+                raise ConfigError(
+                    f"channel {quote(bound.name)!r} to {self.link.node_id} was accepted before it was given this "
+                    "overflow or ttl, and only 'block', 'drop_new' and 'disconnect' can be given so late (with a "
+                    "capacity above 0, and nothing else said over there); open the name before you iterate over the "
+                    "peer, or let the other side say it"
+                )
+            bound.policy = policy
+        if retype:
             bound.codec, bound.type = codec, type
             bound.decode = None if codec.id == ID_BYTES else codec.decode
-            return
-        raise ConfigError(
-            f"channel {quote(bound.name)!r} to {self.link.node_id} is open with type {bound.codec.type_name}, not "
-            f"{codec.type_name}; open it with the same type, or close it first"
-        )
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
