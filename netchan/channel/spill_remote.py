@@ -18,11 +18,13 @@ The lock is held around the file and the step into the session, never around use
 from __future__ import annotations
 
 import logging
+import os
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
 from time import monotonic
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from netchan._engine.engine_handle import Engine
 from netchan.channel.backlog import Backlog, Undelivered, refuse_ends
@@ -33,11 +35,13 @@ from netchan.channel.remote import RemoteEndpoint
 from netchan.channel.spool import SpoolFault
 from netchan.errors import ChannelError, Code
 from netchan.markers import EMPTY, CarriesEnds
+from netchan.net.manager import check_fork
 from netchan.net.wait import READY_SECONDS_MAX, Waiter, leaf_lock, run_aside
+from netchan.net.worker import forks
 
-PERMITS_MAX = 1024
+PERMITS_MAX: Final = 1024
 """Permits that are out at once while nobody has said a capacity."""
-_LOST = 5
+_LOST: Final = 5
 """Of nc_over, as in remote.py."""
 _log = logging.getLogger("netchan.session")
 
@@ -68,6 +72,7 @@ class SpillingEndpoint(RemoteEndpoint):
     def __init__(self, spill: Spill, *args: Any, overflow: int, ttl_ms: int = 0, **options: Any) -> None:
         self._backlog = Backlog(spill, options["name"], options["peer_id"])
         self._held = leaf_lock()
+        self._made = forks()
         self._mover = StepWaiter(self._step)
         self._permits = 0
         self._ending: int | None = None  # the end that was put off: 0 clean, else its code
@@ -76,6 +81,7 @@ class SpillingEndpoint(RemoteEndpoint):
         super().__init__(*args, overflow=BLOCK, ttl_ms=ttl_ms, **options)
         self.policy = (SPILL, ttl_ms, spill)
         self.plain_max = min(self.plain_max, self._backlog.longest)
+        _ends.add(self)
 
     def encode(self, value: Any) -> Any:
         try:
@@ -90,6 +96,7 @@ class SpillingEndpoint(RemoteEndpoint):
     # --- sending -----------------------------------------------------------------------------------------------------
 
     def try_send(self, prepared: Any) -> int:
+        check_fork(self._made)
         with self._held:
             return self._accept(prepared, anyway=False)
 
@@ -104,7 +111,6 @@ class SpillingEndpoint(RemoteEndpoint):
                 return position
         else:
             self.check_send()
-            backlog.spool.check_fork()
         if anyway:
             backlog.put_anyway(prepared, monotonic())
         elif backlog.has_room(len(prepared)):
@@ -115,6 +121,7 @@ class SpillingEndpoint(RemoteEndpoint):
         return super().sent() + len(backlog)
 
     def try_reserve(self) -> bool:
+        check_fork(self._made)
         with self._held:
             self.check_send()
             capacity = super().capacity
@@ -142,6 +149,7 @@ class SpillingEndpoint(RemoteEndpoint):
         return position
 
     def try_send_many(self, values: Iterator[Any], limit: int) -> tuple[int, bool]:
+        check_fork(self._made)
         done = 0
         until = monotonic() + READY_SECONDS_MAX  # a file takes longer than memory: others have their turn
         while done < limit and not (done and monotonic() > until):
@@ -361,6 +369,17 @@ class SpillingEndpoint(RemoteEndpoint):
                 spilled=spool.written,
                 spilled_bytes=spool.written_bytes,
             )
+
+
+_ends: Final[weakref.WeakSet[SpillingEndpoint]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for end in list(_ends):
+        end._held = leaf_lock()  # another thread may have held it, and there is none here
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _yes() -> bool:

@@ -295,13 +295,17 @@ with sync.listen("tcp://127.0.0.1:0", trust="any") as listener:
         pid = os.fork()
         if pid == 0:
             failed = 0
-            for call in (tx.send_nowait, local.send_nowait, lambda _: local.recv_nowait()):
+            calls = (
+                tx.send_nowait, lambda _: tx.send_many([1, 2], timeout=1), lambda _: tx.reserve(timeout=1).__enter__(),
+                local.send_nowait, lambda _: local.recv_nowait(),
+            )
+            for call in calls:
                 try:
                     call(1)
                 except netchan.ForkError:
                     failed += 1
             os._exit(failed)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
         tx.close()
         assert list(rx) == list(range(500))
         local.close()
