@@ -407,8 +407,8 @@ FAULTS = [
     Fault(
         "the file is longer than it may be",
         "channel/spool.py",
-        "        return self.used + n + OVERHEAD <= self.max_bytes",
-        "        return self.used + n <= self.max_bytes",
+        "        return self.used + n + OVERHEAD <= most",
+        "        return self.used + n <= most",
     ),
 ]
 

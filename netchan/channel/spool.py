@@ -61,6 +61,7 @@ class Spool:
         "_long",
         "_next",
         "_number",
+        "_wrap",
         "count",
         "directory",
         "max_bytes",
@@ -78,6 +79,7 @@ class Spool:
         self._cipher: AESGCM | None = None
         self._forked = False
         self._at = 0  # where the oldest begins
+        self._wrap = max_bytes  # where the ring ends
         self._long = 0  # how long the file is, at most
         self._next = 0  # number of the oldest
         self._number = 0  # of the next seal
@@ -86,7 +88,8 @@ class Spool:
 
     def fits(self, n: int) -> bool:
         """True when a value of ``n`` bytes has room."""
-        return self.used + n + OVERHEAD <= self.max_bytes
+        most = self.max_bytes if self._straight() else self._wrap
+        return self.used + n + OVERHEAD <= most
 
     def append(self, data: Any, stamp: float) -> None:
         """Write a value behind the others; it must fit.
@@ -109,15 +112,15 @@ class Spool:
         self._number = number + 1
         head = _HEAD.pack(number, len(data), stamp)
         sealed = cipher.encrypt(_nonce(number), data, head)
+        size = len(head) + len(sealed)
         try:
-            self._write((head, sealed))
+            self._place((head, sealed), size)
         except OSError:
             if self._burnt and sum(self._burnt[-1]) == number:
                 self._burnt[-1][1] += 1
             else:
                 self._burnt.append([number, 1])
             raise
-        size = len(head) + len(sealed)
         self.used += size
         self.count += 1
         self.written += 1
@@ -136,7 +139,7 @@ class Spool:
             self._burnt.popleft()
         self.count -= 1
         self.used -= size
-        self._at = (self._at + size) % self.max_bytes
+        self._at = (self._at + size) % self._wrap
         if not self.count:
             self._cut()
 
@@ -197,19 +200,40 @@ class Spool:
             found, n, stamp = _HEAD.unpack(head)
             if found != number or n + OVERHEAD > self.used:
                 raise SpoolFault("a record is not the one that was written there")
-            at = (at + _HEAD.size) % self.max_bytes
+            at = (at + _HEAD.size) % self._wrap
             data = cipher.decrypt(_nonce(number), self._read(at, n + _TAG_BYTES), head)
         except InvalidTag:
             raise SpoolFault("a record was changed on the disk") from None
         except OSError as error:
             raise SpoolFault(f"the disk failed: {error.strerror}") from error
-        return data, stamp, (at + n + _TAG_BYTES) % self.max_bytes, number + 1
+        return data, stamp, (at + n + _TAG_BYTES) % self._wrap, number + 1
+
+    def _straight(self) -> bool:
+        """True when the records do not wrap around, so that the ring may get another length."""
+        return self._at + self.used <= self._wrap
+
+    def _place(self, parts: tuple[bytes, bytes], size: int) -> None:
+        """Write a record; on a disk that is full in the place of records that have left, if they were as long."""
+        straight = self._straight()
+        if straight:
+            self._wrap = self.max_bytes
+        try:
+            self._write(parts)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not straight or size > self._at:
+                raise
+            self._wrap = self._at + self.used
+            try:
+                self._write(parts)
+            except OSError:
+                self._wrap = self.max_bytes
+                raise
 
     def _write(self, parts: tuple[bytes, bytes]) -> None:
-        at = (self._at + self.used) % self.max_bytes
+        at = (self._at + self.used) % self._wrap
         left = [memoryview(part) for part in parts]
         while left:
-            room = self.max_bytes - at
+            room = self._wrap - at
             now: list[memoryview] = []
             for view in left:
                 if room:
@@ -219,7 +243,7 @@ class Spool:
             if not done:
                 raise OSError(errno.EIO, "nothing was written")
             self._long = max(self._long, at + done)
-            at = (at + done) % self.max_bytes
+            at = (at + done) % self._wrap
             while left and done >= len(left[0]):
                 done -= len(left[0])
                 del left[0]
@@ -229,16 +253,17 @@ class Spool:
     def _read(self, at: int, n: int) -> bytes:
         out = b""
         while len(out) < n:
-            part = os.pread(self._fd, min(n - len(out), self.max_bytes - at), at)
+            part = os.pread(self._fd, min(n - len(out), self._wrap - at), at)
             if not part:
                 raise OSError(errno.EIO, "the file is shorter than what was written")
-            at = (at + len(part)) % self.max_bytes
+            at = (at + len(part)) % self._wrap
             out = out + part if out else part
         return out
 
     def _cut(self) -> None:
         """Nothing is in it: begin at its start again, and give the disk back."""
         self._at = 0
+        self._wrap = self.max_bytes
         if self._long > KEEP_BYTES and self._fd >= 0:
             os.ftruncate(self._fd, 0)
             self._long = 0

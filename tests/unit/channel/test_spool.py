@@ -190,6 +190,40 @@ class TestFaults:
         spool.append(b"after", 0)
         assert list(spool.each()) == [b"before", b"after"]
 
+    def test_full_disk_lends_the_place_of_what_has_left(self, made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A disk with room for 2 000 bytes under a file that may be longer: no more is needed, and none is lost."""
+        spool, real, inside = made(1 << 20), os.pwritev, deque[bytes]()
+        room, rng, refused = 2000, random.Random(3), 0
+
+        def small(fd: int, parts: Any, at: int) -> int:
+            if at >= room:
+                raise OSError(errno.ENOSPC, "no space")
+            left, some = room - at, []
+            for part in parts:
+                some.append(part[:left])
+                left -= len(some[-1])
+            return real(fd, some, at)
+
+        monkeypatch.setattr(module.os, "pwritev", small)
+        for n in range(2000):
+            data = bytes([n % 251]) * rng.randrange(0, 200)
+            if n == 1000:
+                room = 3000  # somebody has tidied up
+            while True:
+                try:
+                    if spool.fits(len(data)):
+                        spool.append(data, 0)
+                        break
+                except OSError:
+                    refused += 1
+                assert spool.head()[0] == inside[0]
+                spool.drop_head(len(inside.popleft()))
+            inside.append(data)
+            assert size(spool) <= room
+            if n % 50 == 0:
+                assert list(spool.each()) == list(inside)
+        assert refused > 10 and spool.written == 2000
+
     def test_short_writes_are_gone_on_with(self, made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         spool, real = made(), os.pwritev
         monkeypatch.setattr(module.os, "pwritev", lambda fd, parts, at: real(fd, [parts[0][:7]], at))
