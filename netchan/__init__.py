@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from netchan.channel.fronts import Channel, channel, pipe, ticker
     from netchan.channel.ops import Op, RecvOp, SendOp, TimerOp, after
+    from netchan.channel.overflow import spill
     from netchan.channel.receiver import Receiver
     from netchan.channel.selecting import merge, select
     from netchan.channel.sender import Sender
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         NetchanError,
         ProtocolError,
         SessionLost,
+        SpillError,
         WouldBlock,
     )
     from netchan.net.identity import Identity
@@ -76,6 +78,7 @@ __all__ = [
     "SendOp",
     "Sender",
     "SessionLost",
+    "SpillError",
     "TimerOp",
     "WouldBlock",
     "after",
@@ -85,6 +88,7 @@ __all__ = [
     "merge",
     "pipe",
     "select",
+    "spill",
     "ticker",
 ]
 
@@ -104,6 +108,7 @@ _HOMES = {
         "TimerOp",
         "after",
     ),
+    "netchan.channel.overflow": ("spill",),
     "netchan.channel.receiver": ("Receiver",),
     "netchan.channel.selecting": (
         "merge",
@@ -133,6 +138,7 @@ _HOMES = {
         "NetchanError",
         "ProtocolError",
         "SessionLost",
+        "SpillError",
         "WouldBlock",
     ),
     "netchan.net.identity": ("Identity",),

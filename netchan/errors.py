@@ -11,6 +11,7 @@ Layer 0: imports nothing of ours, holds no state, does no I/O.
     ├─ WouldBlock                    a _nowait call had nothing to do now
     ├─ ForkError(RuntimeError)       a handle of the parent process, used in the child
     ├─ ListenError(OSError)          the address cannot be bound
+    ├─ SpillError(OSError)           a value could not be written to the file of its channel
     ├─ DialError(ConnectionError)    .causes: one per address
     │  ├─ DialTimeout(TimeoutError)
     │  └─ HandshakeError
@@ -108,6 +109,16 @@ class ForkError(NetchanError, RuntimeError):
 
 class ListenError(NetchanError, OSError):
     """An address could not be bound at ``listen``."""
+
+
+class SpillError(NetchanError, OSError):
+    """A value could not be written to the file that its channel spills to; it stays with the caller.
+
+    Attributes:
+        errno: why, as the system says (``ENOSPC``: the disk is full).
+    """
+
+    transient = True
 
 
 class DialError(NetchanError, ConnectionError):
@@ -304,6 +315,17 @@ def channel_aborted(channel: str, peer: str, *, code: int, reason: str, by_us: b
         channel=channel,
         peer=peer,
     )
+
+
+def spill_error(channel: str, peer: str, path: str, cause: OSError) -> SpillError:
+    """Build a SpillError for a file in the directory ``path``."""
+    error = SpillError(
+        f"{_where(channel, peer)}: a value could not be written to a file in {path}: {cause.strerror or cause}; it was "
+        "not sent, and the channel is as before: make room there, or send it again when values have been received"
+    )
+    error.errno = cause.errno
+    error.__cause__ = cause
+    return error
 
 
 def session_lost(

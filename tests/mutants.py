@@ -27,6 +27,7 @@ SUITES = (
     "tests/unit/channel/test_select.py",
     "tests/unit/channel/test_select_local.py",
     "tests/unit/channel/test_overflow.py",
+    "tests/unit/channel/test_spill.py",
 )
 PICK = "channel-asyncio or pipe-asyncio or session-asyncio or unix-asyncio or TestOffers"
 LIMIT_S = 120
@@ -72,8 +73,8 @@ FAULTS = [
     Fault(
         "send_many forgets what it sent in earlier steps",
         "channel/waits.py",
-        "        total += accepted\n        if exhausted:\n            break\n    return total",
-        "        total = accepted\n        if exhausted:\n            break\n    return total",
+        "        total += accepted\n        if exhausted:\n            break\n        await _count_values",
+        "        total = accepted\n        if exhausted:\n            break\n        await _count_values",
     ),
     Fault(
         "one value more than the capacity is accepted",
@@ -222,8 +223,8 @@ FAULTS = [
     Fault(
         "one value more than the capacity travels across a session",
         "channel/remote.py",
-        "codec.schema_hash, capacity, *terms, token=token is not None)",
-        "codec.schema_hash, capacity and capacity + 1, *terms, token=token is not None)",
+        "            capacity,\n            terms.overflow,\n",
+        "            capacity and capacity + 1,\n            terms.overflow,\n",
     ),
     Fault(
         "an abort across a session is always said to be our own",
@@ -309,8 +310,14 @@ FAULTS = [
     Fault(
         "a send that may be dropped can be waited for",
         "channel/checks.py",
-        "    if endpoint.lossy:\n",
-        "    if False:\n",
+        'it may be dropped."""\n    if endpoint.lossy:\n',
+        'it may be dropped."""\n    if False:\n',
+    ),
+    Fault(
+        "a deliver that waits does not hear that its value may be dropped",
+        "channel/checks.py",
+        'the other side when it opened."""\n    if endpoint.lossy:\n',
+        'the other side when it opened."""\n    if False:\n',
     ),
     Fault(
         "a name is bound for ever",
@@ -318,6 +325,90 @@ FAULTS = [
         "    if closing or tx in (_FIN, _ABORT_AFTER, _ABORT) or rx == _ABORT:\n        return False\n"
         "    return not (rx in (_FIN, _ABORT_AFTER) and endpoint.recv_over)",
         "    return True",
+    ),
+    Fault(
+        "a value goes by those on disk when there is room",
+        "channel/spill_remote.py",
+        "        if not backlog:\n            position = super().try_send(prepared)",
+        "        if True:\n            position = super().try_send(prepared)",
+    ),
+    Fault(
+        "what moved from the disk stays on it, too",
+        "channel/spill_remote.py",
+        "            if position:\n                backlog.pop()\n            return",
+        "            if position and len(backlog) > 1:\n                backlog.pop()\n            return",
+    ),
+    Fault(
+        "the end does not wait for what is on disk",
+        "channel/spill_remote.py",
+        "            try:\n                if not self.backlogged:\n                    self._backlog.close()\n                    self._end_now(code)",
+        "            try:\n                if True:\n                    self._end_now(code)",
+    ),
+    Fault(
+        "nobody hears that the file has room again",
+        "channel/spill_remote.py",
+        "            self.tx_waiters.nudge(self._mover)",
+        "            pass",
+    ),
+    Fault(
+        "a flush asks for what has not left the disk, and never again",
+        "channel/spill_remote.py",
+        "            if self._asked:\n                self._ask_again()",
+        "            if not self._asked:\n                self._ask_again()",
+    ),
+    Fault(
+        "time to live begins when a value leaves the disk",
+        "channel/spill_remote.py",
+        "int((monotonic() - stamp) * 1e9)",
+        "int((monotonic() - stamp) * 0)",
+    ),
+    Fault(
+        "an aborted channel keeps its file",
+        "channel/spill_remote.py",
+        "        if self.state[0] != _LOST:\n            self._backlog.close()",
+        "        if self.state[0] != _LOST:\n            pass",
+    ),
+    Fault(
+        "any number of permits at once",
+        "channel/spill_remote.py",
+        "if self._permits >= (PERMITS_MAX",
+        "if self._permits < 0 * (PERMITS_MAX",
+    ),
+    Fault(
+        "values without room are not brought from the disk when some are taken",
+        "channel/spill_local.py",
+        "            while self.backlog and len(self.values) < self.room:\n                data",
+        "            while self.backlog and not self.values:\n                data",
+    ),
+    Fault(
+        "a value goes by those on disk in process",
+        "channel/spill_local.py",
+        "        if not self.backlog and len(self.values) < self.room:\n            self.values.append(Aged(due, bytes(data)))",
+        "        if len(self.values) <= self.room:\n            self.values.append(Aged(due, bytes(data)))",
+    ),
+    Fault(
+        "pending forgets the disk",
+        "channel/spill_local.py",
+        "            return len(flow.values) + len(flow.backlog)",
+        "            return len(flow.values)",
+    ),
+    Fault(
+        "a failed write is told to nobody",
+        "channel/backlog.py",
+        "        if failure is not None and self.tail:\n            raise failure",
+        "        if failure is not None and self.tail:\n            return",
+    ),
+    Fault(
+        "values in memory are passed by later ones",
+        "channel/backlog.py",
+        "        return not self.tail and self.spool.fits(n)",
+        "        return self.spool.fits(n)",
+    ),
+    Fault(
+        "the file is longer than it may be",
+        "channel/spool.py",
+        "        return self.used + n + OVERHEAD <= most",
+        "        return self.used + n <= most",
     ),
 ]
 

@@ -10,7 +10,7 @@ from libc.stdlib cimport calloc, free
 
 from netchan._core.leaf cimport store_seq_u32
 from netchan._engine cimport sys
-from netchan._engine.desk cimport desk_drop, desk_hang, desk_here, nc_bell, nc_desk
+from netchan._engine.desk cimport desk_drop, desk_hang, desk_here, nc_bell
 from netchan._engine.engine cimport fork_count
 from netchan._engine.engine_handle cimport collect_threads
 

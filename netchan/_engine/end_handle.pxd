@@ -36,7 +36,7 @@ cdef class StreamEnd(Listed):
     cdef int discard_aborted(self) except -1
     cdef int mark(self, uint64_t n) except -1
     cdef int request(self, uint32_t bits) except -1
-    cdef int64_t append(self, value, int flags) except -2
+    cdef int64_t append(self, value, int flags, int64_t age_ns=*) except -2
     cdef int64_t overflowed(self) except -2
     cdef list gone_ahead(self, uint64_t first, uint64_t upto)
     cdef split_run(self, bytearray run, uint64_t number, uint64_t begin, uint64_t first, list out)

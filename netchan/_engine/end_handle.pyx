@@ -177,8 +177,11 @@ cdef class StreamEnd(Listed):
 
     # --- sending ---------------------------------------------------------------------------------------------------
 
-    cdef int64_t append(self, value, int flags) except -2:
-        """Position of the accepted value, 0 without room, -1: the direction is over. flags: 1 reserved, 2 an offer."""
+    cdef int64_t append(self, value, int flags, int64_t age_ns=0) except -2:
+        """Position of the accepted value, 0 without room, -1: the direction is over. flags: 1 reserved, 2 an offer.
+
+        age_ns: so much of its time to live has passed.
+        """
         cdef nc_end* e = self.e
         cdef Py_buffer view
         cdef const uint8_t* p
@@ -190,7 +193,7 @@ cdef class StreamEnd(Listed):
         cdef int64_t due = 0
         cdef nc_seg* pins = NULL
         if e.out.lossy and e.out.ttl_ms:
-            due = now_ns() + <int64_t>e.out.ttl_ms * 1000000
+            due = max(now_ns() + <int64_t>e.out.ttl_ms * 1000000 - age_ns, 1)
         if PyBytes_CheckExact(value):
             p = <const uint8_t*>PyBytes_AS_STRING(value)
             n = <size_t>PyBytes_GET_SIZE(value)
@@ -322,6 +325,18 @@ cdef class StreamEnd(Listed):
                 return position
         raise self.send_error()
 
+    def try_send_aged(self, prepared, int64_t age_ns):
+        """As ``try_send``, for a value that was accepted before: so much of its time to live has passed."""
+        cdef int64_t position
+        check_fork(self.g)
+        position = self.append(prepared, 0, age_ns)
+        if position == 0:
+            fetch_or_u32(&self.e.waiting, EV_SEND)
+            position = self.append(prepared, 0, age_ns)
+        if position < 0:
+            raise self.send_error()
+        return position
+
     cdef int64_t overflowed(self) except -2:
         """There is no room and the direction does not wait: what ``try_send`` gives, or raises."""
         if self.e.overflow == defs.OVERFLOW_DISCONNECT:
@@ -340,6 +355,23 @@ cdef class StreamEnd(Listed):
         """True when a value that ``send`` took may be dropped."""
         return self.e.overflow in (defs.OVERFLOW_DROP_NEW, defs.OVERFLOW_DROP_OLD, defs.OVERFLOW_LATEST) \
             or bool(self.e.out.ttl_ms)
+
+    def set_overflow(self, uint8_t overflow):
+        """Another answer to "no room" than the channel was opened with: block, drop new or disconnect.
+
+        False: the other side would have to know of it (what was accepted may be dropped, before or now), or there is no
+        room to speak of (capacity 0, or not known yet).
+        """
+        cdef nc_end* e = self.e
+        if overflow not in (defs.OVERFLOW_BLOCK, defs.OVERFLOW_DROP_NEW, defs.OVERFLOW_DISCONNECT):
+            return False
+        if load_acq_u32(&e.paired) == 0 or e.capacity == 0:
+            return False
+        if e.overflow in (defs.OVERFLOW_DROP_OLD, defs.OVERFLOW_LATEST):
+            return False
+        e.overflow = overflow
+        self.wake(self.tx_waiters)
+        return True
 
     # --- permits: room first, the value later -----------------------------------------------------------------------
 

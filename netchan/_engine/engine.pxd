@@ -7,8 +7,8 @@
 #    session on the dirty list (engine_dirty). Baton free: the appender flushes itself. Taken: its holder re-reads the
 #    list after unlocking.
 # 3. Drivers: a loop's callback (engine_pump), blocked callers (engine_wait: one of them holds the *role* and sleeps in
-#    the poller without the baton, the others on `generation`), or a C thread of the engine's own (THREADS). The first two
-#    have a guardian, a C thread that stands in for them. Neither thread ever touches Python.
+#    the poller without the baton, the others on `generation`), or a C thread of the engine's own (THREADS). The first
+#    two have a guardian, a C thread that stands in for them. Neither thread ever touches Python.
 # 4. What happened to channel ends goes to lists under `app_lock`; whoever holds the GIL next empties them. A THREADS
 #    engine leaves word of it at the desk (desk.pxd) before it gives the baton back.
 

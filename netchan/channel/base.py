@@ -41,6 +41,8 @@ class ChannelStats:
         discarded: values dropped by ``stop`` or ``abort`` before they were taken, those of both directions.
         pending: values here, not yet taken.
         dropped: values that an overflow policy or their ``ttl`` dropped, in both directions, as far as this side knows.
+        on_disk, on_disk_bytes: values of this side that are in the file that they spilled to, and its bytes.
+        spilled, spilled_bytes: the same, of all that ever were in it.
         capacity: values per direction, None while the other side has not said.
         senders_waiting, receivers_waiting: calls parked now.
         credit_limited: times a send found no room (None where it is not counted).
@@ -56,6 +58,10 @@ class ChannelStats:
     receivers_waiting: int
     credit_limited: int | None = None
     dropped: int = 0
+    on_disk: int = 0
+    on_disk_bytes: int = 0
+    spilled: int = 0
+    spilled_bytes: int = 0
 
 
 class Driven(Protocol):

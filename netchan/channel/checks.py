@@ -27,6 +27,15 @@ def check_certain(endpoint: Endpoint) -> None:
         )
 
 
+def check_still_certain(endpoint: Endpoint) -> None:
+    """The same after the wait: that may have been said meanwhile, as a rule by the other side when it opened."""
+    if endpoint.lossy:
+        raise ConfigError(
+            "deliver() cannot tell whether the value was taken: the channel was opened on the other side since with "
+            "overflow= or ttl=, or was given one here, so it may have been dropped; use send(), or do without them"
+        )
+
+
 def check_code(code: Any) -> int:
     """The code of an ``abort``, or ConfigError."""
     if isinstance(code, bool) or not isinstance(code, int) or not 0 <= code < CODE_BASE:

@@ -43,8 +43,8 @@ STEP_VALUES: Final = 64
 """Values that one step forwards before others have their turn."""
 
 _log = logging.getLogger("netchan.session")
-_running: set[object] = set()
-"""Forwards that are not through: nobody else holds them."""
+running: set[object] = set()
+"""Forwards and watches that are not through: nobody else holds them."""
 
 
 class StepWaiter(Waiter):
@@ -135,7 +135,7 @@ class Forward:
 
     def start(self) -> None:
         """Begin; from any thread, once."""
-        _running.add(self)
+        running.add(self)
         for endpoint in (self.far, self.kept.endpoint):
             if endpoint.far:
                 collect_from(cast("Engine", endpoint.driver))
@@ -151,7 +151,7 @@ class Forward:
         self.over = True
         for part in self.parts:
             part.leave()
-        _running.discard(self)
+        running.discard(self)
 
     def part_over(self, part: Inward | Outward) -> None:
         """One direction is through."""
@@ -160,7 +160,7 @@ class Forward:
         if not self.parts:
             self.over = True
             self.kept._leave()
-            _running.discard(self)
+            running.discard(self)
 
     def aborted(self, error: ChannelAborted) -> None:
         """The holder over there aborted it, or lost it."""
@@ -555,7 +555,7 @@ class Watch:
 
     def start(self) -> None:
         """Begin; from any thread, once."""
-        _running.add(self)
+        running.add(self)
         self._parent.ack_waiters.join(self._waiter)
         self._parent.ask("taken", self._position)
         self._waiter.wake()
@@ -563,7 +563,7 @@ class Watch:
     def step(self) -> None:
         """Look whether the value was taken."""
         self._waiter.rearm()
-        if self not in _running:
+        if self not in running:
             return
         try:
             if not self._parent.reached("taken", self._position):
@@ -571,7 +571,7 @@ class Watch:
         except ChannelError:
             for forward in self._forwards:
                 forward.never_received()
-        _running.discard(self)
+        running.discard(self)
         self._parent.ack_waiters.leave(self._waiter, _no)
 
 
@@ -580,10 +580,10 @@ def _no() -> bool:
 
 
 def _after_fork() -> None:
-    for one in list(_running):
+    for one in list(running):
         if isinstance(one, Forward):
             one.forget()
-    _running.clear()
+    running.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)

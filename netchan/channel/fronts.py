@@ -120,11 +120,13 @@ def channel(
         capacity: values that can be accepted and not yet received; 0 = ``send`` returns when a receiver took the value.
         overflow: what happens to a value for which there is no room: "block" (None) = the sender waits; "drop_new" =
             it is dropped; "drop_old" = the oldest that nobody took is; "latest" = only the newest stays; "disconnect" =
-            the channel is aborted with ``Code.LIMIT``. Dropped ones are counted in ``stats().dropped``.
+            the channel is aborted with ``Code.LIMIT``; ``spill(path, max_bytes)`` = it goes to a file (values are then
+            encoded by their type, and what is received is a copy). Dropped ones are counted in ``stats().dropped``.
         ttl: seconds (0.001 to 12 days) after which a value that nobody took is dropped.
 
     Raises:
-        ConfigError: capacity is no int from 0 to 2**30; no such policy; a policy or ttl with capacity 0.
+        ConfigError: capacity is no int from 0 to 2**30; no such policy; a policy or ttl with capacity 0; a type whose
+            values cannot be spilled.
     """
     return Channel(channel_endpoint(type, capacity, overflow, ttl))
 

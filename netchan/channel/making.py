@@ -10,7 +10,7 @@ from typing import Any
 from netchan.channel.flow import Flow
 from netchan.channel.local import LocalEndpoint
 from netchan.channel.lossy import LossyEndpoint, LossyFlow
-from netchan.channel.overflow import BLOCK, check_overflow, check_ttl
+from netchan.channel.overflow import BLOCK, check_overflow, check_ttl, spill_of
 from netchan.config import check_capacity
 from netchan.errors import ConfigError
 
@@ -40,6 +40,11 @@ def _flows(capacity: Any, overflow: Any, ttl: Any, count: int) -> tuple[type[Loc
     if checked is None:
         raise ConfigError("capacity=None is for channels across the network; give a number of values, 0 = rendezvous")
     policy, ttl_ms = check_overflow(overflow, checked), check_ttl(ttl, checked)
+    spill = spill_of(overflow)
+    if spill is not None:
+        from netchan.channel.spill_local import SpillEndpoint, SpillFlow  # who does not spill loads no codec
+
+        return SpillEndpoint, [SpillFlow(checked, spill, ttl_ms) for _ in range(count)]
     if policy in (0, BLOCK) and not ttl_ms:
         return LocalEndpoint, [Flow(checked) for _ in range(count)]
     return LossyEndpoint, [LossyFlow(checked, policy, ttl_ms) for _ in range(count)]

@@ -131,7 +131,8 @@ class RemoteEndpoint(StreamEnd):
         dropped: that is pending.
         register: told of an end that came or went in a value, which the session has to end like its others.
         front: gives (Sender, Receiver, Channel), for ends that come in a value.
-        terms: what this side said of overflow, ttl and the trunk when it opened.
+        terms: what this side said of overflow, ttl, the trunk and spilling when it opened.
+        backlogged: values that were accepted wait here, outside of the session (spill_remote.py).
         offers_out, offers_back: sends of a rendezvous whose value is out; that ended without its being taken.
     """
 
@@ -142,6 +143,7 @@ class RemoteEndpoint(StreamEnd):
     far: Final = True
     put_off: Callable[[RemoteEndpoint], bool] | None = None
     dropped = False
+    backlogged = False
     offers_out = 0
     offers_back = 0
 
@@ -180,7 +182,17 @@ class RemoteEndpoint(StreamEnd):
         self.decode = None if codec.id == ID_BYTES else codec.decode
         self._lost: ChannelError | None = None
         wire_name = name.encode() if token is None else token
-        super().__init__(session, wire_name, codec.id, codec.schema_hash, capacity, *terms, token=token is not None)
+        super().__init__(
+            session,
+            wire_name,
+            codec.id,
+            codec.schema_hash,
+            capacity,
+            terms.overflow,
+            terms.ttl_ms,
+            terms.trunk,
+            token=token is not None,
+        )
         self.terms = terms
         if codec.id == ID_BYTES:
             self.plain_max = max_message
@@ -417,11 +429,15 @@ class RemoteEndpoint(StreamEnd):
                 self.name,
                 self.peer_id,
                 self._why_lost(),
-                undelivered=undelivered,
+                undelivered=self._undelivered(undelivered),
                 in_doubt=in_doubt,
                 cause=self._cause(),
             )
         return self._lost
+
+    def _undelivered(self, values: list[Any]) -> Sequence[Any]:
+        """All that was accepted and never sent, of which the session had these."""
+        return values
 
     def _decode_own(self, data: bytes) -> Any:
         if self.decode is None:
@@ -491,7 +507,7 @@ def open_endpoint(
         max_message: bytes of one value that the other side takes at most.
         codec: that of an offered channel; None: by ``type``.
         keeps: as in base.Endpoint.
-        terms: what is said of overflow, ttl and the trunk.
+        terms: what is said of overflow, ttl, the trunk and spilling.
 
     Raises:
         ConfigError: name, type or capacity out of range. ForkError.
@@ -501,7 +517,11 @@ def open_endpoint(
         raise ConfigError(f"channel name {name!r} must be a str of 1 to {NAME_MAX_BYTES} bytes in UTF-8")
     if any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in name):
         raise ConfigError(f"channel name {name!r} holds a control character; use printable text")
-    return RemoteEndpoint(
+    make: Callable[..., RemoteEndpoint] = RemoteEndpoint
+    if terms.spill is not None:
+        # Here, since that module needs this one, and who does not spill needs neither it nor its cipher.
+        make = import_module("netchan.channel.spill_remote").SpillingEndpoint
+    return make(
         session,
         name=name,
         type=type,

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeVar, cast
 
 from netchan.channel.base import Level
-from netchan.channel.checks import check_certain, check_code, check_level, check_reason
+from netchan.channel.checks import check_certain, check_code, check_level, check_reason, check_still_certain
 from netchan.channel.handle import Handle
 from netchan.channel.ops import SendOp
 from netchan.channel.permit import Reservation
@@ -76,6 +76,7 @@ class Sender(Handle, Generic[S_contra]):
         Raises:
             ChannelClosed: this direction is over. ChannelAborted, SessionLost: the channel is gone.
             CodecError: the value does not fit (from the call, before any await).
+            SpillError: it had to go to the disk (``overflow=spill(...)``), and that failed; nothing was sent.
 
         Cancelled: the value was not accepted and the place in the queue passes on. A capacity-0 send that a receiver
         took while it was being cancelled returns, and the cancellation is raised at the task's next step.
@@ -105,6 +106,7 @@ class Sender(Handle, Generic[S_contra]):
     # sync-only:     Raises:
     # sync-only:         ChannelClosed: this direction is over. ChannelAborted, SessionLost: the channel is gone.
     # sync-only:         CodecError: the value does not fit. TimeoutError: not accepted in time; nothing was sent.
+    # sync-only:         SpillError: it had to go to the disk (``overflow=spill(...)``), and that failed.
     # sync-only:     """
     # sync-only:     prepare = self._ep.prepare
     # sync-only:     if prepare is not None:
@@ -164,7 +166,8 @@ class Sender(Handle, Generic[S_contra]):
         """Send one value and wait until a receive call over there has returned it.
 
         Raises:
-            ConfigError: values of this channel may be dropped (overflow, ttl; from the call).
+            ConfigError: values of this channel may be dropped (overflow, ttl; from the call, but after the wait where
+                the other side says so when it opens the channel: the value is sent then, and may have been dropped).
             ChannelClosed: the other side stopped before it took the value. Otherwise as ``send``.
 
         Cancelled while sending: as ``send``. Cancelled after acceptance: the value stays sent.
@@ -185,6 +188,7 @@ class Sender(Handle, Generic[S_contra]):
             position = await wait_send(ep, self._check, prepared, waiter)
         if not ep.reached("taken", position):
             await wait_reached(ep, "taken", position, waiter)
+        check_still_certain(ep)
 
     # async-only: begin
     _deliver.__name__, _deliver.__qualname__ = "deliver", "Sender.deliver"
@@ -229,7 +233,8 @@ class Sender(Handle, Generic[S_contra]):
     # sync-only:         timeout: seconds for both, None = no limit.
     # sync-only:
     # sync-only:     Raises:
-    # sync-only:         ConfigError: values of this channel may be dropped (overflow, ttl).
+    # sync-only:         ConfigError: values of this channel may be dropped (overflow, ttl). After the wait, where the
+    # sync-only:             other side says so when it opens the channel: the value is sent then, and may be dropped.
     # sync-only:         TimeoutError: before acceptance nothing was sent, after it the value stays sent.
     # sync-only:         ChannelClosed: the other side stopped before it took the value. Otherwise as ``send``.
     # sync-only:     """

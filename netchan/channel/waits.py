@@ -223,12 +223,7 @@ async def wait_send_many(
             if exhausted:
                 break
             if accepted:
-                # async-only: begin
-                budget = THREAD.budget
-                budget.calls += accepted
-                if budget.calls > READY_CALLS_MAX:
-                    await pause()
-                # async-only: end
+                await _count_values(accepted)  # async-only
                 continue
         if waiter is None:
             waiter = new()
@@ -240,9 +235,20 @@ async def wait_send_many(
         total += accepted
         if exhausted:
             break
+        await _count_values(accepted)  # async-only
     return total
 
 
+# async-only: begin
+async def _count_values(n: int) -> None:
+    """Count so many values of one call against the budget; yields to the loop when it is used up."""
+    budget = THREAD.budget
+    budget.calls += n
+    if budget.calls > READY_CALLS_MAX or monotonic() - budget.since > READY_SECONDS_MAX:
+        await pause()
+
+
+# async-only: end
 async def _send_some(
     endpoint: Endpoint, check: Callable[[], object], values: Iterator[Any], limit: int, waiter: AsyncWaiter
 ) -> tuple[int, bool]:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from netchan.channel.codec import ID_BYTES, Codec, codec_by_id, codec_for, fits_offer
-from netchan.channel.overflow import NO_TERMS, Terms, check_overflow, check_trunk, check_ttl
+from netchan.channel.overflow import NO_TERMS, Overflow, Terms, check_overflow, check_trunk, check_ttl, spill_of
 from netchan.config import Config, check_capacity
 from netchan.errors import (
     ChannelError,
@@ -156,7 +156,7 @@ class PeerCore:
         name: str,
         type: Any,
         capacity: int | None,
-        overflow: str | None = None,
+        overflow: Overflow | None = None,
         ttl: float | None = None,
         trunk: bool = False,
     ) -> RemoteEndpoint:
@@ -165,7 +165,9 @@ class PeerCore:
         check_name(name)
         codec = codec_for(type)
         check_capacity(capacity, none_ok=True)
-        terms = Terms(check_overflow(overflow, capacity), check_ttl(ttl, capacity), check_trunk(trunk))
+        terms = Terms(
+            check_overflow(overflow, capacity), check_ttl(ttl, capacity), check_trunk(trunk), spill_of(overflow)
+        )
         self.take_offers()
         with self._lock:
             entry = self._names.setdefault(name, _Name())
@@ -287,8 +289,13 @@ class PeerCore:
                 del self._names[name]
 
     def _same(self, bound: RemoteEndpoint, codec: Codec, type: Any, capacity: int | None, terms: Terms) -> None:
-        """Check that options of a further ``open`` fit the bound channel, and give an accepted one its type."""
-        if any(mine and mine != theirs for mine, theirs in zip(terms, bound.terms, strict=True)):
+        """Check that options of a further ``open`` fit the bound channel, and give an accepted one its type and terms.
+
+        An accepted channel was opened before this side had a say. The other side knows of that opening, so what it need
+        not know can still be said: the type, and what happens here to a value without room.
+        """
+        late = bound in self._accepted and not any(bound.terms)
+        if not late and any(mine and mine != theirs for mine, theirs in zip(terms, bound.terms, strict=True)):
             raise ConfigError(
                 f"channel {quote(bound.name)!r} to {self.link.node_id} is open with another overflow, ttl or trunk; "
                 "give the same, or none, or close it first"
@@ -299,17 +306,26 @@ class PeerCore:
                 f"{capacity}; "
                 "give the same figure, or none, or close it first"
             )
-        if type is Any or type == bound.type:
-            return
-        theirs = bound.peer_codec
-        if bound in self._accepted and theirs is not None and fits_offer(codec, *theirs):
+        retype = type is not Any and type != bound.type
+        if retype:
+            theirs = bound.peer_codec
+            if bound not in self._accepted or theirs is None or not fits_offer(codec, *theirs):
+                raise ConfigError(
+                    f"channel {quote(bound.name)!r} to {self.link.node_id} is open with type {bound.codec.type_name}, "
+                    f"not {codec.type_name}; open it with the same type, or close it first"
+                )
+        if late and any(terms):
+            if terms != Terms(terms.overflow) or not bound.set_overflow(terms.overflow):
+                raise ConfigError(
+                    f"channel {quote(bound.name)!r} to {self.link.node_id} was accepted before it was given this "
+                    "overflow, ttl or trunk; only 'block', 'drop_new' and 'disconnect' can be given so late (with a "
+                    "capacity above 0, and nothing else said over there); open the name before you iterate over the "
+                    "peer, or let the other side say it"
+                )
+            bound.terms = terms
+        if retype:
             bound.codec, bound.type = codec, type
             bound.decode = None if codec.id == ID_BYTES else codec.decode
-            return
-        raise ConfigError(
-            f"channel {quote(bound.name)!r} to {self.link.node_id} is open with type {bound.codec.type_name}, not "
-            f"{codec.type_name}; open it with the same type, or close it first"
-        )
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -536,6 +552,8 @@ def _tell(reference: weakref.ref[PeerCore], call: Callable[[PeerCore], object]) 
 
 
 def _arrived(endpoint: RemoteEndpoint, position: int) -> bool:
+    if endpoint.backlogged:
+        return False
     if not endpoint.paired:
         # nobody over there has opened it, so nobody reports; its few values (limits.unopened_*) travel before the close
         return True

@@ -5,6 +5,7 @@ thread; Ctrl-C leaves a wait at once.
 """
 
 from netchan.channel.ops import Op, RecvOp, SendOp, TimerOp, after
+from netchan.channel.overflow import spill
 from netchan.sync.fronts import Channel, channel, pipe, ticker
 from netchan.sync.listener import Listener
 from netchan.sync.opening import dial, listen
@@ -30,5 +31,6 @@ __all__ = [
     "merge",
     "pipe",
     "select",
+    "spill",
     "ticker",
 ]

@@ -134,7 +134,8 @@ class Peer:
                 figures holds; None = the other side decides, neither: 1024.
             overflow: what happens to a value that this side sends and for which there is no room: "block" = the sender
                 waits; "drop_new" = it is dropped; "drop_old" = the oldest that nobody took is, on either side of the
-                network; "latest" = only the newest stays; "disconnect" = the channel is aborted with ``Code.LIMIT``.
+                network; "latest" = only the newest stays; "disconnect" = the channel is aborted with ``Code.LIMIT``;
+                ``spill(path, max_bytes)`` = it goes to a file of this side, and from there over the network in order.
                 None = what the other side says of its direction, else "block". Dropped values are counted in
                 ``stats().dropped``.
             ttl: seconds (0.001 to 12 days) after which a value that nobody took is dropped, on its way too; None = what

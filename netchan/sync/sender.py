@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeVar, cast
 
 from netchan.channel.base import Level
-from netchan.channel.checks import check_certain, check_code, check_level, check_reason
+from netchan.channel.checks import check_certain, check_code, check_level, check_reason, check_still_certain
 from netchan.channel.handle import Handle
 from netchan.channel.ops import SendOp
 from netchan.sync.permit import Reservation
@@ -70,6 +70,7 @@ class Sender(Handle, Generic[S_contra]):
         Raises:
             ChannelClosed: this direction is over. ChannelAborted, SessionLost: the channel is gone.
             CodecError: the value does not fit. TimeoutError: not accepted in time; nothing was sent.
+            SpillError: it had to go to the disk (``overflow=spill(...)``), and that failed.
         """
         prepare = self._ep.prepare
         if prepare is not None:
@@ -107,6 +108,7 @@ class Sender(Handle, Generic[S_contra]):
             position = wait_send(ep, self._check, prepared, waiter)
         if not ep.reached("taken", position):
             wait_reached(ep, "taken", position, waiter)
+        check_still_certain(ep)
 
     def send_many(self, values: Iterable[S_contra], /, *, timeout: float | None = None) -> int:
         """Send all items, in order; returns their number.
@@ -133,7 +135,8 @@ class Sender(Handle, Generic[S_contra]):
             timeout: seconds for both, None = no limit.
 
         Raises:
-            ConfigError: values of this channel may be dropped (overflow, ttl).
+            ConfigError: values of this channel may be dropped (overflow, ttl). After the wait, where the
+                other side says so when it opens the channel: the value is sent then, and may be dropped.
             TimeoutError: before acceptance nothing was sent, after it the value stays sent.
             ChannelClosed: the other side stopped before it took the value. Otherwise as ``send``.
         """

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from netchan._engine.engine_handle import Engine
 from netchan._engine.session_handle import Session, attach
-from netchan.channel.overflow import Overflow, Terms, check_overflow, check_ttl
+from netchan.channel.overflow import Overflow, Terms, check_overflow, check_ttl, spill_of
 from netchan.channel.remote import RemoteEndpoint, open_endpoint
 
 UNIX: Final = 2
@@ -55,7 +55,7 @@ class Side:
             driver=self.engine,
             close_timeout=5.0,
             max_message=64 << 20,
-            terms=Terms(check_overflow(overflow, capacity), check_ttl(ttl, capacity), trunk),
+            terms=Terms(check_overflow(overflow, capacity), check_ttl(ttl, capacity), trunk, spill_of(overflow)),
         )
 
 

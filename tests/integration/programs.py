@@ -32,6 +32,55 @@ channel = sync.dial(sys.argv[1]).open("x", int, capacity=int(sys.argv[2]))
 print("open", flush=True)
 time.sleep(60)
 """,
+    # Sends n values of k bytes on "x", which spills to a folder, and closes it; prints its resident set now and then,
+    # and how long the sends took. "stay" as the last argument: sleeps before it closes.
+    "spiller": """
+import sys, time
+import netchan
+from netchan import sync
+address, folder, n, k, last = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+def resident():
+    with open("/proc/self/statm") as figures:
+        return int(figures.read().split()[1]) * 4096
+with sync.dial(address, config=netchan.Config(close_timeout=120)) as peer:
+    channel = peer.open("x", bytes, capacity=64, overflow=netchan.spill(folder, 1 << 30))
+    begun = time.monotonic()
+    for number in range(n):
+        channel.send(b"%010d" % number + bytes(k - 10))
+        if number % 5000 == 4999:
+            print("resident", resident(), channel.stats().on_disk, flush=True)
+    print("sent", time.monotonic() - begun, channel.stats().on_disk, flush=True)
+    if last == "stay":
+        time.sleep(60)
+    channel.close()
+print("left", flush=True)
+""",
+    # Sends n numbers on "x", which spills to a folder, and does nothing any more: its loop, or only thread, is stuck.
+    "stuck": """
+import asyncio, sys, time
+import netchan, trio
+from netchan import sync
+address, folder, n, kind = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+disk = netchan.spill(folder, 1 << 24)
+if kind == "blocking":
+    channel = sync.dial(address).open("x", int, capacity=8, overflow=disk)
+    channel.send_many(range(n))
+    print(channel.stats().on_disk, flush=True)
+    time.sleep(60)
+async def main():
+    async with netchan.dial(address) as peer:
+        channel = peer.open("x", int, capacity=8, overflow=disk)
+        await channel.send_many(range(n))
+        print(channel.stats().on_disk, flush=True)
+        time.sleep(60)
+if kind == "uvloop":
+    import uvloop
+    uvloop.run(main())
+elif kind == "trio":
+    trio.run(main)
+else:
+    asyncio.run(main())
+""",
     # One node of a ring: listens on <folder>/<n>, dials the next one, selects for a while, and prints what it did.
     "ring": """
 import sys, time

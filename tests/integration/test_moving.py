@@ -51,10 +51,10 @@ def program(body: Callable[[], Any]) -> Callable[[], None]:
 
         asyncio.run(bounded())
         end = time.monotonic() + PATIENCE
-        while forward._running and time.monotonic() < end:
+        while forward.running and time.monotonic() < end:
             gc.collect()
             time.sleep(0.01)
-        assert not forward._running
+        assert not forward.running
 
     run.__name__, run.__doc__ = body.__name__, body.__doc__
     return run
@@ -551,7 +551,7 @@ async def test_many_requests_leave_nothing_behind() -> None:
                 await asks.send(tx)
                 assert await soon(rx.recv()) == 1
             asks.close()
-        assert len(forward._running) < 20
+        assert len(forward.running) < 20
 
 
 # --- cancelled at any step, a fault while it is opened ---------------------------------------------------------------

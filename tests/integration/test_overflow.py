@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -187,3 +188,93 @@ def test_report_of_a_lost_session_has_every_value_though_the_policy_came_later(s
         with contextlib.suppress(LookupError):
             assert doubt.value == values[doubt.number]
     assert list(lost.undelivered) == values[len(values) - len(lost.undelivered) :]
+
+
+class TestAcceptedByIterating:
+    """The channel was opened when iteration gave it, without a policy; a later ``open`` of the name may give one."""
+
+    @staticmethod
+    @contextlib.asynccontextmanager
+    async def accepted(capacity: int | None, **policy: Any) -> AsyncIterator[tuple[Any, Any, Any]]:
+        """(our peer, our end, the end over there)."""
+        async with (
+            netchan.listen("tcp://127.0.0.1:0", trust="any") as listener,
+            netchan.dial(listener.addresses[0], trust="any") as client,
+        ):
+            far = client.open("feed", int, capacity=capacity, **policy)
+            peer = await listener.recv()
+            yield peer, await anext(aiter(peer)), far
+
+    def test_policy_of_this_side_alone_can_be_given_later(self) -> None:
+        async def main() -> None:
+            async with self.accepted(3) as (peer, near, far):
+                for n in range(3):
+                    await near.send(n)
+                waiting = asyncio.create_task(near.send(3))
+                await asyncio.sleep(0.01)
+                assert not waiting.done()
+                assert peer.open("feed", int, overflow="drop_new") == near
+                await asyncio.wait_for(waiting, 10)  # a sender that waited for room drops its value
+                near.send_nowait(4)
+                assert near.stats().dropped == 2 and near.stats().sent == 3
+                assert peer.open("feed", overflow="drop_new") == near == peer.open("feed")
+                with pytest.raises(netchan.ConfigError, match="another overflow"):
+                    peer.open("feed", overflow="block")
+                with pytest.raises(netchan.ConfigError, match="may drop"):
+                    near.deliver(1)
+                near.close()
+                assert [n async for n in far] == [0, 1, 2]
+
+        asyncio.run(main())
+
+    def test_receiver_that_does_not_keep_up_can_be_cut_off(self) -> None:
+        async def main() -> None:
+            async with self.accepted(1) as (peer, near, far):
+                near.send_nowait(0)
+                peer.open("feed", overflow="disconnect")
+                with pytest.raises(netchan.ChannelAborted, match="did not keep up"):
+                    near.send_nowait(1)
+                with pytest.raises(netchan.ChannelAborted):
+                    while True:
+                        await far.recv()
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize(
+        "policy", [{"overflow": "drop_old"}, {"overflow": "latest"}, {"ttl": 1}, {"overflow": ...}]
+    )
+    def test_what_the_other_side_would_have_to_know_is_refused(self, policy: dict[str, Any], tmp_path: Path) -> None:
+        async def main() -> None:
+            async with self.accepted(1) as (peer, near, far):
+                given = {"overflow": netchan.spill(tmp_path, 1 << 20)} if policy.get("overflow") is ... else policy
+                with pytest.raises(netchan.ConfigError, match="before it was given"):
+                    peer.open("feed", int, **given)
+                near.send_nowait(0)
+                with pytest.raises(netchan.WouldBlock):
+                    near.send_nowait(1)
+                assert peer.open("feed", int, overflow="block") == near and await far.recv() == 0
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize(
+        ("capacity", "theirs"), [(0, {}), (4, {"overflow": "drop_old"}), (4, {"overflow": "latest"})]
+    )
+    def test_rendezvous_and_what_the_other_side_has_said_stay(self, capacity: int, theirs: dict[str, Any]) -> None:
+        async def main() -> None:
+            async with self.accepted(capacity, **theirs) as (peer, near, _far):
+                with pytest.raises(netchan.ConfigError, match="before it was given"):
+                    peer.open("feed", overflow="drop_new")
+                assert near._ep.lossy == bool(theirs)
+
+        asyncio.run(main())
+
+    def test_open_that_is_refused_for_its_type_gives_no_policy(self) -> None:
+        async def main() -> None:
+            async with self.accepted(1) as (peer, near, _far):
+                with pytest.raises(netchan.ConfigError, match="open with type"):
+                    peer.open("feed", bytes, overflow="drop_new")
+                near.send_nowait(0)
+                with pytest.raises(netchan.WouldBlock):
+                    near.send_nowait(1)
+
+        asyncio.run(main())

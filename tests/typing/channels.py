@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, assert_type
 
 import netchan
 from netchan import sync
 from netchan.channel.base import ChannelStats
+from netchan.channel.overflow import Spill
 from netchan.channel.permit import Permit, Reservation
 
 
@@ -125,6 +127,13 @@ async def sending(tx: netchan.Sender[int]) -> None:
     assert_type(netchan.channel(int).sync_view(), sync.Channel[int])
     assert_type(netchan.channel(int).split()[1].sync_view(), sync.Receiver[int])
     assert_type(netchan.channel(int, capacity=2, overflow="drop_old", ttl=0.5), netchan.Channel[int])
+    assert_type(netchan.spill("/var/tmp", 1 << 20), Spill)
+    assert_type(
+        netchan.channel(int, capacity=2, overflow=netchan.spill(Path("/var/tmp"), 1 << 20)), netchan.Channel[int]
+    )
+    assert_type(sync.channel(int, capacity=2, overflow=sync.spill("/var/tmp", 1 << 20)), sync.Channel[int])
+    netchan.channel(int, capacity=2, overflow="spill")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    netchan.spill("/var/tmp", "1 MB")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(tx.close(), None)
     assert_type(await tx.aclose(), None)
     assert_type(tx.abort(1, "enough"), None)

@@ -54,6 +54,15 @@ async def what_ends_a_dial(address: str) -> None:
         assert_type(os_error.errno, int | None)
 
 
+async def what_a_disk_does(tx: netchan.Sender[int]) -> None:
+    try:
+        await tx.send(1)
+    except netchan.SpillError as full:
+        os_error: OSError = full
+        assert_type(os_error.errno, int | None)
+        assert_type(full.transient, bool)
+
+
 def what_is_the_callers_fault(error: netchan.NetchanError) -> None:
     assert_type(error.transient, bool)
     if isinstance(error, netchan.MessageTooLarge):

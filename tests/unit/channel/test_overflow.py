@@ -20,6 +20,8 @@ pytestmark = pytest.mark.timeout(60)
 
 PLACES = [(f, n) for f, n in zip(FRONTS, FRONT_IDS, strict=True) if f.maker in ("channel", "pipe", "session")]
 
+SESSIONS = [f for f, _ in PLACES if f.maker == "session"]
+
 
 @pytest.fixture(params=[f for f, _ in PLACES], ids=[n for _, n in PLACES])
 def front(request: pytest.FixtureRequest) -> Iterator[Front]:
@@ -34,18 +36,18 @@ async def make(front: Front, capacity: int, **policy: Any) -> Any:
     return near, far
 
 
-async def open_both(front: Front, capacity: int, **policy: Any) -> Any:
+async def open_both(front: Front, capacity: int, type: Any = Any, **policy: Any) -> Any:
     if front.maker == "channel":
-        end = front.module.channel(capacity=capacity, **policy)
+        end = front.module.channel(type, capacity=capacity, **policy)
         return end, end
     if front.maker == "pipe":
-        near, far = front.module.pipe(capacity=capacity, **policy)
+        near, far = front.module.pipe(type, capacity=capacity, **policy)
         return near, far
     if front._link is None:
         front._link = await front.run(SocketPair.make, front.module)
     name = f"c{next(front._numbers)}"
     near, far = (
-        front.module.Channel(side.open(name, Any, capacity, **given))
+        front.module.Channel(side.open(name, type, capacity, **given))
         for side, given in zip(front._link._sides, (policy, {}), strict=True)
     )
     await until(lambda: near._ep.paired and far._ep.paired)
@@ -135,6 +137,26 @@ class TestPolicies:
         near, _ = await make(front, 1, **policy)
         with pytest.raises(ConfigError, match="may drop it"):
             near.deliver(1)
+
+    @pytest.mark.parametrize("policy", [{"overflow": "latest"}, {"overflow": "drop_old"}, {"ttl": 5}])
+    @pytest.mark.parametrize("front", SESSIONS, ids=[n for _, n in PLACES if n.startswith("session")], indirect=True)
+    @program
+    async def test_deliver_does_not_take_a_dropped_value_for_a_taken_one(front: Front, policy: dict[str, Any]) -> None:
+        """The other side opens the channel when the value is accepted already, and says that values may be dropped."""
+        near, _ = await make(front, 4)  # the session is there
+        side, other = front._link._sides
+        near = front.module.Channel(side.open("late", Any, 4))
+        delivering = front.start(near, "deliver", 0)
+        await until(lambda: near.stats().sent == 1)
+        await front.do(near, "send_many", [1, 2])
+        assert not delivering.done()
+        far = front.module.Channel(other.open("late", Any, 1, **policy))
+        front._made.append(Ends(None, None, near, far))
+        near.close()
+        got = await front.drain(far)
+        assert got == sorted(got) and got[-1] == 2
+        with pytest.raises(ConfigError, match="may have been dropped"):
+            await delivering
 
     @pytest.mark.parametrize("overflow", ["drop_new", "drop_old", "latest", "disconnect"])
     @program
