@@ -726,7 +726,7 @@ cdef int engine_wait(nc_engine* g, int64_t until_ns, uint32_t wakes) noexcept no
     return rc
 
 
-# --- the driver of a THREADS engine ------------------------------------------------------------------------------------
+# --- the driver of a THREADS engine ----------------------------------------------------------------------------------
 
 # No Python, no allocation of crypto objects, all signals blocked; asleep without limit while nothing happens.
 cdef void* thread_main(void* arg) noexcept nogil:
