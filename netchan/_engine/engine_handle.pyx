@@ -31,7 +31,8 @@ from netchan._core.state cimport nc_end
 from netchan._engine cimport sys
 from netchan._engine.desk cimport desk_here, desk_take, desk_wait, desk_wake, nc_sleeper
 from netchan._engine.engine cimport (
-    CIPHERS, ENGINE_CALLER, ENGINE_LOOP, ENGINE_THREADS, baton_give, baton_take, engine_close, engine_dirty, engine_open, engine_poke,
+    CIPHERS, ENGINE_CALLER, ENGINE_LOOP, ENGINE_THREADS, baton_give, baton_take, engine_close, engine_dirty,
+    engine_open, engine_poke,
     engine_pump, engine_release, engine_returned, engine_told, engine_try_flush, engine_wait, engine_wanted,
     engine_yield, fork_count, fork_watch, nc_engine, nc_slot,
 )
@@ -301,7 +302,7 @@ cdef class Engine:
                 return
 
     cdef drive_threads(self, BlockingWaiter waiter, deadline):
-        """The thread of the engine moves the sessions; a blocked one only sleeps, and collects news when it is woken."""
+        """The thread of the engine moves the sessions; a blocked one sleeps, and collects news when it is woken."""
         cdef nc_engine* g = self.g
         cdef nc_sleeper s
         cdef int64_t until = INT64_MAX
