@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
 
-from netchan._core.budget cimport budget_init, budget_leave
+from netchan._core.budget cimport budget_init
 from netchan._core cimport defs
 from netchan._core.ends cimport end_release, session_ended, session_next_ready, session_path_lost, take_dirty
 from netchan._core.idmap cimport idmap_free, idmap_init, idmap_next
@@ -119,7 +119,6 @@ cdef void session_free(nc_session* s) noexcept nogil:
         in_free(o.in_)
         free(o.in_)
         free(o)
-    budget_leave(&s.budget)
     idmap_free(&s.outs)
     idmap_free(&s.ins)
     idmap_free(&s.offers)
