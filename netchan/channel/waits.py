@@ -223,7 +223,7 @@ async def wait_send_many(
             if exhausted:
                 break
             if accepted:
-                await _count_values(accepted)  # async-only
+                await _count_values(accepted, total == left)  # async-only
                 continue
         if waiter is None:
             waiter = new()
@@ -235,15 +235,20 @@ async def wait_send_many(
         total += accepted
         if exhausted:
             break
-        await _count_values(accepted)  # async-only
+        await _count_values(accepted, total == left)  # async-only
     return total
 
 
 # async-only: begin
-async def _count_values(n: int) -> None:
-    """Count so many values of one call against the budget; yields to the loop when it is used up."""
+async def _count_values(n: int, last: bool) -> None:
+    """Count so many values of one call against the budget; yields to the loop when it is used up.
+
+    Not behind the ``last``: a cancellation there would say of a call that has done all that it did not.
+    """
     budget = THREAD.budget
     budget.calls += n
+    if last:
+        return
     if budget.calls > READY_CALLS_MAX or monotonic() - budget.since > READY_SECONDS_MAX:
         await pause()
 

@@ -355,7 +355,9 @@ class TestSection3Waiting:
         waiting = front.start(ends.rx, "recv")
         await until(lambda: ends.rx.stats().receivers_waiting == 1)
         ends.tx.send_nowait("first")
-        if front.library in ("asyncio", "uvloop"):  # elsewhere another thread may look before the woken call is told
+        if (
+            front.library in ("asyncio", "uvloop") and front.maker != "threads"
+        ):  # there the news may still be on its way
             with pytest.raises(WouldBlock):
                 ends.rx.recv_nowait()
         ends.tx.send_nowait("second")
