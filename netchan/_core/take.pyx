@@ -130,31 +130,56 @@ cdef int in_head(nc_in* s, nc_msg* m, nc_seg** gone) noexcept nogil:
     return defs.NC_OK
 
 
-cdef int in_peek(nc_in* s, nc_msg* m) noexcept nogil:
-    cdef uint32_t over = load_acq_u32(&s.over)
-    cdef uint32_t whole = load_acq_u32(&s.whole)
+# Of a stream whose messages may be dropped. NC_EAGAIN: the last one was, since.
+cdef int in_head_lossy(nc_in* s, nc_msg* m) noexcept nogil:
     cdef nc_seg* gone = NULL
     cdef int rc
-    if over == OVER_ABORT or over == OVER_STOPPED:
-        return defs.NC_ECLOSED
-    if load_seq_u64(&s.msgs) > s.taken:
+    leaf_lock(&s.lock)
+    rc = in_head(s, m, &gone) if s.msgs > s.taken else defs.NC_EAGAIN
+    leaf_unlock(&s.lock)
+    seg_free_list(gone)
+    return rc
+
+
+# Frees what was drained at the head.
+cdef void in_settle_now(nc_in* s) noexcept nogil:
+    cdef nc_seg* gone = NULL
+    in_settle(s, load_seq_u64(&s.end) - s.take_off, &gone)
+    seg_free_list(gone)
+
+
+# As in_peek, whatever the state.
+cdef int in_peek_any(nc_in* s, nc_msg* m) noexcept nogil:
+    cdef uint32_t over, whole
+    cdef int rc
+    while True:
+        over = load_acq_u32(&s.over)
+        whole = load_acq_u32(&s.whole)
+        if over == OVER_ABORT or over == OVER_STOPPED:
+            return defs.NC_ECLOSED
+        if load_seq_u64(&s.msgs) <= s.taken:
+            break
         if not s.lossy:
-            rc = in_head(s, m, &gone)
-            seg_free_list(gone)
-            return rc
-        leaf_lock(&s.lock)
-        rc = in_head(s, m, &gone) if s.msgs > s.taken else defs.NC_EAGAIN
-        leaf_unlock(&s.lock)
-        seg_free_list(gone)
+            in_settle_now(s)
+            return in_head(s, m, NULL)
+        rc = in_head_lossy(s, m)
         if rc != defs.NC_EAGAIN:
             return rc
-        return in_peek(s, m)                            # the last one was dropped since
     if over == OVER_NOT:
         return defs.NC_EAGAIN
     # The state was read first: an end that is known has all its values before it, unless bytes are still on the way.
     if over == OVER_ABORT_AFTER and not whole:
         return defs.NC_EAGAIN
     return defs.NC_ECLOSED
+
+
+# Called for every value: what is seldom is elsewhere, so that this one needs no stack.
+cdef int in_peek(nc_in* s, nc_msg* m) noexcept nogil:
+    cdef nc_seg* at = s.head
+    if s.lossy or load_acq_u32(&s.over) or load_seq_u64(&s.msgs) <= s.taken or at is NULL \
+            or s.head_pos == load_rlx_u64(&at.len):
+        return in_peek_any(s, m)
+    return in_head(s, m, NULL)                          # nothing is to be settled
 
 
 cdef void in_copy(nc_in* s, const nc_msg* m, uint8_t* dst) noexcept nogil:

@@ -44,6 +44,7 @@ cdef class StreamEnd(Listed):
     cdef bint received_now(self, uint64_t position)
     cdef note_mark(self)
     cdef int head(self, nc_msg* m) noexcept
+    cdef void drop_expired(self) noexcept
     cdef object take(self, nc_msg* m, int* due)
     cdef int took(self, int due) except -1
     cdef raise_failure(self)

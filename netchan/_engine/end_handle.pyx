@@ -628,19 +628,21 @@ cdef class StreamEnd(Listed):
     cdef int head(self, nc_msg* m) noexcept:
         """NC_OK: *m is the message at the head; NC_EAGAIN, NC_ECLOSED as in_peek."""
         cdef nc_end* e = self.e
-        cdef int due
         if load_acq_u32(&e.paired) == 0:
             if load_acq_u32(&e.over) == OVER_NOT:
                 return defs.NC_EAGAIN
             return defs.NC_ECLOSED if load_acq_u32(&e.paired) == 0 else in_peek(e.in_, m)
         if e.in_.due is not NULL:
-            due = in_expire(e.in_, now_ns())
-            if due:
-                fetch_or_u32(&e.requests, REQ_POS)
-                if end_mark(e):
-                    engine_dirty(self.g, self.session.t)
-                engine_poke(self.g)
+            self.drop_expired()
         return in_peek(e.in_, m)
+
+    cdef void drop_expired(self) noexcept:
+        """Values at the head whose time has passed are dropped, and the other side hears of the room."""
+        if in_expire(self.e.in_, now_ns()):
+            fetch_or_u32(&self.e.requests, REQ_POS)
+            if end_mark(self.e):
+                engine_dirty(self.g, self.session.t)
+            engine_poke(self.g)
 
     cdef object take(self, nc_msg* m, int* due):
         """The bytes of the head message m, taken; None if somebody else took it while memory was made."""
@@ -655,7 +657,7 @@ cdef class StreamEnd(Listed):
             p = <uint8_t*>PyBytes_AS_STRING(data)
         if i.taken != m.number or load_acq_u32(&i.over) in (OVER_ABORT, OVER_STOPPED):
             return None
-        cdef int rc = in_claim(i, m)
+        cdef int rc = in_claim(i, m) if i.lossy or i.rendezvous else 1
         if rc == 0:
             in_advance(i, m)                    # its sender took it back
             self.passed_over += 1
