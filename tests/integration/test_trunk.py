@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-import netchan
 from netchan import sync
 from netchan.errors import ConfigError
+from tests.integration.kit import program, session
 
 pytestmark = pytest.mark.timeout(60)
-
-
-def program(body: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """A test that runs a coroutine function."""
-
-    def run() -> None:
-        asyncio.run(body())
-
-    return run
-
-
-@asynccontextmanager
-async def session() -> AsyncIterator[tuple[Any, Any]]:
-    """The two peers of a session."""
-    async with (
-        netchan.listen("tcp://127.0.0.1:0", trust="any") as listener,
-        netchan.dial(listener.addresses[0], trust="any") as near,
-    ):
-        yield near, await listener.recv()
 
 
 async def exchange(near: Any, far: Any, count: int, **terms: bool) -> int:
