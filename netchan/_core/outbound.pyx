@@ -6,6 +6,7 @@ Spec: docs/spec/wire.md §3, §5, §6; docs/spec/session.md §4, §5.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
 
 from netchan._core cimport defs
 from netchan._core.cursor cimport nc_wr, wr_init
@@ -151,26 +152,33 @@ cdef int64_t finish_record(nc_session* s, uint8_t* rec, uint64_t tag, size_t bod
     return size
 
 
+# A ring of twice the places (at first `least`) with the items first … next - 1 of the old one, which is freed; `item`
+# is the size of one. NULL: no memory, and the old one stays.
+cdef void* ring_doubled(void* old, uint32_t* cap, uint32_t least, size_t item, uint64_t first,
+                        uint64_t next_) noexcept nogil:
+    cdef uint32_t more = cap[0] * 2 if cap[0] else least
+    cdef uint8_t* ring = <uint8_t*>calloc(more, item)
+    if ring is NULL:
+        return NULL
+    while first < next_:
+        memcpy(ring + (first & (more - 1)) * item, <uint8_t*>old + (first & (cap[0] - 1)) * item, item)
+        first += 1
+    free(old)
+    cap[0] = more
+    return ring
+
+
 # Room in the list of sent records beside `spare` entries: 1 yes, 0 no (sending waits for an ACK).
 cdef int sent_room(nc_path* p, uint64_t spare) noexcept nogil:
-    cdef nc_sent* bigger
-    cdef uint32_t cap
-    cdef uint64_t number
+    cdef void* ring
     if p.tx_number - p.acked + spare >= <uint64_t>defs.SENT_MAX:
         return 0
     if p.tx_number - p.acked < p.sent_cap:
         return 1
-    cap = p.sent_cap * 2 if p.sent_cap else 16
-    bigger = <nc_sent*>calloc(cap, sizeof(nc_sent))
-    if bigger is NULL:
+    ring = ring_doubled(p.sent, &p.sent_cap, 16, sizeof(nc_sent), p.acked, p.tx_number)
+    if ring is NULL:
         return 0
-    number = p.acked
-    while number < p.tx_number:
-        bigger[number & (cap - 1)] = p.sent[number & (p.sent_cap - 1)]
-        number += 1
-    free(p.sent)
-    p.sent = bigger
-    p.sent_cap = cap
+    p.sent = <nc_sent*>ring
     return 1
 
 
@@ -297,24 +305,15 @@ cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_
 
 # Room for one more part of a trunk record: 1 yes, 0 no.
 cdef int trunk_room(nc_path* p) noexcept nogil:
-    cdef nc_trunk_sent* bigger
-    cdef uint32_t cap
-    cdef uint64_t at
+    cdef void* ring
     if p.trunk_next - p.trunk_first < p.trunk_cap:
         return 1
     if p.trunk_cap >= TRUNK_SENT_MAX:
         return 0
-    cap = p.trunk_cap * 2 if p.trunk_cap else 64
-    bigger = <nc_trunk_sent*>calloc(cap, sizeof(nc_trunk_sent))
-    if bigger is NULL:
+    ring = ring_doubled(p.trunk, &p.trunk_cap, 64, sizeof(nc_trunk_sent), p.trunk_first, p.trunk_next)
+    if ring is NULL:
         return 0
-    at = p.trunk_first
-    while at < p.trunk_next:
-        bigger[at & (cap - 1)] = p.trunk[at & (p.trunk_cap - 1)]
-        at += 1
-    free(p.trunk)
-    p.trunk = bigger
-    p.trunk_cap = cap
+    p.trunk = <nc_trunk_sent*>ring
     return 1
 
 
