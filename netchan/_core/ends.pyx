@@ -209,7 +209,8 @@ cdef void pair(nc_session* s, nc_end* e, nc_offer* o) noexcept nogil:
     elif mine or theirs:
         capacity = (mine | theirs) - 1
     e.overflow = e.overflow_wanted if e.overflow_wanted else o.overflow
-    if capacity == 0 and (e.overflow > defs.OVERFLOW_BLOCK or o.overflow > defs.OVERFLOW_BLOCK or ttl or their_ttl):
+    if capacity == 0 and (e.overflow > defs.OVERFLOW_BLOCK or o.overflow > defs.OVERFLOW_BLOCK or ttl or their_ttl
+                          or o.flags & PREFACE_LOSSY):
         capacity = 1                            # a policy about what does not fit needs a place where it could
     e.capacity = capacity
     e.peer_codec = o.codec

@@ -335,6 +335,18 @@ class TestHostileSkip:
         if state == CLOSING:
             assert side.state()["code"] == PROTOCOL
 
+    def test_stream_that_may_lose_values_is_no_rendezvous(self) -> None:
+        # found by fuzzing: the flag alone, with capacity 0, made a stream with offers and SKIP at once
+        side, peer = st.Side(1), st.Peer(0)
+        end = side.open("x", capacity=0)
+        body = b"\0\1x" + vint(1) + bytes(16) + vint(1) + bytes([1, 1, 0])
+        preface = vint(len(body)) + body
+        side.recv(peer.seal(16, b"\x20" + vint(0) + preface))
+        side.send()  # which gives room for one value
+        assert end.paired and end.capacity == 1
+        side.recv(peer.seal(16, b"\x22" + vint(len(preface)) + vint(0) + msg(b"v")))
+        assert side.state()["state"] == UP and end.take_all() == [b"v"]
+
     @pytest.mark.parametrize("keep", [0, 1])
     def test_skips_behind_a_value_that_nobody_takes_fill_no_memory(self, keep: int) -> None:
         s = receiver(msgs=1 << 40)
