@@ -72,6 +72,7 @@ class ProviderError(Exception):
     """No crypto library of the asked kind is usable; the text says what was tried and what to install."""
 
 
+cdef dict _chosen = {}              # what NETCHAN_CRYPTO says -> what load() found for it
 cdef dict _proven = {}              # (file, base symbol) -> Provider: a library is proven once per process
 
 
@@ -99,9 +100,13 @@ def load(prefer=None):
         ProviderError: nothing usable; the text lists each attempt and names ``pip install netchan[sodium]``.
     """
     kind = prefer if prefer is not None else choice(os.environ, nc_at_secure() != 0)
+    if prefer is None and kind in _chosen:
+        return _chosen[kind]                         # nothing is ever unmapped, and finding the file again costs 60 us
     tried = []
     for name in (kind,) if kind is not None else ("ssl", "system", "nacl"):
         for found in _find(name, tried):
+            if prefer is None:
+                _chosen[kind] = found
             return found
     raise ProviderError(f"{_ADVICE} Tried: {'; '.join(tried) or 'nothing'}.")
 

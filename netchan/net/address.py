@@ -11,6 +11,7 @@ import ipaddress
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final, Literal
 
 from netchan.errors import ConfigError
@@ -22,6 +23,8 @@ MAX_HOST: Final = 253
 """Longest host name (RFC 1035 section 2.3.4, without the root's dot)."""
 MAX_UNIX_PATH: Final = 107
 """Longest path of a Unix socket in bytes: the kernel's 108 with a zero at the end."""
+ADDRESSES_KEPT: Final = 256
+"""Addresses that are remembered as they were read: who dials one dials it again."""
 CARRIERS: Final = ("tcp://host:port", "unix:///path")
 """Forms that exist, for messages."""
 
@@ -78,6 +81,11 @@ def parse_address(text: object, *, listening: bool = False) -> Address:
     """
     if not isinstance(text, str):
         raise ConfigError(f"an address is a str such as {CARRIERS[0]!r}, not {type(text).__name__}")
+    return _parse(text, listening)
+
+
+@lru_cache(ADDRESSES_KEPT)
+def _parse(text: str, listening: bool) -> Address:
     scheme, found, rest = text.partition("://")
     if not found or scheme not in ("tcp", "unix"):
         raise ConfigError(f"address {_shown(text)} is not understood; there are {' and '.join(CARRIERS)}")

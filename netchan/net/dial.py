@@ -27,6 +27,7 @@ from netchan.config import Config
 from netchan.errors import AuthError, DialError, DialTimeout, HandshakeError
 from netchan.net.address import Address
 from netchan.net.connecting import Connecting
+from netchan.net.ephemeral import stock_of
 from netchan.net.handshake import Established, HandshakeConfig, Initiator, State
 from netchan.net.manager import AskTrust, Home, attach
 from netchan.net.trust import Policy
@@ -273,6 +274,7 @@ class Dial(Generic[T]):
                 address=address.location,
                 same_user=sock.family == socket.AF_UNIX and same_user(sock),
                 pause=self._worker.give_way,
+                ahead=stock_of(self._worker),
             )
 
         conn.begin = begin

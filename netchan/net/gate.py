@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 from netchan.net.secret import SecureBytes, derive
@@ -35,6 +36,8 @@ REPLAY_WINDOW_NS = 65_000_000_000
 MAX_REPLAY = 65_536
 COOKIE_LIFE_NS = 120_000_000_000
 MAX_TS = 2**63
+PUBLIC_KEYS_KEPT = 256
+"""Nodes whose gate keys are remembered by those who dial them without a PSK."""
 _TO_RESPONDER, _TO_INITIATOR = b"\x01", b"\x02"
 _NO_MAC = bytes(MAC_LEN)
 _HEADER = struct.Struct(">BBHBB8sQ")
@@ -89,15 +92,21 @@ def parse_header(data: bytes | bytearray | memoryview) -> Header:
 
 
 class GateKeys:
-    """The two mac1 keys that one secret gives, one for each direction; wipe() when the owner is done."""
+    """The two mac1 keys that one secret gives, one for each direction; wipe() when the owner is done.
+
+    Without a PSK they come from what anybody may know, and those who use them share them: then nothing is wiped.
+    """
 
     def __init__(self, secret: bytes | bytearray, label: bytes, context: bytes, psk: bytes | None = None) -> None:
         self.to_responder = derive(secret, label, context + _TO_RESPONDER)
         self.to_initiator = derive(secret, label, context + _TO_INITIATOR)
         self.psk0 = SecureBytes(32) if psk is None else derive(secret, b"netchan psk0 v1", psk)
+        self._public = psk is None
 
     def wipe(self) -> None:
         """Overwrite all keys."""
+        if self._public:
+            return
         self.to_responder.wipe()
         self.to_initiator.wipe()
         self.psk0.wipe()
@@ -118,11 +127,13 @@ def psk_keys(psk: bytes | bytearray, network_id: bytes) -> GateKeys:
     return GateKeys(psk, b"netchan gate v1", net, network_id)
 
 
+@lru_cache(PUBLIC_KEYS_KEPT)
 def named_keys(responder_id: bytes, network_id: bytes) -> GateKeys:
     """Gate keys without a PSK for a dialler that knows the responder's id."""
     return GateKeys(responder_id, b"netchan gate open v1", bytes((len(network_id),)) + network_id)
 
 
+@lru_cache(PUBLIC_KEYS_KEPT)
 def open_keys(network_id: bytes) -> GateKeys:
     """Gate keys without a PSK for a dialler that knows nothing."""
     return GateKeys(network_id, b"netchan gate tofu v1", b"")
@@ -131,7 +142,8 @@ def open_keys(network_id: bytes) -> GateKeys:
 def seal_frame(header: Header, body: bytes, key: bytes | bytearray, cookie: bytes | None = None) -> bytes:
     """Build a frame; the header's length is set here. With a cookie mac2 is made too."""
     length = HEADER_LEN + len(body) + TRAILER_LEN
-    data = header._replace(length=length).pack() + body
+    kind, version, _, suite, frag, scid, ts = header
+    data = _HEADER.pack(kind, version, length, suite, frag, scid, ts) + body
     data += hmac.digest(key, data, "sha256")[:MAC_LEN]
     return data + (hmac.digest(cookie, data, "sha256")[:MAC_LEN] if cookie is not None else _NO_MAC)
 

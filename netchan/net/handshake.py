@@ -33,7 +33,7 @@ from netchan.net.machine import (
     Send,
     State,
 )
-from netchan.net.noise import KEM_PUBLIC_LEN, TAG_LEN, NoiseError, no_pause
+from netchan.net.noise import KEM_PUBLIC_LEN, TAG_LEN, Ahead, NoiseError, no_pause
 from netchan.net.params import Refusal
 from netchan.net.record import NodeRecord, RecordError
 from netchan.net.secret import SecureBytes, wipe
@@ -94,6 +94,7 @@ class Initiator(Machine):
         address: what was dialled, without the id; for messages and "tofu".
         same_user: the carrier has checked that the peer is the same user.
         pause: called between costly steps; the caller's thread may do something else there.
+        ahead: ephemeral keys that are there already; None: each is made when it is wanted, from ``rng``.
 
     Raises:
         ConfigError: the PSK is no bytes or too short.
@@ -112,8 +113,9 @@ class Initiator(Machine):
         address: str | None = None,
         same_user: bool = False,
         pause: Callable[[], object] = no_pause,
+        ahead: Ahead | None = None,
     ) -> None:
-        super().__init__(config, policy, rng, address, same_user, pause)
+        super().__init__(config, policy, rng, address, same_user, pause, ahead)
         try:
             self._psk = None if psk is None else SecureBytes(g.check_psk(psk))
         except (TypeError, ValueError) as error:
@@ -302,7 +304,7 @@ class Responder(Machine):
         datagram_source: the sender's address on a datagram carrier (then cookies are used); None on a stream.
         same_user: the carrier has checked that the peer is the same user.
         busy: asked at the HELLO; True while the limits say that the node is under load.
-        pause: as for Initiator.
+        pause, ahead: as for Initiator.
     """
 
     def __init__(
@@ -318,8 +320,9 @@ class Responder(Machine):
         same_user: bool = False,
         busy: Callable[[], bool] | None = None,
         pause: Callable[[], object] = no_pause,
+        ahead: Ahead | None = None,
     ) -> None:
-        super().__init__(config, policy, rng, address, same_user, pause)
+        super().__init__(config, policy, rng, address, same_user, pause, ahead)
         self._gate, self._source, self._busy = gate, datagram_source, busy
         self.state = State.WAIT_HELLO
         self.deadline_ns = now_ns + config.timeout_ns

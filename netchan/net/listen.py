@@ -32,6 +32,7 @@ from netchan.errors import ListenError
 from netchan.net.address import Address
 from netchan.net.connecting import Connecting, Phase
 from netchan.net.dial import Link, Outcome, link_of, numeric, resolve, same_user, socket_text
+from netchan.net.ephemeral import stock_of
 from netchan.net.gate import Gate
 from netchan.net.handshake import Established, HandshakeConfig, Responder, State
 from netchan.net.limits import DeadSockets, HalfOpen, drain_deadline
@@ -358,6 +359,7 @@ class Listening:
             same_user=unix and same_user(sock),
             busy=lambda: self._half_open.under_load(self._worker.queue_wait_ns()),
             pause=self._worker.give_way,
+            ahead=stock_of(self._worker),
         )
         self._door_of[conn] = door
         conn.start()
@@ -435,8 +437,8 @@ class Listening:
             self._waiting += 1
         try:
             self._worker.give_way()
+            # no giving way from here on: what the new session wants cannot be served before its peer is delivered
             session = attach(self._home.choose(), conn.take_fd(), link.carrier, event, self.plan.config)
-            self._worker.give_way()
             self._deliver(session, link)
         except Exception:
             with self._room_lock:

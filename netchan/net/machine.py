@@ -22,6 +22,7 @@ from netchan.net import params as p
 from netchan.net.identity import DEFAULT_NETWORK, Identity, StaticKey
 from netchan.net.noise import (
     TAG_LEN,
+    Ahead,
     HandshakeState,
     Kem,
     Payload,
@@ -210,8 +211,10 @@ class Machine:
         address: str | None,
         same_user: bool,
         pause: Callable[[], object],
+        ahead: Ahead | None,
     ) -> None:
         self._config, self._policy, self._rng, self._pause = config, policy, rng, pause
+        self._ahead = ahead if config.kem is None else None
         self._address, self._same_user = address, same_user
         self._buffer = bytearray()
         self._noise: HandshakeState | None = None
@@ -341,6 +344,7 @@ class Machine:
             psks=[psk0],
             kem=self._config.kem,
             pause=self._pause,
+            ahead=self._ahead,
         )
 
     def _offer_payload(self, static: StaticKey, with_record: bool) -> Payload:

@@ -24,6 +24,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -48,6 +49,8 @@ CARRIER_NUMBERS: Final = {"tcp": 1, "unix": 2}
 """Carriers as the engine numbers them."""
 TEND_NS: Final = 60_000_000_000
 """Living sessions are looked after this often."""
+OFFERS_KEPT: Final = 16
+"""Settings whose offer is remembered; most processes have one."""
 MAX_INITIAL_BYTES: Final = 2**30
 """Largest ``initial_bytes`` that the wire carries."""
 
@@ -167,7 +170,7 @@ def _serve_first(limit: float) -> float:
     left = limit
     for reference in _engines.driven:
         engine = reference()
-        if engine is not None and left > 0:
+        if engine is not None and left > 0 and engine.sessions:  # without a session it has nobody to serve
             left -= engine.give_way(left)
     return limit - left
 
@@ -270,6 +273,11 @@ def _discard(pending: Awaitable[object]) -> None:
 
 def offer_for(config: Config) -> Offer:
     """What this node says about itself in a handshake, from its settings and the ciphers that it has."""
+    return _offer(config, instance(), record_ciphers())
+
+
+@lru_cache(OFFERS_KEPT)
+def _offer(config: Config, process: bytes, ciphers: tuple[int, ...]) -> Offer:
     limits = config.limits
     params = TransportParams(
         initial_msgs=limits.unopened_values,
@@ -279,9 +287,9 @@ def offer_for(config: Config) -> Offer:
         lease_s=int(config.lease),
         max_paths=limits.paths,
         trunk=1,
-        instance=instance(),
+        instance=process,
     )
-    return Offer(params=params, ciphers=record_ciphers())
+    return Offer(params=params, ciphers=ciphers)
 
 
 def record_ciphers() -> tuple[int, ...]:
@@ -369,7 +377,8 @@ class _Tended:
 def _tend(tended: _Tended) -> None:
     """Look after this session from now on; one timer serves all of them."""
     _engines.tended.add(tended)
-    worker().post(_tend_later)
+    if not _engines.tending:
+        worker().post(_tend_later)
 
 
 def _tend_later() -> None:

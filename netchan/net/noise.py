@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
+from netchan._core.transcript import Transcript, has_transcript
 from netchan.net.secret import SecureBytes, wipe
 
 MAX_MESSAGE = 65_535  # Noise §3
@@ -97,6 +99,23 @@ class MlKem768:
         if not isinstance(private, MLKEM768PrivateKey):
             raise TypeError("not a key of this KEM")
         return SecureBytes(private.decapsulate(ciphertext))
+
+
+class Ahead(Protocol):
+    """Ephemeral keys that were made before they were wanted; each is given out once."""
+
+    def dh(self) -> tuple[X25519PrivateKey, bytes] | None:
+        """A private key with its public bytes, or None."""
+
+    def kem(self) -> tuple[object, bytes] | None:
+        """A private key of ML-KEM-768 with its public bytes, or None."""
+
+
+def make_dh(rng: Rng) -> tuple[X25519PrivateKey, bytes]:
+    """A key pair for X25519 from 32 random bytes."""
+    with SecureBytes(rng(DH_LEN)) as raw:
+        private = X25519PrivateKey.from_private_bytes(raw)
+    return private, private.public_key().public_bytes_raw()
 
 
 class ProtocolName:
@@ -213,7 +232,10 @@ class CipherState:
 
 
 class SymmetricState:
-    """Chaining key, transcript hash and current cipher (Noise §5.2)."""
+    """Chaining key, transcript hash and current cipher (Noise §5.2), for any cipher and hash.
+
+    What sessions use, ChaCha20-Poly1305 with SHA-256, has the same methods in _core/transcript.pyx and is faster there.
+    """
 
     def __init__(self, name: ProtocolName) -> None:
         self._name = name
@@ -221,6 +243,17 @@ class SymmetricState:
         self.h = name.raw.ljust(name.hash_len, b"\0") if len(name.raw) <= name.hash_len else self._hash(name.raw)
         self.ck = SecureBytes(self.h)
         self.cipher = CipherState(name.cipher)
+        self._kept: tuple[SecureBytes, bytes, CipherState, int] | None = None
+
+    @property
+    def has_key(self) -> bool:
+        """True once a key was mixed in: from then on texts are sealed."""
+        return self.cipher.has_key
+
+    @property
+    def n(self) -> int:
+        """Messages sealed or opened with the present key."""
+        return self.cipher.n
 
     def _hash(self, data: bytes) -> bytes:
         return self._new_hash(data).digest()
@@ -254,30 +287,53 @@ class SymmetricState:
         self.mix_hash(out)
         return out
 
-    def decrypt_and_hash(self, ciphertext: bytes) -> bytes:
-        """Open with h as associated data, then mix the ciphertext into h."""
-        out = self.cipher.open(self.h, ciphertext)
+    def decrypt_and_hash(self, ciphertext: bytes) -> bytes | None:
+        """Open with h as associated data, then mix the ciphertext into h. None: it does not open; nothing changed."""
+        try:
+            out = self.cipher.open(self.h, ciphertext)
+        except NoiseOrderError:
+            raise
+        except NoiseError:
+            return None
         self.mix_hash(ciphertext)
         return out
 
-    def split(self) -> tuple[CipherState, CipherState]:
-        """Two cipher states, initiator to responder first (Noise §5.2 Split)."""
+    def split(self) -> tuple[bytes, bytes]:
+        """The two keys of Noise §5.2 Split, from the initiator to the responder first."""
         first, second = self._hkdf(b"", 2)
-        return CipherState(self._name.cipher, first[:32]), CipherState(self._name.cipher, second[:32])
+        return first[:32], second[:32]
 
-    def snapshot(self) -> tuple[SecureBytes, bytes, CipherState, int]:
-        """What restore() needs; later steps replace its objects and never change them (the counter is kept apart)."""
-        return self.ck, self.h, self.cipher, self.cipher.n
+    def keep(self) -> None:
+        """Remember the present state for ``go_back``.
 
-    def restore(self, saved: tuple[SecureBytes, bytes, CipherState, int]) -> None:
-        """Go back to a snapshot."""
-        self.ck, self.h, self.cipher, n = saved
+        Later steps replace its objects and never change them, but for the counter.
+        """
+        self._kept = self.ck, self.h, self.cipher, self.cipher.n
+
+    def go_back(self) -> None:
+        """Return to the state that was kept. RuntimeError: none was."""
+        if self._kept is None:
+            raise RuntimeError("no state was kept")
+        self.ck, self.h, self.cipher, n = self._kept
         self.cipher.n = n
 
     def wipe(self) -> None:
         """Forget the chaining key and the cipher key."""
+        self._kept = None
         self.ck.wipe()
         self.cipher.wipe()
+
+
+@cache
+def _compiled() -> bool:
+    return has_transcript()
+
+
+def symmetric_state(name: ProtocolName) -> SymmetricState | Transcript:
+    """The symmetric state for a protocol: the compiled one where it fits and the crypto library has its cipher."""
+    if name.cipher == "ChaChaPoly" and name.hash == "sha256" and _compiled():
+        return Transcript(name.raw)
+    return SymmetricState(name)
 
 
 class HandshakeState:
@@ -293,6 +349,7 @@ class HandshakeState:
         psks: 32 bytes each, in the order of their tokens; copied.
         kem: the KEM for `hfs`.
         pause: called between costly tokens; the caller's thread may do something else there.
+        ahead: asked for ephemeral keys first; of ML-KEM-768, so leave it out with another ``kem``.
 
     Raises:
         ValueError: a key that the pattern needs is missing or has the wrong size.
@@ -310,6 +367,7 @@ class HandshakeState:
         psks: Sequence[bytes | bytearray] = (),
         kem: Kem | None = None,
         pause: Callable[[], object] = no_pause,
+        ahead: Ahead | None = None,
     ) -> None:
         self.name = ProtocolName(name) if isinstance(name, str) else name
         if len(psks) != self.name.psks or any(len(psk) != 32 for psk in psks):
@@ -318,6 +376,7 @@ class HandshakeState:
         self._rng = rng
         self._pause = pause
         self._kem: Kem = kem or MlKem768()
+        self._ahead = ahead
         self._psks = [SecureBytes(psk) for psk in psks]
         self._psks_used = 0
         self._s = s
@@ -328,7 +387,7 @@ class HandshakeState:
         self._re: bytes | None = None
         self._re1: bytes | None = None
         self._turn = 0
-        self._sym = SymmetricState(self.name)
+        self._sym = symmetric_state(self.name)
         self.payload_hash = b""
         self._sym.mix_hash(prologue)
         for side, pre in enumerate(self.name.pre):
@@ -372,10 +431,8 @@ class HandshakeState:
         for step in tokens:
             self._pause()
             if step == "e":
-                with SecureBytes(self._rng(DH_LEN)) as raw:
-                    self._e = X25519PrivateKey.from_private_bytes(raw)
-                self._pause()
-                public = self._e.public_key().public_bytes_raw()
+                ready = self._ahead.dh() if self._ahead is not None else None
+                self._e, public = make_dh(self._rng) if ready is None else ready
                 self._mix_ephemeral(public)
                 out.append(public)
             elif step == "s":
@@ -383,7 +440,8 @@ class HandshakeState:
                     raise ValueError(f"pattern {self.name.pattern} needs a static key")
                 out.append(sym.encrypt_and_hash(self._s_public))
             elif step == "e1":
-                self._e1, public = self._kem.generate(self._rng)
+                made = self._ahead.kem() if self._ahead is not None else None
+                self._e1, public = self._kem.generate(self._rng) if made is None else made
                 out.append(sym.encrypt_and_hash(public))
             elif step == "ekem1":
                 if self._re1 is None:
@@ -418,12 +476,13 @@ class HandshakeState:
         tokens = self._take_turn(writing=False)
         if len(message) > MAX_MESSAGE:
             raise NoiseError(f"message of {len(message)} bytes is longer than {MAX_MESSAGE}")
-        saved = self._sym.snapshot(), self.rs, self._re, self._re1, self._psks_used
+        saved = self.rs, self._re, self._re1, self._psks_used
+        self._sym.keep()
         try:
             payload = self._read_tokens(tokens, message)
         except NoiseError:
-            symmetric, self.rs, self._re, self._re1, self._psks_used = saved
-            self._sym.restore(symmetric)
+            self.rs, self._re, self._re1, self._psks_used = saved
+            self._sym.go_back()
             raise
         self._turn += 1
         return payload
@@ -438,18 +497,24 @@ class HandshakeState:
             place += size
             return message[place - size : place]
 
+        def opened(ciphertext: bytes) -> bytes:
+            plaintext = sym.decrypt_and_hash(ciphertext)
+            if plaintext is None:
+                raise NoiseError("message does not open")
+            return plaintext
+
         for step in tokens:
             self._pause()
-            tag = TAG_LEN if sym.cipher.has_key else 0
+            tag = TAG_LEN if sym.has_key else 0
             if step == "e":
                 self._re = take(DH_LEN)
                 self._mix_ephemeral(self._re)
             elif step == "s":
-                self.rs = sym.decrypt_and_hash(take(DH_LEN + tag))
+                self.rs = opened(take(DH_LEN + tag))
             elif step == "e1":
-                self._re1 = sym.decrypt_and_hash(take(KEM_PUBLIC_LEN + tag))
+                self._re1 = opened(take(KEM_PUBLIC_LEN + tag))
             elif step == "ekem1":
-                ciphertext = sym.decrypt_and_hash(take(KEM_CIPHERTEXT_LEN + tag))
+                ciphertext = opened(take(KEM_CIPHERTEXT_LEN + tag))
                 try:
                     shared = self._kem.decapsulate(self._e1, ciphertext)
                 except ValueError:
@@ -461,10 +526,10 @@ class HandshakeState:
                 self._mix_token(step)
         self._pause()
         rest = message[place:]
-        if sym.cipher.has_key and len(rest) < TAG_LEN:
+        if sym.has_key and len(rest) < TAG_LEN:
             raise NoiseError("message is too short")
         self.payload_hash = sym.h
-        return sym.decrypt_and_hash(rest)
+        return opened(rest)
 
     def _mix_ephemeral(self, public: bytes) -> None:
         self._sym.mix_hash(public)
@@ -502,7 +567,8 @@ class HandshakeState:
         """The two transport ciphers of plain Noise. NoiseOrderError before the end."""
         if not self.done:
             raise NoiseOrderError("the handshake is not over")
-        return self._sym.split()
+        first, second = self._sym.split()
+        return CipherState(self.name.cipher, first), CipherState(self.name.cipher, second)
 
     def wipe(self) -> None:
         """Forget all secrets; the object is of no use afterwards."""

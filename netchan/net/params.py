@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 MAX_PAYLOAD = 3_072
@@ -21,6 +22,8 @@ MAX_CAPS = 64
 MAX_VERSIONS = 16
 VERSION = 1
 AES_256_GCM, CHACHA20_POLY1305 = 1, 2
+PARAMS_KEPT = 64
+"""Parameters and agreements that are remembered, at most MAX_PAYLOAD bytes each: most peers of a node say the same."""
 
 RECORD, MEMBERSHIP, LIVE_SIG, VERSIONS, CIPHERS = 0x02, 0x04, 0x06, 0x08, 0x0A
 CAPS, REQUIRED, PARAMS, KNOWN_SEQ, PADDING = 0x0C, 0x0E, 0x10, 0x12, 0x14
@@ -197,13 +200,7 @@ class TransportParams:
 
     def encode(self, rng: Rng | None = None) -> bytes:
         """The item list; parameters at their default are left out. With `rng` grease may be added."""
-        items = {
-            _RULES[f.name].kind: encode_varint(getattr(self, f.name))
-            for f in fields(self)
-            if f.name in _RULES and getattr(self, f.name) != f.default
-        }
-        if self.instance:
-            items[_INSTANCE] = self.instance
+        items = dict(_stated(self))
         if rng is not None:
             grease(items, rng)
         return encode_items(items)
@@ -211,17 +208,35 @@ class TransportParams:
     @classmethod
     def decode(cls, data: bytes) -> TransportParams:
         """Read the item list. Untrusted input. ParamError: malformed, out of range, unknown critical."""
-        items = decode_items(data, _KNOWN_PARAMS)
-        values: dict[str, int] = {}
-        for name, rule in _RULES.items():
-            if rule.kind in items:
-                values[name], end = decode_varint(items[rule.kind], 0)
-                if end != len(items[rule.kind]) or not rule.low <= values[name] <= rule.high:
-                    raise ParamError(f"parameter {name} is out of range")
-        instance = items.get(_INSTANCE, b"")
-        if _INSTANCE in items and len(instance) != INSTANCE_LEN:
-            raise ParamError("parameter instance has a wrong length")
-        return cls(**values, instance=instance)
+        return _decode_params(data)
+
+
+@lru_cache(PARAMS_KEPT)
+def _stated(params: TransportParams) -> Mapping[int, bytes]:
+    """What is not at its default, as items."""
+    items = {
+        _RULES[f.name].kind: encode_varint(getattr(params, f.name))
+        for f in fields(params)
+        if f.name in _RULES and getattr(params, f.name) != f.default
+    }
+    if params.instance:
+        items[_INSTANCE] = params.instance
+    return items
+
+
+@lru_cache(PARAMS_KEPT)
+def _decode_params(data: bytes) -> TransportParams:
+    items = decode_items(data, _KNOWN_PARAMS)
+    values: dict[str, int] = {}
+    for name, rule in _RULES.items():
+        if rule.kind in items:
+            values[name], end = decode_varint(items[rule.kind], 0)
+            if end != len(items[rule.kind]) or not rule.low <= values[name] <= rule.high:
+                raise ParamError(f"parameter {name} is out of range")
+    instance = items.get(_INSTANCE, b"")
+    if _INSTANCE in items and len(instance) != INSTANCE_LEN:
+        raise ParamError("parameter instance has a wrong length")
+    return TransportParams(**values, instance=instance)
 
 
 @dataclass(frozen=True)
@@ -296,6 +311,7 @@ class Agreement:
     encoded: bytes
 
 
+@lru_cache(PARAMS_KEPT)
 def negotiate(initiator: Offer, responder: Offer) -> Agreement:
     """Combine two offers; both sides get the same result.
 

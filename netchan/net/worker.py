@@ -6,8 +6,9 @@ loop, or whose only thread is blocked in a dial, still accepts.
 1. ``worker()`` gives the thread, started on first use, a daemon that is joined at exit.
 2. Anyone posts steps to it (``post``); descriptors and timers are its own and touched on its thread only.
 3. Steps that cost (cryptography) are queued by ``ready`` and run one at a time, round robin over their jobs.
-4. Before each call of any kind, and between the parts of a step, the thread gives way, so that a busy loop waits for
-   one primitive, never for a whole step.
+4. Before it looks at a descriptor, before a step and between the parts of one, the thread gives way, so that a busy
+   loop waits for one primitive, never for a whole step. Posted calls are short, and whoever posted one often waits for
+   it: they run at once.
 
 After a fork the child has no worker; the first use makes one, and the parent's descriptors are closed in the child.
 Spec: docs/spec/handshake.md §2.2, §9.
@@ -82,6 +83,7 @@ class Worker:
         self._epoll.register(self._wake, READ)
         self._posted: deque[Callable[[], object]] = deque()
         self._steps: deque[tuple[Job, int]] = deque()
+        self._idle: deque[Callable[[], object]] = deque()
         self._timers: list[tuple[int, int, Timer]] = []
         self._order = itertools.count()
         self._purge_at = PURGE_MIN
@@ -141,6 +143,10 @@ class Worker:
         """Queue one costly step of ``job``."""
         self._steps.append((job, time.monotonic_ns()))
 
+    def when_idle(self, call: Callable[[], object]) -> None:
+        """Run ``call`` when there is nothing else to do; a few tens of microseconds at most."""
+        self._idle.append(call)
+
     def at(self, when_ns: int, call: Callable[[], object]) -> Timer:
         """Run ``call`` at ``when_ns`` of the monotonic clock."""
         timer = Timer(call)
@@ -161,6 +167,9 @@ class Worker:
     def _run(self) -> None:
         while not self._stopping:
             ready = [(fd, bits, self._watched.get(fd)) for fd, bits in self._epoll.poll(self._patience())]
+            if self._idle and not (ready or self._posted or self._steps):
+                self.give_way()
+                self._guarded(None, self._idle.popleft())
             for fd, bits, entry in ready:
                 if fd == self._wake:
                     os.eventfd_read(fd)
@@ -170,7 +179,6 @@ class Worker:
                     # an error or a hang-up shows in whatever is tried next
                     self._guarded(job, partial(job.on_io, mask if bits & ~(READ | WRITE) else bits & mask))
             while self._posted:
-                self.give_way()
                 self._guarded(None, self._posted.popleft())
             self._run_timers()
             if self._steps:
@@ -192,7 +200,7 @@ class Worker:
         return list({id(job): job for _, job in self._watched.values()}.values())
 
     def _patience(self) -> float | None:
-        if self._steps or self._posted:
+        if self._steps or self._posted or self._idle:
             return 0.0
         while self._timers and self._timers[0][2].call is None:
             heapq.heappop(self._timers)

@@ -20,12 +20,16 @@ from netchan.net.handshake import HandshakeConfig
 from netchan.net.identity import Identity, parse_node_id
 from netchan.net.listen import ListenPlan
 from netchan.net.manager import offer_for
-from netchan.net.record import MAX_NETWORK_ID, Membership
+from netchan.net.record import MAX_NETWORK_ID, Membership, RecordCache
 from netchan.net.trust import Policy, Trust, make_policy
 
 NETWORK: Final = "netchan"
 """Name of the network that nodes are in unless they say another."""
 Pq = Literal["require", "off"]
+_DEFAULTS: Final = Config()
+_records: Final = RecordCache()
+"""Records with a good signature, of all dials and listeners: a node that is dialled again need not be verified again.
+Used on the worker's thread only."""
 
 
 def plan_dial(
@@ -120,12 +124,13 @@ def _handshake(
         offer=offer_for(config),
         membership=membership.raw if isinstance(membership, Membership) else membership,
         timeout_ns=int(config.handshake_timeout * 1e9),
+        records=_records,
     )
 
 
 def _config(config: object) -> Config:
     if config is None:
-        return Config()
+        return _DEFAULTS
     if not isinstance(config, Config):
         raise ConfigError(f"config is a {type(config).__name__}; write config=netchan.Config(...)")
     return config

@@ -81,7 +81,7 @@ def grease_draw(items: second.Items) -> bytes:
 class PaddedOffer(p.Offer):
     """An offer with the items that our machines never send of their own but must read."""
 
-    extra: dict[int, bytes] = field(default_factory=dict)
+    extra: dict[int, bytes] = field(default_factory=dict, hash=False)
 
     def items(self, rng: p.Rng) -> dict[int, bytes]:
         return super().items(rng) | self.extra

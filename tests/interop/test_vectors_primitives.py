@@ -6,6 +6,7 @@ import hmac
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ def exchange(private: bytes, public: bytes) -> bytes:
     key = X25519PrivateKey.from_private_bytes(private)
     state = HandshakeState("Noise_NN_25519_ChaChaPoly_SHA256", True, lambda n: private)
     seen: list[bytes] = []
-    state._sym.mix_key = lambda ikm: seen.append(bytes(ikm))  # type: ignore[method-assign,assignment]
+    state._sym = SimpleNamespace(mix_key=lambda ikm: seen.append(bytes(ikm)))  # type: ignore[assignment]
     state._e, state._re = key, public
     state._mix_token("ee")
     return seen[0]

@@ -82,6 +82,20 @@ class TestOverride:
         assert refused.returncode == 1
         assert "ProviderError" in refused.stderr
 
+    def test_variable_that_changes_later_counts(self) -> None:
+        code = """
+            import os
+            from netchan._core import provider
+            first = provider.load()
+            os.environ["NETCHAN_CRYPTO"] = "/no/such/lib"
+            try:
+                provider.load()
+            except provider.ProviderError:
+                del os.environ["NETCHAN_CRYPTO"]
+                print(provider.load() is first)
+        """
+        assert run(code).stdout.strip() == "True"
+
     @pytest.mark.skipif(not any(p.name == "nacl" for p in PROVIDERS), reason="PyNaCl is not installed")
     def test_variable_nacl_selects_libsodium(self) -> None:
         code = "from netchan._core import provider; print(provider.load().name)"
