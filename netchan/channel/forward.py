@@ -139,8 +139,6 @@ class Forward:
         for endpoint in (self.far, self.kept.endpoint):
             if endpoint.far:
                 collect_from(cast("Engine", endpoint.driver))
-        if not any(isinstance(part, Outward) for part in self.parts):
-            self.far.close_send()
         for part in self.parts:
             part.waiter.wake()
 
@@ -159,6 +157,8 @@ class Forward:
         self.parts.remove(part)
         if not self.parts:
             self.over = True
+            # A holder that only sends gets nothing from us; our direction stayed open to tell it of an abort.
+            self.far.close_send()
             self.kept._leave()
             running.discard(self)
 
@@ -403,6 +403,7 @@ class Inward(_Part):
         forward = self.forward
         if not forward.far.paired and isinstance(error, (ChannelEnded, ChannelClosed)):
             forward.finish()  # the other side left, and had never got it
+            forward.far.close_send()
             forward.kept.drop()
         elif isinstance(error, ChannelEnded):
             forward.kept.close(clean=True)

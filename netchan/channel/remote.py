@@ -8,9 +8,8 @@ Spec: docs/spec/session.md §3, §6, §8.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from netchan._engine.end_handle import StreamEnd
 from netchan._engine.session_handle import Session
@@ -217,7 +216,19 @@ class RemoteEndpoint(StreamEnd):
         """A value that carries ends, with handles for them."""
         read = self.codec.decode_with
         assert read is not None, "its decoder said so"
-        return read(data, partial(moving().adopt, self))
+        came: list[Handle] = []
+
+        def adopt(payload: bytes) -> Handle:
+            handle: Handle = moving().adopt(self, payload)
+            came.append(handle)
+            return handle
+
+        try:
+            return read(data, adopt)
+        except BaseException:
+            for handle in came:  # nobody but us has lost them: without a warning
+                cast("RemoteEndpoint", handle._ep).drop_now()
+            raise
 
     def sibling(self, token: bytes, type: Any, codec: Codec, capacity: int | None) -> RemoteEndpoint:
         """Our end of the channel under a token that travels, or travelled, in a value of this one."""

@@ -248,8 +248,9 @@ async def test_every_ending_of_a_moved_sender_is_told() -> None:
             await there.send(1)
             assert await soon(rx.recv()) == 1
             if ending == "drop":
-                del there
-                gc.collect()
+                with pytest.warns(ResourceWarning, match="without close"):
+                    del there
+                    gc.collect()
             elif ending == "error":
                 with pytest.raises(KeyError):
                     async with there:
