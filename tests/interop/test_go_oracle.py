@@ -17,7 +17,7 @@ import pytest
 
 import netchan
 from tests.interop.oracle import play
-from tests.interop.oracle.fronts import CARRIERS, AsyncioFront, SessionFront, ThreadFront, UvloopFront
+from tests.interop.oracle.fronts import CARRIERS, AsyncioFront, SessionFront, ThreadFront, TrioFront, UvloopFront
 from tests.interop.oracle.script import (
     ARITY,
     ARM_ARITY,
@@ -30,10 +30,16 @@ from tests.interop.oracle.script import (
     read_traces,
 )
 
-FRONTS: dict[str, Any] = {"asyncio": AsyncioFront, "uvloop": UvloopFront, "blocking": ThreadFront}
+FRONTS: dict[str, Any] = {
+    "asyncio": AsyncioFront,
+    "uvloop": UvloopFront,
+    "trio": TrioFront,
+    "blocking": ThreadFront,
+}
 SEEDS: dict[str, tuple[int | None, ...]] = {
     "asyncio": (None, *range(12)),
     "uvloop": (None, 1, 2),
+    "trio": (None, 1, 2),
     "blocking": (None, 1, 2),
 }
 SEEDS_TIMED: tuple[int | None, ...] = (None,)

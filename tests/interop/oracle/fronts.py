@@ -1,4 +1,4 @@
-"""The fronts on which scripts are played: coroutines on asyncio and uvloop, and threads; channels in this process.
+"""The fronts on which scripts are played: coroutines (asyncio, uvloop, trio) and threads; channels in this process.
 
 A carrier is a function (module, capacity) -> Chan, where module is ``netchan`` or ``netchan.sync``. "channel" is one
 queue; "pipe" is two joined ends, of which one sends and the other receives. Carriers across a session give ends of two
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import trio
 import uvloop
 
 import netchan
@@ -148,6 +149,42 @@ class UvloopFront(AsyncioFront):
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
         return uvloop.new_event_loop()
+
+
+class TrioFront(AsyncioFront):
+    """A task of the script is a trio task; trio itself draws in which order those run that are ready."""
+
+    def __init__(self, carrier: Carrier, tick: float = TICK) -> None:
+        super().__init__(carrier, tick)
+        self.event = trio.Event
+        self._nursery: trio.Nursery | None = None
+
+    async def sleep(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+    async def pause(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def spawn(self, run: Run, task: Task) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(self._drive, run, task, name=task.name)
+
+    def play(self, script: Script, seed: int | None = None) -> Result:
+        return trio.run(self.play_here, script, seed)
+
+    async def play_here(self, script: Script, seed: int | None = None) -> Result:
+        run = Run(script, self, None if seed is None else random.Random(seed))
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as self._nursery:
+                try:
+                    run.start("main", "main", Env())
+                    while True:
+                        await self.settle(run, None)
+                        if run.stuck():
+                            return run.result()
+                        await trio.sleep(PAUSE)  # only timers are left
+                finally:
+                    run.end()
 
 
 class SessionFront(AsyncioFront):
