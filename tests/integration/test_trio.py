@@ -280,3 +280,45 @@ def test_r38_ticker_and_timers_on_trio() -> None:
                 assert await netchan.select(idle.recv_op(), late) is late
 
     trio.run(main)
+
+
+def test_guest_run_shares_the_thread_of_a_loop() -> None:
+    """Trio as a guest of asyncio: both use channels, those of a session and one that leads from one to the other."""
+    across = netchan.channel(int, capacity=2)
+    tx, rx = across.split()
+
+    async def guest() -> tuple[int, bool]:
+        async with netchan.listen(TCP, trust="any") as listener, netchan.dial(listener.addresses[0], trust="any") as a:
+            b = await listener.recv()
+            out, back = a.open("x", int, capacity=4), b.open("x", int)
+
+            async def send() -> None:
+                async with out:
+                    for n in range(300):
+                        await out.send(n)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send)
+                total = 0
+                async for n in back:
+                    total += n
+                    if n % 100 == 0:
+                        await tx.send(n)
+            tx.close()
+            with trio.move_on_after(0.02) as scope:
+                await b.open("never", int).recv()
+            return total, scope.cancelled_caught
+
+    async def host() -> None:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Any] = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            guest,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            done_callback=done.set_result,
+        )
+        async with asyncio.timeout(PATIENCE):
+            assert [n async for n in rx] == [0, 100, 200]
+            assert (await done).unwrap() == (sum(range(300)), True)
+
+    asyncio.run(host())
