@@ -136,6 +136,10 @@ cdef class StreamEnd(Listed):
             self.rx_waiters.wake_all() if self.recv_state() else self.rx_waiters.nudge()
         if bits & EV_SEND and self.tx_waiters is not None:
             self.tx_waiters.wake_all() if self.send_over else self.tx_waiters.nudge()
+            if self.e.out.rendezvous and self.ack_waiters is not None and self.ack_waiters.waiting:
+                # Whose offer is out stands there alone, and a select takes its own back once nobody waits for it.
+                if self.wanted == 0:
+                    self.ack_waiters.wake_all()
         if bits & EV_ACK and self.ack_waiters is not None:
             self.ack_waiters.wake_all()
 

@@ -344,6 +344,39 @@ def test_r33_crossing_offers_meet_whatever_the_ranks(keeps: tuple[bool, bool]) -
     asyncio.run(body())
 
 
+def test_r33_offer_that_nobody_waits_for_any_more_makes_way_for_another_arm() -> None:
+    """The receiver that a select made its offer to leaves before it takes; the next one waits on the other channel."""
+
+    async def body() -> None:
+        engine = await loop_engine()
+        pair = joined(engines=(engine, engine))
+        in_vain = 0
+        for turn in range(12):  # the first offer goes to either channel; nobody has waited on these before
+            near, far = ([Channel(side.open(f"{name}{turn}", int, 0)) for name in "ab"] for side in pair)
+            while not all(end._ep.paired for end in near + far):
+                await asyncio.sleep(0)
+            leaves = asyncio.create_task(far[0].recv())
+            while not near[0]._ep.wanted:
+                await asyncio.sleep(0)
+            give = near[1].send_op(2)
+            choice = asyncio.create_task(netchan.select(near[0].send_op(1), give))
+            await asyncio.sleep(0)
+            leaves.cancel()
+            while near[0]._ep.wanted:
+                await asyncio.sleep(0)
+            async with asyncio.timeout(PATIENCE):
+                assert await far[1].recv() == 2
+                assert await choice is give
+            in_vain += near[0]._ep.offers_back
+            for end in near + far:
+                end.close()
+        assert in_vain > 0, "no offer was ever out in vain"
+        for side in pair:
+            side.session.close(0)
+
+    asyncio.run(body())
+
+
 def test_r34_r35_select_hears_of_a_session_that_is_lost(tmp_path: Path) -> None:
     """The other process is killed while a select waits: receive arms win with the reason, send arms raise it."""
 
