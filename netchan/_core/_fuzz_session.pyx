@@ -32,7 +32,10 @@ from netchan._core.budget cimport budget_init, nc_budget
 from netchan._core.inbox cimport in_data, in_free, in_init, in_over, in_pos, nc_in
 from netchan._core.leaf cimport store_seq_u32
 from netchan._core.segment cimport nc_seg, seg_new, seg_room
-from netchan._core.take cimport in_advance, in_claim, in_copy, in_discard, in_expire, in_peek, nc_msg
+from netchan._core.take cimport (
+    in_advance, in_claim, in_copy, in_discard, in_expire, in_peek, in_run, in_run_end, nc_msg, nc_run, run_next,
+    run_pass,
+)
 from netchan._core.outbox cimport APPEND_OFFER, out_append, out_close, out_end, out_offer_let_go, out_offer_want
 from netchan._core.lossy cimport lossy_append
 from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_NOT, OVER_STOPPED
@@ -160,6 +163,27 @@ cdef int block_rule(const uint8_t* p, size_t n, int deliver) noexcept nogil:
     return 0 if seen == deliver else 14
 
 
+# Takes up to n messages where they lie; *at is where the next one begins, as the oracle sees it.
+cdef int take_some(nc_in* s, uint64_t n, const uint8_t* bytes_, uint64_t total, uint64_t* at) noexcept nogil:
+    cdef const uint8_t* p = NULL
+    cdef uint64_t length = 0, body = 0, before = s.taken, count = 0
+    cdef int ext = 0, used
+    cdef nc_run r
+    if not in_run(s, &r):
+        return 0
+    while count < n and run_next(&r, &p, &length):
+        used = message_head(bytes_ + at[0], <size_t>(total - at[0]), &body, &ext)
+        if used < 0 or ext or body != length or at[0] + <uint64_t>used + body > s.end:
+            return 16
+        if memcmp(p, bytes_ + at[0] + used, <size_t>length) != 0:
+            return 17
+        at[0] += <uint64_t>used + body
+        run_pass(&r)
+        count += 1
+    in_run_end(s, &r)
+    return 0 if s.taken == before + count and s.taken <= s.msgs and s.take_off == at[0] else 18
+
+
 cdef int stream_steps(nc_in* s, const uint8_t* data, size_t n) noexcept nogil:
     cdef nc_rd r
     cdef const uint8_t* bytes_ = NULL
@@ -184,6 +208,11 @@ cdef int stream_steps(nc_in* s, const uint8_t* data, size_t n) noexcept nogil:
     preface = 0 if used < 0 else <uint64_t>used + body * 2 + <uint64_t>ext
     next_ = preface
     while rd_u8(&r, &op) == 0:
+        if op & 0x50 == 0x50:
+            rc = take_some(s, op & 15, bytes_, total, &next_)
+            if rc:
+                return rc
+            continue
         if op & 0x40:
             rc = in_peek(s, &m)
             if rc == defs.NC_OK:

@@ -43,11 +43,13 @@ from netchan._core.budget cimport budget_init, nc_budget
 from netchan._core.inbox cimport in_data, in_free, in_init, in_over, in_pos, in_pos_due, in_skip, nc_in
 from netchan._core.lossy cimport lossy_append
 from netchan._core.take cimport (
-    in_advance, in_claim, in_copy, in_discard, in_drop, in_expire, in_peek, in_pending, nc_msg,
+    in_advance, in_claim, in_copy, in_discard, in_drop, in_expire, in_peek, in_pending, in_run, in_run_end, nc_msg,
+    nc_run, run_next, run_pass,
 )
 from netchan._core.outbox cimport (
-    APPEND_OFFER, nc_out, out_ack, out_append, out_close, out_end, out_free, out_has_room, out_init, out_offer_let_go,
-    out_offer_state, out_offer_want, out_pass, out_pos, out_preface, out_read, out_ready, out_span,
+    APPEND_OFFER, nc_out, out_ack, out_append, out_append_run, out_close, out_end, out_free, out_has_room, out_init,
+    out_offer_let_go, out_offer_state, out_offer_want, out_pass, out_pos, out_preface, out_read, out_ready, out_reserve,
+    out_span,
 )
 from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_NOT, OVER_STOPPED
 from netchan._core.segment cimport nc_seg
@@ -302,6 +304,22 @@ cdef class Out:
     def append(self, bytes data, bint deliver=False, bint pin=False):
         return append_to(&self.o, data, deliver, pin)
 
+    def append_run(self, list values):
+        """(how many were accepted, or a code; bytes)."""
+        cdef const uint8_t* p[64]
+        cdef size_t[64] n
+        cdef uint64_t total = 0
+        cdef bytes value
+        cdef int count = 0
+        for value in values[:64]:
+            p[count] = <const uint8_t*><const char*>value
+            n[count] = <size_t>len(value)
+            count += 1
+        return out_append_run(&self.o, p, n, count, &total), total
+
+    def reserve(self):
+        return out_reserve(&self.o)
+
     def has_room(self):
         return out_has_room(&self.o) == 1
 
@@ -461,6 +479,22 @@ cdef class In:
 
     def take(self):
         return take_from(&self.s)
+
+    def take_run(self, int limit):
+        """(values taken where they lay, what in_run_end said)."""
+        cdef nc_run r
+        cdef const uint8_t* p
+        cdef uint64_t n
+        out = []
+        if not in_run(&self.s, &r):
+            return out, 0
+        while limit > len(out) and run_next(&r, &p, &n):
+            out.append((<const char*>p)[:n])
+            run_pass(&r)
+        return out, in_run_end(&self.s, &r)
+
+    def rendezvous(self):
+        self.s.rendezvous = 1
 
     def pending(self):
         return in_pending(&self.s)

@@ -58,3 +58,22 @@ cdef int frame_put_data_head(nc_wr* w, uint64_t offset, int fin, int has_number,
 cdef int message_head(const uint8_t* p, size_t n, uint64_t* body_len, int* has_ext) noexcept nogil
 # 1: UTF-8 of 1-255 bytes without control characters (wire.md §6.3).
 cdef int name_is_valid(const uint8_t* p, size_t n) noexcept nogil
+
+
+# Bytes before the body of a message that lies whole in p[0:n] and says no more than its length, which has one or two
+# bytes; 0: another one.
+cdef inline size_t plain_head(const uint8_t* p, size_t n, uint64_t* body) noexcept nogil:
+    cdef size_t used = 1
+    cdef uint64_t v
+    if n < 2:
+        return 0
+    v = p[0]
+    if v >= 0x40:
+        if v >= 0x80:
+            return 0
+        v = ((v << 8) | p[1]) & 0x3FFF
+        used = 2
+    if v & 1 or (v >> 1) > n - used:
+        return 0
+    body[0] = v >> 1
+    return used

@@ -11,7 +11,7 @@ from libc.string cimport memcpy, memset
 from netchan._core.budget cimport budget_draw, budget_return, nc_budget
 from netchan._core cimport defs
 from netchan._core.cursor cimport VARINT_MAX, nc_rd, nc_wr, rd_init, rd_left, rd_varint
-from netchan._core.frame cimport frame_put_pos
+from netchan._core.frame cimport frame_put_pos, plain_head
 from netchan._core.leaf cimport (
     leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_rlx_u64, load_seq_u64,
     store_rel_u32, store_rel_u64, store_rlx_u64, store_seq_u32, store_seq_u64,
@@ -72,6 +72,26 @@ cdef int in_varint(nc_in* s, uint64_t v, uint64_t max_message) noexcept nogil:
     return defs.NC_OK
 
 
+# Whole messages without a block from p on, as many as are allowed: counts them and returns their bytes. What it leaves,
+# also what is not allowed, is for the steps of in_scan.
+cdef size_t in_scan_whole(nc_in* s, const uint8_t* p, size_t n, uint64_t max_message, uint64_t* done) noexcept nogil:
+    cdef uint64_t most = s.granted_msgs - s.started if s.started < s.granted_msgs else 0
+    cdef uint64_t count = 0
+    cdef uint64_t body
+    cdef const uint8_t* at = p
+    cdef const uint8_t* end = p + n
+    cdef size_t used
+    while count < most:
+        used = plain_head(at, <size_t>(end - at), &body)
+        if used == 0 or body > max_message:
+            break
+        at += used + <size_t>body
+        count += 1
+    s.started += count
+    done[0] += count
+    return <size_t>(at - p)
+
+
 # Counts messages in bytes that continue the stream; keeps the credit and size promises of the sender.
 cdef int in_scan(nc_in* s, const uint8_t* p, size_t n, uint64_t max_message, uint64_t* done) noexcept nogil:
     cdef uint64_t body, k
@@ -107,6 +127,14 @@ cdef int in_scan(nc_in* s, const uint8_t* p, size_t n, uint64_t max_message, uin
                 s.stage = STAGE_FIELD if s.block_left else STAGE_BODY
         elif s.head_len == 0 and s.stage == STAGE_HEAD and p[0] < 0x80 and (p[0] < 0x40 or n >= 2):
             # Fast path: a whole one- or two-byte head.
+            if s.due is NULL:
+                k = in_scan_whole(s, p, n, max_message, done)
+                if k == n:
+                    return defs.NC_OK
+                if k:
+                    p += k
+                    n -= <size_t>k
+                    continue
             if s.started >= s.granted_msgs:
                 return defs.NC_ECREDIT
             if p[0] < 0x40:

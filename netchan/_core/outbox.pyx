@@ -4,12 +4,12 @@ Layer: _core, rung e; no clock, no key, no frame of its own. Threads and ownersh
 Spec: docs/spec/session.md §2, §4, §6 and docs/spec/value.md (moments 4-6, 8 and 9 at the sender).
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from netchan._core cimport defs
-from netchan._core.cursor cimport VARINT_MAX, varint_len, varint_write
+from netchan._core.cursor cimport VARINT_MAX, store_u16, varint_len, varint_write
 from netchan._core.leaf cimport leaf_init, leaf_lock, leaf_unlock, store_seq_u64, load_seq_u64
 from netchan._core.over cimport OVER_FIN, OVER_NOT
 from netchan._core.rendezvous cimport (
@@ -150,15 +150,50 @@ cdef int out_append(nc_out* o, const uint8_t* p, size_t n, int flags, void* pin)
     return defs.NC_OK
 
 
-cdef int out_append_run(nc_out* o, const uint8_t** p, const size_t* n, int count, uint64_t* total) noexcept nogil:
-    cdef uint8_t* at
+# Under lock, and the gate is open: puts messages behind each other into segment t, as far as credit and its room go.
+# How many; *used are their bytes.
+cdef int out_put_run(nc_out* o, nc_seg* t, const uint8_t** p, const size_t* n, int count,
+                     uint64_t* used) noexcept nogil:
+    cdef uint64_t room = out_limit(o) - o.accepted - o.reserved     # it only grows while we hold the lock
+    cdef uint64_t credit = o.max_bytes - o.appended
+    cdef uint8_t* start = seg_room(t)
+    cdef uint8_t* at = start
+    cdef const uint8_t* end = t.data + t.cap
+    cdef uint64_t head
     cdef size_t head_len
+    cdef int done = 0
+    if <uint64_t>count > room:
+        count = <int>room
+    while done < count and <uint64_t>(at - start) < credit:
+        head = <uint64_t>n[done] << 1
+        head_len = 1 if head < 0x40 else 2 if head < 0x4000 else varint_len(head)
+        if <size_t>(end - at) < head_len + n[done]:
+            break
+        if head_len == 2:
+            store_u16(at, <uint16_t>(head | 0x4000))
+        else:
+            varint_write(at, head)
+        memcpy(at + head_len, p[done], n[done])
+        at += head_len + n[done]
+        done += 1
+    used[0] = <uint64_t>(at - start)
+    if done and t.first_off == NOWHERE:
+        t.first_off = o.appended
+        t.first_num = o.accepted
+    t.len += used[0]
+    o.appended += used[0]
+    o.accepted += <uint64_t>done
+    return done
+
+
+cdef int out_append_run(nc_out* o, const uint8_t** p, const size_t* n, int count, uint64_t* total) noexcept nogil:
     cdef size_t need = 0
+    cdef uint64_t used = 0
     cdef nc_seg* spare = NULL
     cdef nc_seg* t
     cdef int done = 0
-    cdef int rc = defs.NC_OK
-    while done < count:
+    cdef int rc
+    while True:
         leaf_lock(&o.lock)
         if spare is not NULL and (o.tail is NULL or o.tail.cap < o.tail.len + need):
             out_link(o, spare)
@@ -166,27 +201,16 @@ cdef int out_append_run(nc_out* o, const uint8_t** p, const size_t* n, int count
             if o.next_cap < SEG_MAX:
                 o.next_cap <<= 1
         t = o.tail
-        while done < count:
-            rc = out_gate(o, 0)
-            if rc < 0:
-                break
-            need = varint_len(<uint64_t>n[done] << 1) + n[done]
-            if t is NULL or t.cap < t.len + need:
-                break
-            if t.first_off == NOWHERE:
-                t.first_off = o.appended
-                t.first_num = o.accepted
-            at = seg_room(t)
-            head_len = varint_write(at, <uint64_t>n[done] << 1)
-            memcpy(at + head_len, p[done], n[done])
-            t.len += need
-            o.appended += need
-            o.accepted += 1
-            total[0] += need
-            done += 1
+        rc = out_gate(o, 0)
+        if rc == defs.NC_OK and t is not NULL:
+            done += out_put_run(o, t, p + done, n + done, count - done, &used)
+            total[0] += used
+            if done < count:
+                rc = out_gate(o, 0)
         leaf_unlock(&o.lock)
         if done == count or rc < 0:
             break
+        need = varint_len(<uint64_t>n[done] << 1) + n[done]
         if spare is NULL:                           # else it was too small for another thread's sake: it fits the next
             spare = seg_new(need if need > o.next_cap else o.next_cap, 0)
             if spare is NULL:

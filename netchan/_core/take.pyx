@@ -11,7 +11,7 @@ from libc.string cimport memcpy
 
 from netchan._core cimport defs
 from netchan._core.cursor cimport nc_rd, rd_init, rd_left, rd_varint, rd_vbytes
-from netchan._core.frame cimport message_head
+from netchan._core.frame cimport message_head, plain_head
 from netchan._core.inbox cimport DUE_NEVER, nc_in
 from netchan._core.leaf cimport (
     leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_rlx_u64, load_seq_u32, load_seq_u64, store_rel_u64,
@@ -173,13 +173,44 @@ cdef int in_peek_any(nc_in* s, nc_msg* m) noexcept nogil:
     return defs.NC_ECLOSED
 
 
+# Readable bytes of the head segment.
+cdef inline uint64_t in_together(nc_in* s) noexcept nogil:
+    cdef uint64_t have = load_seq_u64(&s.end) - s.take_off
+    cdef uint64_t n = load_rlx_u64(&s.head.len) - s.head_pos
+    return n if n < have else have
+
+
 # Called for every value: what is seldom is elsewhere, so that this one needs no stack.
 cdef int in_peek(nc_in* s, nc_msg* m) noexcept nogil:
     cdef nc_seg* at = s.head
-    if s.lossy or load_acq_u32(&s.over) or load_seq_u64(&s.msgs) <= s.taken or at is NULL \
-            or s.head_pos == load_rlx_u64(&at.len):
+    cdef size_t used
+    if s.lossy or load_acq_u32(&s.over) or load_seq_u64(&s.msgs) <= s.taken or at is NULL:
         return in_peek_any(s, m)
-    return in_head(s, m, NULL)                          # nothing is to be settled
+    used = plain_head(at.data + s.head_pos, <size_t>in_together(s), &m.len)
+    if used == 0:
+        return in_peek_any(s, m)
+    m.seg = at
+    m.pos = s.head_pos + used
+    m.total = m.len + <uint64_t>used
+    m.number = s.taken
+    m.skip = 0
+    m.deliver = 0
+    return defs.NC_OK
+
+
+cdef int in_run(nc_in* s, nc_run* r) noexcept nogil:
+    cdef uint32_t over = load_acq_u32(&s.over)
+    if s.lossy or s.rendezvous or over == OVER_ABORT or over == OVER_STOPPED:
+        return 0
+    r.all = r.left = load_seq_u64(&s.msgs) - s.taken
+    if r.all == 0:
+        return 0
+    in_settle_now(s)
+    if s.head is NULL:
+        return 0
+    r.start = r.at = s.head.data + s.head_pos
+    r.end = r.at + in_together(s)
+    return 1
 
 
 cdef void in_copy(nc_in* s, const nc_msg* m, uint8_t* dst) noexcept nogil:
@@ -250,11 +281,12 @@ cdef inline void in_step(nc_in* s, uint64_t total, uint64_t count, nc_seg** gone
 
 # The application stores `taken`, then looks whether the engine waits for it; the engine says what it waits for, then
 # looks at `taken`. Both in sequential order, so one of them sees the other: else POS would never be said.
-cdef inline int in_due(nc_in* s, uint8_t deliver) noexcept nogil:
+# `before`: `taken` before the step, which may have been over several.
+cdef inline int in_due(nc_in* s, uint64_t before, uint8_t deliver) noexcept nogil:
     cdef int due = 0
     if deliver or s.taken >= load_rlx_u64(&s.pos_at_msgs) or s.take_off >= load_rlx_u64(&s.pos_at_bytes):
         due = 1
-    elif load_seq_u32(&s.asked) and s.taken <= s.ask_taken:
+    elif load_seq_u32(&s.asked) and before < s.ask_taken:
         due = 1                                 # each one: callers before the last one asked for wait, too
     elif load_seq_u32(&s.over) == OVER_FIN and s.take_off == load_acq_u64(&s.end):
         due = 1
@@ -274,6 +306,7 @@ cdef inline void in_pass(nc_in* s, uint64_t total, nc_seg** gone) noexcept nogil
 
 cdef int in_advance(nc_in* s, const nc_msg* m) noexcept nogil:
     cdef nc_seg* gone = NULL
+    cdef uint64_t before = s.taken
     cdef int more
     if s.lossy:
         leaf_lock(&s.lock)
@@ -289,7 +322,18 @@ cdef int in_advance(nc_in* s, const nc_msg* m) noexcept nogil:
         seg_free_list(gone)
     if s.take_off == load_acq_u64(&s.end):
         in_shrink(s)
-    return in_due(s, m.deliver)
+    return in_due(s, before, m.deliver)
+
+
+cdef int in_run_end(nc_in* s, const nc_run* r) noexcept nogil:
+    cdef nc_seg* gone = NULL
+    cdef uint64_t before = s.taken
+    if r.at == r.start:
+        return 0
+    in_step(s, <uint64_t>(r.at - r.start), r.all - r.left, &gone)   # all in the head segment
+    if s.take_off == load_acq_u64(&s.end):
+        in_shrink(s)
+    return in_due(s, before, 0)
 
 
 # Under lock: the oldest of so many untaken messages has to go. Not for its bytes while a caller waits for this many.
@@ -343,7 +387,7 @@ cdef int in_expire(nc_in* s, int64_t now_ns) noexcept nogil:
     if not s.lossy or s.due is NULL:
         return 0
     in_let_go_all(s, now_ns)
-    return in_due(s, 0) if s.taken != before else 0
+    return in_due(s, before, 0) if s.taken != before else 0
 
 
 cdef uint64_t in_pending(nc_in* s) noexcept nogil:

@@ -46,6 +46,7 @@ cdef class StreamEnd(Listed):
     cdef int head(self, nc_msg* m) noexcept
     cdef void drop_expired(self) noexcept
     cdef object take(self, nc_msg* m, int* due)
+    cdef int take_run(self, list out, Py_ssize_t limit, int* due) except -1
     cdef int took(self, int due) except -1
     cdef raise_failure(self)
     cdef decoded(self, object data)

@@ -9,6 +9,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -17,7 +18,10 @@ from netchan._core cimport defs
 from netchan._core.ends cimport end_mark, end_open, end_release
 from netchan._core.frame cimport message_head
 from netchan._core.inbox cimport in_over, nc_in
-from netchan._core.take cimport in_advance, in_claim, in_copy, in_discard, in_expire, in_peek, in_pending, nc_msg
+from netchan._core.take cimport (
+    in_advance, in_claim, in_copy, in_discard, in_expire, in_peek, in_pending, in_run, in_run_end, nc_msg, nc_run,
+    run_next, run_pass,
+)
 from netchan._core.leaf cimport (
     fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_rlx_u64, load_seq_u32, load_seq_u64,
     store_rel_u32,
@@ -47,6 +51,11 @@ from netchan.markers import EMPTY, CarriesEnds, Carrying
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() noexcept nogil
+    # Items of a list or tuple, borrowed: no reference is taken for a look at each.
+    PyObject** sequence_items "PySequence_Fast_ITEMS"(object) noexcept
+    bint is_bytes "PyBytes_CheckExact"(PyObject*) noexcept
+    Py_ssize_t bytes_size "PyBytes_GET_SIZE"(PyObject*) noexcept
+    char* bytes_data "PyBytes_AS_STRING"(PyObject*) noexcept
 
 cdef enum:
     RUN_MAX = 64                    # values that one step under a leaf lock accepts
@@ -196,6 +205,7 @@ cdef class StreamEnd(Listed):
         cdef uint64_t position
         cdef int64_t due = 0
         cdef nc_seg* pins = NULL
+        cdef bint carrying = False
         if e.out.lossy and e.out.ttl_ms:
             due = max(now_ns() + <int64_t>e.out.ttl_ms * 1000000 - age_ns, 1)
         if PyBytes_CheckExact(value):
@@ -212,6 +222,7 @@ cdef class StreamEnd(Listed):
             if rc < 0 and pin is not NULL:
                 Py_DECREF(value)
         else:
+            carrying = isinstance(value, CARRYING)
             PyObject_GetBuffer(value, &view, PyBUF_SIMPLE)
             n = <size_t>view.len
             if e.out.lossy:
@@ -225,7 +236,7 @@ cdef class StreamEnd(Listed):
         if rc == defs.NC_OK:
             position = e.out.accepted
             self.mark(n)
-            if flags != 2 and isinstance(value, CARRYING):
+            if carrying and flags != 2:
                 self.commit(value, position)
             return <int64_t>position
         if rc == defs.NC_EAGAIN:
@@ -242,23 +253,21 @@ cdef class StreamEnd(Listed):
         cdef size_t together = 0
         cdef int count = 0
         cdef int rc
-        cdef object value
-        cdef Py_ssize_t have = len(items.source)
+        cdef PyObject** value
+        cdef Py_ssize_t size
+        cdef Py_ssize_t most = len(items.source) - items.at
         if self.e.out.lossy:
             return 0                            # each value is asked for its place, and its time
+        most = min(most, limit, RUN_MAX)
         # From here to the append no Python code runs: the sequence holds the values, and the GIL holds the sequence.
-        while count < RUN_MAX and count < limit and items.at + count < have:
-            if type(items.source) is list:
-                value = (<list>items.source)[items.at + count]
-            else:
-                value = (<tuple>items.source)[items.at + count]
-            if not PyBytes_CheckExact(value) or PyBytes_GET_SIZE(value) > self.plain_max:
+        value = sequence_items(items.source) + items.at
+        while count < most and is_bytes(value[count]):
+            size = bytes_size(value[count])
+            together += <size_t>size + 8
+            if size > self.plain_max or together > COPY_MAX:
                 break
-            together += <size_t>PyBytes_GET_SIZE(value) + 8
-            if together > COPY_MAX:
-                break
-            p[count] = <const uint8_t*>PyBytes_AS_STRING(value)
-            n[count] = <size_t>PyBytes_GET_SIZE(value)
+            p[count] = <const uint8_t*>bytes_data(value[count])
+            n[count] = <size_t>size
             count += 1
         if count < 2:
             return 0
@@ -672,6 +681,24 @@ cdef class StreamEnd(Listed):
         due[0] |= in_advance(i, m)
         return data
 
+    cdef int take_run(self, list out, Py_ssize_t limit, int* due) except -1:
+        """Takes messages that lie together, up to limit, into out: 1; 0: none, let the next one be tried alone."""
+        cdef nc_in* i = self.e.in_
+        cdef const uint8_t* p
+        cdef uint64_t n
+        cdef nc_run r
+        if not load_acq_u32(&self.e.paired) or not in_run(i, &r):
+            return 0
+        # Making bytes runs no Python code: nobody else takes these meanwhile.
+        try:
+            while limit > 0 and run_next(&r, &p, &n):
+                out.append(PyBytes_FromStringAndSize(<const char*>p, <Py_ssize_t>n))
+                run_pass(&r)
+                limit -= 1
+        finally:
+            due[0] |= in_run_end(i, &r)
+        return 1 if r.at != r.start else 0
+
     cdef int took(self, int due) except -1:
         """Positions moved: tell the sender when that is due."""
         if due:
@@ -689,7 +716,7 @@ cdef class StreamEnd(Listed):
             check_fork(self.g)
         if self.failure is not None:
             self.raise_failure()
-        if self.has_returned():
+        if self.returned is not None and self.has_returned():
             return self.returned.pop()
         while True:
             rc = self.head(&m)
@@ -722,6 +749,8 @@ cdef class StreamEnd(Listed):
         while self.has_returned() and len(out) < limit:
             out.append(self.returned.pop())
         while len(out) < limit:
+            if decode is None and not self.writable and self.take_run(out, limit - len(out), &due):
+                continue
             rc = self.head(&m)
             if rc == defs.NC_EAGAIN:
                 if out or self.e.waiting & EV_RECV:

@@ -191,6 +191,65 @@ class TestReceiving:
         assert receiver().data(AT, vint(200) + b"x" * 100, max_message=100) == OK
 
 
+class TestRun:
+    """Many small values, taken where they lie."""
+
+    def test_values_are_those_that_are_taken_one_by_one(self) -> None:
+        for seed in range(60):
+            rng = random.Random(seed)
+            bodies = [rng.randbytes(rng.choice([0, 1, 31, 32, 64, 300, 8191, 8192])) for _ in range(60)]
+            data = b"".join(msg(b, DELIVER if rng.random() < 0.1 else None) for b in bodies)
+            s = receiver(msgs=100, bytes_=1 << 30)
+            at, got, runs = 0, [], 0
+            while len(got) < len(bodies):
+                n = rng.choice([1, 50, 700, 20_000])
+                assert s.data(AT + at, data[at : at + n]) == OK
+                at = min(at + n, len(data))
+                while len(got) < s.state()["msgs"] and rng.random() < 0.9:
+                    values, _ = s.take_run(rng.choice([1, 5, 100]))
+                    got += values
+                    runs += len(values) > 1
+                    assert s.state()["taken"] == len(got)
+                    if not values:
+                        got.append(s.take()[0])
+            assert got == bodies and s.take() == EAGAIN and runs, seed
+            assert s.state()["take_off"] == s.state()["end"] == AT + len(data) and s.state()["held_bytes"] <= 512
+
+    def test_value_that_is_marked_or_not_whole_is_not_in_it(self) -> None:
+        s = receiver()
+        s.data(AT, msg(b"a") + msg(b"b") + msg(b"c", DELIVER) + msg(b"d") + msg(b"e" * 30)[:9])
+        assert s.take_run(9)[0] == [b"a", b"b"] and s.take_run(9)[0] == []
+        assert s.take()[:2] == (b"c", True)
+        assert s.take_run(9)[0] == [b"d"] and s.take_run(9)[0] == [] and s.take() == EAGAIN
+
+    @pytest.mark.parametrize("why", [ABORT, STOPPED])
+    def test_nothing_is_taken_that_is_over(self, why: int) -> None:
+        s = receiver()
+        s.data(AT, msg(b"a") + msg(b"b"))
+        s.over(why)
+        assert s.take_run(9) == ([], 0) and s.state()["taken"] == 0
+
+    def test_values_before_an_end_are_taken(self) -> None:
+        s = receiver()
+        s.data(AT, msg(b"a") + msg(b"b"), True)
+        assert s.take_run(9) == ([b"a", b"b"], 1) and s.take() == ECLOSED
+
+    def test_values_that_may_go_or_are_offers_are_taken_one_by_one(self) -> None:
+        for other in (lambda s: s.lossy(), lambda s: s.rendezvous()):
+            s = receiver()
+            other(s)
+            s.data(AT, msg(b"a") + msg(b"b"))
+            assert s.take_run(9) == ([], 0) and s.take()[0] == b"a"
+
+    @pytest.mark.parametrize("bad", [msg(b"x" * 40), msg(b"y" * 41, DELIVER)])
+    def test_value_among_others_is_checked_like_a_first_one(self, bad: bytes) -> None:
+        good = msg(b"1") + msg(b"2" * 39)
+        assert receiver().data(AT, good + bad + good, max_message=39) == ELIMIT
+        assert receiver(msgs=2).data(AT, good + bad) == ECREDIT
+        s = receiver(msgs=3)
+        assert s.data(AT, good + bad) == OK and s.state()["msgs"] == s.state()["started"] == 3
+
+
 class TestEnd:
     def test_end_may_be_repeated_but_not_moved(self) -> None:
         s = receiver()
@@ -325,6 +384,15 @@ class TestPositions:
         assert not s.due() and s.take()[2] == 1 and s.due()
         s.pos()
         assert not s.due() and s.state()["asked"] == 0
+
+    def test_step_over_several_values_reports_what_was_asked_of_one(self) -> None:
+        s = receiver(capacity=1000, msgs=100)
+        s.data(AT, msg(b"x") * 9)
+        s.pos()
+        s.ask(0, 3)
+        assert s.take_run(2) == ([b"x"] * 2, 1)
+        assert s.take_run(5) == ([b"x"] * 5, 1)  # among them the one that was asked for
+        assert s.take_run(1) == ([b"x"], 0)
 
     def test_last_take_is_reported(self) -> None:
         s = receiver(capacity=100)

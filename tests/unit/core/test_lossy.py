@@ -347,6 +347,15 @@ class TestHostileSkip:
         side.recv(peer.seal(16, b"\x22" + vint(len(preface)) + vint(0) + msg(b"v")))
         assert side.state()["state"] == UP and end.take_all() == [b"v"]
 
+    def test_step_over_a_skip_reports_what_was_asked_of_one(self) -> None:
+        s = receiver(capacity=1000, msgs=1 << 40)
+        s.lossy()
+        assert s.data(AT, msg(b"v") + msg(b"w")) == OK and s.skip(2, 5, AT + 4, 5) == OK
+        s.pos()
+        s.ask(0, 4)
+        assert s.take()[0] == b"v"
+        assert s.take()[2] == 1 and s.state()["taken"] == 7  # the fourth was skipped behind it
+
     @pytest.mark.parametrize("keep", [0, 1])
     def test_skips_behind_a_value_that_nobody_takes_fill_no_memory(self, keep: int) -> None:
         s = receiver(msgs=1 << 40)

@@ -37,6 +37,35 @@ class TestAppend:
         assert o.append(b"", pin=pin) == EAGAIN  # messages
         assert o.pos(10, 0, 4, 0) == 1 and o.append(b"", pin=pin) == OK
 
+    def test_run_is_what_its_values_are_one_by_one(self) -> None:
+        for seed in range(60):
+            rng = random.Random(seed)
+            msgs, bytes_ = rng.choice([3, 40, 1 << 40]), rng.choice([0, 1, 66, 1000, 1 << 40])
+            one, run = st.Out(msgs=msgs, bytes_=bytes_), st.Out(msgs=msgs, bytes_=bytes_)
+            for _ in range(rng.randint(1, 5)):
+                bodies = [
+                    rng.randbytes(rng.choice([0, 1, 31, 32, 64, 500, 8191, 8192]))
+                    for _ in range(rng.choice([1, 2, 64]))
+                ]
+                if rng.random() < 0.3:
+                    assert one.reserve() == run.reserve()
+                accepted = [body for body in bodies if one.append(body) == OK]
+                assert accepted == bodies[: len(accepted)]
+                size = sum(len(msg(body)) for body in accepted)
+                assert run.append_run(bodies) == ((len(accepted), size) if accepted else (EAGAIN, 0)), seed
+                n = rng.randint(0, one.ready()[0])
+                assert run.ready() == one.ready() and run.read(n) == one.read(n)
+                assert [run.state()[k] for k in ("accepted", "boundary", "sent_msgs")] == [
+                    one.state()[k] for k in ("accepted", "boundary", "sent_msgs")
+                ], seed
+
+    def test_no_run_is_accepted_after_close_or_end(self) -> None:
+        for end in (lambda o: o.close(), lambda o: o.end(ABORT)):
+            o = st.Out()
+            assert o.append_run([b"a", b"b"]) == (2, 4)
+            end(o)
+            assert o.append_run([b"x", b"y"]) == (ECLOSED, 0) and o.state()["accepted"] == 2
+
     def test_credit_never_shrinks(self) -> None:
         o = st.Out(msgs=5, bytes_=500)
         assert o.pos(0, 0, 2, 100) == 0
