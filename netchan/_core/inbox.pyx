@@ -13,7 +13,7 @@ from netchan._core cimport defs
 from netchan._core.cursor cimport VARINT_MAX, nc_rd, nc_wr, rd_init, rd_left, rd_varint
 from netchan._core.frame cimport frame_put_pos, plain_head
 from netchan._core.leaf cimport (
-    leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_rlx_u64, load_seq_u64,
+    leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64, load_rlx_u64, load_seq_u32, load_seq_u64,
     store_rel_u32, store_rel_u64, store_rlx_u64, store_seq_u32, store_seq_u64,
 )
 from netchan._core.over cimport OVER_NOT, OVER_FIN, OVER_ABORT_AFTER, OVER_ABORT, OVER_STOPPED
@@ -639,6 +639,7 @@ cdef void in_make_room(nc_in* s, nc_budget* budget) noexcept nogil:
 
 cdef int in_pos(nc_in* s, nc_wr* w, int force, nc_budget* budget) noexcept nogil:
     cdef uint64_t taken, off, bytes_to, want, msgs_to, often
+    cdef uint32_t over
     cdef int rc
     if s.stopped:
         in_give_back(s, budget)
@@ -648,6 +649,9 @@ cdef int in_pos(nc_in* s, nc_wr* w, int force, nc_budget* budget) noexcept nogil
     # Said first: what the application takes from here on it reports, though this POS does not know of it.
     store_seq_u32(&s.starved, 1)
     taken = load_seq_u64(&s.taken)
+    over = load_seq_u32(&s.over)
+    if over == OVER_STOPPED or over == OVER_ABORT:
+        return 0                                # what is discarded moves `taken`, too, and the engine may not know yet
     off = in_freed(s)
     # The sender is about to run out of bytes while the application keeps up: the window is what limits it.
     if s.capacity and s.window < defs.STREAM_BYTES_MAX and s.received + (s.window >> 2) >= s.granted_bytes \

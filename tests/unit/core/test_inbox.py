@@ -423,6 +423,13 @@ class TestOver:
         assert state["discarded"] == 4 and state["dropped_bytes"] == 7 and state["received"] == at + 7
         assert state["msgs"] == 5
 
+    @pytest.mark.parametrize("why", [ABORT, STOPPED])
+    def test_what_is_discarded_is_not_reported_as_taken(self, why: int) -> None:
+        s = receiver()
+        s.data(AT, msg(b"a") + msg(b"b"))
+        s.over(why)
+        assert s.discard() == 2 and s.pos() is None  # the engine has not said yet that this is over
+
     def test_abort_gives_nothing_and_abort_after_gives_what_is_before_its_end(self) -> None:
         s = receiver()
         s.data(AT, msg(b"abc") * 2)
