@@ -79,11 +79,11 @@ long: debug  ## ten million seals without a repeated nonce, on a checked build (
 	@$(PY) tests/long/nonce_repeat.py
 	@rm -f build/.built
 
+# A test of minutes is not stuck; and a dump of threads that run reads their frames without the lock, and may crash.
 sim: build/.built $(VENV)/.stamp-test  ## 100 000 seeds of cancellations, a million wins of selects (half an hour)
-	NETCHAN_SEEDS=50 $(PY) -m pytest -q -s tests/integration/test_cancellation.py tests/integration/test_rendezvous.py \
+	NETCHAN_SEEDS=50 $(PY) -m pytest -q -s -o faulthandler_timeout=0 tests/integration/test_cancellation.py tests/integration/test_rendezvous.py \
 	  tests/integration/test_select.py tests/integration/test_trio.py -k "cancel or select or time" $(TESTFLAGS)
 
-# A test of minutes is not stuck; and a dump of threads that run reads their frames without the lock, and may crash.
 storms: build/.built $(VENV)/.stamp-test  ## a million channels, offers and selects, 10 000 sessions (a quarter of an hour)
 	NETCHAN_LONG=1 $(PY) -m pytest -q -s -p no:xdist -o faulthandler_timeout=0 tests/integration/test_storms.py \
 	  tests/integration/test_resources.py -k "Million or storm or middle or Flat" $(TESTFLAGS)
