@@ -80,3 +80,6 @@ def stock_of(worker: Worker) -> Stock:
     if not _stocks or _stocks[0].worker is not worker:
         _stocks[:] = [Stock(worker)]
     return _stocks[0]
+
+
+os.register_at_fork(after_in_child=_stocks.clear)

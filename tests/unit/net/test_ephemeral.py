@@ -5,6 +5,9 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -143,3 +146,17 @@ def test_a_handshake_uses_what_is_there_and_makes_the_rest(hand: Hand) -> None:
     assert first[:32] != second[:32]
     third = hello()
     assert third == first, "made now from the same randomness, and given out only once"
+
+
+def test_forked_child_holds_none_of_its_parents_keys() -> None:
+    code = """
+        import os
+        from netchan.net import ephemeral
+        ephemeral._stocks.append(object())
+        child = os.fork()
+        if not child:
+            os._exit(len(ephemeral._stocks))
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(ephemeral._stocks))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "1"]
