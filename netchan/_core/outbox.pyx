@@ -158,7 +158,8 @@ cdef int out_put_run(nc_out* o, nc_seg* t, const uint8_t** p, const size_t* n, i
     cdef uint64_t credit = o.max_bytes - o.appended
     cdef uint8_t* start = seg_room(t)
     cdef uint8_t* at = start
-    cdef const uint8_t* end = t.data + t.cap
+    # a segment that holds a pinned value has no room, and its bytes are elsewhere
+    cdef const uint8_t* end = start + (t.cap - <size_t>t.len if t.cap > t.len else 0)
     cdef uint64_t head
     cdef size_t head_len
     cdef int done = 0

@@ -59,6 +59,16 @@ class TestAppend:
                     one.state()[k] for k in ("accepted", "boundary", "sent_msgs")
                 ], seed
 
+    def test_run_behind_a_pinned_value_has_memory_of_its_own(self) -> None:
+        o = st.Out()
+        pinned, bodies = b"p" * 40_000, [bytes([n]) * 50 for n in range(64)]
+        assert o.append(b"first") == OK and o.append(pinned, pin=True) == OK
+        whole = msg(b"first") + msg(pinned) + b"".join(map(msg, bodies))
+        assert o.append_run(bodies) == (64, sum(len(msg(body)) for body in bodies))
+        assert pinned == b"p" * 40_000
+        ready = o.ready()[0]
+        assert ready == len(whole) and o.read(ready) == whole
+
     def test_no_run_is_accepted_after_close_or_end(self) -> None:
         for end in (lambda o: o.close(), lambda o: o.end(ABORT)):
             o = st.Out()
