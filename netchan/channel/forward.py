@@ -57,7 +57,11 @@ class StepWaiter(Waiter):
         self._step = step
 
     def _notify(self) -> None:
-        worker().post(self._step)
+        worker().post(self._run)
+
+    def _run(self) -> None:
+        worker().give_way()  # a step may move many values, and those who serve channels go first
+        self._step()
 
 
 class Kept:
