@@ -221,20 +221,23 @@ async def child(role, values, seconds, fault_kind, seed):
     from netchan._core import provider
 
     identity = netchan.Identity.generate()
+    config = netchan.Config(lease=2)            # a process that is killed does not come back
     library = provider.load()
     say(event="hello", node_id=identity.node_id, provider=library.name, version=library.version, pid=os.getpid())
     counts = plan(values)
     async with asyncio.timeout(seconds):
         theirs = await asyncio.to_thread(sys.stdin.readline)
         if role == "listener":
-            async with netchan.listen("tcp://127.0.0.1:0", identity=identity, trust=[theirs.strip()]) as listener:
+            async with netchan.listen(
+                "tcp://127.0.0.1:0", identity=identity, trust=[theirs.strip()], config=config
+            ) as listener:
                 say(event="address", address=listener.addresses[0])
                 async with await listener.recv() as peer:
                     say(event="session", node_id=peer.node_id, remote=peer.remote_address)
                     await exchange(peer, role, counts, fault_kind, seed)
         else:
             # the address carries the listener's node id: whoever else answers there is refused
-            async with netchan.dial(theirs.strip(), identity=identity) as peer:
+            async with netchan.dial(theirs.strip(), identity=identity, config=config) as peer:
                 say(event="session", node_id=peer.node_id, remote=peer.remote_address)
                 await exchange(peer, role, counts, None, seed)
 

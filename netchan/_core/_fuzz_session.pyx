@@ -14,7 +14,7 @@ from netchan._core.ctxcache cimport cache_new, nc_cache
 from netchan._core.cursor cimport nc_rd, nc_wr, rd_bytes, rd_init, rd_left, rd_u8, rd_u16, rd_varint, wr_init
 from netchan._core.frame cimport frame_next, frame_next_range, message_head, nc_frame
 from netchan._core.idmap cimport idmap_next
-from netchan._core.keys cimport keys_free, keys_new, keys_path_add
+from netchan._core.keys cimport keys_free, keys_new, keys_path_add, keys_path_remove
 from netchan._core.keystore cimport ks_new, nc_keystore
 from netchan._core.provider cimport Provider, cipher_id_of, provider_table
 from netchan._core.record cimport nc_sealer, record_head_size, record_seal
@@ -22,11 +22,12 @@ from netchan._core.ends cimport end_mark, end_open, end_release, end_request, se
 from netchan._core.inbound cimport session_recv
 from netchan._core.outbound cimport session_send
 from netchan._core.ratchet cimport session_ratchet_secret
+from netchan._core.resume cimport session_path_lost, session_resume
 from netchan._core.timer cimport TIMER_NEVER
 from netchan._core.session cimport session_deadline, session_free, session_init, session_on_deadline
 from netchan._core.state cimport (
-    REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW, SESSION_OVER, SESSION_UP, nc_end,
-    nc_offer, nc_params, nc_session,
+    REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW, SESSION_OVER, SESSION_SUSPENDED,
+    SESSION_UP, nc_end, nc_offer, nc_params, nc_session,
 )
 from netchan._core.budget cimport budget_init, nc_budget
 from netchan._core.inbox cimport in_data, in_free, in_init, in_over, in_pos, nc_in
@@ -349,6 +350,7 @@ cdef struct nc_arena_of_one:        # one session under attack and what the atta
     nc_session s
     nc_sealer peer
     uint64_t number
+    uint32_t path_id
     nc_end* ends[4]
     uint8_t* tx
     int64_t now
@@ -368,6 +370,7 @@ cdef void params_fill(nc_params* p) noexcept nogil:
     p.trunk = 1
     p.heartbeat_ns = 5000000000
     p.dead_ns = 10000000000
+    p.lease_ns = 30000000000
 
 
 cdef nc_arena_of_one* arena_make() noexcept nogil:
@@ -590,12 +593,15 @@ cdef int frames_steps(nc_arena_of_one* a, const uint8_t* data, size_t n) noexcep
                 return 50
             a.number += 1
             head = <size_t>size >> 1 if op & 0x40 else 0        # in two pieces
-            if head == 0 or session_recv(&a.s, rec, head, a.now) >= 0:
-                session_recv(&a.s, rec + head, <size_t>size - head, a.now)
+            if a.s.state != SESSION_SUSPENDED:
+                if head == 0 or session_recv(&a.s, rec, head, a.now) >= 0:
+                    session_recv(&a.s, rec + head, <size_t>size - head, a.now)
+                if not a.s.path.alive:
+                    if a.s.sealer.keys.limits.failed_max:
+                        free(rec)
+                        return 51               # a record of ours did not open
+                    session_path_lost(&a.s, a.now)
             free(rec)
-            if (a.s.state != SESSION_OVER and a.s.close_code == defs.CLOSE_CRYPTO and a.s.path.rx_number != a.number
-                    and a.s.sealer.keys.limits.failed_max):
-                return 51                       # a record of ours did not open
         else:
             rc = app_step(a, op)
             if rc:
@@ -676,6 +682,9 @@ cdef void rendezvous_step(nc_arena_of_one* a, int act, int i) noexcept nogil:
     cdef nc_end* e = a.ends[i]
     cdef uint8_t[32] secret
     cdef uint64_t last
+    if act == 6 and i == 3:
+        path_step(a)
+        return
     if act == 7 and i == 3:
         a.s.sealer.keys.limits.failed_max = 0               # so many records did not open that none may be tried
         return
@@ -706,6 +715,23 @@ cdef void rendezvous_step(nc_arena_of_one* a, int act, int i) noexcept nogil:
         end_request(e, REQ_WANT)
 
 
+# The path is lost, and another one comes: the attacker has got as many of our records as it likes.
+cdef void path_step(nc_arena_of_one* a) noexcept nogil:
+    cdef uint8_t[32] secret
+    cdef uint64_t span = a.s.path.tx_number - a.s.path.acked + 1
+    session_path_lost(&a.s, a.now)
+    if a.s.state != SESSION_SUSPENDED:
+        return
+    memset(secret, 9, 32)
+    a.path_id += 2
+    if session_resume(&a.s, a.path_id, a.s.path.id, a.s.path.acked + (a.path_id * 7 + a.number) % span, secret,
+                      a.now) < 0:
+        return
+    keys_path_remove(a.peer.keys, CACHE, a.peer.path, a.now)
+    a.peer.path = keys_path_add(a.peer.keys, a.path_id, 1)
+    a.number = 0
+
+
 # The bytes of the input as they are, in pieces given by the first byte; nothing of them may be believed.
 cdef int fuzz_session_raw(const uint8_t* data, size_t n) noexcept nogil:
     cdef nc_arena_of_one* a
@@ -730,6 +756,8 @@ cdef int fuzz_session_raw(const uint8_t* data, size_t n) noexcept nogil:
         free(copy)
         at += k
         rc = arena_check(a)
+        if not a.s.path.alive:
+            at = n                              # nothing more is read from such a path
         if a.s.stats.records_received or a.s.n_offers or a.s.path.left_cap > 65537:
             rc = 60
     if rc == 0:

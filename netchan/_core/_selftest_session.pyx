@@ -30,10 +30,10 @@ from netchan._core.provider cimport Provider, cipher_id_of, provider_table
 from netchan._core.record cimport nc_sealer, record_head_size, record_open, record_seal, record_size
 from netchan._core.ends cimport (
     end_mark, end_open, end_release, end_request, session_close, session_next_offer, session_next_ready,
-    session_path_lost,
 )
 from netchan._core.inbound cimport session_recv
 from netchan._core.outbound cimport session_send, session_wants_send
+from netchan._core.resume cimport session_join, session_path_lost, session_resume
 from netchan._core.session cimport session_deadline, session_free, session_init, session_on_deadline
 from netchan._core.state cimport (
     EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW, nc_end,
@@ -535,7 +535,7 @@ DEFAULTS = {
     "max_record": 65535, "ack_delay_ns": 25_000_000, "ack_interval": 262144, "initial_msgs": 64, "initial_bytes": 16384,
     "max_streams": 256, "max_message": 1 << 24, "max_channels": 1024, "session_bytes": 1 << 26,
     "node_bytes": 1 << 40,
-    "heartbeat_ns": 5_000_000_000, "dead_ns": 10_000_000_000, "trunk": True,
+    "heartbeat_ns": 5_000_000_000, "dead_ns": 10_000_000_000, "trunk": True, "lease_ns": 0,
 }
 
 
@@ -556,6 +556,7 @@ cdef int fill_params(nc_params* p, dict given) except -1:
     p.trunk = d["trunk"]
     p.heartbeat_ns = d["heartbeat_ns"]
     p.dead_ns = d["dead_ns"]
+    p.lease_ns = d["lease_ns"]
     return 0
 
 
@@ -815,6 +816,13 @@ cdef class Side:
     def path_lost(self):
         session_path_lost(&self.s, self.now)
 
+    def join(self, uint32_t path_id, uint32_t last):
+        """Records received on path ``last``, or a code."""
+        return session_join(&self.s, path_id, last)
+
+    def resume(self, uint32_t path_id, uint32_t last, uint64_t received, bytes binding):
+        return session_resume(&self.s, path_id, last, received, <const uint8_t*><char*>binding, self.now)
+
     def close(self, uint16_t code, bytes reason=b""):
         session_close(&self.s, code, <const uint8_t*><char*>reason, len(reason))
 
@@ -860,6 +868,10 @@ cdef class Side:
                 "max_streams": s.max_streams, "peer_max": s.peer_max,
                 "budget": s.budget.left, "drawn": s.budget.drawn, "turn": s.budget.turn, "waiting": s.budget.waits,
                 "node_used": NODE_DRAWN, "tx": s.path.tx_number, "rx": s.path.rx_number, "acked": s.path.acked,
+                "path": s.path.id, "alive": bool(s.path.alive),
+                "suspended": bool(s.suspended), "resumes": s.stats.resumes, "resent": s.stats.resent,
+                "log": s.path.log_next - s.path.log_first, "log_cap": s.path.log_cap,
+                "again": s.replay.n - s.replay.next,
                 "sent_cap": s.path.sent_cap, "left_cap": s.path.left_cap, "srtt": s.path.srtt,
                 "epoch": s.sealer.keys.owner.send_epoch if s.sealer.keys is not NULL else 0,
                 "updates": s.sealer.keys.updates if s.sealer.keys is not NULL else 0,

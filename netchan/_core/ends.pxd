@@ -3,7 +3,7 @@
 #
 # Threads: end_* are the application's (GIL, no baton), the rest belongs to the holder of the baton.
 
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uint8_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 
 from netchan._core.state cimport nc_end, nc_offer, nc_session
 from netchan._core.segment cimport nc_seg
@@ -50,8 +50,6 @@ cdef void end_cut(nc_session* s, nc_end* e) noexcept nogil
 cdef void session_ended(nc_session* s) noexcept nogil
 # Leave: SESSION_CLOSE with this code is written by the next session_send; every stream without an end is cut.
 cdef void session_close(nc_session* s, uint16_t code, const uint8_t* reason, size_t n) noexcept nogil
-# The carrier reported its end. The last path: the session is lost (lease 0).
-cdef void session_path_lost(nc_session* s, int64_t now_ns) noexcept nogil
 # Both directions said all they have to say: the session forgets the end.
 cdef void settle_end(nc_session* s, nc_end* e) noexcept nogil
 # ABORT for the peer's stream of e (or of the whole channel).

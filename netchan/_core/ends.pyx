@@ -5,7 +5,7 @@ see state.pxd.
 Spec: docs/spec/session.md §2, §3, §6, §7.
 """
 
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uint8_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memmove
 
@@ -22,7 +22,7 @@ from netchan._core.leaf cimport (
 from netchan._core.state cimport (
     CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, CTL_WANT, CTL_WITHDRAW, EV_ACK, EV_RECV, EV_SEND, EV_STATE, NAME_BUCKETS,
     REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW, SESSION_CLOSING, SESSION_OVER,
-    SESSION_UP, nc_end, nc_offer, nc_session, notify, want_ctl, want_data,
+    SESSION_SUSPENDED, SESSION_UP, nc_end, nc_offer, nc_session, notify, want_ctl, want_data,
 )
 from netchan._core.budget cimport budget_leave, budget_return
 from netchan._core.inbox cimport in_free, in_give_back, in_over, nc_in
@@ -534,6 +534,7 @@ cdef void session_ended(nc_session* s) noexcept nogil:
         return
     s.state = SESSION_OVER
     store_seq_u32(&s.over, 1)
+    store_seq_u32(&s.suspended, 0)
     # Ends that never got an id are cut too.
     s.max_streams = ~<uint64_t>0 >> 1
     bind_opens(s)
@@ -554,7 +555,8 @@ cdef void session_ended(nc_session* s) noexcept nogil:
 
 
 cdef void session_close(nc_session* s, uint16_t code, const uint8_t* reason, size_t n) noexcept nogil:
-    if s.state != SESSION_UP:
+    cdef int nobody = s.state == SESSION_SUSPENDED
+    if s.state != SESSION_UP and not nobody:
         return
     s.state = SESSION_CLOSING
     s.close_by_us = 1
@@ -564,16 +566,8 @@ cdef void session_close(nc_session* s, uint16_t code, const uint8_t* reason, siz
     if n:
         memcpy(s.reason, reason, n)
     s.reason_len = <uint16_t>n
-
-
-cdef void session_path_lost(nc_session* s, int64_t now_ns) noexcept nogil:
-    s.path.alive = 0
-    if s.state == SESSION_OVER:
-        return
-    if s.state == SESSION_UP:
-        s.abrupt = 1
-        s.close_code = defs.CLOSE_TIMEOUT
-    session_ended(s)
+    if nobody:
+        session_ended(s)                        # no path on which to say it
 
 
 # Both directions said all they have to say: the session forgets the end.
@@ -599,7 +593,8 @@ cdef void settle_end(nc_session* s, nc_end* e) noexcept nogil:
     if e.kind == defs.PREFACE_TOKEN and e.unpaired and e.out_done and e.out.sent and e.ctl == 0 \
             and e.abort_flags & defs.ABORT_CHANNEL and e.abort_code == <uint64_t>defs.CODE_DROPPED:
         e.in_done = 1
-    if e.out_done and e.in_done and e.bound and e.ctl == 0:
+    # Where the session may be resumed what was sent may have to be sent again.
+    if e.out_done and e.in_done and e.bound and e.ctl == 0 and (s.mine.lease_ns == 0 or e.out.acked >= e.out.sent):
         e.bound = 0
         idmap_pop(&s.outs, e.out.id)
         if i is not NULL:

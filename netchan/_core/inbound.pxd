@@ -1,4 +1,4 @@
-# inbound: what a path received. Layer: _core, rung j. docs/spec/wire.md §3, §5, §6. Threads: baton.
+# inbound: what a path received. Layer: _core, rung k. docs/spec/wire.md §3, §5, §6. Threads: baton.
 
 from libc.stdint cimport int64_t, uint64_t, uint8_t
 
@@ -11,7 +11,6 @@ cdef void on_pos(nc_session* s, nc_frame* f) noexcept nogil
 # The sender of a channel that nobody has opened here asks whether its bytes have come: they have, or it is said later.
 cdef void answer_offer(nc_session* s, nc_offer* o) noexcept nogil
 cdef void on_ask(nc_session* s, nc_frame* f) noexcept nogil
-cdef void acked(nc_session* s, uint64_t stream, uint64_t upto) noexcept nogil
 cdef void on_trunk(nc_session* s, nc_frame* f, int64_t now) noexcept nogil
 cdef void on_ack(nc_session* s, nc_frame* f, int64_t now) noexcept nogil
 # A stream id of the peer that is not in a table: new, or closed.

@@ -1,6 +1,6 @@
 """What a path received: records, then the frames of the peer, each acted on in a function of its name.
 
-Layer: _core, rung j. Baton. Flow: session_recv -> recv_record -> record_open -> on_record -> on_*.
+Layer: _core, rung k. Baton. Flow: session_recv -> recv_record -> record_open -> on_record -> on_*.
 Spec: docs/spec/wire.md §3, §5, §6; docs/spec/session.md.
 """
 
@@ -13,19 +13,19 @@ from netchan._core.cursor cimport nc_rd, rd_init
 from netchan._core.ends cimport bind_opens, fail, forget_offer, offer_ready, peer_aborted, session_ended, settle_end
 from netchan._core.frame cimport frame_next, nc_frame
 from netchan._core.idmap cimport idmap_get, idmap_put
-from netchan._core.keys cimport keys_update, keys_update_acked
 from netchan._core.leaf cimport load_acq_u32, load_seq_u64, store_seq_u32, store_seq_u64
-from netchan._core.ratchet cimport on_ratchet, on_rekey, ratchet_settled
+from netchan._core.ratchet cimport on_ratchet, on_rekey
 from netchan._core.record cimport record_open, record_size
 from netchan._core.rendezvous cimport offer_bit
+from netchan._core.sent cimport sent_acked
 from netchan._core.state cimport (
     CTL_ABORT, CTL_POS, CTL_WITHDRAWN, EV_ACK, EV_RECV, EV_SEND, EV_STATE, SESSION_CLOSING, SESSION_OVER, SESSION_UP,
-    nc_end, nc_offer, nc_path, nc_sent, nc_session, notify, want_ctl, want_data,
+    nc_end, nc_offer, nc_path, nc_session, notify, want_ctl, want_data,
 )
 from netchan._core.inbox cimport (
     in_data, in_give_turn, in_init, in_make_room, in_number, in_over, in_pos_due, in_skip, in_withdraw, nc_in,
 )
-from netchan._core.outbox cimport out_ack, out_answer, out_end, out_limit, out_pos, out_want
+from netchan._core.outbox cimport out_answer, out_end, out_limit, out_pos, out_want
 from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_STOPPED
 from netchan._core.take cimport in_drop
 from netchan._core.timer cimport TIMER_NEVER
@@ -185,15 +185,6 @@ cdef void on_ask(nc_session* s, nc_frame* f) noexcept nogil:
         want_ctl(s, e, CTL_POS)
 
 
-# Bytes of a stream need no other path.
-cdef void acked(nc_session* s, uint64_t stream, uint64_t upto) noexcept nogil:
-    cdef nc_end* e = <nc_end*>idmap_get(&s.outs, stream)
-    if e is not NULL:
-        out_ack(&e.out, upto, &s.pins)
-        if e.abort_flags & defs.ABORT_AFTER_DATA:
-            settle_end(s, e)
-
-
 # DATA in a record of the trunk: of a channel that both sides wanted there.
 cdef void on_trunk(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
     cdef nc_end* e = <nc_end*>idmap_get(&s.ins, f.stream)
@@ -207,8 +198,8 @@ cdef void on_trunk(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
 
 cdef void on_ack(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
     cdef nc_path* p = &s.path
-    cdef nc_sent* x
     cdef int64_t sample = -1
+    cdef int64_t at
     cdef int64_t dev
     cdef uint64_t number
     if f.a != p.id:
@@ -216,31 +207,9 @@ cdef void on_ack(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
     if f.b >= p.tx_number or f.n != 0 or f.d != f.b:
         fail(s, defs.CLOSE_PROTOCOL)
         return
-    while p.acked <= f.b:
-        x = &p.sent[p.acked & (p.sent_cap - 1)]
-        if x.stream == defs.TAG_TRUNK:
-            while p.trunk_first < p.trunk_next and p.trunk[p.trunk_first & (p.trunk_cap - 1)].number <= p.acked:
-                acked(s, p.trunk[p.trunk_first & (p.trunk_cap - 1)].stream,
-                      p.trunk[p.trunk_first & (p.trunk_cap - 1)].upto)
-                p.trunk_first += 1
-        elif x.stream:
-            acked(s, x.stream, x.upto)
-        if x.eliciting:
-            sample = now - x.at - (<int64_t>f.c * 1000 if f.c < ACK_DELAY_US_MAX else 0)
-        p.acked += 1
-    if s.rekey_state == 2 and p.acked > s.rekey_at:
-        # The peer knows what to mix in: switch.
-        s.rekey_state = 0
-        if keys_update(s.sealer.keys, s.sealer.cache, s.ratchet_secret, 32) == defs.NC_OK:
-            s.ratchets += 1
-            s.epoch_at = p.tx_number
-            s.epoch_waits = 1
-            s.ping_due = 1
-        ratchet_settled(s)
-    if s.epoch_waits and p.acked > s.epoch_at:
-        # A record of our newest epoch was acknowledged: the next update may come.
-        s.epoch_waits = 0
-        keys_update_acked(s.sealer.keys, s.sealer.keys.owner.send_epoch)
+    at = sent_acked(s, f.b, now)
+    if at >= 0:
+        sample = now - at - (<int64_t>f.c * 1000 if f.c < ACK_DELAY_US_MAX else 0)
     if sample >= 0:
         if p.srtt == 0:
             p.srtt = sample
@@ -466,6 +435,15 @@ cdef int on_record(nc_session* s, uint64_t tag, const uint8_t* body, size_t n, i
     return eliciting
 
 
+# On a stream path nothing can be lost or repeated: this is an attack or a fault, and the path is over; with it the
+# session, where that cannot be resumed.
+cdef void unreadable(nc_session* s) noexcept nogil:
+    if s.mine.lease_ns and s.state == SESSION_UP:
+        s.path.alive = 0
+    else:
+        fail(s, defs.CLOSE_CRYPTO)
+
+
 cdef int recv_record(nc_session* s, uint8_t* rec, size_t size, int64_t now) noexcept nogil:
     cdef nc_path* p = &s.path
     cdef uint64_t tag
@@ -474,8 +452,7 @@ cdef int recv_record(nc_session* s, uint8_t* rec, size_t size, int64_t now) noex
     cdef int rc = record_open(&s.sealer, p.rx_number, rec, size, p.binding if p.rx_number == 0 else NULL, now,
                               &tag, &body, &n)
     if rc < 0:
-        # On a stream path nothing can be lost or repeated: the path is over, and with it the session (lease 0).
-        fail(s, defs.CLOSE_CRYPTO)
+        unreadable(s)
         return rc
     p.rx_number += 1
     s.stats.records_received += 1
@@ -516,7 +493,7 @@ cdef int session_recv(nc_session* s, uint8_t* buf_untrusted, size_t n, int64_t n
         if k == 0:
             size = record_size(p.left)
             if size < 0:
-                fail(s, defs.CLOSE_CRYPTO)
+                unreadable(s)
                 return size
             k = <size_t>size - p.left_len
         if k > n:
@@ -535,7 +512,7 @@ cdef int session_recv(nc_session* s, uint8_t* buf_untrusted, size_t n, int64_t n
     while n >= defs.RECORD_LEN_SIZE and s.state != SESSION_OVER:
         size = record_size(at)
         if size < 0:
-            fail(s, defs.CLOSE_CRYPTO)
+            unreadable(s)
             return size
         if <size_t>size > n:
             break

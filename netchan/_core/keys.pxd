@@ -87,11 +87,14 @@ cdef const uint8_t *keys_secret(const nc_keys *k, int which) noexcept nogil     
 # NC_OK, NC_EINVAL, NC_ECRYPTO.
 cdef int keys_export(nc_keys *k, const char *label, size_t label_len, const uint8_t *context, size_t context_len,
                      uint8_t *out, size_t n) noexcept nogil
+# mac = the code of JOIN over what has this SHA-256 (docs/spec/keys.md §1), 32 bytes. NC_OK, NC_EFORK, NC_ECRYPTO.
+cdef int keys_join_mac(nc_keys *k, const uint8_t *digest32, uint8_t *mac) noexcept nogil
 
 # --- paths ---
 # Index for the calls below. NC_EINVAL: kind unknown, or an id that was added before (or is 128 below the newest of its
 # parity): the number would start again under the same keys. NC_ELIMIT: KEYS_PATHS are there.
 cdef int keys_path_add(nc_keys *k, uint32_t path_id, int kind) noexcept nogil
+cdef int keys_path_free(const nc_keys *k, uint32_t path_id) noexcept nogil    # 1: this id was never used
 cdef int keys_path_remove(nc_keys *k, nc_cache *c, int path, int64_t now_ns) noexcept nogil
 
 # --- our epoch ---

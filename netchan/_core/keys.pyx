@@ -132,6 +132,12 @@ cdef int keys_export(nc_keys *k, const char *label, size_t label_len, const uint
     return ks_expand(k.store, k.x.exporter, "export", 6, bytes_, 2 + label_len + context_len, out, n)
 
 
+cdef int keys_join_mac(nc_keys *k, const uint8_t *digest32, uint8_t *mac) noexcept nogil:
+    if not ks_alive(k.store):
+        return defs.NC_EFORK
+    return ks_expand(k.store, k.x.join, "mac", 3, digest32, 32, mac, 32)
+
+
 # --- paths ----------------------------------------------------------------------------------------------------------
 
 cdef int keys_path_add(nc_keys *k, uint32_t path_id, int kind) noexcept nogil:
@@ -140,7 +146,7 @@ cdef int keys_path_add(nc_keys *k, uint32_t path_id, int kind) noexcept nogil:
     cdef int i
     if kind != PATH_STREAM and kind != PATH_DATAGRAM:
         return defs.NC_EINVAL
-    if back >= 64 or (back >= 0 and k.path_seen[who] >> back & 1):
+    if not keys_path_free(k, path_id):
         return defs.NC_EINVAL
     for i in range(KEYS_PATHS):
         if k.paths[i].kind == 0:
@@ -159,6 +165,11 @@ cdef int keys_path_add(nc_keys *k, uint32_t path_id, int kind) noexcept nogil:
     k.paths[i].recv_epoch = k.recv_epoch - k.has_prev
     k.paths[i].old_until_ns = -1
     return i
+
+
+cdef int keys_path_free(const nc_keys *k, uint32_t path_id) noexcept nogil:
+    cdef int64_t back = k.path_top[path_id & 1] - <int64_t>(path_id >> 1)
+    return 0 if back >= 64 or (back >= 0 and k.path_seen[path_id & 1] >> back & 1) else 1
 
 
 cdef int keys_path_remove(nc_keys *k, nc_cache *c, int path, int64_t now_ns) noexcept nogil:

@@ -1,13 +1,11 @@
 """What is to be sent: a control record, then one record for each stream in turn.
 
-Layer: _core, rung j. Baton. Flow: session_send -> take_dirty -> send_control -> send_data -> finish_record.
+Layer: _core, rung k. Baton. Flow: session_send -> take_dirty -> send_again -> send_control -> send_data ->
+finish_record.
 Spec: docs/spec/wire.md §3, §5, §6; docs/spec/session.md §4, §5.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
-from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
-
 from netchan._core cimport defs
 from netchan._core.cursor cimport nc_wr, wr_init
 from netchan._core.ends cimport end_release, session_ended, settle_end, take_dirty
@@ -20,10 +18,13 @@ from netchan._core.idmap cimport idmap_next
 from netchan._core.keys cimport keys_deadline, keys_may_update, keys_tick
 from netchan._core.leaf cimport load_acq_u32, load_acq_u64
 from netchan._core.ratchet cimport put_ratchet
-from netchan._core.record cimport record_head_size, record_seal
+from netchan._core.record cimport record_head_size
+from netchan._core.sent cimport (
+    KEEP_MAX, SENT_RESERVE, finish_record, send_again, sent_room, trunk_note, trunk_room,
+)
 from netchan._core.state cimport (
     CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, CTL_WANT, CTL_WITHDRAW, CTL_WITHDRAWN, SESSION_CLOSING, SESSION_OVER,
-    load_ptr, nc_end, nc_path, nc_sent, nc_session, nc_trunk_sent, pop_active, want_ctl, want_data,
+    SESSION_SUSPENDED, load_ptr, nc_end, nc_path, nc_session, pop_active, want_ctl, want_data,
 )
 from netchan._core.inbox cimport in_pos, in_pos_due
 from netchan._core.lossy cimport lossy_claim, lossy_expire, lossy_gap, lossy_passed
@@ -40,8 +41,6 @@ cdef enum:
     TRUNK_FRAME = 33                # the head of its DATA: type and four varints
     TRUNK_HEAD = 96                 # room for that and for POS
     TRUNK_PARTS = 256               # streams in one record of the trunk
-    TRUNK_SENT_MAX = 65536          # parts of trunk records kept until they are acknowledged
-    SENT_RESERVE = 1024             # of SENT_MAX, kept for control: acknowledgements must go when data may not
 
 
 cdef int put_ack(nc_session* s, nc_wr* w, int64_t now) noexcept nogil:
@@ -128,60 +127,6 @@ cdef int put_end_control(nc_session* s, nc_end* e, nc_wr* w) noexcept nogil:
     return wrote
 
 
-# Seals the record that was built and notes it as sent. Returns its size or a negative code.
-cdef int64_t finish_record(nc_session* s, uint8_t* rec, uint64_t tag, size_t body, const uint8_t* tail, size_t tail_len,
-                           uint64_t upto, int eliciting, int64_t now) noexcept nogil:
-    cdef nc_path* p = &s.path
-    cdef nc_sent* x
-    cdef int size
-    size = record_seal(&s.sealer, p.tx_number, tag, rec, body, tail, tail_len,
-                       p.binding if p.tx_number == 0 else NULL, now)
-    if size < 0:
-        return size
-    x = &p.sent[p.tx_number & (p.sent_cap - 1)]
-    x.stream = tag
-    x.upto = upto
-    x.at = now
-    x.eliciting = eliciting
-    if p.oldest_at == 0 and eliciting:
-        p.oldest_at = now
-    p.tx_number += 1
-    s.stats.records_sent += 1
-    s.stats.bytes_sent += <uint64_t>size
-    p.tx_at = now
-    return size
-
-
-# A ring of twice the places (at first `least`) with the items first … next - 1 of the old one, which is freed; `item`
-# is the size of one. NULL: no memory, and the old one stays.
-cdef void* ring_doubled(void* old, uint32_t* cap, uint32_t least, size_t item, uint64_t first,
-                        uint64_t next_) noexcept nogil:
-    cdef uint32_t more = cap[0] * 2 if cap[0] else least
-    cdef uint8_t* ring = <uint8_t*>calloc(more, item)
-    if ring is NULL:
-        return NULL
-    while first < next_:
-        memcpy(ring + (first & (more - 1)) * item, <uint8_t*>old + (first & (cap[0] - 1)) * item, item)
-        first += 1
-    free(old)
-    cap[0] = more
-    return ring
-
-
-# Room in the list of sent records beside `spare` entries: 1 yes, 0 no (sending waits for an ACK).
-cdef int sent_room(nc_path* p, uint64_t spare) noexcept nogil:
-    cdef void* ring
-    if p.tx_number - p.acked + spare >= <uint64_t>defs.SENT_MAX:
-        return 0
-    if p.tx_number - p.acked < p.sent_cap:
-        return 1
-    ring = ring_doubled(p.sent, &p.sent_cap, 16, sizeof(nc_sent), p.acked, p.tx_number)
-    if ring is NULL:
-        return 0
-    p.sent = <nc_sent*>ring
-    return 1
-
-
 # Writes the control record if something is due. Returns its size, 0, or a negative code.
 cdef int64_t send_control(nc_session* s, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
     cdef nc_wr w
@@ -229,7 +174,8 @@ cdef int64_t send_control(nc_session* s, uint8_t* out, size_t cap, int64_t now) 
             s.close_sent = 1
     if w.p == begin:
         return 0
-    size = finish_record(s, out, defs.TAG_CONTROL, <size_t>(w.p - begin), NULL, 0, 0, eliciting, now)
+    size = finish_record(s, out, defs.TAG_CONTROL, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), 0,
+                         eliciting, now)
     return size
 
 
@@ -241,7 +187,7 @@ cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_
     cdef uint64_t ready = out_ready(&e.out, &fin)
     cdef size_t head = record_head_size(e.out.id)
     cdef uint8_t* begin = out + head
-    cdef size_t room, n
+    cdef size_t room, n, kept
     cdef const uint8_t* span
     cdef uint64_t upto
     cdef uint64_t first, gap = 0, gap_at, gap_bytes
@@ -272,7 +218,8 @@ cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_
         lossy_passed(&e.out, gap, gap_bytes)
         ready = out_ready(&e.out, &fin)
         if ready == 0 and not fin:
-            return finish_record(s, out, e.out.id, <size_t>(w.p - begin), NULL, 0, e.out.sent, 1, now)
+            return finish_record(s, out, e.out.id, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), e.out.sent,
+                                 1, now)
     n = <size_t>(w.end - w.p) - 24              # type, offset, number
     if n > share:
         n = share
@@ -283,8 +230,8 @@ cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_
     if e.out.lossy and n:
         n = lossy_claim(&e.out, n, now)
         if n == 0 and not fin:                  # the application dropped it meanwhile
-            return finish_record(s, out, e.out.id, <size_t>(w.p - begin), NULL, 0, e.out.sent, 1, now) \
-                if w.p != begin else 0
+            return finish_record(s, out, e.out.id, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), e.out.sent,
+                                 1, now) if w.p != begin else 0
     rc = frame_put_data_head(&w, e.out.sent, fin, e.out.at_boundary and n > 0 and e.out.sent_msgs > 0,
                              e.out.sent_msgs, -1)
     if rc < 0:
@@ -295,26 +242,13 @@ cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_
         out_pass(&e.out, n)
         if fin:
             e.out.fin_sent = 1
-        return finish_record(s, out, e.out.id, <size_t>(w.p - begin), span, n, upto, 1, now)
+        return finish_record(s, out, e.out.id, <size_t>(w.p - begin), span, n, <size_t>(w.p - begin), upto, 1, now)
+    kept = <size_t>(w.p - begin) + (n if n <= <size_t>KEEP_MAX else 0)
     out_read(&e.out, w.p, n)
     w.p += n
     if fin:
         e.out.fin_sent = 1
-    return finish_record(s, out, e.out.id, <size_t>(w.p - begin), NULL, 0, upto, 1, now)
-
-
-# Room for one more part of a trunk record: 1 yes, 0 no.
-cdef int trunk_room(nc_path* p) noexcept nogil:
-    cdef void* ring
-    if p.trunk_next - p.trunk_first < p.trunk_cap:
-        return 1
-    if p.trunk_cap >= TRUNK_SENT_MAX:
-        return 0
-    ring = ring_doubled(p.trunk, &p.trunk_cap, 64, sizeof(nc_trunk_sent), p.trunk_first, p.trunk_next)
-    if ring is NULL:
-        return 0
-    p.trunk = <nc_trunk_sent*>ring
-    return 1
+    return finish_record(s, out, e.out.id, <size_t>(w.p - begin), NULL, 0, kept, upto, 1, now)
 
 
 # 1: what this end has to send now may ride in a record of the trunk.
@@ -328,7 +262,6 @@ cdef inline int fits_trunk(nc_end* e) noexcept nogil:
 cdef int64_t send_trunk(nc_session* s, nc_end* e, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
     cdef nc_path* p = &s.path
     cdef nc_wr w
-    cdef nc_trunk_sent* part
     cdef size_t head = record_head_size(defs.TAG_TRUNK)
     cdef uint8_t* begin = out + head
     cdef size_t room = cap - head - defs.AEAD_TAG_SIZE
@@ -359,11 +292,7 @@ cdef int64_t send_trunk(nc_session* s, nc_end* e, uint8_t* out, size_t cap, int6
                                                    and e.out.sent_msgs > 0, e.out.sent_msgs, ready) >= 0:
             out_read(&e.out, w.p, <size_t>ready)
             w.p += ready
-            part = &p.trunk[p.trunk_next & (p.trunk_cap - 1)]
-            part.number = p.tx_number
-            part.stream = e.out.id
-            part.upto = e.out.sent
-            p.trunk_next += 1
+            trunk_note(p, e.out.id, e.out.sent)
             parts += 1
             if fin:
                 e.out.fin_sent = 1
@@ -386,7 +315,7 @@ cdef int64_t send_trunk(nc_session* s, nc_end* e, uint8_t* out, size_t cap, int6
         e = pop_active(s)
     if w.p == begin:
         return 0
-    size = finish_record(s, out, defs.TAG_TRUNK, <size_t>(w.p - begin), NULL, 0, 0, 1, now)
+    size = finish_record(s, out, defs.TAG_TRUNK, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), 0, 1, now)
     if size > 0:
         s.stats.trunk_records += 1
     return size
@@ -414,6 +343,10 @@ cdef int session_wants_send(nc_session* s) noexcept nogil:
     if s.state == SESSION_OVER:
         return 0
     if s.budget.freed:
+        return 1
+    if s.state == SESSION_SUSPENDED:
+        return 1 if load_ptr(<void**>&s.dirty_head) is not NULL else 0
+    if s.replay.next < s.replay.n:
         return 1
     if s.ctl_head is not NULL or s.active_head is not NULL:
         return 1
@@ -443,17 +376,28 @@ cdef int64_t session_send(nc_session* s, uint8_t* out, size_t cap, int64_t now_n
     take_dirty(s)
     if s.budget.freed:
         wake_waiting(s)
-    if not sent_room(&s.path, 0):
+    if s.state == SESSION_SUSPENDED:
         return 0
+    while s.replay.next < s.replay.n and sent_room(&s.path, 0):
+        size = send_again(s, out + used, cap - used, now_ns)
+        if size < 0:
+            return size
+        if size == 0:
+            break
+        used += <size_t>size
+    if s.replay.next < s.replay.n or cap - used < CONTROL_ROOM:
+        return <int64_t>used                    # what follows was said later
+    if not sent_room(&s.path, 0):
+        return <int64_t>used
     if s.rekey_state != 2 and (s.sealer.keys.wants_update or 0 <= keys_deadline(s.sealer.keys) <= now_ns):
         if keys_tick(s.sealer.keys, s.sealer.cache, now_ns) == 1:
             s.epoch_at = s.path.tx_number
             s.epoch_waits = 1
             s.ping_due = 1                      # something to acknowledge in the new epoch
-    size = send_control(s, out, cap, now_ns)
+    size = send_control(s, out + used, cap - used, now_ns)
     if size < 0:
         return size
-    used = <size_t>size
+    used += <size_t>size
     if s.state == SESSION_CLOSING:
         if s.close_sent:
             session_ended(s)

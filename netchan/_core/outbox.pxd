@@ -91,6 +91,8 @@ cdef uint64_t out_ready(nc_out* o, int* fin) noexcept nogil
 cdef size_t out_span(nc_out* o, const uint8_t** p, size_t n) noexcept nogil
 cdef void out_read(nc_out* o, uint8_t* dst, size_t n) noexcept nogil    # copies n ready bytes and passes them
 cdef void out_pass(nc_out* o, size_t n) noexcept nogil                  # passes n bytes that were read through out_span
+# Engine: n bytes from offset `at` on, sealed before and not acknowledged. 1 copied, 0: they are not here.
+cdef int out_peek(nc_out* o, uint64_t at, uint8_t* dst, size_t n) noexcept nogil
 cdef void out_ack(nc_out* o, uint64_t upto, nc_seg** pins) noexcept nogil
 # Engine: credit and positions from POS. 1: something moved; 0: nothing new; NC_EFRAME: beyond what was sent.
 cdef int out_pos(nc_out* o, uint64_t received, uint64_t taken, uint64_t max_msgs, uint64_t max_bytes,

@@ -356,6 +356,25 @@ cdef void out_read(nc_out* o, uint8_t* dst, size_t n) noexcept nogil:
         n -= k
 
 
+cdef int out_peek(nc_out* o, uint64_t at, uint8_t* dst, size_t n) noexcept nogil:
+    cdef nc_seg* s
+    cdef size_t k
+    leaf_lock(&o.lock)
+    s = o.head
+    while n and s is not NULL and s.start <= at:
+        if at < s.start + s.len:
+            k = <size_t>(s.start + s.len - at)
+            if k > n:
+                k = n
+            memcpy(dst, s.data + (at - s.start), k)
+            at += k
+            dst += k
+            n -= k
+        s = s.next
+    leaf_unlock(&o.lock)
+    return 1 if n == 0 else 0
+
+
 cdef void out_ack(nc_out* o, uint64_t upto, nc_seg** pins) noexcept nogil:
     cdef nc_seg* gone = NULL
     cdef nc_seg* last = NULL

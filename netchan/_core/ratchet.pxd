@@ -11,6 +11,7 @@ cdef void cleanse(uint8_t* p, size_t n) noexcept nogil
 cdef int session_ratchet_send(nc_session* s, uint64_t number, int step, const uint8_t* p, size_t n) noexcept nogil
 # The 32-byte result of a finished ratchet; the initiator announces it at once, the responder when it sees that.
 cdef void session_ratchet_secret(nc_session* s, uint64_t number, const uint8_t* secret32) noexcept nogil
+cdef void rekey_done(nc_session* s) noexcept nogil       # the announcement was acknowledged, our epoch has changed
 # The secret is wiped once neither direction needs it.
 cdef void ratchet_settled(nc_session* s) noexcept nogil
 cdef void on_ratchet(nc_session* s, nc_frame* f) noexcept nogil

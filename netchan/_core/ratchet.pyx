@@ -45,6 +45,13 @@ cdef void session_ratchet_secret(nc_session* s, uint64_t number, const uint8_t* 
         s.rekey_state = 1
 
 
+# The announcement was acknowledged, and our epoch has changed.
+cdef void rekey_done(nc_session* s) noexcept nogil:
+    cleanse(s.rekey_mix, 32)
+    s.rekey_state = s.rekey_again
+    s.rekey_again = 0
+
+
 # The secret is wiped once neither direction needs it.
 cdef void ratchet_settled(nc_session* s) noexcept nogil:
     if s.ratchet_theirs and s.rekey_state == 0:
@@ -75,6 +82,9 @@ cdef void on_rekey(nc_session* s, nc_frame* f) noexcept nogil:
         s.ratchet_theirs = 1
         if s.role == 1 and s.rekey_state == 0:
             s.rekey_state = 1
+        elif s.role == 1 and s.rekey_state == 2:
+            s.rekey_again = 1                   # the acknowledgement of the one before is on its way
+        ratchet_settled(s)
     else:
         rc = defs.NC_ESTATE
     if rc < 0 or f.a >> 32:
@@ -90,4 +100,5 @@ cdef void put_ratchet(nc_session* s, nc_wr* w, int* eliciting) noexcept nogil:
         if frame_put_rekey(w, 2, <uint64_t>s.sealer.keys.owner.send_epoch + 1, s.ratchet_number, NULL) >= 0:
             s.rekey_state = 2
             s.rekey_at = s.path.tx_number
+            memcpy(s.rekey_mix, s.ratchet_secret, 32)
             eliciting[0] = 1

@@ -1,6 +1,6 @@
 """One session: its life and its clock. What it reads is in inbound, what it writes in outbound, its channels in ends.
 
-Layer: _core, rung k. Sans-IO: bytes, the clock and randomness are arguments. Baton; see state.pxd.
+Layer: _core, rung l. Sans-IO: bytes, the clock and randomness are arguments. Baton; see state.pxd.
 Spec: docs/spec/session.md §1, §5, §8.
 """
 
@@ -10,13 +10,16 @@ from libc.string cimport memcpy
 
 from netchan._core.budget cimport budget_init
 from netchan._core cimport defs
-from netchan._core.ends cimport end_release, session_ended, session_next_ready, session_path_lost, take_dirty
+from netchan._core.ends cimport end_release, session_ended, session_next_ready, take_dirty
 from netchan._core.idmap cimport idmap_free, idmap_init, idmap_next
 from netchan._core.keys cimport keys_deadline
 from netchan._core.leaf cimport leaf_init
-from netchan._core.outbound cimport sent_room
 from netchan._core.ratchet cimport cleanse
-from netchan._core.state cimport SESSION_OVER, SESSION_UP, nc_end, nc_offer, nc_params, nc_path, nc_session, pop_active
+from netchan._core.resume cimport session_path_lost
+from netchan._core.sent cimport replay_free, sent_free, sent_room
+from netchan._core.state cimport (
+    SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_end, nc_offer, nc_params, nc_path, nc_session, pop_active,
+)
 from netchan._core.inbox cimport in_free
 from netchan._core.timer cimport TIMER_NEVER
 
@@ -29,6 +32,8 @@ cdef int64_t session_deadline(nc_session* s) noexcept nogil:
     cdef nc_path* p = &s.path
     if s.state == SESSION_OVER:
         return at
+    if s.state == SESSION_SUSPENDED:
+        return s.lease_until
     if p.ack_at < at:
         at = p.ack_at
     if p.ping_at < at:
@@ -46,8 +51,13 @@ cdef void session_on_deadline(nc_session* s, int64_t now_ns) noexcept nogil:
     cdef nc_path* p = &s.path
     if s.state == SESSION_OVER:
         return
+    if s.state == SESSION_SUSPENDED:
+        if now_ns >= s.lease_until:
+            s.abrupt = 1
+            s.close_code = defs.CLOSE_TIMEOUT
+            session_ended(s)
+        return
     if p.oldest_at and now_ns - p.oldest_at >= s.mine.dead_ns and now_ns - p.rx_at >= s.mine.dead_ns:
-        s.close_code = defs.CLOSE_TIMEOUT
         session_path_lost(s, now_ns)
         return
     if p.ping_at <= now_ns:
@@ -122,14 +132,10 @@ cdef void session_free(nc_session* s) noexcept nogil:
     idmap_free(&s.outs)
     idmap_free(&s.ins)
     idmap_free(&s.offers)
-    free(s.path.sent)
-    free(s.path.trunk)
-    free(s.path.left)
-    s.path.sent = NULL
-    s.path.trunk = NULL
-    s.path.trunk_cap = 0
-    s.path.left = NULL
+    sent_free(&s.path)
+    replay_free(s)
     cleanse(s.ratchet_secret, 32)
+    cleanse(s.rekey_mix, 32)
     free(s.ratchet_out)
     free(s.ratchet_in)
     s.ratchet_out = NULL

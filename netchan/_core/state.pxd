@@ -34,6 +34,7 @@ cdef enum nc_session_state:
     SESSION_UP = 0
     SESSION_CLOSING = 1             # SESSION_CLOSE will be sent, then nothing
     SESSION_OVER = 2                # closed by either side, or lost
+    SESSION_SUSPENDED = 3           # no path; all is kept until one comes or the lease is over
 
 cdef enum nc_event:                 # bits: what an end waits for (end.waiting) and what happened to it (end.ready)
     EV_RECV = 1                     # a value, or the direction is over
@@ -62,6 +63,10 @@ ctypedef struct nc_path:
     uint64_t acked                  # records below this were acknowledged by the peer
     nc_sent* sent                   # owned ring of the records from `acked` on
     uint32_t sent_cap               # power of two
+    uint8_t* log                    # owned ring: frames of the records in `sent`, as they were sealed
+    uint32_t log_cap                # power of two
+    uint64_t log_first              # positions in it, ever growing
+    uint64_t log_next
     nc_trunk_sent* trunk            # owned ring: parts of trunk records that were not acknowledged yet, in order
     uint32_t trunk_cap              # power of two
     uint64_t trunk_first            # positions in it, ever growing
@@ -90,7 +95,18 @@ ctypedef struct nc_sent:
     uint64_t stream                 # 0: control; 1: the trunk, whose streams are in nc_path.trunk
     uint64_t upto                   # stream offset behind its data
     int64_t at                      # when it was sealed
-    uint32_t eliciting
+    uint32_t log_len                # its frames in the log, where the session may be resumed
+    uint64_t log_at                 # in a replay: where they begin
+    uint32_t tail_len               # behind them: the last bytes before `upto`, which the outbox still holds
+    uint8_t eliciting
+    uint8_t rekey                   # it announces what the next epoch mixes in
+
+# Records of paths that are gone which the peer has not got, oldest first: sealed anew on the next path.
+ctypedef struct nc_replay:
+    nc_sent* items                  # owned; log_at counts from `log`
+    uint8_t* log                    # owned
+    uint32_t n
+    uint32_t next
 
 cdef struct nc_end:
     nc_session* session             # borrowed: outlives its ends' engine use
@@ -191,6 +207,7 @@ ctypedef struct nc_params:          # transport parameters (handshake.md), one s
     uint64_t node_bytes             # local only: the same for all sessions of the process together
     int64_t heartbeat_ns            # local only
     int64_t dead_ns                 # local only: silence that ends a path
+    int64_t lease_ns                # local only: how long the session is kept without a path, as agreed; 0: not at all
 
 ctypedef struct nc_session_stats:
     uint64_t records_sent
@@ -203,6 +220,8 @@ ctypedef struct nc_session_stats:
     uint64_t pings
     uint64_t acks
     uint64_t trunk_records
+    uint64_t resumes
+    uint64_t resent                 # records sealed again after one
 
 cdef struct nc_session:
     # shared with the application
@@ -225,7 +244,13 @@ cdef struct nc_session:
     uint16_t reason_len
     uint8_t reason[256]
     nc_sealer sealer
-    nc_path path                    # the one path of this version
+    nc_path path                    # one at a time; the last one while there is none
+    nc_replay replay
+    uint32_t suspended              # atomic: 1 = no path
+    int64_t lease_until             # while suspended
+    uint32_t before_id              # the path before this one: the other side may not have heard of this one yet
+    uint64_t before_rx              # records received on it
+    uint64_t before_told            # records sent on it that the other side has received
     nc_params mine
     nc_params peer
     nc_idmap outs                   # our stream id -> nc_end*
@@ -264,6 +289,8 @@ cdef struct nc_session:
     uint8_t ratchet_theirs          # 1: the peer's direction has it
     uint8_t rekey_state             # 0 nothing, 1 to announce, 2 announced, waiting for its acknowledgement
     uint64_t rekey_at               # number of the record with the announcement
+    uint8_t rekey_mix[32]           # what was announced; wiped when the epoch has changed
+    uint8_t rekey_again             # the next ratchet's secret came meanwhile: to announce afterwards
     uint64_t ratchets               # finished in our direction
     uint8_t ratchet_out_step        # message to send: 0xff none
     uint64_t ratchet_out_number

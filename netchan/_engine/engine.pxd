@@ -83,7 +83,8 @@ cdef struct nc_slot:
     size_t pend_len
     size_t pend_cap
     uint8_t broken                  # the carrier can send no more
-    uint8_t closed                  # descriptor is closed
+    uint8_t closed                  # descriptor is closed, for good
+    uint8_t parted                  # it is closed, and the session waits for another
     uint8_t told_over               # the application was told that the session is over
     uint32_t orphan                 # atomic: 1 the application lets go, 2 it has and touches nothing here any more
     # under app_lock
@@ -91,6 +92,7 @@ cdef struct nc_slot:
     nc_offer_event* offers_tail
     uint8_t in_app
     uint8_t app_over
+    uint8_t app_parted              # the session has lost its path; 2: it has another
     uint8_t ratchet_new             # a message of a ratchet waits for the application
     uint8_t ratchet_step
     uint64_t ratchet_number
@@ -158,6 +160,7 @@ cdef struct nc_engine:
     int tail_fd                     # timerfd of the flush rule
     uint64_t guardian_looks         # times that the tail timer found the program flushing by itself
     int aside_fd                    # eventfd of whoever collects news that nobody inside does; 0: none
+    int path_fd                     # eventfd of whoever brings sessions back; 0: none
     uint64_t guardian_pumps
     uint64_t guardian_flushes
     # pins to drop with the GIL, under app_lock
@@ -180,6 +183,9 @@ cdef void baton_take(nc_engine* g) noexcept nogil                               
 cdef void baton_give(nc_engine* g) noexcept nogil                               # flushes what became dirty meanwhile
 cdef int engine_add(nc_engine* g, nc_slot* t) noexcept nogil                    # t.fd and session are ready
 cdef void engine_collect(nc_engine* g, nc_slot* t) noexcept nogil
+cdef void slot_part(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil       # the session gives its path up
+# A suspended session has another path, and t.parted is 0 again. NC_OK or NC_ESYS: the descriptor stays the caller's.
+cdef int slot_rejoin(nc_engine* g, nc_slot* t, int fd) noexcept nogil
 
 # Anyone, without the baton ------------------------------------------------------------------------------------------
 cdef void engine_dirty(nc_engine* g, nc_slot* t) noexcept nogil                 # after session dirty_any went 0 -> 1

@@ -18,11 +18,12 @@ from netchan._core.leaf cimport (
     load_rlx_u64, load_seq_u32, load_seq_u64, store_rel_u32, store_rel_u64, store_rlx_u64, store_seq_u32, xchg_u32,
     xchg_u64,
 )
-from netchan._core.ends cimport end_release, session_close, session_next_offer, session_next_ready, session_path_lost
+from netchan._core.ends cimport end_release, session_close, session_next_offer, session_next_ready
 from netchan._core.inbound cimport session_recv
 from netchan._core.outbound cimport session_send
+from netchan._core.resume cimport session_path_lost
 from netchan._core.session cimport session_deadline, session_free, session_on_deadline
-from netchan._core.state cimport SESSION_OVER, SESSION_UP, nc_offer
+from netchan._core.state cimport SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_offer
 from netchan._core.timer cimport (
     TIMER_NEVER, theap_clear, theap_free, theap_init, theap_next, theap_pop_due, theap_reserve, theap_set,
 )
@@ -134,7 +135,8 @@ cdef void engine_close(nc_engine* g) noexcept nogil:
     while t is not NULL:
         following = t.all_next
         if not t.closed:
-            carrier_close(g.poller, t.fd)
+            if not t.parted:
+                carrier_close(g.poller, t.fd)
             t.closed = 1
         t = following
     close_fd(&g.poller)
@@ -305,7 +307,7 @@ cdef void engine_told(nc_engine* g) noexcept nogil:
 # --- one session's carrier --------------------------------------------------------------------------------------------
 
 cdef void slot_poll(nc_engine* g, nc_slot* t, int bits) noexcept nogil:
-    if bits != t.poll_bits and not t.closed:
+    if bits != t.poll_bits and not t.closed and not t.parted:
         poller_change(g.poller, t.fd, bits, t)
         t.poll_bits = bits
 
@@ -322,7 +324,8 @@ cdef void slot_deadline(nc_engine* g, nc_slot* t) noexcept nogil:
 cdef void slot_shut(nc_engine* g, nc_slot* t) noexcept nogil:
     if t.closed:
         return
-    carrier_close(g.poller, t.fd)
+    if not t.parted:
+        carrier_close(g.poller, t.fd)
     t.closed = 1
     t.linger_at = 0
     free(t.pend)
@@ -331,6 +334,39 @@ cdef void slot_shut(nc_engine* g, nc_slot* t) noexcept nogil:
     slot_deadline(g, t)
     t.grave_next = g.graves
     g.graves = t
+
+
+cdef void slot_part(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
+    session_path_lost(&t.session, now)
+    if t.closed or t.parted or t.session.state != SESSION_SUSPENDED:
+        return
+    carrier_close(g.poller, t.fd)
+    t.parted = 1
+    t.broken = 0
+    free(t.pend)                                # it is sealed for a path that is no more
+    t.pend = NULL
+    t.pend_len = t.pend_off = t.pend_cap = 0
+    slot_deadline(g, t)
+    leaf_lock(&g.app_lock)
+    t.app_parted = 1
+    leaf_unlock(&g.app_lock)
+    list_slot(g, t, 0)
+    if g.path_fd > 0:
+        kick(g.path_fd)
+
+
+cdef int slot_rejoin(nc_engine* g, nc_slot* t, int fd) noexcept nogil:
+    t.fd = fd
+    if poller_add(g.poller, fd, POLL_IN, t) < 0:
+        return defs.NC_ESYS
+    t.poll_bits = POLL_IN
+    t.parted = 0
+    slot_deadline(g, t)
+    leaf_lock(&g.app_lock)
+    t.app_parted = 2
+    leaf_unlock(&g.app_lock)
+    list_slot(g, t, 0)
+    return defs.NC_OK
 
 
 # Closed slots that the application has let go, too: nothing refers to them any more.
@@ -350,7 +386,7 @@ cdef void sweep(nc_engine* g) noexcept nogil:
 cdef void slot_over(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
     if t.closed or t.linger_at:
         return
-    if t.broken or not t.session.close_by_us:
+    if t.broken or t.parted or not t.session.close_by_us:
         slot_shut(g, t)
         return
     if t.pend_len == 0:
@@ -399,6 +435,15 @@ cdef void slot_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
         session_send(&t.session, g.tx, TX_BYTES, now)       # only cuts what was opened too late
         engine_collect(g, t)
         return
+    if t.session.state == SESSION_SUSPENDED and not t.parted:
+        slot_part(g, t, now)                    # it was silent too long
+    if t.parted:
+        session_send(&t.session, g.tx, TX_BYTES, now)       # only acts on what was asked
+        if t.session.state == SESSION_OVER:
+            slot_shut(g, t)
+        slot_deadline(g, t)
+        engine_collect(g, t)
+        return
     while not t.broken:
         if not slot_write_pending(t):
             break
@@ -416,7 +461,7 @@ cdef void slot_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
         elif written < n and slot_keep(t, g.tx + written, <size_t>(n - written)) < 0:
             t.broken = 1
     if t.broken and t.session.state != SESSION_OVER and not (t.poll_bits & POLL_IN):
-        session_path_lost(&t.session, now)
+        slot_part(g, t, now)
     if t.session.state == SESSION_OVER:
         slot_over(g, t, now)
         if t.linger_at and t.pend_len == 0 and not t.closed:
@@ -434,16 +479,18 @@ cdef void slot_read(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
         return
     if n <= 0:
         t.broken = 1
-        session_path_lost(&t.session, now)
-        slot_shut(g, t)
+        slot_part(g, t, now)
+        if not t.parted:
+            slot_shut(g, t)
         return
     if t.session.state == SESSION_OVER:
         return                                  # lingering: read and forget
-    session_recv(&t.session, g.rx, <size_t>n, now)
+    if session_recv(&t.session, g.rx, <size_t>n, now) < 0 and not t.session.path.alive:
+        slot_part(g, t, now)
 
 
 cdef void slot_ready(nc_engine* g, nc_slot* t, uint32_t bits, int64_t now) noexcept nogil:
-    if t.closed:
+    if t.closed or t.parted:
         return
     if bits & POLL_IN:
         slot_read(g, t, now)
@@ -465,7 +512,7 @@ cdef void flush_dirty(nc_engine* g) noexcept nogil:
     t = <nc_slot*>xchg_u64(<uint64_t*>&g.dirty_head, 0)
     while t is not NULL:
         following = t.dirty_next
-        if load_seq_u32(&t.orphan) and t.session.state == SESSION_UP:
+        if load_seq_u32(&t.orphan) and (t.session.state == SESSION_UP or t.session.state == SESSION_SUSPENDED):
             session_close(&t.session, defs.CLOSE_EXCEPTION, NULL, 0)
         # Cleared before it is looked at: what comes later lists it anew.
         store_seq_u32(&t.session.dirty_any, 0)

@@ -209,6 +209,10 @@ cdef class Engine:
         if self.g.desk is not NULL:
             store_seq_u32(&self.g.desk.aside_fd, <uint32_t>fd)
 
+    def watch_paths(self, int fd):
+        """This eventfd is written to when a session has lost its path."""
+        self.g.path_fd = fd
+
     def collect(self):
         """Hand on what is known by now, without a pump; for whoever ``watch_aside`` told."""
         if self.g.fork_count != fork_count():

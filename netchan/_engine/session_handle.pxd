@@ -11,5 +11,6 @@ cdef class Session(Listed):
     cdef public object on_offers
     cdef public object on_over
     cdef public object on_ratchet
+    cdef public object on_path
     cdef bint told
     cdef object __weakref__

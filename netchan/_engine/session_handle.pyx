@@ -5,6 +5,7 @@ Spec: docs/spec/session.md §1, §7; docs/spec/keys.md.
 """
 
 import os
+from hashlib import sha256
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -17,18 +18,19 @@ from netchan._core.ctxcache cimport cache_grow, cache_wants_grow
 from netchan._core.ends cimport session_close
 from netchan._core.inbound cimport session_recv
 from netchan._core.keys cimport (
-    keys_export, keys_may_update, keys_new, keys_path_add, keys_take_warning, nc_keys_warning,
+    keys_export, keys_join_mac, keys_may_update, keys_new, keys_path_add, keys_take_warning, nc_keys_warning,
 )
 from netchan._core.leaf cimport leaf_lock, leaf_unlock, load_acq_u32, store_seq_u32, xchg_u32
 from netchan._core.ratchet cimport session_ratchet_secret, session_ratchet_send
-from netchan._core.session cimport session_init
-from netchan._core.state cimport nc_params, nc_session
+from netchan._core.resume cimport session_join, session_resume
+from netchan._core.session cimport session_init, session_on_deadline
+from netchan._core.state cimport SESSION_SUSPENDED, nc_params, nc_session
 from netchan._engine cimport sys
 from netchan._engine.engine_handle cimport Engine, Listed, check_fork
 from netchan._engine.carrier cimport carrier_setup
 from netchan._engine.engine cimport (
     baton_give, baton_take, engine_add, engine_collect, engine_dirty, engine_poke, fork_count, nc_engine,
-    nc_offer_event, nc_slot, node_drawn, slot_free,
+    nc_offer_event, nc_slot, node_drawn, slot_free, slot_part, slot_rejoin,
 )
 
 
@@ -53,12 +55,13 @@ cdef int fill_params(nc_params* p, d) except -1:
     p.node_bytes = 0
     p.heartbeat_ns = 0
     p.dead_ns = 0
+    p.lease_ns = 0
     return 0
 
 
 def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding, int cipher, mine, peer, bytes early,
            int max_channels, int64_t session_bytes, double heartbeat, double dead=10.0, bint trunk=False,
-           uint64_t node_bytes=256 << 20):
+           uint64_t node_bytes=256 << 20, double lease=0.0):
     """Make a session of a connected, non-blocking socket whose handshake has ended.
 
     Args:
@@ -73,6 +76,7 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         early: bytes of the stream behind the handshake.
         max_channels, session_bytes, node_bytes (bytes), heartbeat and dead (s): our own limits.
         trunk: both sides know it.
+        lease: seconds for which the session is kept without a path, as agreed; 0: not at all.
 
     Raises:
         ConfigError, MemoryError, ForkError, OSError.
@@ -103,6 +107,7 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         m.node_bytes = node_bytes
         m.heartbeat_ns = <int64_t>(heartbeat * 1e9)
         m.dead_ns = <int64_t>(dead * 1e9)
+        m.lease_ns = <int64_t>(lease * 1e9)
         t = <nc_slot*>calloc(1, sizeof(nc_slot))
         if t is NULL:
             raise MemoryError("netchan session")
@@ -162,6 +167,8 @@ cdef class Session(Listed):
         on_offers: called without arguments when ``take_offers`` has something.
         on_over: called once, without arguments, when the session is over.
         on_ratchet: called without arguments when ``take_ratchet`` has something.
+        on_path: called with False when the last path was lost and the session waits for another, with True when it has
+            one again. Two changes between two looks are told as the last one.
     """
 
     def __dealloc__(self):
@@ -181,10 +188,17 @@ cdef class Session(Listed):
         engine_poke(g)
 
     cdef on_ready(self, uint32_t over):
+        cdef uint8_t path
         if self.t.offers is not NULL and self.on_offers is not None:
             self.on_offers()
         if self.t.ratchet_new and self.on_ratchet is not None:
             self.on_ratchet()
+        leaf_lock(&self.t.engine.app_lock)
+        path = self.t.app_parted
+        self.t.app_parted = 0
+        leaf_unlock(&self.t.engine.app_lock)
+        if path and not over and self.on_path is not None:
+            self.on_path(path == 2)
         if over and not self.told:
             self.told = True
             if self.on_over is not None:
@@ -257,6 +271,11 @@ cdef class Session(Listed):
             baton_give(g)
         if rc < 0:
             raise ValueError(f"ratchet message of {n} bytes, step {step} (code {rc})")
+
+    @property
+    def ratchet_pending(self):
+        """True while the secret of a ratchet waits to be mixed in by one of the two directions."""
+        return bool(self.t.session.ratchet_have)
 
     def ratchet_secret(self, uint64_t number, secret):
         """The 32-byte result of ratchet ``number``; borrowed, the caller wipes it."""
@@ -344,6 +363,132 @@ cdef class Session(Listed):
             baton_give(g)
         self.engine.notify()
 
+    # --- paths (handshake.md §11) ---
+
+    @property
+    def suspended(self):
+        """True while the session has no path and waits for one."""
+        return load_acq_u32(&self.t.session.suspended) != 0
+
+    @property
+    def lease(self):
+        """Seconds for which the session is kept without a path; 0: not at all."""
+        return self.t.session.mine.lease_ns * 1e-9
+
+    def lose(self):
+        """The lease of a suspended session is over now."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            if t.session.state == SESSION_SUSPENDED:
+                t.session.lease_until = 0
+                session_on_deadline(&t.session, sys.now_ns())
+                if xchg_u32(&t.session.dirty_any, 1) == 0:
+                    engine_dirty(g, t)
+            baton_give(g)
+        self.engine.notify()
+
+    def join_mac(self, bytes data):
+        """32 bytes that only the two sides of this session can make of ``data``."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef bytes digest = sha256(data).digest()
+        cdef const uint8_t* p = <const uint8_t*><char*>digest
+        cdef uint8_t[32] mac
+        cdef int rc
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            rc = keys_join_mac(t.session.sealer.keys, p, mac)
+            baton_give(g)
+        if rc < 0:
+            raise RuntimeError(f"netchan: no code under the join key (code {rc})")
+        return PyBytes_FromStringAndSize(<char*>mac, 32)
+
+    def path(self):
+        """(id of the last path, records received on it)."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef uint32_t number
+        cdef uint64_t received
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            number = t.session.path.id
+            received = t.session.path.rx_number
+            baton_give(g)
+        return number, received
+
+    def join(self, uint32_t path_id, uint32_t last):
+        """A JOIN with a good MAC has come: the present path ends, nothing more is read from it.
+
+        Returns:
+            Records received on path ``last``, or None: the session is over, cannot be resumed, or cannot mean these
+            paths; then nothing has changed.
+        """
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef int64_t received
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            received = session_join(&t.session, path_id, last)
+            if received >= 0:
+                slot_part(g, t, sys.now_ns())
+                engine_collect(g, t)
+            baton_give(g)
+        self.engine.notify()
+        return None if received < 0 else received
+
+    def resume(self, int fd, *, int carrier, uint32_t path_id, uint32_t last, uint64_t received, bytes binding,
+               bytes early):
+        """Go on over a connected, non-blocking socket.
+
+        Args:
+            fd: owned by the engine from now on, also when this gives False.
+            carrier: 1 TCP, 2 Unix.
+            path_id: of the new path.
+            last: the path that both sides mean by the last one; received: records of it that the other side has got.
+            binding: 32 bytes, what the first record of each direction is bound to.
+            early: bytes of the stream behind the exchange.
+
+        Returns:
+            False: the session is not suspended any more, or the figures cannot be.
+        """
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef bytearray rest = bytearray(early)
+        cdef uint8_t* rest_p = <uint8_t*><char*>rest
+        cdef size_t rest_n = len(rest)
+        cdef const uint8_t* bind_p = <const uint8_t*><char*>binding
+        cdef int rc
+        if len(binding) != 32:
+            raise ValueError("binding must be 32 bytes")
+        check_fork(g)
+        with nogil:
+            carrier_setup(fd, carrier)
+            baton_take(g)
+            rc = defs.NC_ESTATE
+            if t.parted and not t.closed and t.session.state == SESSION_SUSPENDED:
+                rc = session_resume(&t.session, path_id, last, received, bind_p, sys.now_ns())
+            if rc == defs.NC_OK and slot_rejoin(g, t, fd) < 0:
+                rc = defs.NC_ESYS
+                slot_part(g, t, sys.now_ns())
+            if rc == defs.NC_OK:
+                if rest_n and session_recv(&t.session, rest_p, rest_n, sys.now_ns()) < 0 and not t.session.path.alive:
+                    slot_part(g, t, sys.now_ns())
+                if xchg_u32(&t.session.dirty_any, 1) == 0:
+                    engine_dirty(g, t)
+                engine_collect(g, t)
+            baton_give(g)
+        if rc < 0:
+            sys.close(fd)
+            return False
+        self.engine.notify()
+        return True
+
     @property
     def over(self):
         """True once the session has ended, whoever ended it."""
@@ -381,6 +526,8 @@ cdef class Session(Listed):
             "trunk_records": s.stats.trunk_records,
             "pings": s.stats.pings,
             "acks": s.stats.acks,
+            "resumes": s.stats.resumes,
+            "resent": s.stats.resent,
             "rtt_us": s.path.srtt // 1000,
             "epoch": s.sealer.keys.owner.send_epoch,
             "rekeys": s.sealer.keys.updates,

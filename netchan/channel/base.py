@@ -91,6 +91,10 @@ class Offer(Protocol):
         None = asked across the network, ask again when the waiter was woken; in process the answer is immediate.
         """
 
+    @property
+    def stranded(self) -> bool:
+        """True while there is no way on which an answer to ``withdraw`` could come; the waiter is woken when so."""
+
     def let_go(self) -> None:
         """The call that made the offer ends; what is still unknown of it is settled without it."""
 

@@ -185,6 +185,11 @@ class LocalOffer:
             self.endpoint.check_send()
         return False
 
+    @property
+    def stranded(self) -> bool:
+        """Never: the answer is immediate."""
+        return False
+
     def let_go(self) -> None:
         """Nothing is left to settle in process."""
 

@@ -108,6 +108,11 @@ class RemoteOffer:
             return False
         return True if state == _WITHDRAWN or endpoint.send_ended else None
 
+    @property
+    def stranded(self) -> bool:
+        """As in base.Offer: the session has no path."""
+        return self._endpoint.session.suspended
+
     def let_go(self) -> None:
         """As in base.Offer."""
         if self._at:

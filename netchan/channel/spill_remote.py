@@ -56,6 +56,10 @@ class Accepted:
     def settled(self) -> bool:
         return True
 
+    @property
+    def stranded(self) -> bool:
+        return False
+
     def withdraw(self) -> bool:
         return False
 

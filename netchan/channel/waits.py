@@ -182,7 +182,8 @@ async def get_back(offer: Offer, waiter: AsyncWaiter) -> bool:
 
 
 async def give_up(offer: Offer, waiter: AsyncWaiter, error: BaseException) -> bool | None:
-    """As ``get_back``, for a call that ``error`` ends. None: no answer in ``ANSWER_SECONDS``, the value is in doubt.
+    """As ``get_back``, for a call that ``error`` ends. None: the value is in doubt: no answer in ``ANSWER_SECONDS``, or
+    no path on which one could come.
 
     A second error meanwhile is raised at once, and the value is in doubt then, too.
     """
@@ -190,7 +191,13 @@ async def give_up(offer: Offer, waiter: AsyncWaiter, error: BaseException) -> bo
         return offer.withdraw()
     waiter.persist()
     try:
-        return await get_back(offer, waiter)
+        withdrawn = offer.withdraw()
+        while withdrawn is None and not offer.stranded:
+            waiter.rearm()
+            withdrawn = offer.withdraw()
+            if withdrawn is None and not offer.stranded:
+                await waiter.park()
+        return withdrawn
     except TimeoutError:
         return None
 

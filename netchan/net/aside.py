@@ -52,13 +52,24 @@ _aside: dict[int, Aside] = {}
 """The one of this process, by its id: a forked child has none."""
 
 
-def collect_from(engine: Engine) -> None:
-    """The worker collects the news of this engine when nobody else does."""
+def _here() -> Aside:
     found = _aside.get(os.getpid())
     if found is None:
         _aside.clear()
         found = _aside[os.getpid()] = Aside()
         worker().post(lambda: worker().watch(found.fd, READ, found))
-    if engine not in found.engines:
-        found.engines.add(engine)
-        engine.watch_aside(found.fd)
+    return found
+
+
+def collect_from(engine: Engine) -> None:
+    """The worker collects the news of this engine when nobody else does."""
+    found = _here()
+    found.engines.add(engine)
+    engine.watch_aside(found.fd)
+
+
+def collect_paths(engine: Engine) -> None:
+    """The worker hears at once when a session of this engine has lost its path."""
+    found = _here()
+    found.engines.add(engine)
+    engine.watch_paths(found.fd)

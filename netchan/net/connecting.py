@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
 from typing import Any, Final, Protocol
 
 from netchan.net.handshake import Ask, Drain, Established, Event, Failed, Initiator, Responder, Send
+from netchan.net.join import Joiner
+from netchan.net.machine import Joined
 from netchan.net.worker import READ, WRITE, Timer, Worker
 
 READ_BYTES: Final = 16_384
@@ -52,6 +54,9 @@ class Owner(Protocol):
     def on_established(self, conn: Connecting, event: Established) -> None:
         """Both sides accepted and all our bytes are sent: call ``take_fd`` now, or ``close``."""
 
+    def on_joined(self, conn: Connecting, event: Joined) -> None:
+        """A session that exists has a new path, and all our bytes are sent: call ``take_fd`` now, or ``close``."""
+
     def on_failed(self, conn: Connecting, error: BaseException, reason: str) -> None:
         """No session. ``reason``: one word for counters. The connection ends by itself."""
 
@@ -83,8 +88,8 @@ class Connecting:
         self.sock, self.owner, self.where = sock, owner, where
         self.fd = sock.fileno()
         self.phase = Phase.HANDSHAKE
-        self.machine: Initiator | Responder | None = None
-        self.begin: Callable[[], Initiator | Responder] | None = None
+        self.machine: Initiator | Joiner | Responder | None = None
+        self.begin: Callable[[], Initiator | Joiner | Responder] | None = None
         self.made_ns = time.monotonic_ns()
         self.parked = False
         self._worker = worker
@@ -93,7 +98,7 @@ class Connecting:
         self.heard = False
         self._eof = False
         self._queued = False
-        self._result: Established | Failed | None = None
+        self._result: Established | Joined | Failed | None = None
         self._timer: Timer | None = None
 
     # --- by the owner ------------------------------------------------------------------------------------------------
@@ -199,7 +204,7 @@ class Connecting:
             if self.begin is None:
                 return
             machine = self.machine = self.begin()
-            if isinstance(machine, Initiator):
+            if not isinstance(machine, Responder):
                 self._handle(machine.start(time.time(), time.monotonic_ns()))
             self._set_deadline()
             self._watch_more()
@@ -289,7 +294,7 @@ class Connecting:
                 return
             except OSError as error:
                 self._out.clear()
-                if self.phase is not Phase.SENDING or isinstance(self._result, Established):
+                if self.phase is not Phase.SENDING or isinstance(self._result, Established | Joined):
                     self._failed(error, "carrier")
                     return
                 break
@@ -299,7 +304,7 @@ class Connecting:
         elif self.phase is Phase.HANDSHAKE:
             self._watch_more()
 
-    def _handle(self, events: list[Event]) -> None:
+    def _handle(self, events: Sequence[Event]) -> None:
         for event in events:
             if isinstance(event, Send):
                 self._out += event.data
@@ -321,7 +326,7 @@ class Connecting:
             left = (machine.deadline_ns - time.monotonic_ns()) / 1e9
 
         def answer(allowed: bool) -> None:
-            if self.phase is Phase.HANDSHAKE and machine is not None:
+            if self.phase is Phase.HANDSHAKE and machine is not None and not isinstance(machine, Joiner):
                 self._handle(machine.resolve(allowed, time.time(), time.monotonic_ns()))
                 self._watch_more()
 
@@ -331,6 +336,8 @@ class Connecting:
         result = self._result
         if isinstance(result, Established):
             self.owner.on_established(self, result)
+        elif isinstance(result, Joined):
+            self.owner.on_joined(self, result)
         elif result is not None:
             self.owner.on_failed(self, result.error, result.code.name.lower())
             self._linger()

@@ -26,10 +26,13 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from netchan.config import Config
 from netchan.errors import AuthError, DialError, DialTimeout, HandshakeError
 from netchan.net.address import Address
+from netchan.net.aside import collect_paths
 from netchan.net.connecting import Connecting
 from netchan.net.ephemeral import stock_of
 from netchan.net.handshake import Established, HandshakeConfig, Initiator, State
-from netchan.net.manager import AskTrust, Home, attach
+from netchan.net.machine import Joined
+from netchan.net.manager import CARRIER_NUMBERS, AskTrust, Home, attach, turn_ratchet
+from netchan.net.redial import Redial
 from netchan.net.trust import Policy
 from netchan.net.wait import WaitQueue
 from netchan.net.worker import Timer, Worker, worker
@@ -378,6 +381,8 @@ class Dial(Generic[T]):
             local = socket_text(place.family, conn.sock.getsockname())
             link = link_of(address.carrier, local, address.location, event)
             session = attach(self._home.choose(), conn.take_fd(), address.carrier, event, self.plan.config)
+            if session.lease:
+                self._keep(session, event)
             # kept before the caller is woken: it may drop the peer at once, and is the only one to hold it then
             self.outcome.keep(self._make(session, link))
         except Exception as error:  # whatever it is, the caller must hear of it
@@ -387,6 +392,16 @@ class Dial(Generic[T]):
             return
         self._finish()
         self.outcome.tell()
+
+    def on_joined(self, conn: Connecting, event: Joined) -> None:
+        """Never: a dial makes a session of its own."""
+        conn.close()
+
+    def _keep(self, session: Session, event: Established) -> None:
+        """The session comes back by itself when its path is lost."""
+        redial = Redial(session, self.plan, event.claim.id_pub, event.node_id, CARRIER_NUMBERS, turn_ratchet)
+        session.on_path = redial.on_path
+        collect_paths(session.engine)
 
     def on_failed(self, conn: Connecting, error: BaseException, reason: str) -> None:
         """One place failed: go on with the next."""

@@ -27,7 +27,7 @@ HEADER_LEN = 22
 MAC_LEN = 16
 TRAILER_LEN = 2 * MAC_LEN
 MIN_FRAME = HEADER_LEN + TRAILER_LEN + 1
-MAX_FRAME = {HELLO: 2_048, REPLY: 4_096, FINISH: 4_096, COOKIE: 70, VERSIONS: 71, CLOSE: 56, ACCEPT: 1_024}
+MAX_FRAME = {HELLO: 2_048, REPLY: 4_096, FINISH: 4_096, COOKIE: 70, VERSIONS: 71, CLOSE: 88, ACCEPT: 1_024, JOIN: 151}
 MAX_PSKS = 16
 MIN_PSK_LEN = 32
 MAX_CLOCK_DIFF_MS = 30_000
@@ -253,9 +253,17 @@ class Gate:
         return found
 
     def check(
-        self, frame: bytes, wall_s: float, now_ns: int, rng: Rng, *, address: bytes | None = None, busy: bool = False
+        self,
+        frame: bytes,
+        wall_s: float,
+        now_ns: int,
+        rng: Rng,
+        *,
+        address: bytes | None = None,
+        busy: bool = False,
+        kind: int = HELLO,
     ) -> GateResult:
-        """Judge a HELLO.
+        """Judge a HELLO, or a JOIN, which comes first like one.
 
         Args:
             frame: one whole frame.
@@ -264,12 +272,13 @@ class Gate:
             rng: random bytes, for cookie secrets.
             address: text of the sender on a datagram carrier; None on a stream, which has proved its address.
             busy: the limits say that this node is under load.
+            kind: HELLO or JOIN.
         """
         try:
             header = parse_header(frame)
         except FrameError as error:
             return GateResult(Verdict.SILENCE, str(error))
-        if header.kind != HELLO or header.length != len(frame):
+        if header.kind != kind or header.length != len(frame):
             return GateResult(Verdict.SILENCE, "not a HELLO")
         keys = self.find_keys(header, frame)
         if keys is None:

@@ -19,6 +19,7 @@ from netchan.errors import ConfigError
 from netchan.net import gate as g
 from netchan.net import params as p
 from netchan.net.identity import StaticKey, format_node_id
+from netchan.net.join import Reach, answer, is_genuine, parse_request
 from netchan.net.machine import (
     HANDSHAKE_TIMEOUT_NS,
     Ask,
@@ -27,6 +28,7 @@ from netchan.net.machine import (
     Event,
     Failed,
     HandshakeConfig,
+    Joined,
     Machine,
     Refused,
     Rng,
@@ -48,6 +50,7 @@ __all__ = [
     "Failed",
     "HandshakeConfig",
     "Initiator",
+    "Joined",
     "Refusal",
     "Responder",
     "Send",
@@ -70,6 +73,7 @@ _ADVICE = {
     Refusal.BUSY: "dial again in a moment",
     Refusal.TIMEOUT: "raise Config.handshake_timeout where the way is slow",
     Refusal.CLOSING: "dial again when it is back",
+    Refusal.GONE: _SAME_VERSION,
 }
 """What a dialler can do; machine.py knows it for EXPIRED, SUITE and UNTRUSTED, the policy for its own refusals."""
 _SAID = {
@@ -305,6 +309,7 @@ class Responder(Machine):
         same_user: the carrier has checked that the peer is the same user.
         busy: asked at the HELLO; True while the limits say that the node is under load.
         pause, ahead: as for Initiator.
+        reach: the sessions that a JOIN may resume; None: none.
     """
 
     def __init__(
@@ -321,9 +326,10 @@ class Responder(Machine):
         busy: Callable[[], bool] | None = None,
         pause: Callable[[], object] = no_pause,
         ahead: Ahead | None = None,
+        reach: Reach | None = None,
     ) -> None:
         super().__init__(config, policy, rng, address, same_user, pause, ahead)
-        self._gate, self._source, self._busy = gate, datagram_source, busy
+        self._gate, self._source, self._busy, self._reach = gate, datagram_source, busy, reach
         self.state = State.WAIT_HELLO
         self.deadline_ns = now_ns + config.timeout_ns
 
@@ -356,7 +362,7 @@ class Responder(Machine):
 
     def _on_frame(self, frame: bytes, wall_s: float, now_ns: int) -> list[Event]:
         if self.state is State.WAIT_HELLO:
-            return self._on_hello(frame, wall_s, now_ns)
+            return (self._on_join if frame[0] == g.JOIN else self._on_hello)(frame, wall_s, now_ns)
         try:
             header = self._open(frame)
         except g.FrameError as error:
@@ -366,6 +372,51 @@ class Responder(Machine):
         if header.kind == g.FINISH:
             return self._on_finish(g.frame_body(frame), wall_s)
         return self._refuse(Refusal.PROTOCOL, f"message {header.kind:#x} came out of order")
+
+    def _on_join(self, frame: bytes, wall_s: float, now_ns: int) -> list[Event]:
+        """§11: a session that is here gets a path. No policy is asked: both sides have accepted each other."""
+        if self._reach is None:
+            return self._drain("no session can be resumed here")
+        result = self._gate.check(frame, wall_s, now_ns, self._rng, kind=g.JOIN)
+        header = result.header
+        if header is None or result.keys is None:
+            return self._drain(result.reason)
+        self._hello, self._keys = header, result.keys
+        ended = self._judged(result)
+        if ended is not None:
+            return ended
+        try:
+            request = parse_request(frame)
+        except g.FrameError as error:
+            return self._refuse(Refusal.PROTOCOL, str(error))
+        session = self._reach.find(request.locator)
+        made = None
+        if session is not None and is_genuine(session, header, frame):
+            self._reach.used(request.locator)
+            made = answer(session, header, frame, self._rng)
+        if made is None:
+            code = int(Refusal.GONE).to_bytes(2, "big")
+            said = Send(self._frame(g.CLOSE, code + (self._reach.proof(request.locator) or b"")))
+            return [said, *self._fail(Refusal.GONE, "JOIN of a session that is not here, or is over")]
+        body, _, binding = made
+        reply = Send(self._frame(g.JOIN, body))
+        leftover = bytes(self._buffer)
+        self.state, self.deadline_ns = State.DONE, None
+        self._wipe()
+        return [reply, Joined(session, request.path_id, request.last, request.received, binding, leftover)]
+
+    def _judged(self, result: g.GateResult) -> list[Event] | None:
+        """What to answer to a first message that proved the gate and goes no further; None: it goes on."""
+        if result.verdict is g.Verdict.VERSIONS:
+            versions = self._config.offer.versions
+            said = Send(self._frame(g.VERSIONS, bytes((len(versions), *versions))))
+            version = result.header.version if result.header is not None else 0
+            return [said, *self._fail(Refusal.VERSION, f"the peer speaks version {version}")]
+        if result.verdict is g.Verdict.SUITE:
+            return self._refuse(Refusal.SUITE, "the peer uses another suite")
+        if result.verdict is g.Verdict.BUSY:
+            return self._refuse(Refusal.BUSY, result.reason)
+        return None
 
     def _on_hello(self, frame: bytes, wall_s: float, now_ns: int) -> list[Event]:
         busy = self._busy is not None and self._busy()
@@ -377,14 +428,9 @@ class Responder(Machine):
             answer = Send(self._frame(g.COOKIE, result.cookie))
             self._hello = self._keys = None
             return [answer]
-        if result.verdict is g.Verdict.VERSIONS:
-            versions = self._config.offer.versions
-            answer = Send(self._frame(g.VERSIONS, bytes((len(versions), *versions))))
-            return [answer, *self._fail(Refusal.VERSION, f"the peer speaks version {result.header.version}")]
-        if result.verdict is g.Verdict.SUITE:
-            return self._refuse(Refusal.SUITE, "the peer uses another suite")
-        if result.verdict is g.Verdict.BUSY:
-            return self._refuse(Refusal.BUSY, result.reason)
+        ended = self._judged(result)
+        if ended is not None:
+            return ended
         self._pause()
         return self._run_noise(g.frame_body(frame), result.header, result.keys, wall_s)
 

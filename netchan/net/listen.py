@@ -19,16 +19,18 @@ import socket
 import stat
 import threading
 import time
+import weakref
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from netchan.config import Config
 from netchan.errors import ListenError
+from netchan.net import resume
 from netchan.net.address import Address
 from netchan.net.connecting import Connecting, Phase
 from netchan.net.dial import Link, Outcome, link_of, numeric, resolve, same_user, socket_text
@@ -36,7 +38,8 @@ from netchan.net.ephemeral import stock_of
 from netchan.net.gate import Gate
 from netchan.net.handshake import Established, HandshakeConfig, Responder, State
 from netchan.net.limits import DeadSockets, HalfOpen, drain_deadline
-from netchan.net.manager import AskTrust, Home, attach, log
+from netchan.net.machine import Joined
+from netchan.net.manager import CARRIER_NUMBERS, AskTrust, Home, attach, log
 from netchan.net.trust import Policy
 from netchan.net.worker import READ, Worker, worker
 
@@ -155,7 +158,7 @@ class Listening:
         self._room_lock = threading.Lock()
         self._waiting = 0
         self._unresolved = 0
-        self._accepted = self._ok = self._drained = self._refused = self._accept_errors = 0
+        self._accepted = self._ok = self._resumed = self._drained = self._refused = self._accept_errors = 0
         self._failed: Counter[str] = Counter()
 
     # --- any thread ---------------------------------------------------------------------------------------------------
@@ -360,6 +363,7 @@ class Listening:
             busy=lambda: self._half_open.under_load(self._worker.queue_wait_ns()),
             pause=self._worker.give_way,
             ahead=stock_of(self._worker),
+            reach=resume,
         )
         self._door_of[conn] = door
         conn.start()
@@ -439,6 +443,9 @@ class Listening:
             self._worker.give_way()
             # no giving way from here on: what the new session wants cannot be served before its peer is delivered
             session = attach(self._home.choose(), conn.take_fd(), link.carrier, event, self.plan.config)
+            if session.lease:
+                resume.keep_reachable(session)
+                session.on_path = partial(resume.note, weakref.ref(session), event.node_id, link.remote)
             self._deliver(session, link)
         except Exception:
             with self._room_lock:
@@ -447,6 +454,25 @@ class Listening:
             log.exception("the session with %s could not be started and was closed", event.node_id)
             return
         self._ok += 1
+
+    def on_joined(self, conn: Connecting, event: Joined) -> None:
+        """A session that came in before has a new path; it is not handed out again."""
+        door = self._door_of.get(conn)
+        session = event.session
+        if self.closed or door is None:
+            conn.close()
+            return
+        self._half_open.done(conn, True)
+        cast("Session", session).resume(
+            conn.take_fd(),
+            carrier=CARRIER_NUMBERS[door.address.carrier],
+            path_id=event.path_id,
+            last=event.last,
+            received=event.received,
+            binding=event.binding,
+            early=event.leftover,
+        )
+        self._resumed += 1
 
     def on_failed(self, conn: Connecting, error: BaseException, reason: str) -> None:
         """No session; the reason is counted."""

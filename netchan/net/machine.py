@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import Literal, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -163,7 +163,38 @@ class Drain:
     reason: str
 
 
-Event = Send | Ask | Established | Failed | Drain
+class Joinable(Protocol):
+    """The session behind a JOIN, as the engine has it."""
+
+    def join_mac(self, data: bytes) -> bytes:
+        """32 bytes under the join key."""
+
+    def join(self, path_id: int, last: int) -> int | None:
+        """The last path is over. Records received on it; None: this session cannot mean these paths."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A session has a new path.
+
+    Attributes:
+        session: the one that the responder found; None at the dialler, which knows.
+        path_id: of the new path.
+        last: the path before it.
+        received: records of it that the other side has got.
+        binding: 32 bytes for the first record of each direction.
+        leftover: bytes of the stream behind the exchange.
+    """
+
+    session: Joinable | None
+    path_id: int
+    last: int
+    received: int
+    binding: bytes
+    leftover: bytes
+
+
+Event = Send | Ask | Established | Joined | Failed | Drain
 
 
 class State(Enum):

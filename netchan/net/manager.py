@@ -25,6 +25,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -80,6 +81,7 @@ class _Engines:
         "leavers",
         "lock",
         "loops",
+        "ratchets",
         "tended",
         "tending",
         "threads",
@@ -95,6 +97,7 @@ class _Engines:
         self.keepers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, object] = weakref.WeakKeyDictionary()
         self.leavers: weakref.WeakSet[Leaver] = weakref.WeakSet()
         self.graves: list[object] = []
+        self.ratchets: weakref.WeakKeyDictionary[Session, Ratchet] = weakref.WeakKeyDictionary()
         self.tended: set[_Tended] = set()
         self.tending = False
 
@@ -284,7 +287,7 @@ def _offer(config: Config, process: bytes, ciphers: tuple[int, ...]) -> Offer:
         initial_bytes=min(limits.unopened_bytes, MAX_INITIAL_BYTES),
         max_streams=limits.unopened_channels,
         max_message=config.max_message,
-        lease_s=int(config.lease),
+        lease_s=ceil(config.lease),
         max_paths=limits.paths,
         trunk=1,
         instance=process,
@@ -333,12 +336,21 @@ def attach(engine: Engine, fd: int, carrier: str, event: Established, config: Co
             node_bytes=config.node_bytes,
             heartbeat=config.heartbeat,
             trunk=event.agreement.trunk,
+            lease=event.agreement.lease_s,
         )
     finally:
         wipe(event.root)
     ratchet = Ratchet(session, initiator=event.initiator, rng=os.urandom)
     _tend(_Tended(session, ratchet if event.initiator else None))
+    _engines.ratchets[session] = ratchet
     return session
+
+
+def turn_ratchet(session: Session) -> None:
+    """Start a ratchet now; of a session that was dialled here."""
+    ratchet = _engines.ratchets.get(session)
+    if ratchet is not None:
+        ratchet.start()
 
 
 class _Tended:
@@ -430,7 +442,7 @@ def _at_exit() -> None:
 
 def _after_fork() -> None:
     _engines.graves += [_engines.caller, *_engines.loops.values(), *_engines.leavers, *_engines.keepers.values()]
-    _engines.graves += [_engines.tended, _engines.threads]
+    _engines.graves += [_engines.tended, _engines.threads, _engines.ratchets]
     _engines.lock = threading.Lock()
     _engines.caller = None
     _engines.threads = []
@@ -438,6 +450,7 @@ def _after_fork() -> None:
     _engines.loops = weakref.WeakKeyDictionary()
     _engines.keepers = weakref.WeakKeyDictionary()
     _engines.leavers = weakref.WeakSet()
+    _engines.ratchets = weakref.WeakKeyDictionary()
     _engines.tended, _engines.tending = set(), False
 
 

@@ -50,6 +50,7 @@ class Refusal(IntEnum):
     BUSY = 0x4C
     TIMEOUT = 0x4D
     CLOSING = 0x4E
+    GONE = 0x4F
 
     @classmethod
     def read(cls, code: int) -> Refusal:

@@ -60,12 +60,12 @@ class Ratchet:
         """Begin a ratchet (initiator) or ask the other side to (responder).
 
         Returns:
-            False if one is under way.
+            False if one is under way, or its secret is not in use yet in both directions.
         """
         if not self._initiator:
             self._session.ratchet_send(self.number + 1, 0, b"")
             return True
-        if self._state is not None:
+        if self._state is not None or self._session.ratchet_pending:
             return False
         self.number += 1
         self._state = self._machine(self.number)

@@ -60,8 +60,8 @@ class Peer:
 
     @property
     def path_count(self) -> int:
-        """Paths that are up: 1, or 0 once the session is over."""
-        return 0 if self._core.over else 1
+        """Paths that are up: 1; 0 while the session waits for another one, and once it is over."""
+        return 0 if self._core.over or self._core.session.suspended else 1
 
     @property
     def closed(self) -> bool:

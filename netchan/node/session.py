@@ -395,8 +395,14 @@ class PeerCore:
         self._woken()
 
     def finish_leaving(self, rest: int) -> None:
-        """All has arrived, or time is over: close the session."""
-        if rest:
+        """All has arrived, or time is over, or the session is: close it. ``rest``: channels that still had values."""
+        if rest and self.session.suspended:
+            log.warning(
+                "left %s, to which there was no path, with %d channels whose values had not all arrived",
+                self.link.node_id,
+                rest,
+            )
+        elif rest and not self.session.over:
             log.warning(
                 "left %s with %d channels whose values had not all arrived after %g s; see whether it reads, or raise "
                 "Config.close_timeout",
@@ -529,7 +535,8 @@ class _Leaving:
             else:
                 here.append((endpoint, position))
         self._rest = here
-        if not here or self._core.session.over or time.monotonic_ns() >= self._deadline_ns:
+        session = self._core.session
+        if not here or session.over or session.suspended or time.monotonic_ns() >= self._deadline_ns:
             self._finish()
 
     def _finish(self) -> None:

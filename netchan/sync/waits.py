@@ -157,7 +157,8 @@ def get_back(offer: Offer, waiter: BlockingWaiter) -> bool:
 
 
 def give_up(offer: Offer, waiter: BlockingWaiter, error: BaseException) -> bool | None:
-    """As ``get_back``, for a call that ``error`` ends. None: no answer in ``ANSWER_SECONDS``, the value is in doubt.
+    """As ``get_back``, for a call that ``error`` ends. None: the value is in doubt: no answer in ``ANSWER_SECONDS``, or
+    no path on which one could come.
 
     A second error meanwhile is raised at once, and the value is in doubt then, too.
     """
@@ -165,7 +166,13 @@ def give_up(offer: Offer, waiter: BlockingWaiter, error: BaseException) -> bool 
         return offer.withdraw()
     waiter.persist()
     try:
-        return get_back(offer, waiter)
+        withdrawn = offer.withdraw()
+        while withdrawn is None and not offer.stranded:
+            waiter.rearm()
+            withdrawn = offer.withdraw()
+            if withdrawn is None and not offer.stranded:
+                waiter.park()
+        return withdrawn
     except TimeoutError:
         return None
 

@@ -19,7 +19,7 @@ Direction = Literal["up", "down"]
 Tap = Callable[["Link", Direction, int, bytes], bytes | None]
 """(link, direction, number of the unit, its bytes) -> bytes to pass on; None: end the connection instead."""
 
-FINISH, ACCEPT = 3, 9
+FINISH, JOIN, ACCEPT = 3, 6, 9
 HEADER = struct.Struct(">BBHBB8sQ")
 
 
@@ -198,7 +198,7 @@ def _units(source: socket.socket, direction: Direction) -> Iterator[bytes]:
         if len(data) >= max(need, 2):
             unit = bytes(data[:need])
             del data[:need]
-            if handshake and unit[0] == (FINISH if direction == "up" else ACCEPT):
+            if handshake and unit[0] in (JOIN, FINISH if direction == "up" else ACCEPT):
                 handshake = False
             yield unit
             continue

@@ -142,7 +142,7 @@ async def test_capacity_zero_hands_over_arrays() -> None:
 
 @program
 async def test_lost_session_gives_back_arrays_that_never_left() -> None:
-    async with listening() as listener:
+    async with listening(config=netchan.Config(lease=0)) as listener:
         wire, address = await Wire.to(listener.addresses[0])
         async with netchan.dial(address, identity=KEY) as near:
             far = await listener.recv()

@@ -105,7 +105,7 @@ async def test_r30_leaving_a_channel_closes_flushes_and_stops() -> None:
 
 @program
 async def test_r30_leaving_a_channel_is_bounded_by_close_timeout() -> None:
-    async with listening() as listener:
+    async with listening(config=Config(lease=0)) as listener:
         wire, address = await Wire.to(listener.addresses[0])
         near = await netchan.dial(address, config=Config(close_timeout=0.3))
         far = await listener.recv()
@@ -215,7 +215,7 @@ async def test_r32_codes_and_reasons_out_of_range_are_refused() -> None:
 async def test_r43_leaving_is_bounded_by_close_timeout_and_logs_what_is_left(caplog: pytest.LogCaptureFixture) -> None:
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        async with listening() as listener:
+        async with listening(config=Config(lease=0)) as listener:
             wire, address = await Wire.to(listener.addresses[0])
             peer = await netchan.dial(address, config=Config(close_timeout=0.3))
             far = await listener.recv()
@@ -229,6 +229,18 @@ async def test_r43_leaving_is_bounded_by_close_timeout_and_logs_what_is_left(cap
             await wire.cut()
             await far.wait_closed()
     assert [r for r in caplog.records if "1 channels whose values had not all arrived" in r.getMessage()]
+
+
+@program
+async def test_r43_other_side_that_ends_the_session_first_is_not_blamed(caplog: pytest.LogCaptureFixture) -> None:
+    """It may have what it wanted, and its acknowledgement has crossed our leaving: no deadline has passed."""
+    caplog.clear()
+    async with session() as (near, far):
+        await far.aclose()
+        await near.wait_closed()
+        with caplog.at_level(logging.WARNING):
+            near._core.finish_leaving(1)
+    assert not caplog.records
 
 
 @program
@@ -246,7 +258,7 @@ async def test_r43_close_starts_and_wait_closed_waits() -> None:
 
 @program
 async def test_r43_leaving_a_listener_leaves_its_peers_side_by_side() -> None:
-    async with listening(config=Config(close_timeout=0.4)) as listener:
+    async with listening(config=Config(close_timeout=0.4, lease=0)) as listener:
         wire, address = await Wire.to(listener.addresses[0])
         dialled = [await netchan.dial(address) for _ in range(5)]
         stuck = []
@@ -450,7 +462,7 @@ async def test_r46_peer_and_listener_collected_unclosed_are_left_as_by_an_except
 @program
 async def test_r46_process_that_exits_aborts_its_sessions_at_once_and_one_that_is_killed_loses_them() -> None:
     for how, kind in (("exit", ChannelAborted), ("kill", SessionLost)):
-        async with listening() as listener:
+        async with listening(config=Config(lease=1)) as listener:
             with Program("echo", listener.addresses[0]) as child:
                 peer = await listener.recv()
                 channel = peer.open("echo", str)
@@ -543,7 +555,7 @@ async def test_r50_failure_that_nobody_waits_for_is_found_where_one_looks(caplog
     caplog.clear()
     handled: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: handled.append(context))
-    async with listening() as listener:
+    async with listening(config=Config(lease=0)) as listener:
         wire, address = await Wire.to(listener.addresses[0])
         near = await netchan.dial(address)
         far = await listener.recv()
@@ -568,7 +580,7 @@ async def test_r50_failure_that_nobody_waits_for_is_found_where_one_looks(caplog
 @program
 async def test_r51_loss_report_accounts_for_every_accepted_value(seed: int) -> None:
     rng = random.Random(seed)
-    async with listening() as listener:
+    async with listening(config=Config(lease=0)) as listener:
         wire, address = await Wire.to(listener.addresses[0])
         near = await netchan.dial(address)
         far = await listener.recv()
@@ -621,7 +633,7 @@ async def test_r51_loss_report_accounts_for_every_accepted_value(seed: int) -> N
 
 @program
 async def test_r55_silent_path_is_given_up_after_the_heartbeats() -> None:
-    async with listening(config=Config(heartbeat=0.2)) as listener:
+    async with listening(config=Config(heartbeat=0.2, lease=0)) as listener:
         wire, address = await Wire.to(listener.addresses[0])
         near = await netchan.dial(address, config=Config(heartbeat=0.2))
         far = await listener.recv()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from netchan import ChannelAborted, Code, SessionLost, sync
+from netchan import ChannelAborted, Code, Config, SessionLost, sync
 from tests.integration.kit import BOSS, TCP
 from tests.integration.programs import Program
 
@@ -178,8 +178,8 @@ asyncio.run(main())
             child.communicate()
 
 
-def test_r46_killed_process_loses_its_session_at_once() -> None:
-    with sync.listen(TCP, identity=BOSS, trust="any") as listener:
+def test_r46_killed_process_loses_its_session_when_the_lease_is_over() -> None:
+    with sync.listen(TCP, identity=BOSS, trust="any", config=Config(lease=1)) as listener:
         with Program("echo", listener.addresses[0]) as child:
             peer = listener.recv(timeout=WAIT)
             channel = peer.open("echo", str)

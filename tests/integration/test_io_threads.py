@@ -553,7 +553,7 @@ def test_other_side_that_is_killed_wakes_loops_and_threads() -> None:
 import os, sys
 import netchan
 from netchan import sync
-peer = sync.dial(sys.argv[1], config=netchan.Config(io_threads=1))
+peer = sync.dial(sys.argv[1], config=netchan.Config(io_threads=1, lease=0))
 rx = peer.open("x", int, capacity=1)
 rx.recv(timeout=20)
 os.kill(os.getpid(), 9)

@@ -97,6 +97,8 @@ class TestRatchet:
         assert first.refused == second.refused == 0
         assert a.session.stats()["epoch"] >= 10
         assert b.session.stats()["epoch"] >= 10
+        for side in (a, b):  # the secret is wiped once both directions have it, in whichever order that was
+            wait_for("secret wiped", lambda s=side: not s.session.ratchet_pending)
 
     def test_message_at_the_wrong_time_is_counted_and_changes_nothing(self, sides: tuple[Side, Side]) -> None:
         a, b = sides

@@ -173,7 +173,7 @@ class TestCredit:
         ],
     )
     def test_frames_that_break_the_rules_close_the_session_with_their_code(self, what: str, code: int) -> None:
-        with scene(max_message=1 << 16) as (listener, _good):
+        with scene(max_message=1 << 16, lease=0) as (listener, _good):
             raw = RawPeer(listener.addresses[0])
             peer = listener.recv(timeout=5)
             stream = raw.open(b"x")

@@ -394,7 +394,7 @@ def test_r34_r35_select_hears_of_a_session_that_is_lost(tmp_path: Path) -> None:
     """The other process is killed while a select waits: receive arms win with the reason, send arms raise it."""
 
     async def body() -> None:
-        async with netchan.listen(f"unix://{tmp_path / 's'}") as listener:
+        async with netchan.listen(f"unix://{tmp_path / 's'}", config=netchan.Config(lease=0)) as listener:
             for arms in ("receive", "send", "offer"):
                 capacity = 0 if arms == "offer" else 1
                 with Program("opener", listener.addresses[0], str(capacity)) as other:

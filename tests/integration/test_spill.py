@@ -430,7 +430,7 @@ class TestCancellation:
 
 class TestProcesses:
     def test_killed_process_leaves_no_file(self, tmp_path: Path) -> None:
-        with sync.listen(TCP, trust="any") as listener:
+        with sync.listen(TCP, trust="any", config=netchan.Config(lease=0)) as listener:
             with Program("spiller", listener.addresses[0], str(tmp_path), "3000", "1000", "stay") as child:
                 peer = listener.recv(timeout=20)
                 rx = peer.open("x", bytes)

@@ -57,7 +57,7 @@ class TestFrame:
         "change",
         [
             {"kind": 0},
-            {"kind": 6},
+            {"kind": 6, "length": 152},
             {"kind": 7},
             {"kind": 10},
             {"length": 54},

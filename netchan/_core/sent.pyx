@@ -1,0 +1,313 @@
+"""Records that the other side has not acknowledged: the list of a path, its log, and their second life on another path.
+
+Layer: _core, rung j. Baton. See sent.pxd.
+Spec: docs/spec/session.md §5, §5.2; docs/decisions/0005-what-was-lost-is-sent-as-it-was.md.
+"""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+
+from netchan._core cimport defs
+from netchan._core.cursor cimport nc_rd, rd_init
+from netchan._core.ends cimport fail, settle_end
+from netchan._core.frame cimport frame_next, nc_frame
+from netchan._core.idmap cimport idmap_get
+from netchan._core.keys cimport keys_update, keys_update_acked
+from netchan._core.outbox cimport out_ack, out_peek
+from netchan._core.ratchet cimport ratchet_settled, rekey_done
+from netchan._core.record cimport record_head_size, record_seal
+from netchan._core.state cimport nc_end, nc_path, nc_replay, nc_sent, nc_session, nc_trunk_sent
+
+cdef enum:
+    TRUNK_SENT_MAX = 65536          # parts of trunk records kept until they are acknowledged
+
+
+# --- rings ------------------------------------------------------------------------------------------------------------
+
+# A ring of twice the places (at first `least`) with the items first … next - 1 of the old one, which is freed; `item`
+# is the size of one. NULL: no memory, and the old one stays.
+cdef void* ring_doubled(void* old, uint32_t* cap, uint32_t least, size_t item, uint64_t first,
+                        uint64_t next_) noexcept nogil:
+    cdef uint32_t more = cap[0] * 2 if cap[0] else least
+    cdef uint8_t* ring = <uint8_t*>calloc(more, item)
+    if ring is NULL:
+        return NULL
+    while first < next_:
+        memcpy(ring + (first & (more - 1)) * item, <uint8_t*>old + (first & (cap[0] - 1)) * item, item)
+        first += 1
+    free(old)
+    cap[0] = more
+    return ring
+
+
+cdef int sent_room(nc_path* p, uint64_t spare) noexcept nogil:
+    cdef void* ring
+    if p.tx_number - p.acked + spare >= <uint64_t>defs.SENT_MAX:
+        return 0
+    if p.log_next - p.log_first + LOG_RECORD + (LOG_RESERVE if spare else 0) > <uint64_t>defs.LOG_MAX:
+        return 0
+    if p.tx_number - p.acked < p.sent_cap:
+        return 1
+    ring = ring_doubled(p.sent, &p.sent_cap, 16, sizeof(nc_sent), p.acked, p.tx_number)
+    if ring is NULL:
+        return 0
+    p.sent = <nc_sent*>ring
+    return 1
+
+
+cdef int trunk_room(nc_path* p) noexcept nogil:
+    cdef void* ring
+    if p.trunk_next - p.trunk_first < p.trunk_cap:
+        return 1
+    if p.trunk_cap >= TRUNK_SENT_MAX:
+        return 0
+    ring = ring_doubled(p.trunk, &p.trunk_cap, 64, sizeof(nc_trunk_sent), p.trunk_first, p.trunk_next)
+    if ring is NULL:
+        return 0
+    p.trunk = <nc_trunk_sent*>ring
+    return 1
+
+
+cdef void trunk_note(nc_path* p, uint64_t stream, uint64_t upto) noexcept nogil:
+    cdef nc_trunk_sent* part = &p.trunk[p.trunk_next & (p.trunk_cap - 1)]
+    part.number = p.tx_number
+    part.stream = stream
+    part.upto = upto
+    p.trunk_next += 1
+
+
+# --- the log ----------------------------------------------------------------------------------------------------------
+
+cdef void ring_read(const uint8_t* ring, uint32_t cap, uint64_t at, uint8_t* dst, size_t n) noexcept nogil:
+    cdef size_t place = <size_t>(at & (cap - 1))
+    cdef size_t first = cap - place
+    if n == 0:
+        return
+    if first > n:
+        first = n
+    memcpy(dst, ring + place, first)
+    memcpy(dst + first, ring, n - first)
+
+
+cdef int log_put(nc_path* p, const uint8_t* src, size_t n) noexcept nogil:
+    cdef uint64_t held = p.log_next - p.log_first
+    cdef uint32_t cap = p.log_cap if p.log_cap else LOG_FIRST
+    cdef uint8_t* ring
+    cdef size_t place, first
+    if held + n > p.log_cap:
+        while cap < held + n:
+            cap *= 2
+        ring = <uint8_t*>malloc(cap)
+        if ring is NULL:
+            return defs.NC_ENOMEM
+        ring_read(p.log, p.log_cap, p.log_first, ring, <size_t>held)
+        free(p.log)
+        p.log = ring
+        p.log_cap = cap
+        # the places follow the positions, so these begin at the start of the ring
+        p.log_first = 0
+        p.log_next = held
+    place = <size_t>(p.log_next & (p.log_cap - 1))
+    first = p.log_cap - place
+    if first > n:
+        first = n
+    memcpy(p.log + place, src, first)
+    memcpy(p.log, src + first, n - first)
+    p.log_next += n
+    return defs.NC_OK
+
+
+# --- sending ----------------------------------------------------------------------------------------------------------
+
+cdef int64_t finish_record(nc_session* s, uint8_t* rec, uint64_t tag, size_t body, const uint8_t* tail, size_t tail_len,
+                           size_t kept, uint64_t upto, int eliciting, int64_t now) noexcept nogil:
+    cdef nc_path* p = &s.path
+    cdef nc_sent* x = &p.sent[p.tx_number & (p.sent_cap - 1)]
+    cdef int size
+    x.log_len = 0
+    x.tail_len = 0
+    x.rekey = 0
+    if s.mine.lease_ns:
+        if log_put(p, rec + record_head_size(tag), kept) < 0:       # now: sealing is done in place
+            return defs.NC_ENOMEM
+        x.log_len = <uint32_t>kept
+        x.tail_len = <uint32_t>(body + tail_len - kept)
+        x.rekey = 1 if s.rekey_state == 2 and s.rekey_at == p.tx_number else 0
+    size = record_seal(&s.sealer, p.tx_number, tag, rec, body, tail, tail_len,
+                       p.binding if p.tx_number == 0 else NULL, now)
+    if size < 0:
+        p.log_next -= x.log_len
+        return size
+    x.stream = tag
+    x.upto = upto
+    x.at = now
+    x.eliciting = <uint8_t>eliciting
+    if p.oldest_at == 0 and eliciting:
+        p.oldest_at = now
+    p.tx_number += 1
+    s.stats.records_sent += 1
+    s.stats.bytes_sent += <uint64_t>size
+    p.tx_at = now
+    return size
+
+
+# Bytes of a stream need no other path.
+cdef void acked(nc_session* s, uint64_t stream, uint64_t upto) noexcept nogil:
+    cdef nc_end* e = <nc_end*>idmap_get(&s.outs, stream)
+    if e is not NULL:
+        out_ack(&e.out, upto, &s.pins)
+        if e.out_done or e.abort_flags & defs.ABORT_AFTER_DATA:
+            settle_end(s, e)
+
+
+cdef int64_t sent_acked(nc_session* s, uint64_t number, int64_t now) noexcept nogil:
+    cdef nc_path* p = &s.path
+    cdef nc_sent* x
+    cdef int64_t at = -1
+    while p.acked <= number:
+        x = &p.sent[p.acked & (p.sent_cap - 1)]
+        p.log_first += x.log_len
+        if x.eliciting:
+            at = x.at
+        if x.stream == defs.TAG_TRUNK:
+            while p.trunk_first < p.trunk_next and p.trunk[p.trunk_first & (p.trunk_cap - 1)].number <= p.acked:
+                acked(s, p.trunk[p.trunk_first & (p.trunk_cap - 1)].stream,
+                      p.trunk[p.trunk_first & (p.trunk_cap - 1)].upto)
+                p.trunk_first += 1
+        elif x.stream:
+            acked(s, x.stream, x.upto)
+        p.acked += 1
+    if p.log_first == p.log_next and p.log_cap > LOG_IDLE:
+        free(p.log)
+        p.log = NULL
+        p.log_cap = 0
+    if s.rekey_state == 2 and p.acked > s.rekey_at:
+        # The peer knows what to mix in: switch.
+        if keys_update(s.sealer.keys, s.sealer.cache, s.rekey_mix, 32) == defs.NC_OK:
+            s.ratchets += 1
+            s.epoch_at = p.tx_number
+            s.epoch_waits = 1
+            s.ping_due = 1
+        rekey_done(s)
+        ratchet_settled(s)
+    if s.epoch_waits and p.acked > s.epoch_at:
+        # A record of our newest epoch was acknowledged: the next update may come.
+        s.epoch_waits = 0
+        keys_update_acked(s.sealer.keys, s.sealer.keys.owner.send_epoch)
+    return at
+
+
+# --- sending again ----------------------------------------------------------------------------------------------------
+
+cdef int sent_keep(nc_session* s, uint64_t number) noexcept nogil:
+    cdef nc_path* p = &s.path
+    cdef nc_replay* old = &s.replay
+    cdef nc_sent* items
+    cdef nc_sent* x
+    cdef uint8_t* log
+    cdef uint64_t at = p.log_first, total = 0, i
+    cdef uint32_t n = <uint32_t>(p.tx_number - number) + old.n - old.next
+    cdef uint32_t k = 0
+    for i in range(p.acked, p.tx_number):
+        x = &p.sent[i & (p.sent_cap - 1)]
+        if i < number:
+            at += x.log_len
+        else:
+            total += x.log_len
+    for i in range(old.next, old.n):
+        total += old.items[i].log_len
+    if n == 0:
+        replay_free(s)
+        return defs.NC_OK
+    items = <nc_sent*>malloc(n * sizeof(nc_sent))
+    log = <uint8_t*>malloc(<size_t>total if total else 1)
+    if items is NULL or log is NULL:
+        free(items)
+        free(log)
+        return defs.NC_ENOMEM
+    total = 0
+    for i in range(number, p.tx_number):
+        items[k] = p.sent[i & (p.sent_cap - 1)]
+        ring_read(p.log, p.log_cap, at, log + total, items[k].log_len)
+        items[k].log_at = total
+        at += items[k].log_len
+        total += items[k].log_len
+        k += 1
+    for i in range(old.next, old.n):
+        items[k] = old.items[i]
+        memcpy(log + total, old.log + old.items[i].log_at, items[k].log_len)
+        items[k].log_at = total
+        total += items[k].log_len
+        k += 1
+    replay_free(s)
+    old.items = items
+    old.log = log
+    old.n = n
+    return defs.NC_OK
+
+
+# The parts of a trunk record that is sealed anew. NC_OK, or NC_EAGAIN: no room in the list for them now.
+cdef int note_parts(nc_path* p, const uint8_t* body, size_t n) noexcept nogil:
+    cdef nc_rd r
+    cdef nc_frame f
+    cdef uint64_t before = p.trunk_next
+    rd_init(&r, body, n)
+    while frame_next(&r, defs.TAG_TRUNK, &f) >= 0:
+        if f.type != defs.FRAME_TRUNK_DATA:
+            continue
+        if not trunk_room(p):
+            p.trunk_next = before
+            return defs.NC_EAGAIN
+        trunk_note(p, f.stream, f.a + f.len)
+    return defs.NC_OK
+
+
+cdef int64_t send_again(nc_session* s, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
+    cdef nc_replay* again = &s.replay
+    cdef nc_sent* x
+    cdef nc_end* e
+    cdef size_t head
+    cdef int64_t size
+    if again.next == again.n:
+        return 0
+    x = &again.items[again.next]
+    head = record_head_size(x.stream)
+    if cap < head + x.log_len + x.tail_len + defs.AEAD_TAG_SIZE:
+        return 0
+    memcpy(out + head, again.log + x.log_at, x.log_len)
+    if x.tail_len:
+        e = <nc_end*>idmap_get(&s.outs, x.stream)
+        if e is NULL or not out_peek(&e.out, x.upto - x.tail_len, out + head + x.log_len, x.tail_len):
+            fail(s, defs.CLOSE_INTERNAL)
+            return 0
+    if x.stream == defs.TAG_TRUNK and note_parts(&s.path, out + head, x.log_len) < 0:
+        return 0
+    if x.rekey:
+        s.rekey_at = s.path.tx_number
+    size = finish_record(s, out, x.stream, x.log_len + x.tail_len, NULL, 0, x.log_len, x.upto, x.eliciting, now)
+    if size < 0:
+        return size
+    s.stats.resent += 1
+    again.next += 1
+    if again.next == again.n:
+        replay_free(s)
+    return size
+
+
+cdef void sent_free(nc_path* p) noexcept nogil:
+    free(p.sent)
+    free(p.log)
+    free(p.trunk)
+    free(p.left)
+    p.sent = NULL
+    p.log = NULL
+    p.trunk = NULL
+    p.left = NULL
+    p.sent_cap = p.log_cap = p.trunk_cap = 0
+
+
+cdef void replay_free(nc_session* s) noexcept nogil:
+    free(s.replay.items)
+    free(s.replay.log)
+    memset(&s.replay, 0, sizeof(s.replay))

@@ -1,0 +1,127 @@
+"""Sessions that another path may still reach: found by locator for those who were dialled, bounded for all.
+
+Layer: net (L3). One table for the process, used on the worker's thread; what the collector does to it is one step under
+the interpreter's lock. A forked child begins with an empty one. Spec: docs/spec/handshake.md §11.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from netchan.net.join import gone, locator
+
+if TYPE_CHECKING:
+    from netchan._engine.session_handle import Session
+
+_log: Final = logging.getLogger("netchan.session")
+AHEAD: Final = 2
+"""Locators that name a session at a time: the one of the last resume, whose answer may have been lost, and the next."""
+SUSPENDED_MAX: Final = 4_096
+"""Sessions without a path that a process keeps: beyond it the one that was suspended first is lost early."""
+
+
+GONE_MAX: Final = 8_192
+"""Locators of sessions that are over and forgotten, whose other side can still be told so."""
+
+
+class _Entry:
+    """A session that was dialled from elsewhere."""
+
+    __slots__ = ("__weakref__", "names", "number", "proof", "session")
+
+    def __init__(self, session: Session) -> None:
+        self.session = weakref.ref(session, self._collected)
+        self.number = 0
+        self.proof = gone(session)
+        self.names: list[bytes] = []
+        for number in range(AHEAD):
+            self.add(session, number)
+
+    def add(self, session: Session, number: int) -> None:
+        name = locator(session, number)
+        self.names.append(name)
+        _table[name] = self
+
+    def _collected(self, _: object) -> None:
+        for name in self.names:
+            _table.pop(name, None)
+            _gone[name] = self.proof
+        while len(_gone) > GONE_MAX:
+            _gone.popitem(last=False)
+
+
+_table: Final[dict[bytes, _Entry]] = {}
+_gone: Final[OrderedDict[bytes, bytes]] = OrderedDict()
+_suspended: Final[OrderedDict[int, weakref.ref[Session]]] = OrderedDict()
+
+
+def keep_reachable(session: Session) -> None:
+    """JOINs find this session from now on."""
+    _Entry(session)
+
+
+def find(name: bytes) -> Session | None:
+    """The session that a locator names, or None."""
+    entry = _table.get(name)
+    return None if entry is None else entry.session()
+
+
+def used(name: bytes) -> None:
+    """A genuine JOIN has come with this locator: it stays good for another try, the one before it does not."""
+    entry = _table.get(name)
+    session = None if entry is None else entry.session()
+    if entry is None or session is None or name == entry.names[0]:
+        return
+    _table.pop(entry.names.pop(0), None)
+    entry.number += 1
+    entry.add(session, entry.number + AHEAD - 1)
+
+
+def proof(name: bytes) -> bytes | None:
+    """What shows the other side that the session of this locator is over; None: it is not, or is not known."""
+    entry = _table.get(name)
+    if entry is None:
+        return _gone.get(name)
+    session = entry.session()
+    return entry.proof if session is None or session.over else None
+
+
+def note(reference: weakref.ref[Session], node_id: str, where: str, up: bool) -> None:
+    """What became of the path of a session; see ``Session.on_path``."""
+    session = reference()
+    if session is None:
+        return
+    if up:
+        resumed(session)
+        _log.info("the session with %s goes on: there is a path again, at %s", node_id, where)
+    else:
+        suspended(session)
+        _log.info("the path to %s at %s was lost; its session is kept for %g s", node_id, where, session.lease)
+
+
+def suspended(session: Session) -> None:
+    """This session has lost its path: of too many the one that waits longest is lost."""
+    _suspended[id(session)] = weakref.ref(session)
+    while len(_suspended) > SUSPENDED_MAX:
+        _, reference = _suspended.popitem(last=False)
+        oldest = reference()
+        if oldest is not None and oldest.suspended:
+            oldest.lose()
+
+
+def resumed(session: Session) -> None:
+    """It has one again, or is over."""
+    _suspended.pop(id(session), None)
+
+
+def _after_fork() -> None:
+    _table.clear()
+    _gone.clear()
+    _suspended.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

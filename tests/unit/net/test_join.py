@@ -1,0 +1,252 @@
+"""JOIN, both sides, without sockets (docs/spec/handshake.md §11)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as hs
+
+from netchan.net import gate as g
+from netchan.net import join as j
+from netchan.net.handshake import Drain, Failed, HandshakeConfig, Responder, Send, State
+from netchan.net.identity import Identity
+from netchan.net.machine import Joined
+from netchan.net.params import Refusal
+from netchan.net.trust import make_policy
+
+WALL = 1_900_000_000.0
+BOSS = Identity.from_seed(bytes(range(32))) if hasattr(Identity, "from_seed") else Identity.generate()
+CONFIG = HandshakeConfig(identity=BOSS)
+KEYS = g.named_keys(BOSS.id_pub, CONFIG.network_id)
+
+
+class Fake:
+    """A session for JOIN: a key, and what it says of its paths."""
+
+    def __init__(self, key: bytes = b"k" * 32, received: int | None = 7) -> None:
+        self.key, self.received = key, received
+        self.joins: list[tuple[int, int]] = []
+
+    def join_mac(self, data: bytes) -> bytes:
+        return hmac.digest(self.key, hashlib.sha256(data).digest(), "sha256")
+
+    def join(self, path_id: int, last: int) -> int | None:
+        self.joins.append((path_id, last))
+        return self.received
+
+
+class Table:
+    """Finds one session by two names."""
+
+    def __init__(self, session: Fake) -> None:
+        self.names = {j.locator(session, n): session for n in range(2)}
+        self.used_names: list[bytes] = []
+        self.over: bytes | None = None
+
+    def proof(self, name: bytes) -> bytes | None:
+        return self.over
+
+    def find(self, name: bytes) -> Fake | None:
+        return self.names.get(name)
+
+    def used(self, name: bytes) -> None:
+        self.used_names.append(name)
+
+
+def joiner(session: Fake, **given: Any) -> j.Joiner:
+    options: dict[str, Any] = {"number": 0, "path_id": 2, "last": 0, "received": 5, "where": "tcp://there:1"}
+    return j.Joiner(session, CONFIG.primitives, KEYS, os.urandom, timeout_ns=10**9, **(options | given))
+
+
+def responder(table: Table | None, psks: list[bytes] | None = None) -> Responder:
+    gate = g.Gate(CONFIG.network_id, BOSS.id_pub, CONFIG.primitives, psks=psks or [])
+    policy = make_policy("any", own_id=BOSS.id_pub, dialling=False)
+    return Responder(CONFIG, policy, gate, os.urandom, 0, reach=table)
+
+
+def asked(machine: j.Joiner) -> bytes:
+    (sent,) = machine.start(WALL, 0)
+    return sent.data
+
+
+def test_both_sides_agree() -> None:
+    near, far = Fake(received=9), Fake(received=11)
+    a, b = joiner(near), responder(table := Table(far))
+    reply, there = b.feed(asked(a) + b"", WALL, 1)
+    assert isinstance(reply, Send) and isinstance(there, Joined)
+    assert b.state is State.DONE and far.joins == [(2, 0)] and len(table.used_names) == 1
+    (here,) = a.feed(reply.data + b"early", WALL, 2)
+    assert isinstance(here, Joined) and a.state is State.DONE and a.deadline_ns is None
+    assert (here.path_id, here.last, here.received, here.leftover) == (2, 0, 11, b"early")
+    assert (there.path_id, there.last, there.received, there.session) == (2, 0, 5, far)
+    assert here.binding == there.binding and len(here.binding) == 32
+    assert near.joins == []  # the dialler has ended its path itself
+
+
+def test_any_cut_of_the_bytes_gives_the_same() -> None:
+    far = Fake()
+    a, b = joiner(Fake()), responder(Table(far))
+    events: list[Any] = []
+    for byte in asked(a):
+        events += b.feed(bytes((byte,)), WALL, 1)
+    got: list[Any] = []
+    for byte in events[0].data:
+        got += a.feed(bytes((byte,)), WALL, 1)
+    assert isinstance(got[0], Joined) and got[0].binding == events[1].binding
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_names_of_this_and_of_the_next_resume_are_known(number: int) -> None:
+    b = responder(Table(Fake()))
+    assert isinstance(b.feed(asked(joiner(Fake(), number=number)), WALL, 1)[1], Joined)
+
+
+@pytest.mark.parametrize(
+    ("session", "options"),
+    [
+        (Fake(b"x" * 32), {}),  # of another session
+        (Fake(), {"number": 2}),  # a name that is not good yet
+    ],
+)
+def test_who_is_not_of_the_session_hears_gone(session: Fake, options: dict[str, Any]) -> None:
+    far = Fake()
+    a, b = joiner(session, **options), responder(Table(far))
+    close, failed = b.feed(asked(a), WALL, 1)
+    assert isinstance(failed, Failed) and failed.code is Refusal.GONE and far.joins == []
+    assert isinstance(close, Send)
+    (heard,) = a.feed(close.data, WALL, 2)
+    assert isinstance(heard, Failed) and heard.code is Refusal.GONE and heard.remote and heard.error.transient
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("key", [b"k" * 32, b"x" * 32])
+def test_only_the_other_side_can_show_that_the_session_is_over(known: bool, key: bytes) -> None:
+    table = Table(Fake(received=None))
+    if not known:
+        table.names.clear()
+    table.over = j.gone(Fake(key))
+    a, b = joiner(Fake()), responder(table)
+    close = b.feed(asked(a), WALL, 1)[0]
+    assert isinstance(close, Send)
+    (heard,) = a.feed(close.data, WALL, 2)
+    assert isinstance(heard, Failed) and heard.code is Refusal.GONE
+    assert a.over == (key == b"k" * 32)
+
+
+def test_session_that_cannot_mean_these_paths_is_gone() -> None:
+    b = responder(Table(Fake(received=None)))
+    assert b.feed(asked(joiner(Fake())), WALL, 1)[1].code is Refusal.GONE  # type: ignore[union-attr]
+
+
+def test_without_sessions_or_gate_there_is_silence() -> None:
+    assert isinstance(responder(None).feed(asked(joiner(Fake())), WALL, 1)[0], Drain)
+    guarded = responder(Table(Fake()), psks=[b"p" * 32])
+    assert isinstance(guarded.feed(asked(joiner(Fake())), WALL, 1)[0], Drain)
+
+
+def test_with_a_psk_its_holders_pass() -> None:
+    keys = g.psk_keys(b"p" * 32, CONFIG.network_id)
+    a = j.Joiner(
+        Fake(),
+        CONFIG.primitives,
+        keys,
+        os.urandom,
+        number=0,
+        path_id=2,
+        last=0,
+        received=0,
+        where="x",
+        timeout_ns=10**9,
+    )
+    b = responder(Table(Fake()), psks=[b"p" * 32])
+    reply, there = b.feed(asked(a), WALL, 1)
+    assert isinstance(there, Joined) and isinstance(reply, Send)
+    assert isinstance(a.feed(reply.data, WALL, 2)[0], Joined)
+
+
+def test_replayed_join_is_met_with_silence() -> None:
+    gate = g.Gate(CONFIG.network_id, BOSS.id_pub, CONFIG.primitives)
+    policy = make_policy("any", own_id=BOSS.id_pub, dialling=False)
+    far = Fake()
+    table = Table(far)
+    frame = asked(joiner(Fake()))
+    first = Responder(CONFIG, policy, gate, os.urandom, 0, reach=table)
+    second = Responder(CONFIG, policy, gate, os.urandom, 0, reach=table)
+    assert isinstance(first.feed(frame, WALL, 1)[1], Joined)
+    assert isinstance(second.feed(frame, WALL, 1)[0], Drain)
+    assert len(far.joins) == 1
+
+
+@given(at=hs.integers(0, 150), flip=hs.integers(1, 255))
+def test_no_changed_byte_of_a_join_is_accepted(at: int, flip: int) -> None:
+    far = Fake()
+    b = responder(Table(far))
+    frame = bytearray(asked(joiner(Fake())))
+    frame[at] ^= flip
+    events = b.feed(bytes(frame), WALL, 1)
+    assert not any(isinstance(event, Joined) for event in events) and far.joins == []
+
+
+@given(at=hs.integers(0, 134), flip=hs.integers(1, 255))
+def test_no_changed_byte_of_the_answer_is_accepted(at: int, flip: int) -> None:
+    a, b = joiner(Fake()), responder(Table(Fake()))
+    reply = b.feed(asked(a), WALL, 1)[0]
+    assert isinstance(reply, Send)
+    frame = bytearray(reply.data)
+    frame[at] ^= flip
+    assert not any(isinstance(event, Joined) for event in a.feed(bytes(frame), WALL, 2))
+
+
+@given(body=hs.binary(max_size=300))
+def test_parser_takes_any_bytes(body: bytes) -> None:
+    header = g.Header(g.JOIN, g.VERSION, 0, g.MODE_XX_NAMED << 4 | CONFIG.primitives, 0, bytes(8), 1)
+    frame = g.seal_frame(header, body, KEYS.to_responder)
+    try:
+        request = j.parse_request(frame)
+    except g.FrameError:
+        return
+    assert len(body) == 97 and request.paths == 1
+
+
+@pytest.mark.parametrize("paths", [0, 2, 255])
+def test_one_path_is_named_and_another_one_asked_for(paths: int) -> None:
+    header = g.Header(g.JOIN, g.VERSION, 0, g.MODE_XX_NAMED << 4 | CONFIG.primitives, 0, bytes(8), 1)
+    for n, path_id, last in ((paths, 2, 0), (1, 2, 2)):
+        body = struct.pack(">16sI32sBIQ32s", bytes(16), path_id, bytes(32), n, last, 0, bytes(32))
+        with pytest.raises(g.FrameError, match="malformed"):
+            j.parse_request(g.seal_frame(header, body, KEYS.to_responder))
+
+
+def test_time_and_end_of_the_carrier() -> None:
+    a = joiner(Fake())
+    asked(a)
+    (late,) = a.feed(b"\0", WALL, 10**9)
+    assert isinstance(late, Failed) and late.code is Refusal.TIMEOUT and late.error.transient
+    assert a.tick(2 * 10**9) == [] and a.eof() == []
+    b = joiner(Fake())
+    asked(b)
+    (ended,) = b.eof()
+    assert isinstance(ended, Failed) and ended.code is Refusal.PROTOCOL
+    c = joiner(Fake())
+    c.close()
+    assert c.feed(b"x", WALL, 1) == [] and c.state is State.FAILED
+
+
+def test_what_is_no_answer_ends_the_attempt() -> None:
+    for kind in (g.HELLO, g.REPLY, g.FINISH, g.ACCEPT):
+        a = joiner(Fake())
+        frame = asked(a)
+        header = g.parse_header(frame)._replace(kind=kind)
+        (failed,) = a.feed(g.seal_frame(header, bytes(81), KEYS.to_initiator), WALL, 1)
+        assert isinstance(failed, Failed) and failed.code is Refusal.PROTOCOL
+
+
+def test_locators_differ_and_tell_nothing() -> None:
+    names = {j.locator(Fake(), n) for n in range(100)} | {j.locator(Fake(b"q" * 32), n) for n in range(100)}
+    assert len(names) == 200 and all(len(name) == 16 for name in names)
