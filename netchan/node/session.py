@@ -398,8 +398,9 @@ class PeerCore:
         """All has arrived, or time is over, or the session is: close it. ``rest``: channels that still had values."""
         if rest and self.session.suspended:
             log.warning(
-                "left %s, to which there was no path, with %d channels whose values had not all arrived",
+                "left %s, to which there was no path for %g s, with %d channels whose values had not all arrived",
                 self.link.node_id,
+                self.config.close_timeout,
                 rest,
             )
         elif rest and not self.session.over:
@@ -508,9 +509,9 @@ class _Leaving:
             self._rest.append((endpoint, endpoint.sent()))
 
     def start(self) -> None:
-        """Look at once, then on the worker."""
+        """Look at once, then on the worker. Without a path there is somebody to hear of it only if one comes in time."""
         self._rest = [item for item in self._rest if not _arrived(*item)]
-        if not self._rest:
+        if not self._rest and not self._core.session.suspended:
             self._finish()
             return
         for endpoint, position in self._rest:
@@ -536,7 +537,8 @@ class _Leaving:
                 here.append((endpoint, position))
         self._rest = here
         session = self._core.session
-        if not here or session.over or session.suspended or time.monotonic_ns() >= self._deadline_ns:
+        done = session.over or not (here or session.suspended)
+        if done or time.monotonic_ns() >= self._deadline_ns:
             self._finish()
 
     def _finish(self) -> None:

@@ -230,17 +230,36 @@ async def test_without_a_lease_the_session_is_lost_with_its_path() -> None:
 
 
 @program
-async def test_leaving_while_suspended_does_not_wait() -> None:
-    async with through() as (near, far, proxy, _):
-        a = near.open("x", int, capacity=8)
-        far.open("x", int, capacity=8)
+async def test_leaving_while_suspended_is_bounded_by_close_timeout() -> None:
+    async with through(close_timeout=0.3) as (near, far, proxy, _):
+        a, _b = (peer.open("x", int, capacity=8) for peer in (near, far))
         await a.send(1)
         proxy.close()
         await until(lambda: near.path_count == 0 and far.path_count == 0)
         begun = time.monotonic()
-        await near.aclose()
-        await far.aclose()
-        assert time.monotonic() - begun < 1.0
+        await asyncio.gather(near.aclose(), far.aclose())
+        assert 0.25 < time.monotonic() - begun < 2.0
+
+
+@program
+async def test_leaving_while_suspended_waits_for_a_path_that_comes_in_time() -> None:
+    gate = threading.Event()
+
+    def closed_door(link: Link, direction: Direction, number: int, unit: bytes) -> bytes | None:
+        return unit if gate.is_set() or unit[0] != JOIN else None
+
+    async with through({"tap": closed_door}) as (near, far, proxy, _):
+        a, b = (peer.open("x", int, capacity=8) for peer in (near, far))
+        proxy.links[-1].cut()
+        await until(lambda: near.path_count == 0)
+        await a.send(1)
+        near.close()
+        await asyncio.sleep(0.1)
+        assert near.path_count == 0 and near.error is None
+        gate.set()
+        assert [value async for value in b] == [1]
+        await far.wait_closed()
+        assert far.error is None and near.error is None
 
 
 @program
