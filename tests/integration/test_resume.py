@@ -193,9 +193,12 @@ async def test_cancelled_rendezvous_does_not_wait_for_a_path() -> None:
         assert time.monotonic() - begun < 0.5
         gate.set()
         await until(lambda: near.path_count == 1)
-        # both were withdrawn as soon as that could be said; what is sent now arrives
+        # both were in doubt, and are withdrawn as soon as that can be said; what is sent now arrives
         sending = asyncio.create_task(a.send(3))
-        assert await b.recv() == 3
+        got = [await b.recv()]
+        while got[-1] != 3:
+            got.append(await b.recv())
+        assert got == sorted(set(got))
         await sending
 
 
