@@ -486,6 +486,8 @@ cdef int session_recv(nc_session* s, uint8_t* buf_untrusted, size_t n, int64_t n
     cdef int size
     p.rx_at = now_ns
     p.ping_at = now_ns + p.ping_gap
+    if load_acq_u32(&s.suspect):
+        store_seq_u32(&s.suspect, 0)
     s.stats.bytes_received += n
     # 1. Complete the record that was begun.
     while p.left_len and n and s.state != SESSION_OVER:

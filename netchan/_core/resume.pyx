@@ -36,6 +36,7 @@ cdef void session_path_lost(nc_session* s, int64_t now_ns) noexcept nogil:
         return
     s.state = SESSION_SUSPENDED
     store_seq_u32(&s.suspended, 1)
+    store_seq_u32(&s.suspect, 0)
     s.lease_until = now_ns + s.mine.lease_ns
     p.left_len = 0                              # the half of a record
     p.oldest_at = 0

@@ -13,7 +13,7 @@ from netchan._core cimport defs
 from netchan._core.ends cimport end_release, session_ended, session_next_ready, take_dirty
 from netchan._core.idmap cimport idmap_free, idmap_init, idmap_next
 from netchan._core.keys cimport keys_deadline
-from netchan._core.leaf cimport leaf_init
+from netchan._core.leaf cimport leaf_init, load_acq_u32, store_seq_u32
 from netchan._core.ratchet cimport cleanse
 from netchan._core.resume cimport session_path_lost
 from netchan._core.sent cimport replay_free, sent_free, sent_room
@@ -24,6 +24,13 @@ from netchan._core.inbox cimport in_free
 from netchan._core.timer cimport TIMER_NEVER
 
 cdef int64_t PING_MAX_NS = 60 * 1000000000
+
+
+# How long an acknowledgement may be owed, and nothing be heard, before the path is suspect (session.md §5).
+cdef int64_t suspect_after(const nc_path* p) noexcept nogil:
+    cdef int64_t period = 3 * (p.srtt + 4 * p.rttvar + 25000000)
+    cdef int64_t least = <int64_t>defs.SUSPECT_MS * 1000000
+    return period if period > least else least
 
 
 cdef int64_t session_deadline(nc_session* s) noexcept nogil:
@@ -44,11 +51,14 @@ cdef int64_t session_deadline(nc_session* s) noexcept nogil:
         silent = p.oldest_at if p.oldest_at > p.rx_at else p.rx_at
         if silent + s.mine.dead_ns < at:
             at = silent + s.mine.dead_ns
+        if s.mine.lease_ns and not load_acq_u32(&s.suspect) and silent + suspect_after(p) < at:
+            at = silent + suspect_after(p)
     return at
 
 
 cdef void session_on_deadline(nc_session* s, int64_t now_ns) noexcept nogil:
     cdef nc_path* p = &s.path
+    cdef int64_t silent
     if s.state == SESSION_OVER:
         return
     if s.state == SESSION_SUSPENDED:
@@ -60,6 +70,10 @@ cdef void session_on_deadline(nc_session* s, int64_t now_ns) noexcept nogil:
     if p.oldest_at and now_ns - p.oldest_at >= s.mine.dead_ns and now_ns - p.rx_at >= s.mine.dead_ns:
         session_path_lost(s, now_ns)
         return
+    if s.mine.lease_ns and p.oldest_at and not load_acq_u32(&s.suspect):
+        silent = p.oldest_at if p.oldest_at > p.rx_at else p.rx_at
+        if now_ns - silent >= suspect_after(p):
+            store_seq_u32(&s.suspect, 1)
     if p.ping_at <= now_ns:
         s.ping_due = 1
         p.ping_gap = p.ping_gap * 2 if p.ping_gap * 2 < PING_MAX_NS else PING_MAX_NS

@@ -247,6 +247,7 @@ cdef struct nc_session:
     nc_path path                    # one at a time; the last one while there is none
     nc_replay replay
     uint32_t suspended              # atomic: 1 = no path
+    uint32_t suspect                # atomic: 1 = the path is silent where it should not be
     int64_t lease_until             # while suspended
     uint32_t before_id              # the path before this one: the other side may not have heard of this one yet
     uint64_t before_rx              # records received on it

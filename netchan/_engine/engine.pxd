@@ -92,7 +92,7 @@ cdef struct nc_slot:
     nc_offer_event* offers_tail
     uint8_t in_app
     uint8_t app_over
-    uint8_t app_parted              # the session has lost its path; 2: it has another
+    uint8_t app_parted              # the session has lost its path; 2: it has another; 3: the path is suspect
     uint8_t ratchet_new             # a message of a ratchet waits for the application
     uint8_t ratchet_step
     uint64_t ratchet_number

@@ -336,6 +336,16 @@ cdef void slot_shut(nc_engine* g, nc_slot* t) noexcept nogil:
     g.graves = t
 
 
+# For the application, and for whoever brings sessions back.
+cdef void path_news(nc_engine* g, nc_slot* t, uint8_t what) noexcept nogil:
+    leaf_lock(&g.app_lock)
+    t.app_parted = what
+    leaf_unlock(&g.app_lock)
+    list_slot(g, t, 0)
+    if g.path_fd > 0 and what != 2:
+        kick(g.path_fd)
+
+
 cdef void slot_part(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
     session_path_lost(&t.session, now)
     if t.closed or t.parted or t.session.state != SESSION_SUSPENDED:
@@ -347,12 +357,7 @@ cdef void slot_part(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
     t.pend = NULL
     t.pend_len = t.pend_off = t.pend_cap = 0
     slot_deadline(g, t)
-    leaf_lock(&g.app_lock)
-    t.app_parted = 1
-    leaf_unlock(&g.app_lock)
-    list_slot(g, t, 0)
-    if g.path_fd > 0:
-        kick(g.path_fd)
+    path_news(g, t, 1)
 
 
 cdef int slot_rejoin(nc_engine* g, nc_slot* t, int fd) noexcept nogil:
@@ -362,10 +367,7 @@ cdef int slot_rejoin(nc_engine* g, nc_slot* t, int fd) noexcept nogil:
     t.poll_bits = POLL_IN
     t.parted = 0
     slot_deadline(g, t)
-    leaf_lock(&g.app_lock)
-    t.app_parted = 2
-    leaf_unlock(&g.app_lock)
-    list_slot(g, t, 0)
+    path_news(g, t, 2)
     return defs.NC_OK
 
 
@@ -525,6 +527,7 @@ cdef void flush_dirty(nc_engine* g) noexcept nogil:
 
 
 cdef void run_deadlines(nc_engine* g, int64_t now) noexcept nogil:
+    cdef uint32_t suspect
     cdef int64_t idx
     cdef nc_slot* t
     cdef int64_t at
@@ -540,7 +543,10 @@ cdef void run_deadlines(nc_engine* g, int64_t now) noexcept nogil:
             slot_shut(g, t)
             engine_collect(g, t)
             continue
+        suspect = load_acq_u32(&t.session.suspect)
         session_on_deadline(&t.session, now)
+        if not suspect and load_acq_u32(&t.session.suspect):
+            path_news(g, t, 3)
         slot_flush(g, t, now)
     at = theap_next(&g.heap)
     if at != TIMER_NEVER and (g.timer_at == 0 or at < g.timer_at or g.timer_at <= now):

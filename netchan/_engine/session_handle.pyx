@@ -167,8 +167,8 @@ cdef class Session(Listed):
         on_offers: called without arguments when ``take_offers`` has something.
         on_over: called once, without arguments, when the session is over.
         on_ratchet: called without arguments when ``take_ratchet`` has something.
-        on_path: called with False when the last path was lost and the session waits for another, with True when it has
-            one again. Two changes between two looks are told as the last one.
+        on_path: called with "lost" when the last path is and the session waits for another, "up" when it has one again,
+            "suspect" when the path is silent where it should not be. Several between two looks are told as the last.
     """
 
     def __dealloc__(self):
@@ -198,7 +198,7 @@ cdef class Session(Listed):
         self.t.app_parted = 0
         leaf_unlock(&self.t.engine.app_lock)
         if path and not over and self.on_path is not None:
-            self.on_path(path == 2)
+            self.on_path("lost" if path == 1 else "up" if path == 2 else "suspect")
         if over and not self.told:
             self.told = True
             if self.on_over is not None:
@@ -369,6 +369,26 @@ cdef class Session(Listed):
     def suspended(self):
         """True while the session has no path and waits for one."""
         return load_acq_u32(&self.t.session.suspended) != 0
+
+    @property
+    def suspect(self):
+        """True while the path owes an acknowledgement and nothing is heard on it."""
+        return load_acq_u32(&self.t.session.suspect) != 0
+
+    def part(self):
+        """Give the path up, if it is still suspect: another one is at hand. True: the session is suspended now."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef bint parted
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            if load_acq_u32(&t.session.suspect):
+                slot_part(g, t, sys.now_ns())
+                engine_collect(g, t)
+            parted = t.session.state == SESSION_SUSPENDED
+            baton_give(g)
+        return parted
 
     @property
     def lease(self):

@@ -89,7 +89,7 @@ class Connecting:
         self.fd = sock.fileno()
         self.phase = Phase.HANDSHAKE
         self.machine: Initiator | Joiner | Responder | None = None
-        self.begin: Callable[[], Initiator | Joiner | Responder] | None = None
+        self.begin: Callable[[], Initiator | Joiner | Responder | None] | None = None
         self.made_ns = time.monotonic_ns()
         self.parked = False
         self._worker = worker
@@ -104,7 +104,10 @@ class Connecting:
     # --- by the owner ------------------------------------------------------------------------------------------------
 
     def connect_to(self, sockaddr: Any) -> None:
-        """Start to connect; ``begin`` makes the machine when the connection is up. OSError: it failed at once."""
+        """Start to connect; ``begin`` makes the machine when the connection is up; None: it is not wanted any more.
+
+        OSError: it failed at once.
+        """
         self.phase = Phase.CONNECTING
         try:
             self.sock.connect(sockaddr)
@@ -204,6 +207,9 @@ class Connecting:
             if self.begin is None:
                 return
             machine = self.machine = self.begin()
+            if machine is None:
+                self.close()
+                return
             if not isinstance(machine, Responder):
                 self._handle(machine.start(time.time(), time.monotonic_ns()))
             self._set_deadline()

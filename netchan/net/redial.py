@@ -6,7 +6,8 @@ Layer: net (L3). Runs on the worker's thread, but for ``on_path``, which any thr
    then at most ten seconds apart, until the lease is over. Addresses take turns, names are looked up each time.
 2. Attempts connect side by side, at most ``CONNECTS`` of them. Only one JOIN is under way at a time: the answer to one
    that was given up must not count, because the other side follows the last one it got.
-3. The JOIN that is answered wins; the session goes on over its connection, and a ratchet is started.
+3. A path that is silent where it should not be is left when another connection is up, and only then.
+4. The JOIN that is answered wins; the session goes on over its connection, and a ratchet is started.
 
 Spec: docs/spec/handshake.md §11; docs/spec/session.md §5.2.
 """
@@ -77,25 +78,28 @@ class Redial:
         self._resumes = 0
         self._path_id = 0
 
-    def on_path(self, up: bool) -> None:
+    def on_path(self, news: str) -> None:
         """See Session.on_path; any thread."""
-        if not up:
+        if news != "up":
             self._worker.post(self._begin)
 
     # --- the worker's thread ------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         session = self._wanted()
-        if session is None or self._timer is not None:
+        if session is None:
             return
-        resume.note(self._session, self._node_id, self._plan.addresses[0].location, False)
+        if session.suspended:
+            resume.note(self._session, self._node_id, self._plan.addresses[0].location, "lost")
+        if self._timer is not None:
+            return
         self._attempts = 0
         self._since_ns = time.monotonic_ns()
         self._attempt()
 
     def _wanted(self) -> Session | None:
         session = self._session()
-        return session if session is not None and session.suspended else None
+        return session if session is not None and (session.suspended or session.suspect) else None
 
     def _attempt(self) -> None:
         """Start one attempt, and the timer of the next."""
@@ -152,15 +156,15 @@ class Redial:
         except OSError:
             conn.close()
 
-    def _join(self, conn: Connecting, began: int) -> Joiner:
-        """A connection is up: the JOIN goes over this one, and over no other any more."""
+    def _join(self, conn: Connecting, began: int) -> Joiner | None:
+        """A connection is up: the JOIN goes over this one, and over no other any more. None: it is not needed."""
+        session = self._session()
+        if session is None or not (session.suspended or session.part()):
+            return None  # the path has answered after all
         for other in list(self._live):
             if other is not conn and other.machine is not None:
                 other.close()
         self._joining = conn
-        session = self._session()
-        if session is None:
-            raise ConnectionAbortedError("the session is gone")
         self._path_id += 2
         if self._path_id > MAX_PATH:
             raise OverflowError("a session has no further path ids")
@@ -231,7 +235,7 @@ class Redial:
         if not done:
             return  # the timer tries again
         self._stop()
-        resume.note(self._session, self._node_id, address.location, True)
+        resume.note(self._session, self._node_id, address.location, "up")
         self._turn(session)
 
     def on_failed(self, conn: Connecting, error: BaseException, reason: str) -> None:

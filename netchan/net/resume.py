@@ -90,12 +90,12 @@ def proof(name: bytes) -> bytes | None:
     return entry.proof if session is None or session.over else None
 
 
-def note(reference: weakref.ref[Session], node_id: str, where: str, up: bool) -> None:
+def note(reference: weakref.ref[Session], node_id: str, where: str, news: str) -> None:
     """What became of the path of a session; see ``Session.on_path``."""
     session = reference()
-    if session is None:
+    if session is None or news == "suspect":
         return
-    if up:
+    if news == "up":
         resumed(session)
         _log.info("the session with %s goes on: there is a path again, at %s", node_id, where)
     else:

@@ -509,7 +509,7 @@ class _Leaving:
             self._rest.append((endpoint, endpoint.sent()))
 
     def start(self) -> None:
-        """Look at once, then on the worker. Without a path there is somebody to hear of it only if one comes in time."""
+        """Look at once, then on the worker. Without a path there is somebody to hear of it only if one comes."""
         self._rest = [item for item in self._rest if not _arrived(*item)]
         if not self._rest and not self._core.session.suspended:
             self._finish()

@@ -27,7 +27,7 @@ import pytest
 import netchan
 from netchan import Config, SessionLost, sync
 from netchan.net import resume
-from tests.integration.kit import BOSS, KEY, TCP, fill, program, until
+from tests.integration.kit import BOSS, KEY, TCP, Wire, fill, program, until
 from tests.integration.proxy import JOIN, Direction, Link, Proxy
 
 SOON = 2.0
@@ -154,6 +154,47 @@ async def test_only_the_dialler_has_noticed() -> None:
         await until(lambda: resumes(near) > before)
         assert [await a.recv() for _ in range(10)] == list(range(10))
         assert near.path_count == far.path_count == 1
+
+
+@program
+async def test_path_that_is_silent_is_left_for_one_that_answers() -> None:
+    swallowed = threading.Event()
+
+    def silent(link: Link, direction: Direction, number: int, unit: bytes) -> bytes | None:
+        return b"" if swallowed.is_set() and link is proxy.links[0] else unit
+
+    async with through({"tap": lambda *given: silent(*given)}) as (near, far, proxy, _):
+        a, b = (peer.open("x", int, capacity=16) for peer in (near, far))
+        await a.send(0)
+        assert await b.recv() == 0
+        swallowed.set()
+        begun = time.monotonic()
+        await a.send(1)
+        assert await b.recv() == 1
+        assert 0.9 < time.monotonic() - begun < 4.0  # not the 10 s after which such a path is dead
+        assert near.path_count == far.path_count == 1 and resumes(near) == 1
+        await b.send(2)
+        assert await a.recv() == 2
+
+
+@program
+async def test_path_that_was_only_slow_is_kept() -> None:
+    async with netchan.listen(TCP, identity=BOSS, trust=[KEY.node_id]) as listener:
+        wire, address = await Wire.to(listener.addresses[0])
+        near = await netchan.dial(address, identity=KEY)
+        far = await listener.recv()
+        a, b = (peer.open("x", int, capacity=16) for peer in (near, far))
+        await a.send(0)
+        assert await b.recv() == 0
+        wire.hold()
+        await a.send(1)
+        await asyncio.sleep(0.7)
+        wire.go_on()
+        assert await b.recv() == 1
+        await asyncio.sleep(0.6)
+        assert resumes(near) == resumes(far) == 0
+        await near.aclose()
+        await wire.cut()
 
 
 @program
