@@ -166,7 +166,7 @@ cdef enum nc_limit:
     GAPS_MAX = 1024                 # out-of-order runs of one stream
     EARLY_MAX = 2048                # pieces in which their bytes are kept
     SENT_MAX = 65536                # records in flight of one path
-    SUSPECT_MS = 1000               # a path that owes an acknowledgement is suspect after so long a silence, at the least
+    SUSPECT_MS = 1000               # a path that owes an acknowledgement is suspect after this silence at the least
     LOG_MAX = 4194304               # bytes of their frames, kept where the session may be resumed
     ACK_BYTES = 262144              # acknowledge at the latest after so many bytes
     ACK_RECORDS = 8192              # or so many records
