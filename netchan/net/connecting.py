@@ -125,6 +125,10 @@ class Connecting:
         self._watch(READ)
         self._set_deadline()
 
+    def begins_with(self, kind: int) -> bool:
+        """True if what came and was not looked at yet is a message of this type."""
+        return self._input[:1] == bytes((kind,))
+
     def resume(self) -> None:
         """The owner lets it go on."""
         if self.parked:

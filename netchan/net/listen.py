@@ -5,7 +5,7 @@ Layer: net (L3). Runs on the worker's thread; ``close``, ``room`` and ``counts``
 1. ``start`` resolves and binds; ``outcome`` gets the addresses that can be dialled, or ListenError.
 2. Accepted connections pass limits.HalfOpen; those that do not prove the gate end in limits.DeadSockets, unanswered.
 3. At most ``backlog`` peers wait for the program: beyond that no HELLO is answered and nothing is accepted from the
-   kernel's queue until ``room`` is called. A place is taken by a FINISH, not by a HELLO, so who proves the gate and
+   kernel's queue until ``room`` is called, unless a session waits for its next path. A place is taken by a FINISH, not by a HELLO, so who proves the gate and
    then says nothing holds up nobody; what it does hold is a place among the half-open, and limits.HalfOpen takes that.
 4. A failed accept is counted and tried again; it never ends the listener.
 
@@ -35,7 +35,7 @@ from netchan.net.address import Address
 from netchan.net.connecting import Connecting, Phase
 from netchan.net.dial import Link, Outcome, link_of, numeric, resolve, same_user, socket_text
 from netchan.net.ephemeral import stock_of
-from netchan.net.gate import Gate
+from netchan.net.gate import JOIN, Gate
 from netchan.net.handshake import Established, HandshakeConfig, Responder, State
 from netchan.net.limits import DeadSockets, HalfOpen, drain_deadline
 from netchan.net.machine import Joined
@@ -305,7 +305,7 @@ class Listening:
     def on_door(self, door: _Door) -> None:
         """Take what waits at a socket."""
         for _ in range(ACCEPT_BATCH):
-            if self.closed or self._full():
+            if self.closed or self._shut():
                 break
             try:
                 sock, peer = door.sock.accept()
@@ -371,6 +371,15 @@ class Listening:
     def _full(self) -> bool:
         return self._waiting + len(self._placed) >= self.plan.config.backlog
 
+    def _shut(self) -> bool:
+        """Nothing is accepted: no room, and nobody who came in before could come back."""
+        return self._full() and not resume.any_suspended()
+
+    def _on_path(self, reference: weakref.ref[Session], node_id: str, where: str, news: str) -> None:
+        """See Session.on_path; any thread."""
+        resume.note(reference, node_id, where, news)
+        self._worker.post(self._watch_doors)
+
     def _go_on(self) -> None:
         """There may be room again."""
         while (self._parked_finish or self._parked_hello) and not self._full():
@@ -383,16 +392,19 @@ class Listening:
     def _watch_doors(self) -> None:
         if self.closed:
             return
-        full = self._full()
+        shut = self._shut()
         for door in self._doors:
             if not door.resting:
-                self._worker.watch(door.fd, 0 if full else READ, door)
+                self._worker.watch(door.fd, 0 if shut else READ, door)
 
     # --- Connecting's owner -------------------------------------------------------------------------------------------
 
     def may_step(self, conn: Connecting) -> bool:
-        """Bytes are looked at only while there is room for one more peer; those of a FINISH take the room."""
-        if conn in self._placed:
+        """Bytes are looked at only while there is room for one more peer; those of a FINISH take the room.
+
+        A JOIN brings no peer more.
+        """
+        if conn in self._placed or (not conn.heard and conn.begins_with(JOIN)):
             return True
         if self._full():
             (self._parked_finish if conn.heard else self._parked_hello).append(conn)
@@ -445,7 +457,7 @@ class Listening:
             session = attach(self._home.choose(), conn.take_fd(), link.carrier, event, self.plan.config)
             if session.lease:
                 resume.keep_reachable(session)
-                session.on_path = partial(resume.note, weakref.ref(session), event.node_id, link.remote)
+                session.on_path = partial(self._on_path, weakref.ref(session), event.node_id, link.remote)
             self._deliver(session, link)
         except Exception:
             with self._room_lock:

@@ -118,6 +118,16 @@ def resumed(session: Session) -> None:
     _suspended.pop(id(session), None)
 
 
+def any_suspended() -> bool:
+    """True if a session of this process may wait for a path; those that are gone are forgotten on the way."""
+    for key, reference in list(_suspended.items()):
+        session = reference()
+        if session is not None and session.suspended:
+            return True
+        _suspended.pop(key, None)
+    return False
+
+
 def _after_fork() -> None:
     _table.clear()
     _gone.clear()

@@ -157,6 +157,28 @@ async def test_only_the_dialler_has_noticed() -> None:
 
 
 @program
+async def test_full_backlog_does_not_keep_a_session_from_coming_back() -> None:
+    async with netchan.listen(TCP, identity=BOSS, trust="any", config=Config(backlog=1)) as listener:
+        with Proxy(listener.addresses[0]) as proxy:
+            near = await netchan.dial(proxy.address, identity=KEY)
+            far = await listener.recv()
+            a, b = (peer.open("x", int, capacity=16) for peer in (near, far))
+            waiting = await netchan.dial(listener.addresses[0])
+            await until(lambda: listener.stats().pending == 1)
+            late = asyncio.create_task(netchan.dial(listener.addresses[0]).__aenter__())
+            await asyncio.sleep(0.1)
+            await gone_and_back(proxy, near, far)
+            await a.send(1)
+            assert await b.recv() == 1
+            assert not late.done() and listener.stats().pending == 1
+            second = await listener.recv()
+            third = await late
+            fourth = await listener.recv()
+            for peer in (near, waiting, third, second, fourth):
+                await peer.aclose()
+
+
+@program
 async def test_path_that_is_silent_is_left_for_one_that_answers() -> None:
     swallowed = threading.Event()
 
