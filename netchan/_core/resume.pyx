@@ -37,7 +37,8 @@ cdef void session_path_lost(nc_session* s, int64_t now_ns) noexcept nogil:
     s.state = SESSION_SUSPENDED
     store_seq_u32(&s.suspended, 1)
     store_seq_u32(&s.suspect, 0)
-    s.lease_until = now_ns + s.mine.lease_ns
+    if p.rx_number or s.lease_until == 0:       # else the other side has not been heard of since the last time
+        s.lease_until = now_ns + s.mine.lease_ns
     p.left_len = 0                              # the half of a record
     p.oldest_at = 0
     p.unacked_records = p.unacked_bytes = 0
@@ -58,7 +59,8 @@ cdef int64_t session_join(nc_session* s, uint32_t path_id, uint32_t last) noexce
         return defs.NC_ECLOSED
     if s.mine.lease_ns == 0:
         return defs.NC_ESTATE
-    if not keys_path_free(s.sealer.keys, path_id):
+    # A JOIN that was given up may arrive behind one that was made after it: only ids that grow are of use.
+    if path_id <= s.path.id or not keys_path_free(s.sealer.keys, path_id):
         return defs.NC_EINVAL
     if last == s.path.id:
         return <int64_t>s.path.rx_number
@@ -111,6 +113,9 @@ cdef int session_resume(nc_session* s, uint32_t path_id, uint32_t last, uint64_t
     s.state = SESSION_UP
     store_seq_u32(&s.suspended, 0)
     s.ping_due = 1                              # the other side knows by a record of ours that we have its answer
-    s.stats.resumes += 1
     s.ready_any = 1
-    return defs.NC_OK if sent_room(p, 0) else defs.NC_ENOMEM
+    if not sent_room(p, 0):
+        session_path_lost(s, now_ns)
+        return defs.NC_ENOMEM
+    s.stats.resumes += 1
+    return defs.NC_OK

@@ -143,7 +143,8 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         if rc == defs.NC_OK:
             rc = engine_add(g, t)
         if rc == defs.NC_OK and rest_n:
-            session_recv(&t.session, rest_p, rest_n, sys.now_ns())
+            if session_recv(&t.session, rest_p, rest_n, sys.now_ns()) < 0 and not t.session.path.alive:
+                slot_part(g, t, sys.now_ns())
             engine_collect(g, t)
         baton_give(g)
     wipe(secret, 32)
@@ -454,7 +455,10 @@ cdef class Session(Listed):
         check_fork(g)
         with nogil:
             baton_take(g)
-            received = session_join(&t.session, path_id, last)
+            # even ids are made by the side that dialled the session
+            received = defs.NC_EINVAL
+            if (path_id & 1) != t.session.role:
+                received = session_join(&t.session, path_id, last)
             if received >= 0:
                 slot_part(g, t, sys.now_ns())
                 engine_collect(g, t)

@@ -402,6 +402,8 @@ class Dial(Generic[T]):
         redial = Redial(session, self.plan, event.claim.id_pub, event.node_id, CARRIER_NUMBERS, turn_ratchet)
         session.on_path = redial.on_path
         collect_paths(session.engine)
+        if session.suspended:
+            redial.on_path("lost")  # before anybody listened
 
     def on_failed(self, conn: Connecting, error: BaseException, reason: str) -> None:
         """One place failed: go on with the next."""

@@ -5,8 +5,9 @@ Layer: net (L3). Runs on the worker's thread; ``close``, ``room`` and ``counts``
 1. ``start`` resolves and binds; ``outcome`` gets the addresses that can be dialled, or ListenError.
 2. Accepted connections pass limits.HalfOpen; those that do not prove the gate end in limits.DeadSockets, unanswered.
 3. At most ``backlog`` peers wait for the program: beyond that no HELLO is answered and nothing is accepted from the
-   kernel's queue until ``room`` is called, unless a session waits for its next path. A place is taken by a FINISH, not by a HELLO, so who proves the gate and
-   then says nothing holds up nobody; what it does hold is a place among the half-open, and limits.HalfOpen takes that.
+   kernel's queue until ``room`` is called, unless a session waits for its next path. A place is taken by a FINISH, not
+   by a HELLO, so who proves the gate and then says nothing holds up nobody; what it does hold is a place among the
+   half-open, and limits.HalfOpen takes that.
 4. A failed accept is counted and tried again; it never ends the listener.
 
 Spec: docs/spec/handshake.md §2.2, §5, §9.
@@ -32,6 +33,7 @@ from netchan.config import Config
 from netchan.errors import ListenError
 from netchan.net import resume
 from netchan.net.address import Address
+from netchan.net.aside import collect_paths
 from netchan.net.connecting import Connecting, Phase
 from netchan.net.dial import Link, Outcome, link_of, numeric, resolve, same_user, socket_text
 from netchan.net.ephemeral import stock_of
@@ -458,6 +460,9 @@ class Listening:
             if session.lease:
                 resume.keep_reachable(session)
                 session.on_path = partial(self._on_path, weakref.ref(session), event.node_id, link.remote)
+                collect_paths(session.engine)
+                if session.suspended:
+                    session.on_path("lost")  # before anybody listened
             self._deliver(session, link)
         except Exception:
             with self._room_lock:
@@ -475,7 +480,7 @@ class Listening:
             conn.close()
             return
         self._half_open.done(conn, True)
-        cast("Session", session).resume(
+        self._resumed += cast("Session", session).resume(
             conn.take_fd(),
             carrier=CARRIER_NUMBERS[door.address.carrier],
             path_id=event.path_id,
@@ -484,7 +489,6 @@ class Listening:
             binding=event.binding,
             early=event.leftover,
         )
-        self._resumed += 1
 
     def on_failed(self, conn: Connecting, error: BaseException, reason: str) -> None:
         """No session; the reason is counted."""

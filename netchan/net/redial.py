@@ -44,6 +44,10 @@ LAZY_NS: Final = 10_000_000_000
 """Longest pause afterwards."""
 CONNECTS: Final = 3
 """Connections of one session that are being made at a time: bounds what a network that drops everything costs."""
+CONNECT_NS: Final = 10_000_000_000
+"""A connection that has not come up is given up for another one after this: TCP asks again after 1, 3 and 7 s."""
+STEADY_NS: Final = 1_000_000_000
+"""A path that was lost sooner than this behind its JOIN does not count as one: the pauses go on growing."""
 ANSWER_NS: Final = 1_000_000_000
 """Least time for the answer to a JOIN; more where connecting took long."""
 
@@ -73,8 +77,10 @@ class Redial:
         self._live: dict[Connecting, tuple[Address, int]] = {}
         self._joining: Connecting | None = None
         self._timer: Timer | None = None
+        self._looking = False
         self._attempts = 0
         self._since_ns = 0
+        self._up_ns = -STEADY_NS
         self._resumes = 0
         self._path_id = 0
 
@@ -93,8 +99,12 @@ class Redial:
             resume.note(self._session, self._node_id, self._plan.addresses[0].location, "lost")
         if self._timer is not None:
             return
+        now = time.monotonic_ns()
+        if now - self._up_ns < STEADY_NS:
+            self._timer = self._worker.at(now + self._pause(now), self._attempt)
+            return
         self._attempts = 0
-        self._since_ns = time.monotonic_ns()
+        self._since_ns = now
         self._attempt()
 
     def _wanted(self) -> Session | None:
@@ -116,8 +126,6 @@ class Redial:
             if joining.machine.deadline_ns > now:
                 return  # an answer may be on its way
             joining.close()
-        while len(self._live) >= CONNECTS:
-            next(iter(self._live)).close()
         if address.is_numeric:
             from netchan.net.dial import numeric
 
@@ -128,7 +136,9 @@ class Redial:
         else:
             from netchan.net.dial import resolve
 
-            resolve(address.host, address.port, partial(self._resolved, address))
+            if not self._looking:
+                self._looking = True
+                resolve(address.host, address.port, partial(self._resolved, address))
 
     def _pause(self, now: int) -> int:
         if now - self._since_ns < EAGER_SPAN_NS:
@@ -137,13 +147,19 @@ class Redial:
         return int(random.uniform(EAGER_NS, LAZY_NS))  # noqa: S311
 
     def _resolved(self, address: Address, found: list[tuple[int, Any]] | OSError) -> None:
-        if self._wanted() is None or isinstance(found, OSError) or not found:
+        self._looking = False
+        if self._wanted() is None or self._joining is not None or isinstance(found, OSError) or not found:
             return
         family, sockaddr = found[(self._attempts // len(self._plan.addresses)) % len(found)]
         self._connect(address, family, sockaddr)
 
     def _connect(self, address: Address, family: int, sockaddr: Any) -> None:
         began = time.monotonic_ns()
+        if len(self._live) >= CONNECTS:
+            oldest = next(iter(self._live))
+            if began - self._live[oldest][1] < CONNECT_NS:
+                return
+            oldest.close()
         try:
             sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         except OSError:
@@ -158,12 +174,12 @@ class Redial:
 
     def _join(self, conn: Connecting, began: int) -> Joiner | None:
         """A connection is up: the JOIN goes over this one, and over no other any more. None: it is not needed."""
-        session = self._session()
+        joining = self._joining
+        if joining is not None and joining.machine is not None and joining.machine.deadline_ns is not None:
+            return None  # an answer may be on its way
+        session = self._wanted()
         if session is None or not (session.suspended or session.part()):
             return None  # the path has answered after all
-        for other in list(self._live):
-            if other is not conn and other.machine is not None:
-                other.close()
         self._joining = conn
         self._path_id += 2
         if self._path_id > MAX_PATH:
@@ -235,6 +251,7 @@ class Redial:
         if not done:
             return  # the timer tries again
         self._stop()
+        self._up_ns = time.monotonic_ns()
         resume.note(self._session, self._node_id, address.location, "up")
         self._turn(session)
 

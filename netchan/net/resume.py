@@ -105,7 +105,13 @@ def note(reference: weakref.ref[Session], node_id: str, where: str, news: str) -
 
 def suspended(session: Session) -> None:
     """This session has lost its path: of too many the one that waits longest is lost."""
+    _suspended.pop(id(session), None)  # of another one, that is gone
     _suspended[id(session)] = weakref.ref(session)
+    if len(_suspended) > SUSPENDED_MAX:
+        for key, reference in list(_suspended.items()):
+            waiting = reference()
+            if waiting is None or not waiting.suspended:
+                _suspended.pop(key, None)
     while len(_suspended) > SUSPENDED_MAX:
         _, reference = _suspended.popitem(last=False)
         oldest = reference()

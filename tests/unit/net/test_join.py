@@ -250,3 +250,111 @@ def test_what_is_no_answer_ends_the_attempt() -> None:
 def test_locators_differ_and_tell_nothing() -> None:
     names = {j.locator(Fake(), n) for n in range(100)} | {j.locator(Fake(b"q" * 32), n) for n in range(100)}
     assert len(names) == 200 and all(len(name) == 16 for name in names)
+
+
+def code(key: bytes, data: bytes) -> bytes:
+    """mac(data) of docs/spec/keys.md §1, made here anew."""
+    return hmac.digest(key, hashlib.sha256(data).digest(), "sha256")
+
+
+def test_codes_are_those_of_the_spec() -> None:
+    key = b"k" * 32
+    a, b = joiner(Fake(received=5)), responder(Table(Fake(received=11)))
+    frame = asked(a)
+    reply, there = b.feed(frame, WALL, 1)
+    assert isinstance(reply, Send) and isinstance(there, Joined)
+    up, down = g.frame_body(frame), g.frame_body(reply.data)
+    assert up[:16] == code(key, b"netchan locator v1\0" + bytes(8))[:16]
+    assert up[16:20] == down[:4] == (2).to_bytes(4, "big")
+    assert up[52:-32] == b"\x01" + bytes(4) + (5).to_bytes(8, "big")
+    assert down[36:-32] == b"\x01" + bytes(4) + (11).to_bytes(8, "big")
+    assert up[-32:] == code(key, b"netchan join v1\0" + frame[:22] + up[:-32])
+    assert down[-32:] == code(key, b"netchan join v1\0" + reply.data[:22] + up + down[:-32])
+    assert there.binding == hashlib.sha256(b"netchan path v1\0" + up + down).digest()
+    assert j.gone(Fake(key)) == code(key, b"netchan gone v1\0")
+
+
+def test_nonces_are_fresh() -> None:
+    up = [g.frame_body(asked(joiner(Fake())))[20:52] for _ in range(4)]
+    down = []
+    for _ in range(4):
+        reply = responder(Table(Fake())).feed(asked(joiner(Fake())), WALL, 1)[0]
+        assert isinstance(reply, Send)
+        down.append(g.frame_body(reply.data)[4:36])
+    assert len({bytes(n) for n in up + down} - {bytes(32)}) == 8
+
+
+def test_request_with_a_known_name_and_a_wrong_code_is_gone() -> None:
+    """Who has seen a locator knows the name, and who knows the node's key makes a good gate."""
+    far = Fake()
+    table = Table(far)
+    frame = asked(joiner(Fake()))
+    body = bytearray(g.frame_body(frame))
+    for at in (17, 30, 52, 60, len(body) - 1):
+        bad = bytearray(body)
+        bad[at] ^= 1 if at != 52 else 0
+        if at == 52:
+            bad[-1] ^= 1
+        forged = g.seal_frame(g.parse_header(frame)._replace(scid=bytes([at] * 8)), bytes(bad), KEYS.to_responder)
+        close, failed = responder(table).feed(forged, WALL, 1)
+        assert isinstance(failed, Failed) and failed.code is Refusal.GONE
+        assert isinstance(close, Send)
+    assert far.joins == [] and table.used_names == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"key": b"x" * 32}, id="code of another key"),
+        pytest.param({"path_id": 4}, id="another path"),
+        pytest.param({"last": 8}, id="another last path"),
+        pytest.param({"paths": 2}, id="two paths"),
+        pytest.param({"asked": b"other"}, id="answer to another request"),
+        pytest.param({"flip": 40}, id="changed behind the code"),
+    ],
+)
+def test_answer_that_the_gate_lets_through_is_checked(change: dict[str, Any]) -> None:
+    a = joiner(Fake())
+    frame = asked(a)
+    key = change.get("key", b"k" * 32)
+    body = bytearray(
+        change.get("path_id", 2).to_bytes(4, "big")
+        + b"n" * 32
+        + bytes((change.get("paths", 1),))
+        + change.get("last", 0).to_bytes(4, "big")
+        + (7).to_bytes(8, "big")
+    )
+    header = g.parse_header(frame)
+    size = g.HEADER_LEN + len(body) + 32 + g.TRAILER_LEN
+    up = change.get("asked", g.frame_body(frame))
+    body += code(key, b"netchan join v1\0" + header._replace(length=size).pack() + up + body)
+    if "flip" in change:
+        body[change["flip"]] ^= 1
+    (event,) = a.feed(g.seal_frame(header, bytes(body), KEYS.to_initiator), WALL, 2)
+    assert isinstance(event, Failed) and event.code is Refusal.CRYPTO and not a.over
+
+
+def test_answer_made_by_hand_is_good() -> None:
+    a = joiner(Fake())
+    frame = asked(a)
+    header = g.parse_header(frame)
+    body = (2).to_bytes(4, "big") + b"n" * 32 + b"\x01" + bytes(4) + (7).to_bytes(8, "big")
+    size = g.HEADER_LEN + len(body) + 32 + g.TRAILER_LEN
+    body += code(b"k" * 32, b"netchan join v1\0" + header._replace(length=size).pack() + g.frame_body(frame) + body)
+    (event,) = a.feed(g.seal_frame(header, body, KEYS.to_initiator), WALL, 2)
+    assert isinstance(event, Joined) and event.received == 7
+
+
+def test_proof_counts_only_behind_gone() -> None:
+    a = joiner(Fake())
+    frame = asked(a)
+    header = g.parse_header(frame)._replace(kind=g.CLOSE)
+    body = int(Refusal.BUSY).to_bytes(2, "big") + j.gone(Fake())
+    (event,) = a.feed(g.seal_frame(header, body, KEYS.to_initiator), WALL, 2)
+    assert isinstance(event, Failed) and not a.over
+
+
+def test_bytes_behind_the_request_belong_to_the_path() -> None:
+    b = responder(Table(Fake()))
+    there = b.feed(asked(joiner(Fake())) + b"early", WALL, 1)[1]
+    assert isinstance(there, Joined) and there.leftover == b"early"

@@ -1,0 +1,188 @@
+"""What a session accepts as its next path, and what a resume leaves behind (session.md §5.2, handshake.md §11)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from netchan._core import _selftest_session as st
+from tests.integration.slope import in_use
+
+OK, EAGAIN, EFRAME, ESTATE, EINVAL = (st.RC[k] for k in ("OK", "EAGAIN", "EFRAME", "ESTATE", "EINVAL"))
+S = 1_000_000_000
+LEASE = {"lease_ns": 300 * S}
+SUSPENDED, UP = 3, 0
+BINDING = bytes(range(32))
+
+
+def opened(capacity: int | None = 1000, trunk: bool = False, **limits: Any) -> tuple[st.Pair, st.End, st.End]:
+    p = st.Pair(mine=LEASE, peer=LEASE, limits=limits)
+    a, b = p.a.open("x", capacity=capacity, trunk=trunk), p.b.open("x", capacity=capacity, trunk=trunk)
+    p.run()
+    p.a.ready(), p.b.ready()
+    assert a.paired and b.paired
+    return p, a, b
+
+
+def lose(p: st.Pair) -> None:
+    """Both have noticed; what was on its way is gone."""
+    p.a.path_lost()
+    p.b.path_lost()
+    p.ab.clear()
+    p.ba.clear()
+
+
+def resume(p: st.Pair, path: int, binding: bytes = BINDING) -> None:
+    lose(p)
+    last, got = p.a.state()["path"], p.a.state()["rx"]
+    there = p.b.join(path, last)
+    assert p.b.resume(path, last, got, binding) == OK
+    assert p.a.resume(path, last, there, binding) == OK
+
+
+def test_path_before_counts_only_while_nothing_came_on_the_present_one() -> None:
+    p, _, _ = opened()
+    lose(p)
+    got, there = p.a.state()["rx"], p.b.join(2, 0)
+    assert there == p.b.state()["rx"] > 0
+    assert p.b.resume(2, 0, got, BINDING) == OK
+    assert p.b.join(4, 0) == there  # the answer may have been lost
+    assert p.b.join(4, 2) == 0
+    assert p.a.resume(2, 0, there, BINDING) == OK
+    p.collect()
+    p.deliver(ba=0)  # the dialler's first record shows that it has the answer; nothing of this side is acknowledged yet
+    assert p.b.state()["rx"] > 0 == p.b.state()["acked"]
+    assert p.b.join(4, 0) == ESTATE
+    assert p.b.join(4, 2) == p.b.state()["rx"]
+    p.free()
+
+
+def test_figures_that_cannot_be_leave_the_session_suspended() -> None:
+    p, a, b = opened()
+    for _ in range(3):
+        a.send(b"v")
+        p.a.send()  # on its way for ever
+    lose(p)
+    state = p.a.state()
+    assert 0 < state["acked"] < state["tx"]
+    for wrong in (state["acked"] - 1, state["tx"] + 1, 2**64 - 1):
+        assert p.a.resume(2, 0, wrong, BINDING) == EFRAME
+        assert p.a.state()["state"] == SUSPENDED
+    there = p.b.join(2, 0)
+    assert p.b.resume(2, 0, p.a.state()["rx"], BINDING) == OK
+    assert p.a.resume(2, 0, there, BINDING) == OK
+    p.run()
+    assert b.take_all() == [b"v"] * 3
+    p.free()
+
+
+def test_second_request_about_the_same_path_says_the_same() -> None:
+    p, _, b = opened()
+    b.send(b"v")
+    p.b.send()
+    lose(p)
+    got, there = p.a.state()["rx"], p.b.join(2, 0)
+    assert got + 1 <= p.b.state()["tx"]
+    assert p.b.resume(2, 0, got, BINDING) == OK
+    p.b.path_lost()
+    for wrong in (got - 1, got + 1):
+        assert p.b.resume(4, 0, wrong, BINDING) == EFRAME
+        assert p.b.state()["state"] == SUSPENDED
+    assert p.b.resume(4, 0, got, BINDING) == OK
+    assert p.a.resume(4, 0, there, BINDING) == OK
+    p.run()
+    assert p.a.state()["state"] == p.b.state()["state"] == UP
+    p.free()
+
+
+def test_path_id_is_used_once() -> None:
+    p, _, _ = opened()
+    resume(p, 2)
+    p.run()
+    lose(p)
+    for used in (0, 2):
+        assert p.b.join(used, 2) == EINVAL
+        assert p.b.resume(used, 2, p.a.state()["rx"], BINDING) == EINVAL
+    assert p.b.join(4, 2) >= 0
+    p.free()
+
+
+def test_join_that_was_given_up_and_comes_late_is_refused() -> None:
+    """The dialler has sent one for path 2, given it up, and got the answer to that for path 4."""
+    p, _, _ = opened()
+    lose(p)
+    got, there = p.a.state()["rx"], p.b.join(4, 0)
+    assert p.b.resume(4, 0, got, BINDING) == OK
+    assert p.b.join(2, 0) == EINVAL
+    assert p.a.resume(4, 0, there, BINDING) == OK
+    p.run()
+    assert p.a.state()["state"] == p.b.state()["state"] == UP
+    p.free()
+
+
+def test_path_is_bound_to_its_exchange() -> None:
+    p, _, _ = opened()
+    lose(p)
+    got, there = p.a.state()["rx"], p.b.join(2, 0)
+    assert p.b.resume(2, 0, got, BINDING) == OK
+    assert p.a.resume(2, 0, there, bytes(32)) == OK
+    p.collect()
+    p.deliver()
+    assert p.a.state()["rx"] == p.b.state()["rx"] == 0
+    assert not p.a.state()["alive"] or not p.b.state()["alive"]
+    p.free()
+
+
+def test_without_a_lease_there_is_no_join() -> None:
+    p = st.Pair()
+    assert p.b.join(2, 0) == ESTATE
+    p.free()
+
+
+def test_resumes_leave_no_memory_behind() -> None:
+    p, a, b = opened(capacity=None, trunk=True)
+    base = 0
+    for n in range(400):
+        if n == 100:
+            base = in_use()
+        for _ in range(4):
+            a.send(b"v" * 400)
+            b.send(b"w" * 400)
+            p.a.send(), p.b.send()
+        resume(p, 2 * n + 2)
+        p.run()
+        a.take_all(), b.take_all()
+        p.run()
+    assert in_use() - base < 64 * 1024
+    p.free()
+
+
+@pytest.mark.parametrize("sides", ["a", "b", "ab"])
+def test_half_of_a_record_is_thrown_away(sides: str) -> None:
+    p, a, b = opened()
+    a.send(b"v" * 300)
+    b.send(b"w" * 300)
+    p.collect()
+    p.deliver(len(p.ab) - 5 if "b" in sides else 0, len(p.ba) - 5 if "a" in sides else 0)
+    resume(p, 2)
+    p.run()
+    assert b.take_all() == [b"v" * 300]
+    assert a.take_all() == [b"w" * 300]
+    p.free()
+
+
+def test_resent_records_are_acknowledged_and_the_log_is_empty_again() -> None:
+    p, a, b = opened(capacity=None, trunk=True)
+    for _ in range(20):
+        a.send(b"v" * 200)
+        p.a.send()
+    resume(p, 2)
+    p.run()
+    p.sleep(S)
+    state = p.a.state()
+    assert state["resent"] >= 20 and state["again"] == 0 and state["trunk_waits"] == 0
+    assert state["log"] < 100 and state["tx"] - state["acked"] <= 2
+    assert a.out()["acked"] == a.out()["sent"]
+    assert len(b.take_all()) == 20
+    p.free()
