@@ -33,6 +33,7 @@ from netchan._core.ends cimport (
 )
 from netchan._core.inbound cimport session_recv
 from netchan._core.outbound cimport session_send, session_wants_send
+from netchan._core.ratchet cimport session_ratchet_secret
 from netchan._core.resume cimport session_join, session_path_lost, session_resume
 from netchan._core.session cimport session_deadline, session_free, session_init, session_on_deadline
 from netchan._core.state cimport (
@@ -823,6 +824,10 @@ cdef class Side:
     def resume(self, uint32_t path_id, uint32_t last, uint64_t received, bytes binding):
         return session_resume(&self.s, path_id, last, received, <const uint8_t*><char*>binding, self.now)
 
+    def ratchet(self, uint64_t number, bytes secret):
+        """Both sides have agreed on 32 bytes; the responder is told first."""
+        session_ratchet_secret(&self.s, number, <const uint8_t*><char*>secret)
+
     def close(self, uint16_t code, bytes reason=b""):
         session_close(&self.s, code, <const uint8_t*><char*>reason, len(reason))
 
@@ -868,6 +873,7 @@ cdef class Side:
                 "max_streams": s.max_streams, "peer_max": s.peer_max,
                 "budget": s.budget.left, "drawn": s.budget.drawn, "turn": s.budget.turn, "waiting": s.budget.waits,
                 "node_used": NODE_DRAWN, "tx": s.path.tx_number, "rx": s.path.rx_number, "acked": s.path.acked,
+                "rekey": s.rekey_state, "have": s.ratchet_have, "ratchets": s.ratchets,
                 "path": s.path.id, "alive": bool(s.path.alive),
                 "suspended": bool(s.suspended), "resumes": s.stats.resumes, "resent": s.stats.resent,
                 "log": s.path.log_next - s.path.log_first, "log_cap": s.path.log_cap,

@@ -45,7 +45,7 @@ cdef int64_t session_deadline(nc_session* s) noexcept nogil:
         at = p.ack_at
     if p.ping_at < at:
         at = p.ping_at
-    if 0 <= keys_deadline(s.sealer.keys) < at:
+    if s.rekey_state != 2 and 0 <= keys_deadline(s.sealer.keys) < at:       # else the announced epoch comes first
         at = keys_deadline(s.sealer.keys)
     if p.oldest_at:
         silent = p.oldest_at if p.oldest_at > p.rx_at else p.rx_at

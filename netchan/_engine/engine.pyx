@@ -23,7 +23,7 @@ from netchan._core.inbound cimport session_recv
 from netchan._core.outbound cimport session_send
 from netchan._core.resume cimport session_path_lost
 from netchan._core.session cimport session_deadline, session_free, session_on_deadline
-from netchan._core.state cimport SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_offer
+from netchan._core.state cimport SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_offer, nc_session
 from netchan._core.timer cimport (
     TIMER_NEVER, theap_clear, theap_free, theap_init, theap_next, theap_pop_due, theap_reserve, theap_set,
 )
@@ -313,7 +313,13 @@ cdef void slot_poll(nc_engine* g, nc_slot* t, int bits) noexcept nogil:
 
 
 cdef void slot_deadline(nc_engine* g, nc_slot* t) noexcept nogil:
-    cdef int64_t at = session_deadline(&t.session)
+    cdef nc_session* s = &t.session
+    cdef int64_t at = session_deadline(s)
+    if t.broken and s.state == SESSION_UP:
+        # Nothing can be said on this path any more, also when it is due; what is left to read ends it, or silence.
+        at = TIMER_NEVER
+        if s.path.oldest_at:
+            at = (s.path.oldest_at if s.path.oldest_at > s.path.rx_at else s.path.rx_at) + s.mine.dead_ns
     if t.linger_at and t.linger_at < at:
         at = t.linger_at
     if at != t.deadline:

@@ -28,7 +28,7 @@ import netchan
 from netchan import Config, SessionLost, sync
 from netchan.net import resume
 from tests.integration.kit import BOSS, KEY, TCP, Wire, fill, program, until
-from tests.integration.proxy import JOIN, Direction, Link, Proxy
+from tests.integration.proxy import HEADER, JOIN, Direction, Link, Proxy
 
 SOON = 2.0
 """Seconds: the first attempts are 50 to 400 ms apart."""
@@ -350,6 +350,38 @@ async def test_other_side_that_has_left_meanwhile_says_so() -> None:
             gate.set()
             with pytest.raises(SessionLost):
                 await a.recv()
+
+
+@program
+async def test_each_resume_has_a_name_and_a_path_of_its_own() -> None:
+    """Who watches the network cannot tell by the name that two connections are of one session."""
+    async with through() as (near, far, proxy, _):
+        for _ in range(4):
+            await gone_and_back(proxy, near, far)
+        first = [link.units["up"][0] for link in proxy.links[1:] if link.units["up"]]
+        good = [unit[HEADER.size :] for unit in first if unit[0] == JOIN]
+        names = {unit[:16] for unit in good}
+        paths = [int.from_bytes(unit[16:20], "big") for unit in good]
+        assert len(names) >= resumes(near) == 4
+        assert len(set(paths)) == len(paths) and all(path % 2 == 0 for path in paths)
+
+
+@program
+async def test_pauses_between_attempts_grow() -> None:
+    gate = threading.Event()
+
+    def closed_door(link: Link, direction: Direction, number: int, unit: bytes) -> bytes | None:
+        return unit if gate.is_set() or unit[0] != JOIN else None
+
+    async with through({"tap": closed_door}) as (near, _far, proxy, _):
+        made = len(proxy.links)
+        proxy.links[-1].cut()
+        begun = time.monotonic()
+        await until(lambda: time.monotonic() - begun > 1.5)
+        # 50, 100, 200, 400, 800 ms, each times 0.5 to 1: at least 4 attempts, at most 7
+        assert 4 <= len(proxy.links) - made <= 8
+        gate.set()
+        await until(lambda: near.path_count == 1)
 
 
 @program

@@ -92,7 +92,8 @@ class Dialled:
 
     async def make(self, front: Front) -> None:
         place = "tcp://127.0.0.1:0" if front.maker == "tcp" else f"unix://{Path(self._folder.name, 'node.sock')}"
-        self.listener = await front.do(None, "listen", place, **({"trust": "any"} if front.maker == "tcp" else {}))
+        options = {"config": Config(lease=1)} | ({"trust": "any"} if front.maker == "tcp" else {})
+        self.listener = await front.do(None, "listen", place, **options)
         dialled = await self.child.run(None, "dial", self.listener.addresses[0])
         self.peers = (await front.do(self.listener, "recv"), dialled)
 
