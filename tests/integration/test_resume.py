@@ -141,6 +141,19 @@ async def test_session_comes_back_without_traffic_and_for_calls_that_wait() -> N
 
 
 @program
+async def test_session_of_a_psk_comes_back_through_its_gate() -> None:
+    psk = os.urandom(32)
+    async with netchan.listen(TCP, identity=BOSS, psk=psk) as listener:
+        with Proxy(listener.addresses[0]) as proxy:
+            async with netchan.dial(proxy.address, identity=KEY, psk=psk) as near:
+                far = await listener.recv()
+                a, b = (peer.open("x", int, capacity=4) for peer in (near, far))
+                await gone_and_back(proxy, near, far)
+                await a.send(1)
+                assert await b.recv() == 1
+
+
+@program
 async def test_only_the_dialler_has_noticed() -> None:
     async with through() as (near, far, proxy, _):
         a, b = (peer.open("x", int, capacity=16) for peer in (near, far))

@@ -121,6 +121,20 @@ def test_join_that_was_given_up_and_comes_late_is_refused() -> None:
     p.free()
 
 
+def test_keys_that_are_used_up_wait_for_the_epoch_that_was_announced() -> None:
+    """A deadline that has passed and that nobody acts on would keep a driver busy for ever."""
+    p, a, _ = opened(use_ns=S)
+    p.b.ratchet(1, bytes(32)), p.a.ratchet(1, bytes(32))
+    a.send(b"v")
+    p.a.send()  # the announcement is on its way, and so is its acknowledgement
+    assert p.a.state()["rekey"] == 2
+    p.a.now += 2 * S
+    p.a.on_deadline()
+    p.a.send()
+    assert p.a.deadline() > p.a.now
+    p.free()
+
+
 def test_path_is_bound_to_its_exchange() -> None:
     p, _, _ = opened()
     lose(p)
