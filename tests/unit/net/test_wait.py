@@ -404,6 +404,8 @@ class MuteOffer:
 
     number = 0
 
+    stranded = False
+
     def settled(self) -> bool:
         return False
 
