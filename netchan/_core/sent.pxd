@@ -12,7 +12,7 @@ from netchan._core.state cimport nc_path, nc_session
 
 cdef enum:
     KEEP_MAX = 512                  # payloads of a data record up to this are kept with its frames, longer ones are not
-    LOG_FIRST = 1024                # bytes of a log at first
+    LOG_FIRST = 256                 # bytes of a log at first
     LOG_IDLE = 65536                # a larger one is given back when it is empty
     LOG_RECORD = 69632              # room that one more record may need
     LOG_RESERVE = 131072            # of defs.LOG_MAX, kept for control: acknowledgements must go when data may not

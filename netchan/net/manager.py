@@ -342,7 +342,8 @@ def attach(engine: Engine, fd: int, carrier: str, event: Established, config: Co
         wipe(event.root)
     ratchet = Ratchet(session, initiator=event.initiator, rng=os.urandom)
     _tend(_Tended(session, ratchet if event.initiator else None))
-    _engines.ratchets[session] = ratchet
+    if event.initiator:
+        _engines.ratchets[session] = ratchet  # the other side only answers
     return session
 
 
