@@ -596,7 +596,7 @@ cdef int frames_steps(nc_arena_of_one* a, const uint8_t* data, size_t n) noexcep
             if a.s.state != SESSION_SUSPENDED:
                 if head == 0 or session_recv(&a.s, rec, head, a.now) >= 0:
                     session_recv(&a.s, rec + head, <size_t>size - head, a.now)
-                if not a.s.path.alive:
+                if a.s.state == SESSION_UP and not a.s.path.alive:
                     if a.s.sealer.keys.limits.failed_max:
                         free(rec)
                         return 51               # a record of ours did not open
