@@ -279,7 +279,9 @@ cdef int64_t send_again(nc_session* s, uint8_t* out, size_t cap, int64_t now) no
     if x.tail_len:
         e = <nc_end*>idmap_get(&s.outs, x.stream)
         if e is NULL or not out_peek(&e.out, x.upto - x.tail_len, out + head + x.log_len, x.tail_len):
-            fail(s, defs.CLOSE_INTERNAL)
+            # It has said with POS that these bytes had come, and with JOIN that the record had not.
+            fail(s, defs.CLOSE_PROTOCOL)
+            replay_free(s)
             return 0
     if x.stream == defs.TAG_TRUNK and note_parts(&s.path, out + head, x.log_len) < 0:
         return 0

@@ -12,7 +12,8 @@ from tests.integration.slope import in_use
 OK, EAGAIN, EFRAME, ESTATE, EINVAL = (st.RC[k] for k in ("OK", "EAGAIN", "EFRAME", "ESTATE", "EINVAL"))
 S = 1_000_000_000
 LEASE = {"lease_ns": 300 * S}
-SUSPENDED, UP = 3, 0
+OVER, SUSPENDED, UP = 2, 3, 0
+PROTOCOL = 4
 BINDING = bytes(range(32))
 
 
@@ -133,6 +134,22 @@ def test_keys_that_are_used_up_wait_for_the_epoch_that_was_announced() -> None:
     p.a.send()
     assert p.a.deadline() > p.a.now
     p.free()
+
+
+def test_peer_that_takes_back_what_it_had_got_is_told_and_left() -> None:
+    """It said with POS that the bytes had come, so they are not held any more, and denies the record they came in."""
+    side, peer = st.Side(0, mine=LEASE, peer=LEASE), st.Peer(1)
+    end = side.open("x", capacity=1000)
+    assert end.send(bytes(3000)) == OK
+    peer.open(side.send())
+    side.recv(peer.seal(0, st.put("pos", 16, end.out()["sent"], 1, 100, 100_000)))
+    assert end.out()["segments"] == 0
+    side.path_lost()
+    assert side.resume(2, 0, 0, BINDING) == OK
+    assert side.send()
+    state = side.state()
+    assert (state["state"], state["code"], state["abrupt"]) == (OVER, PROTOCOL, True)
+    side.free()
 
 
 def test_path_is_bound_to_its_exchange() -> None:
