@@ -83,6 +83,7 @@ cdef struct nc_slot:
     size_t pend_len
     size_t pend_cap
     uint8_t broken                  # the carrier can send no more
+    int64_t broken_at               # since when; valid once it was flushed
     uint8_t closed                  # descriptor is closed, for good
     uint8_t parted                  # it is closed, and the session waits for another
     uint8_t told_over               # the application was told that the session is over

@@ -23,7 +23,7 @@ from netchan._core.inbound cimport session_recv
 from netchan._core.outbound cimport session_send
 from netchan._core.resume cimport session_path_lost
 from netchan._core.session cimport session_deadline, session_free, session_on_deadline
-from netchan._core.state cimport SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_offer, nc_session
+from netchan._core.state cimport SESSION_CLOSING, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_offer
 from netchan._core.timer cimport (
     TIMER_NEVER, theap_clear, theap_free, theap_init, theap_next, theap_pop_due, theap_reserve, theap_set,
 )
@@ -312,14 +312,17 @@ cdef void slot_poll(nc_engine* g, nc_slot* t, int bits) noexcept nogil:
         t.poll_bits = bits
 
 
+# Nothing can be said on this path any more, also when it is due: what is left to read is read, then the path is lost.
+cdef inline int is_broken(nc_slot* t) noexcept nogil:
+    return t.broken and not t.closed and t.session.state != SESSION_OVER
+
+
+cdef inline int64_t broken_until(nc_slot* t) noexcept nogil:
+    return (t.broken_at if t.broken_at > t.session.path.rx_at else t.session.path.rx_at) + LINGER_NS
+
+
 cdef void slot_deadline(nc_engine* g, nc_slot* t) noexcept nogil:
-    cdef nc_session* s = &t.session
-    cdef int64_t at = session_deadline(s)
-    if t.broken and s.state == SESSION_UP:
-        # Nothing can be said on this path any more, also when it is due; what is left to read ends it, or silence.
-        at = TIMER_NEVER
-        if s.path.oldest_at:
-            at = (s.path.oldest_at if s.path.oldest_at > s.path.rx_at else s.path.rx_at) + s.mine.dead_ns
+    cdef int64_t at = broken_until(t) if is_broken(t) else session_deadline(&t.session)
     if t.linger_at and t.linger_at < at:
         at = t.linger_at
     if at != t.deadline:
@@ -359,11 +362,19 @@ cdef void slot_part(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
     carrier_close(g.poller, t.fd)
     t.parted = 1
     t.broken = 0
+    t.broken_at = 0
     free(t.pend)                                # it is sealed for a path that is no more
     t.pend = NULL
     t.pend_len = t.pend_off = t.pend_cap = 0
     slot_deadline(g, t)
     path_news(g, t, 1)
+
+
+# The carrier has ended: the session waits for another one, or is over with it.
+cdef void slot_lost(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
+    slot_part(g, t, now)
+    if not t.parted:
+        slot_shut(g, t)
 
 
 cdef int slot_rejoin(nc_engine* g, nc_slot* t, int fd) noexcept nogil:
@@ -468,8 +479,10 @@ cdef void slot_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
             t.broken = 1
         elif written < n and slot_keep(t, g.tx + written, <size_t>(n - written)) < 0:
             t.broken = 1
-    if t.broken and t.session.state != SESSION_OVER and not (t.poll_bits & POLL_IN):
-        slot_part(g, t, now)
+    if t.broken and t.broken_at == 0:
+        t.broken_at = now
+    if is_broken(t) and (t.session.state == SESSION_CLOSING or not (t.poll_bits & POLL_IN)):
+        slot_part(g, t, now)                    # nobody to say farewell to, or nothing to wait for
     if t.session.state == SESSION_OVER:
         slot_over(g, t, now)
         if t.linger_at and t.pend_len == 0 and not t.closed:
@@ -486,10 +499,7 @@ cdef void slot_read(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
     if n == defs.NC_EAGAIN:
         return
     if n <= 0:
-        t.broken = 1
-        slot_part(g, t, now)
-        if not t.parted:
-            slot_shut(g, t)
+        slot_lost(g, t, now)
         return
     if t.session.state == SESSION_OVER:
         return                                  # lingering: read and forget
@@ -547,6 +557,13 @@ cdef void run_deadlines(nc_engine* g, int64_t now) noexcept nogil:
         t.deadline = TIMER_NEVER
         if t.linger_at and t.linger_at <= now:
             slot_shut(g, t)
+            engine_collect(g, t)
+            continue
+        if is_broken(t):
+            if broken_until(t) <= now:
+                slot_lost(g, t, now)
+            else:
+                slot_deadline(g, t)
             engine_collect(g, t)
             continue
         suspect = load_acq_u32(&t.session.suspect)

@@ -52,7 +52,13 @@ def data_frame(offset: int, data: bytes, *, number: int | None = None, fin: bool
 
 
 def connect(address: str) -> tuple[socket.socket, str]:
-    """A plain TCP connection to a netchan address, and its node id."""
+    """A plain connection to a netchan address, TCP or Unix, and its node id."""
+    if address.startswith("unix://"):
+        node_id, _, place = address.removeprefix("unix://").rpartition("@")
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(5)
+        sock.connect(place)
+        return sock, node_id
     node_id, _, place = address.removeprefix("tcp://").rpartition("@")
     host, _, port = place.rpartition(":")
     sock = socket.create_connection((host, int(port)), timeout=5)
@@ -64,7 +70,7 @@ def machine(
     address: str, identity: Identity, *, psk: bytes | None = None, config: HandshakeConfig | None = None
 ) -> Initiator:
     """The dialling machine for an address."""
-    _, node_id = None, address.removeprefix("tcp://").rpartition("@")[0]
+    node_id = address.partition("://")[2].rpartition("@")[0]
     config = config or HandshakeConfig(identity)
     policy = make_policy(
         None if node_id or psk else "any",

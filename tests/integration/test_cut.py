@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 import time
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,33 @@ async def test_record_half_read_does_not_hide_the_end(how: str, there: int) -> N
         assert await over(peer) < AT_ONCE
         with pytest.raises(netchan.SessionLost):
             await channel.recv()
+
+
+@program
+async def test_peer_that_takes_nothing_any_more_is_left_and_keeps_nobody_busy(tmp_path: Path) -> None:
+    """Its half that reads is shut, the other one stays open and silent: each write fails, and no end ever comes."""
+    config = Config(lease=0.0)
+    async with netchan.listen(f"unix://{tmp_path / 's'}", identity=BOSS, trust="any", config=config) as listener:
+        raw = await asyncio.to_thread(RawPeer, listener.addresses[0])
+        peer = await listener.recv()
+        name = raw.open(b"x")
+        raw.send(name, b"whole", 0)
+        channel = peer.open("x", bytes)
+        assert await channel.recv() == b"whole"
+        raw.sock.shutdown(socket.SHUT_RD)
+        at = len(preface(b"x")) + len(message(b"whole"))
+        raw.say(name, data_frame(at, message(b"last words"), number=1))  # asks for an acknowledgement, too
+        begun, busy = time.monotonic(), time.process_time()
+        channel.send_nowait(b"into the void")
+        await asyncio.sleep(0.2)
+        assert await channel.recv() == b"last words"
+        while not peer.closed:
+            assert time.monotonic() - begun < 5.0
+            await asyncio.sleep(0.01)
+        assert time.process_time() - busy < 1.0
+        with pytest.raises(netchan.SessionLost):
+            await channel.recv()
+        raw.close()
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
