@@ -70,6 +70,32 @@ class Owner(Protocol):
         """Await a trust callable somewhere; call ``answer`` once, on the worker's thread."""
 
 
+class Dialling:
+    """An owner that dials: what is never said of its connections, and what it does with what it did not ask for."""
+
+    def may_step(self, conn: Connecting) -> bool:
+        """Nothing is held back."""
+        return True
+
+    def on_heard(self, conn: Connecting) -> None:
+        """Never: said of a responder's connections."""
+
+    def on_stepped(self, conn: Connecting) -> None:
+        """Nothing waits for the end of a step."""
+
+    def on_drain(self, conn: Connecting, reason: str) -> int | None:
+        """Never: said of a responder's connections."""
+        return None
+
+    def on_established(self, conn: Connecting, event: Established) -> None:
+        """Never, unless it makes new sessions."""
+        conn.close()
+
+    def on_joined(self, conn: Connecting, event: Joined) -> None:
+        """Never, unless it brings sessions back."""
+        conn.close()
+
+
 class Connecting:
     """See the module head.
 

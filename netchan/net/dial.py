@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
-import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -27,11 +25,11 @@ from netchan.config import Config
 from netchan.errors import AuthError, DialError, DialTimeout, HandshakeError
 from netchan.net.address import Address
 from netchan.net.aside import collect_paths
-from netchan.net.connecting import Connecting
+from netchan.net.connecting import Connecting, Dialling
 from netchan.net.ephemeral import stock_of
 from netchan.net.handshake import Established, HandshakeConfig, Initiator, State
-from netchan.net.machine import Joined
 from netchan.net.manager import CARRIER_NUMBERS, AskTrust, Home, attach, turn_ratchet
+from netchan.net.places import numeric, resolve, same_user, socket_text
 from netchan.net.redial import Redial
 from netchan.net.trust import Policy
 from netchan.net.wait import WaitQueue
@@ -42,14 +40,10 @@ if TYPE_CHECKING:
 
 STAGGER_NS: Final = 250_000_000
 """The next place is tried this long after the one before (RFC 8305 section 8 recommends 250 ms)."""
-MAX_RESOLVERS: Final = 16
-"""Threads that resolve names at the same time: the system's resolver blocks, for up to half a minute."""
 MAX_PLACES: Final = 64
 """Socket addresses of one dial: bounds what a name server can make us try."""
 
 T = TypeVar("T")
-_UCRED: Final = struct.Struct("3i")
-_resolvers: Final = threading.BoundedSemaphore(MAX_RESOLVERS)
 
 
 @dataclass(frozen=True)
@@ -142,44 +136,7 @@ class _Place:
     where: str
 
 
-def resolve(host: str, port: int, done: Callable[[list[tuple[int, Any]] | OSError], None]) -> None:
-    """Look a name up on a thread of its own; (family, sockaddr) pairs or the error are posted to the worker."""
-
-    def run() -> None:
-        result: list[tuple[int, Any]] | OSError
-        with _resolvers:
-            try:
-                found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-                result = list(dict.fromkeys((int(item[0]), item[4]) for item in found))
-            except (OSError, UnicodeError) as error:
-                result = error if isinstance(error, OSError) else OSError(str(error))
-        worker().post(lambda: done(result))
-
-    threading.Thread(target=run, name="netchan-resolver", daemon=True).start()
-
-
-def numeric(address: Address) -> tuple[int, Any]:
-    """(family, sockaddr) of an address that needs no look-up. OSError: an IPv6 zone that does not exist."""
-    if address.carrier == "unix":
-        return socket.AF_UNIX, address.path
-    info = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    return int(info[0][0]), info[0][4]
-
-
-def socket_text(family: int, sockaddr: Any) -> str:
-    """A socket's address as an ``Address`` would be written; "" where a Unix socket has no name."""
-    if family == socket.AF_UNIX:
-        return str(Address("unix", path=sockaddr)) if isinstance(sockaddr, str) and sockaddr else "unix://"
-    return str(Address("tcp", host=sockaddr[0], port=sockaddr[1]))
-
-
-def same_user(sock: socket.socket) -> bool:
-    """True if the process at the other end of a Unix socket runs as our user."""
-    _pid, uid, _gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return bool(uid == os.geteuid())
-
-
-class Dial(Generic[T]):
+class Dial(Dialling, Generic[T]):
     """One dial; ``start`` it, wait for ``outcome``, ``cancel`` it when nobody waits any more.
 
     Args:
@@ -359,16 +316,6 @@ class Dial(Generic[T]):
             return self._committed is conn
         return True
 
-    def on_heard(self, conn: Connecting) -> None:
-        """Never said of an initiator."""
-
-    def on_stepped(self, conn: Connecting) -> None:
-        """Nothing waits for the end of a step."""
-
-    def on_drain(self, conn: Connecting, reason: str) -> int | None:
-        """Never said of an initiator."""
-        return None
-
     def on_established(self, conn: Connecting, event: Established) -> None:
         """We have won: start the session, close the others."""
         place = self._live.pop(conn, None)
@@ -392,10 +339,6 @@ class Dial(Generic[T]):
             return
         self._finish()
         self.outcome.tell()
-
-    def on_joined(self, conn: Connecting, event: Joined) -> None:
-        """Never: a dial makes a session of its own."""
-        conn.close()
 
     def _keep(self, session: Session, event: Established) -> None:
         """The session comes back by itself when its path is lost."""

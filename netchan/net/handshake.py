@@ -393,12 +393,12 @@ class Responder(Machine):
         made = None
         if session is not None and is_genuine(session, header, frame):
             self._reach.used(request.locator)
-            made = answer(session, header, frame, self._rng)
+            made = answer(session, header, frame, request, self._rng)
         if made is None:
             code = int(Refusal.GONE).to_bytes(2, "big")
             said = Send(self._frame(g.CLOSE, code + (self._reach.proof(request.locator) or b"")))
             return [said, *self._fail(Refusal.GONE, "JOIN of a session that is not here, or is over")]
-        body, _, binding = made
+        body, binding = made
         reply = Send(self._frame(g.JOIN, body))
         leftover = bytes(self._buffer)
         self.state, self.deadline_ns = State.DONE, None

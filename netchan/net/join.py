@@ -112,20 +112,19 @@ def is_genuine(session: Joinable, header: g.Header, frame: bytes) -> bool:
     return hmac.compare_digest(_mac(session, header, body[:-MAC_LEN]), body[-MAC_LEN:])
 
 
-def answer(session: Joinable, header: g.Header, frame: bytes, rng: Rng) -> tuple[bytes, Request, bytes] | None:
+def answer(session: Joinable, header: g.Header, frame: bytes, request: Request, rng: Rng) -> tuple[bytes, bytes] | None:
     """End the last path and make the answer to a genuine JOIN.
 
     Returns:
-        (body of the answer, what was asked, binding), or None: the session is over or cannot mean these paths.
+        (body of the answer, binding), or None: the session is over or cannot mean these paths.
     """
-    request = parse_request(frame)
     received = session.join(request.path_id, request.last)
     if received is None:
         return None
     asked = g.frame_body(frame)
     body = _REPLY.pack(request.path_id, rng(NONCE_LEN), 1, request.last, received, bytes(MAC_LEN))[:-MAC_LEN]
     body += _mac(session, _header(header, _REPLY.size), asked, body)
-    return body, request, _binding(asked, body)
+    return body, _binding(asked, body)
 
 
 class Joiner:

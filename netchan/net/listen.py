@@ -35,13 +35,14 @@ from netchan.net import resume
 from netchan.net.address import Address
 from netchan.net.aside import collect_paths
 from netchan.net.connecting import Connecting, Phase
-from netchan.net.dial import Link, Outcome, link_of, numeric, resolve, same_user, socket_text
+from netchan.net.dial import Link, Outcome, link_of
 from netchan.net.ephemeral import stock_of
 from netchan.net.gate import JOIN, Gate
 from netchan.net.handshake import Established, HandshakeConfig, Responder, State
 from netchan.net.limits import DeadSockets, HalfOpen, drain_deadline
 from netchan.net.machine import Joined
 from netchan.net.manager import CARRIER_NUMBERS, AskTrust, Home, attach, log
+from netchan.net.places import numeric, resolve, same_user, socket_text
 from netchan.net.trust import Policy
 from netchan.net.worker import READ, Worker, worker
 
@@ -80,6 +81,7 @@ class ListenCounts:
     Attributes:
         accepted: connections taken from the kernel.
         handshakes_ok: handshakes that led to a session.
+        resumed: sessions that had come in before and got another path.
         handshakes_failed: handshakes that did not, by reason (lower-case names of the codes; "carrier", "fault").
         drained: connections that did not prove the gate and got no answer.
         refused: connections closed unread because a limit on strangers was reached.
@@ -91,6 +93,7 @@ class ListenCounts:
 
     accepted: int = 0
     handshakes_ok: int = 0
+    resumed: int = 0
     handshakes_failed: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     drained: int = 0
     refused: int = 0
@@ -190,6 +193,7 @@ class Listening:
         return ListenCounts(
             accepted=self._accepted,
             handshakes_ok=self._ok,
+            resumed=self._resumed,
             handshakes_failed=MappingProxyType(dict(self._failed)),
             drained=self._drained,
             refused=self._refused,
@@ -379,8 +383,12 @@ class Listening:
 
     def _on_path(self, reference: weakref.ref[Session], node_id: str, where: str, news: str) -> None:
         """See Session.on_path; any thread."""
-        resume.note(reference, node_id, where, news)
-        self._worker.post(self._watch_doors)
+
+        def told() -> None:
+            resume.note(reference, node_id, where, news)
+            self._watch_doors()
+
+        self._worker.post(told)
 
     def _go_on(self) -> None:
         """There may be room again."""

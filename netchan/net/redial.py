@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from netchan.net import gate, resume
 from netchan.net.address import Address
-from netchan.net.connecting import Connecting
-from netchan.net.handshake import Established
+from netchan.net.connecting import Connecting, Dialling
 from netchan.net.join import MAX_PATH, Joiner
 from netchan.net.machine import Joined
+from netchan.net.places import numeric, resolve
 from netchan.net.worker import Timer, Worker, worker
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ ANSWER_NS: Final = 1_000_000_000
 """Least time for the answer to a JOIN; more where connecting took long."""
 
 
-class Redial:
+class Redial(Dialling):
     """Brings one session back whenever it has lost its path; made when it was dialled.
 
     Args:
@@ -127,18 +127,13 @@ class Redial:
                 return  # an answer may be on its way
             joining.close()
         if address.is_numeric:
-            from netchan.net.dial import numeric
-
             try:
                 self._connect(address, *numeric(address))
             except OSError:
                 pass  # the next attempt
-        else:
-            from netchan.net.dial import resolve
-
-            if not self._looking:
-                self._looking = True
-                resolve(address.host, address.port, partial(self._resolved, address))
+        elif not self._looking:
+            self._looking = True
+            resolve(address.host, address.port, partial(self._resolved, address))
 
     def _pause(self, now: int) -> int:
         if now - self._since_ns < EAGER_SPAN_NS:
@@ -211,24 +206,6 @@ class Redial:
         self._joining = None
 
     # --- Connecting's owner -------------------------------------------------------------------------------------------
-
-    def may_step(self, conn: Connecting) -> bool:
-        """Nothing is held back."""
-        return True
-
-    def on_heard(self, conn: Connecting) -> None:
-        """Never said of the side that dials."""
-
-    def on_stepped(self, conn: Connecting) -> None:
-        """Nothing waits for the end of a step."""
-
-    def on_drain(self, conn: Connecting, reason: str) -> int | None:
-        """Never said of the side that dials."""
-        return None
-
-    def on_established(self, conn: Connecting, event: Established) -> None:
-        """Never: no handshake is made here."""
-        conn.close()
 
     def on_joined(self, conn: Connecting, event: Joined) -> None:
         """The session goes on over this connection."""

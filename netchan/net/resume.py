@@ -22,8 +22,6 @@ AHEAD: Final = 2
 """Locators that name a session at a time: the one of the last resume, whose answer may have been lost, and the next."""
 SUSPENDED_MAX: Final = 4_096
 """Sessions without a path that a process keeps: beyond it the one that was suspended first is lost early."""
-
-
 GONE_MAX: Final = 8_192
 """Locators of sessions that are over and forgotten, whose other side can still be told so."""
 

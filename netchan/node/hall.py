@@ -34,6 +34,7 @@ class ListenerStats(ChannelStats):
         peers: sessions that came in and are not over.
         accepted: connections taken from the kernel.
         handshakes_ok: handshakes that led to a session.
+        resumed: sessions that had come in before and came back over another connection.
         handshakes_failed: handshakes that did not, by reason (lower-case names of the codes; "carrier", "fault").
         drained: connections that did not prove the gate and got no answer.
         refused: connections closed unread because a limit on strangers was reached.
@@ -45,6 +46,7 @@ class ListenerStats(ChannelStats):
     peers: int = 0
     accepted: int = 0
     handshakes_ok: int = 0
+    resumed: int = 0
     handshakes_failed: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     drained: int = 0
     refused: int = 0
@@ -189,6 +191,7 @@ class Hall:
             peers=len(self.living()),
             accepted=counts.accepted,
             handshakes_ok=counts.handshakes_ok,
+            resumed=counts.resumed,
             handshakes_failed=counts.handshakes_failed,
             drained=counts.drained,
             refused=counts.refused,

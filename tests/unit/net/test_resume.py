@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import hmac
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -89,3 +90,15 @@ def test_the_one_that_waits_longest_is_lost(monkeypatch: pytest.MonkeyPatch) -> 
     sessions[2].suspended = False
     resume.suspended(sessions[3])
     assert [s.lost for s in sessions] == [1, 0, 0, 0]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_forked_child_can_bring_nothing_back() -> None:
+    session: Any = Fake()
+    resume.keep_reachable(session)
+    resume.suspended(session)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(len(resume._table) + len(resume._suspended) + len(resume._gone))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert known(session, 0) and resume.any_suspended()
