@@ -559,6 +559,7 @@ cdef void session_close(nc_session* s, uint16_t code, const uint8_t* reason, siz
     if s.state != SESSION_UP and not nobody:
         return
     s.state = SESSION_CLOSING
+    store_seq_u32(&s.suspect, 0)                # what is left to say goes over this path; nobody looks for another
     s.close_by_us = 1
     s.close_code = code
     if n > <size_t>defs.REASON_MAX:

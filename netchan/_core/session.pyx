@@ -26,16 +26,26 @@ from netchan._core.timer cimport TIMER_NEVER
 cdef int64_t PING_MAX_NS = 60 * 1000000000
 
 
-# How long an acknowledgement may be owed, and nothing be heard, before the path is suspect (session.md §5).
-cdef int64_t suspect_after(const nc_path* p) noexcept nogil:
+# When the path, an acknowledgement owed and nothing heard, is dead; TIMER_NEVER: nothing is owed.
+cdef int64_t dead_at(const nc_session* s) noexcept nogil:
+    cdef const nc_path* p = &s.path
+    if p.oldest_at == 0:
+        return TIMER_NEVER
+    return (p.oldest_at if p.oldest_at > p.rx_at else p.rx_at) + s.mine.dead_ns
+
+
+# When it becomes suspect (session.md §5); TIMER_NEVER: it is, or nobody would look for another.
+cdef int64_t suspect_at(nc_session* s) noexcept nogil:
+    cdef const nc_path* p = &s.path
     cdef int64_t period = 3 * (p.srtt + 4 * p.rttvar + 25000000)
     cdef int64_t least = <int64_t>defs.SUSPECT_MS * 1000000
-    return period if period > least else least
+    if s.state != SESSION_UP or s.mine.lease_ns == 0 or p.oldest_at == 0 or load_acq_u32(&s.suspect):
+        return TIMER_NEVER
+    return (p.oldest_at if p.oldest_at > p.rx_at else p.rx_at) + (period if period > least else least)
 
 
 cdef int64_t session_deadline(nc_session* s) noexcept nogil:
     cdef int64_t at = TIMER_NEVER
-    cdef int64_t silent
     cdef nc_path* p = &s.path
     if s.state == SESSION_OVER:
         return at
@@ -47,18 +57,15 @@ cdef int64_t session_deadline(nc_session* s) noexcept nogil:
         at = p.ping_at
     if s.rekey_state != 2 and 0 <= keys_deadline(s.sealer.keys) < at:       # else the announced epoch comes first
         at = keys_deadline(s.sealer.keys)
-    if p.oldest_at:
-        silent = p.oldest_at if p.oldest_at > p.rx_at else p.rx_at
-        if silent + s.mine.dead_ns < at:
-            at = silent + s.mine.dead_ns
-        if s.mine.lease_ns and not load_acq_u32(&s.suspect) and silent + suspect_after(p) < at:
-            at = silent + suspect_after(p)
+    if dead_at(s) < at:
+        at = dead_at(s)
+    if suspect_at(s) < at:
+        at = suspect_at(s)
     return at
 
 
 cdef void session_on_deadline(nc_session* s, int64_t now_ns) noexcept nogil:
     cdef nc_path* p = &s.path
-    cdef int64_t silent
     if s.state == SESSION_OVER:
         return
     if s.state == SESSION_SUSPENDED:
@@ -67,13 +74,11 @@ cdef void session_on_deadline(nc_session* s, int64_t now_ns) noexcept nogil:
             s.close_code = defs.CLOSE_TIMEOUT
             session_ended(s)
         return
-    if p.oldest_at and now_ns - p.oldest_at >= s.mine.dead_ns and now_ns - p.rx_at >= s.mine.dead_ns:
+    if now_ns >= dead_at(s):
         session_path_lost(s, now_ns)
         return
-    if s.mine.lease_ns and p.oldest_at and not load_acq_u32(&s.suspect):
-        silent = p.oldest_at if p.oldest_at > p.rx_at else p.rx_at
-        if now_ns - silent >= suspect_after(p):
-            store_seq_u32(&s.suspect, 1)
+    if now_ns >= suspect_at(s):
+        store_seq_u32(&s.suspect, 1)
     if p.ping_at <= now_ns:
         s.ping_due = 1
         p.ping_gap = p.ping_gap * 2 if p.ping_gap * 2 < PING_MAX_NS else PING_MAX_NS

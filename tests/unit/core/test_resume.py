@@ -152,6 +152,29 @@ def test_peer_that_takes_back_what_it_had_got_is_told_and_left() -> None:
     side.free()
 
 
+@pytest.mark.parametrize("first", ["suspect", "close"])
+def test_session_that_closes_looks_for_no_other_path(first: str) -> None:
+    """Suspect means that another path is wanted; CLOSE goes over this one, and may arrive late."""
+    p, a, _ = opened()
+    a.send(b"v")
+    p.collect()  # on its way, not there yet
+    if first == "close":
+        p.a.close(0)
+    p.a.now += 3 * S
+    p.a.on_deadline()
+    assert p.a.state()["suspect"] is (first == "suspect")
+    if first == "suspect":
+        p.a.close(0)
+    for _ in range(2):
+        assert p.a.state()["suspect"] is False
+        p.a.on_deadline()
+    p.collect()
+    assert (p.a.state()["state"], p.a.state()["suspect"]) == (OVER, False)
+    p.deliver()
+    assert p.b.state()["state"] == OVER
+    p.free()
+
+
 def test_path_is_bound_to_its_exchange() -> None:
     p, _, _ = opened()
     lose(p)
