@@ -20,14 +20,14 @@ from netchan._core.provider cimport Provider, cipher_id_of, provider_table
 from netchan._core.record cimport nc_sealer, record_head_size, record_seal
 from netchan._core.ends cimport end_mark, end_open, end_release, end_request, session_next_offer, session_next_ready
 from netchan._core.inbound cimport session_recv
-from netchan._core.outbound cimport session_send
+from netchan._core.outbound cimport session_said, session_send
 from netchan._core.ratchet cimport session_ratchet_secret
-from netchan._core.resume cimport session_path_lost, session_resume
+from netchan._core.resume cimport session_add, session_forget_gone, session_path_lost, session_resume
 from netchan._core.timer cimport TIMER_NEVER
 from netchan._core.session cimport session_deadline, session_free, session_init, session_on_deadline
 from netchan._core.state cimport (
-    REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW, SESSION_OVER, SESSION_SUSPENDED,
-    SESSION_UP, nc_end, nc_offer, nc_params, nc_session,
+    MODE_FAILOVER, MODE_STRIPE, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW,
+    SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_end, nc_offer, nc_params, nc_path, nc_session,
 )
 from netchan._core.budget cimport budget_init, nc_budget
 from netchan._core.inbox cimport in_data, in_free, in_init, in_over, in_pos, nc_in
@@ -346,11 +346,17 @@ cdef int take_steps(nc_in* s, const uint8_t* p, size_t n, size_t first, size_t h
 
 # --- sessions ---------------------------------------------------------------------------------------------------------
 
+cdef struct nc_arena_way:
+    nc_path* path
+    int key                         # index in the attacker's keys
+    uint64_t number
+
 cdef struct nc_arena_of_one:        # one session under attack and what the attacker holds
     nc_session s
     nc_sealer peer
-    uint64_t number
-    uint32_t path_id
+    nc_arena_way[2] ways            # paths that it has; path NULL: none
+    int at                          # the one that the next record goes on
+    uint32_t path_id                # given last
     nc_end* ends[4]
     uint8_t* tx
     int64_t now
@@ -371,6 +377,7 @@ cdef void params_fill(nc_params* p) noexcept nogil:
     p.heartbeat_ns = 5000000000
     p.dead_ns = 10000000000
     p.lease_ns = 30000000000
+    p.max_paths = 3
 
 
 cdef nc_arena_of_one* arena_make() noexcept nogil:
@@ -393,9 +400,9 @@ cdef nc_arena_of_one* arena_make() noexcept nogil:
         free(a.tx)
         free(a)
         return NULL
-    a.s.sealer.path = keys_path_add(a.s.sealer.keys, 0, 1)
-    a.peer.path = keys_path_add(a.peer.keys, 0, 1)
+    a.ways[0].key = keys_path_add(a.peer.keys, 0, 1)
     session_init(&a.s, 1, &p, &p, secret, 3, a.now)
+    a.ways[0].path = a.s.control
     arena_open(a, 0)
     arena_open(a, 1)
     return a
@@ -468,8 +475,12 @@ cdef int arena_check(nc_arena_of_one* a) noexcept nogil:
     if a.s.n_offers != a.s.offers.len or a.s.n_offers > a.s.mine.max_streams or a.s.ins.len > a.s.outs.len:
         return 21
     if a.s.outs.len > a.s.mine.max_channels or a.s.budget.left + <int64_t>a.s.budget.drawn != 100000 \
-            or a.s.path.acked > a.s.path.tx_number:
+            or (a.s.control is not NULL and a.s.control.acked > a.s.control.tx_number):
         return 22
+    if a.s.state == SESSION_UP and (a.s.control is NULL or a.s.last is not NULL):
+        return 23
+    if a.s.state == SESSION_SUSPENDED and (a.s.n_paths or a.s.last is NULL):
+        return 24
     while True:
         o = <nc_offer*>idmap_next(&a.s.offers, &at)
         if o is NULL:
@@ -507,18 +518,31 @@ cdef int arena_flush(nc_arena_of_one* a) noexcept nogil:
     cdef int64_t n
     cdef int turns = 0
     cdef nc_end* e
+    cdef nc_path* p = a.s.control
     cdef uint32_t bits = 0
     while True:
-        n = session_send(&a.s, a.tx, TX_ROOM, a.now)
-        if n <= 0:
-            break
+        n = session_send(&a.s, p, a.tx, TX_ROOM, a.now)
         if n > TX_ROOM:
             return 30
         turns += 1
         if turns > 200:
             return 31                           # it never comes to rest
-    if n < 0 and a.s.state != SESSION_OVER:
-        return 32
+        if n > 0:
+            continue
+        if n < 0 and a.s.state != SESSION_OVER:
+            return 32
+        if n < 0 or p is NULL:
+            break
+        if p == a.s.control:
+            p = a.s.paths
+        else:
+            p = p.next
+        if p == a.s.control:
+            p = p.next
+        if p is NULL:
+            break
+    session_said(&a.s)
+    ways_sweep(a)
     while True:
         e = session_next_ready(&a.s, &bits)
         if e is NULL:
@@ -566,6 +590,7 @@ cdef int frames_steps(nc_arena_of_one* a, const uint8_t* data, size_t n) noexcep
     cdef uint8_t[32] secret
     cdef const uint8_t* body = NULL
     cdef uint8_t* rec
+    cdef nc_arena_way* way
     cdef uint16_t length = 0
     cdef size_t take, head
     cdef uint64_t tag
@@ -587,20 +612,22 @@ cdef int frames_steps(nc_arena_of_one* a, const uint8_t* data, size_t n) noexcep
                 free(rec)
                 return 0
             memcpy(rec + head, body, take)
-            size = record_seal(&a.peer, a.number, tag, rec, take, NULL, 0, secret if a.number == 0 else NULL, a.now)
+            way = &a.ways[a.at]
+            size = record_seal(&a.peer, way.key, way.number, tag, rec, take, NULL, 0,
+                               secret if way.number == 0 else NULL, a.now)
             if size < 0:
                 free(rec)
                 return 50
-            a.number += 1
+            way.number += 1
             head = <size_t>size >> 1 if op & 0x40 else 0        # in two pieces
-            if a.s.state != SESSION_SUSPENDED:
-                if head == 0 or session_recv(&a.s, rec, head, a.now) >= 0:
-                    session_recv(&a.s, rec + head, <size_t>size - head, a.now)
-                if a.s.state == SESSION_UP and not a.s.path.alive:
-                    if a.s.sealer.keys.limits.failed_max:
-                        free(rec)
-                        return 51               # a record of ours did not open
-                    session_path_lost(&a.s, a.now)
+            if way.path is not NULL and way.path.alive:
+                if head == 0 or session_recv(&a.s, way.path, rec, head, a.now) >= 0:
+                    session_recv(&a.s, way.path, rec + head, <size_t>size - head, a.now)
+                if a.s.state != SESSION_OVER and not way.path.alive and a.s.sealer.keys.limits.failed_max \
+                        and way.path.rx_number < way.number - 1:
+                    free(rec)
+                    return 51                   # a record of ours did not open
+            ways_sweep(a)
             free(rec)
         else:
             rc = app_step(a, op)
@@ -629,6 +656,7 @@ cdef int app_step(nc_arena_of_one* a, uint8_t op) noexcept nogil:
         at = session_deadline(&a.s)
         a.now = at if a.now < at < TIMER_NEVER and act & 1 else a.now + (10000000 if act & 2 else 2000000000)
         session_on_deadline(&a.s, a.now)
+        ways_sweep(a)
         return 0
     if act == 0:
         arena_open(a, i)
@@ -685,6 +713,9 @@ cdef void rendezvous_step(nc_arena_of_one* a, int act, int i) noexcept nogil:
     if act == 6 and i == 3:
         path_step(a)
         return
+    if act == 6 and i == 1:
+        path_more(a)
+        return
     if act == 7 and i == 3:
         a.s.sealer.keys.limits.failed_max = 0               # so many records did not open that none may be tried
         return
@@ -715,21 +746,55 @@ cdef void rendezvous_step(nc_arena_of_one* a, int act, int i) noexcept nogil:
         end_request(e, REQ_WANT)
 
 
-# The path is lost, and another one comes: the attacker has got as many of our records as it likes.
+# What is over is forgotten: the next record goes on a path that lives, if there is one.
+cdef void ways_sweep(nc_arena_of_one* a) noexcept nogil:
+    cdef int i
+    for i in range(2):
+        if a.ways[i].path is not NULL and not a.ways[i].path.alive:
+            a.ways[i].path = NULL
+            keys_path_remove(a.peer.keys, CACHE, a.ways[i].key, a.now)
+    if a.ways[a.at].path is NULL and a.ways[1 - a.at].path is not NULL:
+        a.at = 1 - a.at
+    session_forget_gone(&a.s)
+
+
+# All paths are lost, and another one comes: the attacker has got as many of our records as it likes.
 cdef void path_step(nc_arena_of_one* a) noexcept nogil:
     cdef uint8_t[32] secret
-    cdef uint64_t span = a.s.path.tx_number - a.s.path.acked + 1
-    session_path_lost(&a.s, a.now)
+    cdef uint64_t span, acked
+    while a.s.paths is not NULL:
+        session_path_lost(&a.s, a.s.paths, a.now)
+    ways_sweep(a)
     if a.s.state != SESSION_SUSPENDED:
         return
     memset(secret, 9, 32)
+    acked = a.s.last.acked
+    span = a.s.last.tx_number - acked + 1
     a.path_id += 2
-    if session_resume(&a.s, a.path_id, a.s.path.id, a.s.path.acked + (a.path_id * 7 + a.number) % span, secret,
-                      a.now) < 0:
+    if session_resume(&a.s, a.path_id, a.s.last.id, acked + (a.path_id * 7 + a.path_id) % span, secret, a.now,
+                      &a.ways[a.at].path) < 0:
+        a.ways[a.at].path = NULL
         return
-    keys_path_remove(a.peer.keys, CACHE, a.peer.path, a.now)
-    a.peer.path = keys_path_add(a.peer.keys, a.path_id, 1)
-    a.number = 0
+    a.ways[a.at].key = keys_path_add(a.peer.keys, a.path_id, 1)
+    a.ways[a.at].number = 0
+
+
+# A second path; with two of them it goes on over the other one, or changes what they are used for.
+cdef void path_more(nc_arena_of_one* a) noexcept nogil:
+    cdef uint8_t[32] secret
+    cdef nc_arena_way* other = &a.ways[1 - a.at]
+    if other.path is not NULL:
+        a.at = 1 - a.at
+        a.s.mode = MODE_STRIPE if a.path_id & 2 else MODE_FAILOVER
+        return
+    memset(secret, 9, 32)
+    a.path_id += 2
+    if session_add(&a.s, a.path_id, secret, a.now, &other.path) < 0:
+        other.path = NULL
+        return
+    other.key = keys_path_add(a.peer.keys, a.path_id, 1)
+    other.number = 0
+    ways_sweep(a)
 
 
 # The bytes of the input as they are, in pieces given by the first byte; nothing of them may be believed.
@@ -752,14 +817,14 @@ cdef int fuzz_session_raw(const uint8_t* data, size_t n) noexcept nogil:
         if copy is NULL:
             break
         memcpy(copy, data + at, k)
-        session_recv(&a.s, copy, k, a.now)
+        session_recv(&a.s, a.ways[0].path, copy, k, a.now)
         free(copy)
         at += k
         rc = arena_check(a)
-        if not a.s.path.alive:
-            at = n                              # nothing more is read from such a path
-        if a.s.stats.records_received or a.s.n_offers or a.s.path.left_cap > 65537:
+        if a.s.stats.records_received or a.s.n_offers or a.ways[0].path.left_cap > 65537:
             rc = 60
+        if not a.ways[0].path.alive:
+            at = n                              # nothing more is read from such a path
     if rc == 0:
         rc = arena_flush(a)
     end = arena_close(a)

@@ -32,13 +32,15 @@ from netchan._core.ends cimport (
     end_mark, end_open, end_release, end_request, session_close, session_next_offer, session_next_ready,
 )
 from netchan._core.inbound cimport session_recv
-from netchan._core.outbound cimport session_send, session_wants_send
+from netchan._core.outbound cimport session_said, session_send, session_wants_send
 from netchan._core.ratchet cimport session_ratchet_secret
-from netchan._core.resume cimport session_join, session_path_lost, session_resume
+from netchan._core.resume cimport (
+    path_find, session_add, session_forget_gone, session_join, session_path_lost, session_resume,
+)
 from netchan._core.session cimport session_deadline, session_free, session_init, session_on_deadline
 from netchan._core.state cimport (
     EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW, nc_end,
-    nc_offer, nc_params, nc_session,
+    nc_offer, nc_params, nc_path, nc_session,
 )
 from netchan._core.budget cimport budget_init, nc_budget
 from netchan._core.inbox cimport in_data, in_free, in_init, in_over, in_pos, in_pos_due, in_skip, nc_in
@@ -536,7 +538,7 @@ DEFAULTS = {
     "max_record": 65535, "ack_delay_ns": 25_000_000, "ack_interval": 262144, "initial_msgs": 64, "initial_bytes": 16384,
     "max_streams": 256, "max_message": 1 << 24, "max_channels": 1024, "session_bytes": 1 << 26,
     "node_bytes": 1 << 40,
-    "heartbeat_ns": 5_000_000_000, "dead_ns": 10_000_000_000, "trunk": True, "lease_ns": 0,
+    "heartbeat_ns": 5_000_000_000, "dead_ns": 10_000_000_000, "trunk": True, "max_paths": 8, "lease_ns": 0,
 }
 
 
@@ -558,6 +560,7 @@ cdef int fill_params(nc_params* p, dict given) except -1:
     p.heartbeat_ns = d["heartbeat_ns"]
     p.dead_ns = d["dead_ns"]
     p.lease_ns = d["lease_ns"]
+    p.max_paths = d["max_paths"]
     return 0
 
 
@@ -723,6 +726,9 @@ cdef class End:
             drop_pins(pins)
 
 
+cdef nc_path NO_PATH                     # all zero
+
+
 cdef class Side:
     """One session. ``now`` is its clock in ns."""
 
@@ -744,7 +750,6 @@ cdef class Side:
         self.now = now
         self.s.sealer.cache = CACHE
         self.s.sealer.keys = new_keys(root, role, limits or {})
-        self.s.sealer.path = keys_path_add(self.s.sealer.keys, 0, 1)
         if session_init(&self.s, role, &m, &q, <const uint8_t*><char*>binding, seed, now) < 0:
             raise MemoryError
         self.s.budget.node_used = &NODE_DRAWN
@@ -788,19 +793,43 @@ cdef class Side:
         """From now on bytes of a stream may overtake each other."""
         self.s.in_order = 0
 
-    def recv(self, data):
+    cdef nc_path* way(self, path) except? NULL:
+        cdef nc_path* p
+        if path is None:
+            return self.s.control if self.s.control is not NULL else self.s.last
+        p = path_find(&self.s, path)
+        if p is NULL:
+            raise LookupError(f"no path {path}")
+        return p
+
+    def paths(self):
+        """Ids of the paths that live, in order; the one that carries control."""
+        cdef nc_path* p = self.s.paths
+        out = []
+        while p is not NULL:
+            out.append(p.id)
+            p = p.next
+        return out, (self.s.control.id if self.s.control is not NULL else None)
+
+    def mode(self, uint8_t mode):
+        self.s.mode = mode
+
+    def recv(self, data, path=None):
         cdef bytearray buf = bytearray(data)
+        cdef nc_path* way = self.way(path)
         cdef size_t n = len(buf)
         cdef uint8_t* p = <uint8_t*>malloc(n if n else 1)
         memcpy(p, <char*>buf, n)
-        rc = session_recv(&self.s, p, n, self.now)
+        rc = session_recv(&self.s, way, p, n, self.now) if way is not NULL and way.alive else defs.NC_ECLOSED
         free(p)
+        session_forget_gone(&self.s)
         return rc
 
-    def send(self, size_t cap=65536):
+    def send(self, size_t cap=65536, path=None):
         """Bytes to transmit, b"": none, or a negative code."""
+        cdef nc_path* way = self.way(path)
         cdef uint8_t* p = <uint8_t*>malloc(cap)
-        n = session_send(&self.s, p, cap, self.now)
+        n = session_send(&self.s, way, p, cap, self.now)
         out = (<const char*>p)[:n] if n >= 0 else n
         free(p)
         return out
@@ -813,16 +842,31 @@ cdef class Side:
 
     def on_deadline(self):
         session_on_deadline(&self.s, self.now)
+        session_forget_gone(&self.s)
 
-    def path_lost(self):
-        session_path_lost(&self.s, self.now)
+    def path_lost(self, path=None):
+        cdef nc_path* way = self.way(path)
+        if way is not NULL:
+            session_path_lost(&self.s, way, self.now)
+        session_forget_gone(&self.s)
+
+    def said(self):
+        """Each path had its turn."""
+        session_said(&self.s)
+
+    def add(self, uint32_t path_id, bytes binding):
+        cdef nc_path* p = NULL
+        return session_add(&self.s, path_id, <const uint8_t*><char*>binding, self.now, &p)
 
     def join(self, uint32_t path_id, uint32_t last):
         """Records received on path ``last``, or a code."""
         return session_join(&self.s, path_id, last)
 
     def resume(self, uint32_t path_id, uint32_t last, uint64_t received, bytes binding):
-        return session_resume(&self.s, path_id, last, received, <const uint8_t*><char*>binding, self.now)
+        cdef nc_path* p = NULL
+        rc = session_resume(&self.s, path_id, last, received, <const uint8_t*><char*>binding, self.now, &p)
+        session_forget_gone(&self.s)
+        return rc
 
     def ratchet(self, uint64_t number, bytes secret):
         """Both sides have agreed on 32 bytes; the responder is told first."""
@@ -867,22 +911,23 @@ cdef class Side:
 
     def state(self):
         cdef nc_session* s = &self.s
+        cdef nc_path* p = s.control if s.control is not NULL else s.last if s.last is not NULL else &NO_PATH
         return {"state": s.state, "code": s.close_code, "by_us": bool(s.close_by_us), "abrupt": bool(s.abrupt),
                 "reason": (<const char*>s.reason)[:s.reason_len], "outs": s.outs.len, "ins": s.ins.len,
                 "offers": s.offers.len, "n_offers": s.n_offers, "n_new": s.n_new, "opened": s.opened,
                 "max_streams": s.max_streams, "peer_max": s.peer_max,
                 "budget": s.budget.left, "drawn": s.budget.drawn, "turn": s.budget.turn, "waiting": s.budget.waits,
-                "node_used": NODE_DRAWN, "tx": s.path.tx_number, "rx": s.path.rx_number, "acked": s.path.acked,
+                "node_used": NODE_DRAWN, "tx": p.tx_number, "rx": p.rx_number, "acked": p.acked,
                 "rekey": s.rekey_state, "have": s.ratchet_have, "ratchets": s.ratchets,
-                "path": s.path.id, "alive": bool(s.path.alive),
+                "path": p.id, "alive": bool(p.alive), "in_order": bool(s.in_order),
                 "suspended": bool(s.suspended), "suspect": bool(s.suspect),
                 "resumes": s.stats.resumes, "resent": s.stats.resent,
-                "log": s.path.log_next - s.path.log_first, "log_cap": s.path.log_cap,
+                "log": p.log_next - p.log_first, "log_cap": p.log_cap,
                 "again": s.replay.n - s.replay.next,
-                "sent_cap": s.path.sent_cap, "left_cap": s.path.left_cap, "srtt": s.path.srtt,
+                "sent_cap": p.sent_cap, "left_cap": p.left_cap, "srtt": p.srtt,
                 "epoch": s.sealer.keys.owner.send_epoch if s.sealer.keys is not NULL else 0,
                 "updates": s.sealer.keys.updates if s.sealer.keys is not NULL else 0,
-                "trunk_records": s.stats.trunk_records, "trunk_waits": s.path.trunk_next - s.path.trunk_first,
+                "trunk_records": s.stats.trunk_records, "trunk_waits": p.trunk_next - p.trunk_first,
                 "records_sent": s.stats.records_sent, "records_received": s.stats.records_received,
                 "messages_sent": s.stats.messages_sent, "messages_received": s.stats.messages_received,
                 "pings": s.stats.pings, "acks": s.stats.acks, "dropped_bytes": s.stats.dropped_bytes}
@@ -966,6 +1011,7 @@ cdef class Peer:
     """The other end of a session, in the hands of a test: seals whatever it is told, opens what it gets."""
 
     cdef nc_sealer sealer
+    cdef int path
     cdef public uint64_t tx
     cdef public uint64_t rx
     cdef bytes binding
@@ -975,7 +1021,7 @@ cdef class Peer:
         need_store()
         self.sealer.cache = CACHE
         self.sealer.keys = new_keys(root, role, {})
-        self.sealer.path = keys_path_add(self.sealer.keys, 0, 1)
+        self.path = keys_path_add(self.sealer.keys, 0, 1)
         self.binding = binding
         self.left = bytearray()
 
@@ -1000,7 +1046,7 @@ cdef class Peer:
         if tail is not None:
             q = <const uint8_t*><const char*>tail
         memcpy(p + head, <const char*>frames, n)
-        rc = record_seal(&self.sealer, number, tag, p, n, q, t, b, 0)
+        rc = record_seal(&self.sealer, self.path, number, tag, p, n, q, t, b, 0)
         return bytes(rec[:rc]) if rc > 0 else rc
 
     def open(self, data):
@@ -1024,7 +1070,7 @@ cdef class Peer:
             del self.left[:size]
             p = <uint8_t*><char*>rec
             b = <const uint8_t*><char*>bound if self.rx == 0 else NULL
-            rc = record_open(&self.sealer, self.rx, p, size, b, 0, &tag, &body, &n)
+            rc = record_open(&self.sealer, self.path, self.rx, p, size, b, 0, &tag, &body, &n)
             if rc < 0:
                 raise ValueError(rc)
             self.rx += 1

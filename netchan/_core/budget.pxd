@@ -18,6 +18,7 @@ ctypedef struct nc_budget:
     uint64_t turn                   # id of the stream whose value is granted to its end; 0: none has the turn
     uint64_t waits                  # streams whose value waits for room
     uint64_t asked                  # how often one had to wait: numbers them
+    int64_t rtt                     # ns, of the longest path: how long a window has to last; 0: not known
     uint8_t freed                   # something came back while streams wait
 
 
@@ -26,6 +27,7 @@ cdef inline void budget_init(nc_budget* b, int64_t session_bytes) noexcept nogil
     b.node_used = NULL
     b.node_most = 0
     b.drawn = b.turn = b.waits = b.asked = 0
+    b.rtt = 0
     b.freed = 0
 
 

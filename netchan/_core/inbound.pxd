@@ -1,4 +1,4 @@
-# inbound: what a path received. Layer: _core, rung k. docs/spec/wire.md §3, §5, §6. Threads: baton.
+# inbound: what a path received. Layer: _core, rung l. docs/spec/wire.md §3, §5, §6. Threads: baton.
 
 from libc.stdint cimport int64_t, uint64_t, uint8_t
 
@@ -18,8 +18,9 @@ cdef nc_offer* on_new_stream(nc_session* s, uint64_t id) noexcept nogil
 cdef void on_data(nc_session* s, nc_frame* f, int64_t now) noexcept nogil
 cdef void on_session_close(nc_session* s, nc_frame* f) noexcept nogil
 # All frames of one opened record. Returns 1 if an acknowledgement is due for it.
-cdef int on_record(nc_session* s, uint64_t tag, const uint8_t* body, size_t n, int64_t now) noexcept nogil
-cdef int recv_record(nc_session* s, uint8_t* rec, size_t size, int64_t now) noexcept nogil
+cdef int on_record(nc_session* s, nc_path* p, uint64_t tag, const uint8_t* body, size_t n, int64_t now) noexcept nogil
+cdef int recv_record(nc_session* s, nc_path* p, uint8_t* rec, size_t size, int64_t now) noexcept nogil
 cdef int keep_left(nc_path* p, const uint8_t* buf, size_t n, size_t need) noexcept nogil
-# Bytes of the path's stream, changed in place. NC_OK, or the session is over and its state says why.
-cdef int session_recv(nc_session* s, uint8_t* buf_untrusted, size_t n, int64_t now_ns) noexcept nogil
+# Bytes of the path's stream, changed in place. NC_OK; else the path is over (alive = 0), or the session, whose state
+# says why.
+cdef int session_recv(nc_session* s, nc_path* p, uint8_t* buf_untrusted, size_t n, int64_t now_ns) noexcept nogil

@@ -1,6 +1,6 @@
 """What a path received: records, then the frames of the peer, each acted on in a function of its name.
 
-Layer: _core, rung k. Baton. Flow: session_recv -> recv_record -> record_open -> on_record -> on_*.
+Layer: _core, rung l. Baton. Flow: session_recv -> recv_record -> record_open -> on_record -> on_*.
 Spec: docs/spec/wire.md §3, §5, §6; docs/spec/session.md.
 """
 
@@ -15,8 +15,10 @@ from netchan._core.frame cimport frame_next, nc_frame
 from netchan._core.idmap cimport idmap_get, idmap_put
 from netchan._core.leaf cimport load_acq_u32, load_seq_u64, store_seq_u32, store_seq_u64
 from netchan._core.ratchet cimport on_ratchet, on_rekey
+from netchan._core.rate cimport rate_round_trip, rate_sample
 from netchan._core.record cimport record_open, record_size
 from netchan._core.rendezvous cimport offer_bit
+from netchan._core.resume cimport path_find, session_path_heard, session_path_lost
 from netchan._core.sent cimport sent_acked
 from netchan._core.state cimport (
     CTL_ABORT, CTL_POS, CTL_WITHDRAWN, EV_ACK, EV_RECV, EV_SEND, EV_STATE, SESSION_CLOSING, SESSION_OVER, SESSION_UP,
@@ -32,6 +34,8 @@ from netchan._core.timer cimport TIMER_NEVER
 
 cdef enum:
     ACK_DELAY_US_MAX = 16777216     # a larger delay in an ACK is not believed
+    ACK_SHARED = 16384              # beside other paths acknowledgements come sooner: after so many bytes
+    ACK_SHARED_NS = 2000000         # and so much time, or four times as many
 
 
 cdef void on_abort(nc_session* s, nc_frame* f) noexcept nogil:
@@ -51,6 +55,8 @@ cdef void on_abort(nc_session* s, nc_frame* f) noexcept nogil:
                 o.abort_code = f.a
                 in_over(o.in_, OVER_ABORT, f.a, f.data, f.len)
         return
+    if f.flags & defs.ABORT_AFTER_DATA and load_acq_u32(&e.in_.over) == OVER_ABORT:
+        return                                  # said again, behind the one that took its place
     if f.flags & defs.ABORT_AFTER_DATA:
         if e.in_.has_final and e.in_.final != f.b or f.b < e.in_.received:
             fail(s, defs.CLOSE_FINAL_SIZE)
@@ -89,6 +95,8 @@ cdef void on_withdraw(nc_session* s, nc_frame* f) noexcept nogil:
     if e is NULL:
         return                                  # forgotten here: its end was said, which answers it too
     rc = in_withdraw(e.in_, f.a)
+    if rc == defs.NC_EAGAIN and not s.in_order:
+        return                                  # said again on another path, and answered long ago
     if rc < 0:
         fail(s, defs.CLOSE_PROTOCOL)
         return
@@ -197,20 +205,24 @@ cdef void on_trunk(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
 
 
 cdef void on_ack(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
-    cdef nc_path* p = &s.path
+    cdef nc_path* p = path_find(s, <uint32_t>f.a) if f.a <= <uint64_t>0xFFFFFFFF else NULL
+    cdef nc_path* q
     cdef int64_t sample = -1
     cdef int64_t at
     cdef int64_t dev
     cdef uint64_t number
-    if f.a != p.id:
-        return
+    if p is NULL:
+        return                                  # of one that is no more
     if f.b >= p.tx_number or f.n != 0 or f.d != f.b:
         fail(s, defs.CLOSE_PROTOCOL)
         return
-    at = sent_acked(s, f.b, now)
+    at = sent_acked(s, p, f.b, now)
     if at >= 0:
         sample = now - at - (<int64_t>f.c * 1000 if f.c < ACK_DELAY_US_MAX else 0)
+    rate_sample(p, now)
     if sample >= 0:
+        if p.min_rtt == 0 or sample < p.min_rtt:
+            p.min_rtt = sample if sample else 1
         if p.srtt == 0:
             p.srtt = sample
             p.rttvar = sample // 2
@@ -218,6 +230,12 @@ cdef void on_ack(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
             dev = sample - p.srtt if sample > p.srtt else p.srtt - sample
             p.rttvar = (3 * p.rttvar + dev) // 4
             p.srtt = (7 * p.srtt + sample) // 8
+        s.budget.rtt = 0
+        q = s.paths
+        while q is not NULL:
+            if rate_round_trip(q) > s.budget.rtt:
+                s.budget.rtt = rate_round_trip(q)
+            q = q.next
     # Only a record that asks for an acknowledgement can be waited for.
     number = p.acked
     while number < p.tx_number and not p.sent[number & (p.sent_cap - 1)].eliciting:
@@ -233,7 +251,7 @@ cdef nc_offer* on_new_stream(nc_session* s, uint64_t id) noexcept nogil:
         return NULL
     if id < s.next_in:
         return NULL                             # closed here: late bytes are dropped and counted
-    # On the one stream path of this version ids come in order; a gap is a fault.
+    # Prefaces go on the path that carries control, so ids come in order; a gap is a fault.
     if id != s.next_in or (id - 16) >> 1 >= s.peer_max:
         fail(s, defs.CLOSE_STREAMS)
         return NULL
@@ -333,6 +351,9 @@ cdef void on_data(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
         return
     i.now_ns = now
     rc = in_data(i, f.a, f.data, f.len, f.flags & defs.DATA_FIN, s.mine.max_message)
+    if rc == defs.NC_EAGAIN and not s.in_order:
+        s.unkept = 1                            # too many gaps: the record has to come again
+        return
     if rc < 0:
         refuse(s, rc)
         return
@@ -372,14 +393,14 @@ cdef void on_session_close(nc_session* s, nc_frame* f) noexcept nogil:
 
 
 # All frames of one opened record. Returns 1 if an acknowledgement is due for it.
-cdef int on_record(nc_session* s, uint64_t tag, const uint8_t* body, size_t n, int64_t now) noexcept nogil:
+cdef int on_record(nc_session* s, nc_path* p, uint64_t tag, const uint8_t* body, size_t n, int64_t now) noexcept nogil:
     cdef nc_rd r
     cdef nc_frame f
     cdef int rc
     cdef int eliciting = 0
     cdef int count = 0
     rd_init(&r, body, n)
-    while s.state != SESSION_OVER:
+    while s.state != SESSION_OVER and not s.unkept:
         rc = frame_next(&r, tag, &f)
         if rc == defs.NC_EAGAIN:
             break
@@ -388,9 +409,9 @@ cdef int on_record(nc_session* s, uint64_t tag, const uint8_t* body, size_t n, i
             fail(s, defs.CLOSE_UNSUPPORTED if rc == defs.NC_EUNKNOWN else defs.CLOSE_PROTOCOL)
             break
         eliciting |= f.eliciting
-        if f.eliciting and f.type != defs.FRAME_PING and s.path.ping_gap != s.mine.heartbeat_ns:
-            s.path.ping_gap = s.mine.heartbeat_ns           # no quiet time any more; the answer to a PING is none
-            s.path.ping_at = now + s.path.ping_gap
+        if f.eliciting and f.type != defs.FRAME_PING and p.ping_gap != s.mine.heartbeat_ns:
+            p.ping_gap = s.mine.heartbeat_ns                # no quiet time any more; the answer to a PING is none
+            p.ping_at = now + p.ping_gap
         if s.state == SESSION_CLOSING and f.type != defs.FRAME_SESSION_CLOSE and f.type != defs.FRAME_ACK:
             continue
         if f.type == defs.FRAME_DATA:
@@ -437,32 +458,41 @@ cdef int on_record(nc_session* s, uint64_t tag, const uint8_t* body, size_t n, i
 
 # On a stream path nothing can be lost or repeated: this is an attack or a fault, and the path is over; with it the
 # session, where that cannot be resumed.
-cdef void unreadable(nc_session* s) noexcept nogil:
+cdef void unreadable(nc_session* s, nc_path* p, int64_t now) noexcept nogil:
     if s.mine.lease_ns and s.state == SESSION_UP:
-        s.path.alive = 0
+        session_path_lost(s, p, now)
     else:
         fail(s, defs.CLOSE_CRYPTO)
 
 
-cdef int recv_record(nc_session* s, uint8_t* rec, size_t size, int64_t now) noexcept nogil:
-    cdef nc_path* p = &s.path
+cdef int recv_record(nc_session* s, nc_path* p, uint8_t* rec, size_t size, int64_t now) noexcept nogil:
     cdef uint64_t tag
     cdef uint8_t* body
     cdef size_t n
-    cdef int rc = record_open(&s.sealer, p.rx_number, rec, size, p.binding if p.rx_number == 0 else NULL, now,
+    cdef int rc = record_open(&s.sealer, p.key, p.rx_number, rec, size, p.binding if p.rx_number == 0 else NULL, now,
                               &tag, &body, &n)
     if rc < 0:
-        unreadable(s)
+        unreadable(s, p, now)
         return rc
     p.rx_number += 1
     s.stats.records_received += 1
-    if on_record(s, tag, body, n, now):
+    rc = on_record(s, p, tag, body, n, now)
+    if s.unkept:
+        # What was received of a stream path is acknowledged all or not at all: this and what follows comes on another.
+        s.unkept = 0
+        p.rx_number -= 1
+        session_path_lost(s, p, now)
+        return defs.NC_EAGAIN
+    if rc:
         p.unacked_records += 1
         p.unacked_bytes += size
         if p.ack_at == TIMER_NEVER:
             p.ack_at = now + <int64_t>s.mine.ack_delay_ns
         if p.unacked_bytes >= s.peer.ack_interval or p.unacked_records >= <uint64_t>defs.ACK_RECORDS:
             p.ack_at = now
+        elif s.n_paths > 1 and p.unacked_bytes >= <uint64_t>ACK_SHARED \
+                and (p.unacked_bytes >= 4 * <uint64_t>ACK_SHARED or now - p.acked_at >= ACK_SHARED_NS):
+            p.ack_at = now                      # the sender divides by it what it sends
     return defs.NC_OK
 
 
@@ -479,15 +509,14 @@ cdef int keep_left(nc_path* p, const uint8_t* buf, size_t n, size_t need) noexce
     return defs.NC_OK
 
 
-cdef int session_recv(nc_session* s, uint8_t* buf_untrusted, size_t n, int64_t now_ns) noexcept nogil:
-    cdef nc_path* p = &s.path
+cdef int session_recv(nc_session* s, nc_path* p, uint8_t* buf_untrusted, size_t n, int64_t now_ns) noexcept nogil:
     cdef uint8_t* at = buf_untrusted
     cdef size_t k
     cdef int size
     p.rx_at = now_ns
     p.ping_at = now_ns + p.ping_gap
-    if load_acq_u32(&s.suspect):
-        store_seq_u32(&s.suspect, 0)
+    if p.suspect:
+        session_path_heard(s, p)
     s.stats.bytes_received += n
     # 1. Complete the record that was begun.
     while p.left_len and n and s.state != SESSION_OVER:
@@ -495,7 +524,7 @@ cdef int session_recv(nc_session* s, uint8_t* buf_untrusted, size_t n, int64_t n
         if k == 0:
             size = record_size(p.left)
             if size < 0:
-                unreadable(s)
+                unreadable(s, p, now_ns)
                 return size
             k = <size_t>size - p.left_len
         if k > n:
@@ -508,17 +537,17 @@ cdef int session_recv(nc_session* s, uint8_t* buf_untrusted, size_t n, int64_t n
         n -= k
         if p.left_len >= defs.RECORD_LEN_SIZE and <int>p.left_len == record_size(p.left):
             p.left_len = 0
-            if recv_record(s, p.left, <size_t>record_size(p.left), now_ns) < 0:
+            if recv_record(s, p, p.left, <size_t>record_size(p.left), now_ns) < 0:
                 return defs.NC_ECLOSED
     # 2. Whole records where they lie.
     while n >= defs.RECORD_LEN_SIZE and s.state != SESSION_OVER:
         size = record_size(at)
         if size < 0:
-            unreadable(s)
+            unreadable(s, p, now_ns)
             return size
         if <size_t>size > n:
             break
-        if recv_record(s, at, <size_t>size, now_ns) < 0:
+        if recv_record(s, p, at, <size_t>size, now_ns) < 0:
             return defs.NC_ECLOSED
         at += size
         n -= <size_t>size

@@ -445,11 +445,14 @@ cdef int in_data(nc_in* s, uint64_t offset, const uint8_t* p, size_t n, int fin,
 
 # Bytes have come in order: is it the end, can the sender go on?
 cdef int in_reached(nc_in* s) noexcept nogil:
+    cdef uint32_t over = load_acq_u32(&s.over)
     if s.has_final and s.received == s.final:
-        if s.stage != STAGE_HEAD or s.head_len != 0 or not s.preface_done:
+        # What is thrown away may end anywhere: bytes of it come behind ABORT where there are several paths.
+        if over != OVER_ABORT and over != OVER_STOPPED \
+                and (s.stage != STAGE_HEAD or s.head_len != 0 or not s.preface_done):
             return defs.NC_EFRAME                       # the stream ends inside a message
         store_seq_u32(&s.whole, 1)
-        if load_acq_u32(&s.over) == OVER_NOT:
+        if over == OVER_NOT:
             store_seq_u32(&s.over, OVER_FIN)
     store_seq_u32(&s.starved, in_spent(s))
     return defs.NC_OK
@@ -658,6 +661,13 @@ cdef int in_pos(nc_in* s, nc_wr* w, int force, nc_budget* budget) noexcept nogil
             and s.received - off < (s.window >> 1) + (s.window >> 2) and off > 0 \
             and s.granted_bytes > defs.INITIAL_BYTES:
         in_widen(s, budget)
+    elif s.capacity and off >= s.turn_off + (s.window >> 1):
+        # What is taken in two round trips does not fit in the window: the sender waits, though none of it is here yet.
+        if s.window < defs.STREAM_BYTES_MAX and <double>(off - s.turn_off) * 2.0 * <double>budget.rtt \
+                > <double>s.window * <double>(s.now_ns - s.turn_ns):
+            in_widen(s, budget)
+        s.turn_off = off
+        s.turn_ns = s.now_ns
     # Where the oldest make room for the newest nobody has to take any for the sender to go on.
     bytes_to = (s.received if s.keep else off) + s.window
     want = s.received + in_rest(s)

@@ -1,7 +1,7 @@
 """What is to be sent: a control record, then one record for each stream in turn.
 
-Layer: _core, rung k. Baton. Flow: session_send -> take_dirty -> send_again -> send_control -> send_data ->
-finish_record.
+Layer: _core, rung k. Baton. Flow on the path that carries control: session_send -> take_dirty -> send_again ->
+send_control -> send_turn -> send_data or send_trunk -> finish_record. On the others: session_send -> send_beside.
 Spec: docs/spec/wire.md §3, §5, §6; docs/spec/session.md §4, §5.
 """
 
@@ -18,13 +18,15 @@ from netchan._core.idmap cimport idmap_next
 from netchan._core.keys cimport keys_deadline, keys_may_update, keys_tick
 from netchan._core.leaf cimport load_acq_u32, load_acq_u64
 from netchan._core.ratchet cimport put_ratchet
+from netchan._core.rate cimport flight_full
 from netchan._core.record cimport record_head_size
 from netchan._core.sent cimport (
-    KEEP_MAX, SENT_RESERVE, finish_record, send_again, sent_room, trunk_note, trunk_room,
+    KEEP_MAX, SENT_RESERVE, epoch_begun, finish_record, send_again, sent_room, trunk_note, trunk_room,
 )
 from netchan._core.state cimport (
-    CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, CTL_WANT, CTL_WITHDRAW, CTL_WITHDRAWN, SESSION_CLOSING, SESSION_OVER,
-    SESSION_SUSPENDED, load_ptr, nc_end, nc_path, nc_session, pop_active, want_ctl, want_data,
+    CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, CTL_WANT, CTL_WITHDRAW, CTL_WITHDRAWN, MODE_STRIPE, SESSION_CLOSING,
+    SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, load_ptr, nc_end, nc_path, nc_session, pop_active, take_active,
+    want_ctl, want_data,
 )
 from netchan._core.inbox cimport in_pos, in_pos_due
 from netchan._core.lossy cimport lossy_claim, lossy_expire, lossy_gap, lossy_passed
@@ -43,8 +45,7 @@ cdef enum:
     TRUNK_PARTS = 256               # streams in one record of the trunk
 
 
-cdef int put_ack(nc_session* s, nc_wr* w, int64_t now) noexcept nogil:
-    cdef nc_path* p = &s.path
+cdef int put_ack(nc_session* s, nc_path* p, nc_wr* w, int64_t now) noexcept nogil:
     cdef int rc
     if p.unacked_records == 0:
         return 0
@@ -55,6 +56,7 @@ cdef int put_ack(nc_session* s, nc_wr* w, int64_t now) noexcept nogil:
     p.unacked_records = 0
     p.unacked_bytes = 0
     p.ack_at = TIMER_NEVER
+    p.acked_at = now
     s.stats.acks += 1
     return 1
 
@@ -127,31 +129,57 @@ cdef int put_end_control(nc_session* s, nc_end* e, nc_wr* w) noexcept nogil:
     return wrote
 
 
+# What is said on every path, for itself: that records came, that it lives, that the session ends. 1: it elicits.
+cdef int put_own(nc_session* s, nc_path* p, nc_wr* w, int64_t now) noexcept nogil:
+    cdef int eliciting = 0
+    if p.ack_at <= now or (p.unacked_records and p == s.control and s.ctl_head is not NULL):
+        put_ack(s, p, w, now)
+    if p.ping_due and frame_put_ping(w) >= 0:
+        p.ping_due = 0
+        s.stats.pings += 1
+        eliciting = 1
+    return eliciting
+
+
+cdef void put_close(nc_session* s, nc_path* p, nc_wr* w) noexcept nogil:
+    if s.state == SESSION_CLOSING and not p.close_said:
+        if frame_put_session_close(w, s.close_code, s.reason, s.reason_len) >= 0:
+            p.close_said = s.close_sent = 1
+
+
+# On a path that does not carry control. Returns the size of the record, 0, or a negative code.
+cdef int64_t send_own(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
+    cdef nc_wr w
+    cdef size_t head = record_head_size(defs.TAG_CONTROL)
+    cdef uint8_t* begin = out + head
+    cdef int eliciting
+    wr_init(&w, begin, CONTROL_ROOM - head - defs.AEAD_TAG_SIZE)
+    eliciting = put_own(s, p, &w, now)
+    put_close(s, p, &w)
+    if w.p == begin:
+        return 0
+    return finish_record(s, p, out, defs.TAG_CONTROL, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), 0, 0,
+                         eliciting, now)
+
+
 # Writes the control record if something is due. Returns its size, 0, or a negative code.
-cdef int64_t send_control(nc_session* s, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
+cdef int64_t send_control(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
     cdef nc_wr w
     cdef nc_end* e
-    cdef int rc
-    cdef int eliciting = 0
+    cdef int rc, eliciting
     cdef size_t head = record_head_size(defs.TAG_CONTROL)
     cdef uint8_t* begin = out + head
     cdef size_t room
-    cdef int64_t size
     if cap < CONTROL_ROOM:
         return 0
     room = cap - head - defs.AEAD_TAG_SIZE
     if room > s.peer.max_record - 64:
         room = <size_t>s.peer.max_record - 64
     wr_init(&w, begin, room)
-    if s.path.ack_at <= now or (s.path.unacked_records and s.ctl_head is not NULL):
-        put_ack(s, &w, now)
+    eliciting = put_own(s, p, &w, now)
     if s.max_streams_due and frame_put_max_streams(&w, s.peer_max) >= 0:
         s.max_streams_due = 0
         s.peer_max_told = s.peer_max
-        eliciting = 1
-    if s.ping_due and frame_put_ping(&w) >= 0:
-        s.ping_due = 0
-        s.stats.pings += 1
         eliciting = 1
     put_ratchet(s, &w, &eliciting)
     while s.offer_pos is not NULL and in_pos(s.offer_pos.in_, &w, 1, &s.budget) >= 0:
@@ -169,18 +197,16 @@ cdef int64_t send_control(nc_session* s, uint8_t* out, size_t cap, int64_t now) 
         e.in_ctl = 0                            # what is left in e.ctl waits for the preface; send_data lists it again
         settle_end(s, e)
         end_release(e, &s.pins)
-    if s.state == SESSION_CLOSING and not s.close_sent:
-        if frame_put_session_close(&w, s.close_code, s.reason, s.reason_len) >= 0:
-            s.close_sent = 1
+    put_close(s, p, &w)
     if w.p == begin:
         return 0
-    size = finish_record(s, out, defs.TAG_CONTROL, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), 0,
+    return finish_record(s, p, out, defs.TAG_CONTROL, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), 0, 0,
                          eliciting, now)
-    return size
 
 
 # One record with data of one stream. Returns its size, 0 if there is nothing, or a negative code.
-cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_t share, int64_t now) noexcept nogil:
+cdef int64_t send_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t cap, size_t share,
+                       int64_t now) noexcept nogil:
     cdef nc_wr w
     cdef int fin = 0
     cdef uint64_t counted = e.out.seen_msgs
@@ -190,6 +216,7 @@ cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_
     cdef size_t room, n, kept
     cdef const uint8_t* span
     cdef uint64_t upto
+    cdef uint64_t before = e.out.sent
     cdef uint64_t first, gap = 0, gap_at, gap_bytes
     cdef uint8_t reason
     cdef int rc
@@ -208,18 +235,17 @@ cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_
         room = defs.RECORD_BODY_DEFAULT + RECORD_SLACK
     wr_init(&w, begin, room)
     # What we owe anyway rides along: one seal for a whole turn of a ping-pong.
-    if s.path.unacked_records and (s.path.ack_at <= now or s.path.unacked_bytes >= 65536
-                                   or now - s.path.tx_at > 1000000):
-        put_ack(s, &w, now)
-    if e.in_ is not NULL and not e.in_done and (e.ctl & CTL_POS or in_pos_due(e.in_)):
+    if p.unacked_records and (p.ack_at <= now or p.unacked_bytes >= 65536 or now - p.tx_at > 1000000):
+        put_ack(s, p, &w, now)
+    if p == s.control and e.in_ is not NULL and not e.in_done and (e.ctl & CTL_POS or in_pos_due(e.in_)):
         if in_pos(e.in_, &w, 1, &s.budget) > 0:
             e.ctl &= <uint8_t>~CTL_POS
     if gap and frame_put_skip(&w, first, gap, reason, gap_at, gap_bytes) >= 0:
         lossy_passed(&e.out, gap, gap_bytes)
         ready = out_ready(&e.out, &fin)
         if ready == 0 and not fin:
-            return finish_record(s, out, e.out.id, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), e.out.sent,
-                                 1, now)
+            return finish_record(s, p, out, e.out.id, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), e.out.sent,
+                                 e.out.sent - before, 1, now)
     n = <size_t>(w.end - w.p) - 24              # type, offset, number
     if n > share:
         n = share
@@ -230,8 +256,8 @@ cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_
     if e.out.lossy and n:
         n = lossy_claim(&e.out, n, now)
         if n == 0 and not fin:                  # the application dropped it meanwhile
-            return finish_record(s, out, e.out.id, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), e.out.sent,
-                                 1, now) if w.p != begin else 0
+            return finish_record(s, p, out, e.out.id, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), e.out.sent,
+                                 e.out.sent - before, 1, now) if w.p != begin else 0
     rc = frame_put_data_head(&w, e.out.sent, fin, e.out.at_boundary and n > 0 and e.out.sent_msgs > 0,
                              e.out.sent_msgs, -1)
     if rc < 0:
@@ -242,13 +268,14 @@ cdef int64_t send_data(nc_session* s, nc_end* e, uint8_t* out, size_t cap, size_
         out_pass(&e.out, n)
         if fin:
             e.out.fin_sent = 1
-        return finish_record(s, out, e.out.id, <size_t>(w.p - begin), span, n, <size_t>(w.p - begin), upto, 1, now)
+        return finish_record(s, p, out, e.out.id, <size_t>(w.p - begin), span, n, <size_t>(w.p - begin), upto,
+                             upto - before, 1, now)
     kept = <size_t>(w.p - begin) + (n if n <= <size_t>KEEP_MAX else 0)
     out_read(&e.out, w.p, n)
     w.p += n
     if fin:
         e.out.fin_sent = 1
-    return finish_record(s, out, e.out.id, <size_t>(w.p - begin), NULL, 0, kept, upto, 1, now)
+    return finish_record(s, p, out, e.out.id, <size_t>(w.p - begin), NULL, 0, kept, upto, upto - before, 1, now)
 
 
 # 1: what this end has to send now may ride in a record of the trunk.
@@ -259,8 +286,7 @@ cdef inline int fits_trunk(nc_end* e) noexcept nogil:
 
 # One record with small DATA of e and of those behind it in the line, each of which leaves it: the line's reference goes
 # here. Returns the size of the record, 0 if nothing was ready, or a negative code.
-cdef int64_t send_trunk(nc_session* s, nc_end* e, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
-    cdef nc_path* p = &s.path
+cdef int64_t send_trunk(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
     cdef nc_wr w
     cdef size_t head = record_head_size(defs.TAG_TRUNK)
     cdef uint8_t* begin = out + head
@@ -275,7 +301,7 @@ cdef int64_t send_trunk(nc_session* s, nc_end* e, uint8_t* out, size_t cap, int6
         room = defs.RECORD_BODY_DEFAULT + RECORD_SLACK
     wr_init(&w, begin, room)
     if p.unacked_records and (p.ack_at <= now or p.unacked_bytes >= 65536 or now - p.tx_at > 1000000):
-        put_ack(s, &w, now)
+        put_ack(s, p, &w, now)
     while True:
         fin = 0
         counted = e.out.seen_msgs
@@ -292,7 +318,7 @@ cdef int64_t send_trunk(nc_session* s, nc_end* e, uint8_t* out, size_t cap, int6
                                                    and e.out.sent_msgs > 0, e.out.sent_msgs, ready) >= 0:
             out_read(&e.out, w.p, <size_t>ready)
             w.p += ready
-            trunk_note(p, e.out.id, e.out.sent)
+            trunk_note(p, e.out.id, e.out.sent, ready)
             parts += 1
             if fin:
                 e.out.fin_sent = 1
@@ -315,7 +341,8 @@ cdef int64_t send_trunk(nc_session* s, nc_end* e, uint8_t* out, size_t cap, int6
         e = pop_active(s)
     if w.p == begin:
         return 0
-    size = finish_record(s, out, defs.TAG_TRUNK, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), 0, 1, now)
+    size = finish_record(s, p, out, defs.TAG_TRUNK, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), 0, 0, 1,
+                         now)
     if size > 0:
         s.stats.trunk_records += 1
     return size
@@ -340,6 +367,7 @@ cdef void wake_waiting(nc_session* s) noexcept nogil:
 
 
 cdef int session_wants_send(nc_session* s) noexcept nogil:
+    cdef nc_path* p = s.paths
     if s.state == SESSION_OVER:
         return 0
     if s.budget.freed:
@@ -360,26 +388,106 @@ cdef int session_wants_send(nc_session* s) noexcept nogil:
         return 1
     if s.rekey_state == 1 and keys_may_update(s.sealer.keys):
         return 1
-    if s.offer_pos is not NULL or s.max_streams_due or s.ping_due or (s.state == SESSION_CLOSING and not s.close_sent):
+    if s.offer_pos is not NULL or s.max_streams_due or (s.state == SESSION_CLOSING and not s.close_sent):
         return 1
+    while p is not NULL:
+        if p.ping_due:
+            return 1
+        p = p.next
     return 0
 
 
-cdef int64_t session_send(nc_session* s, uint8_t* out, size_t cap, int64_t now_ns) noexcept nogil:
+# One record of what e has to send, or of several ends where it may ride on the trunk; e has left the line. Returns its
+# size, 0, or a negative code.
+cdef int64_t send_turn(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
+    cdef size_t share = defs.RECORD_BODY_DEFAULT
+    cdef int64_t size = 0
+    if fits_trunk(e) and trunk_room(p):
+        return send_trunk(s, p, e, out, cap, now)
+    if s.n_active:
+        share = 65536 // s.n_active
+        if share < ROUND_BYTES:
+            share = ROUND_BYTES
+        elif share > defs.RECORD_BODY_DEFAULT:
+            share = defs.RECORD_BODY_DEFAULT
+    if e.bound and (not e.out_done or e.out.sent == 0):
+        size = send_data(s, p, e, out, cap, share, now)
+    if size > 0:
+        if e.ctl:
+            want_ctl(s, e, 0)
+        want_data(s, e)                         # to the end of the line; leaves it when nothing is ready
+        if e.out.fin_sent and not e.out_done:
+            if e.out.received >= e.out.fin_at:
+                e.out.fin_acked = 1             # every byte was there before the end was said
+            settle_end(s, e)
+    end_release(e, &s.pins)
+    return size
+
+
+# 1: bytes of e may overtake those before them, and what is said of them: no more than the inbox puts right again.
+cdef inline int may_stripe(nc_end* e) noexcept nogil:
+    return load_acq_u32(&e.paired) and e.out.acked and not e.out.lossy and not e.out.rendezvous and not fits_trunk(e)
+
+
+# The streams that wait take their turns on this path, as far as it may carry them.
+cdef int64_t send_line(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
     cdef size_t used = 0
-    cdef size_t share
     cdef int64_t size
-    cdef nc_end* e
+    cdef int shared = s.mode == MODE_STRIPE and s.n_paths > 1
+    cdef nc_end* before = NULL
+    cdef nc_end* e = s.active_head
+    while e is not NULL and cap - used >= defs.RECORD_BODY_DEFAULT + 256 and sent_room(p, SENT_RESERVE):
+        if shared:
+            # What may not, or not now, stays where it is: prefaces go in the order of their ids.
+            if not may_stripe(e):
+                if p != s.control:
+                    before = e
+                    e = e.active_next
+                    continue
+            elif flight_full(p):
+                p.limited = 1
+                before = e
+                e = e.active_next
+                continue
+        take_active(s, before, e)
+        size = send_turn(s, p, e, out + used, cap - used, now)
+        if size < 0:
+            return size
+        used += <size_t>size
+        e = before.active_next if before is not NULL else s.active_head
+    return <int64_t>used
+
+
+# On a path that does not carry control: what it has to say for itself, and bulk data beside the one that does.
+cdef int64_t send_beside(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
+    cdef int64_t own, size
+    if not sent_room(p, 0) or cap < CONTROL_ROOM:
+        return 0
+    own = send_own(s, p, out, cap, now)
+    if own < 0 or s.state != SESSION_UP or s.mode != MODE_STRIPE or p.suspect or s.replay.next < s.replay.n:
+        return own
+    size = send_line(s, p, out + own, cap - <size_t>own, now)
+    return size if size < 0 else own + size
+
+
+cdef int64_t session_send(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now_ns) noexcept nogil:
+    cdef size_t used = 0
+    cdef int64_t size
     if s.state == SESSION_OVER:
         take_dirty(s)                           # ends that were opened since are cut
         return defs.NC_ECLOSED
     take_dirty(s)
     if s.budget.freed:
         wake_waiting(s)
-    if s.state == SESSION_SUSPENDED:
+    if p is NULL or not p.alive:
         return 0
-    while s.replay.next < s.replay.n and sent_room(&s.path, 0):
-        size = send_again(s, out + used, cap - used, now_ns)
+    if p != s.control:
+        size = send_beside(s, p, out, cap, now_ns)
+        if s.state == SESSION_CLOSING and all_told(s):
+            session_ended(s)
+        return size
+    while s.replay.next < s.replay.n and sent_room(p, 0):
+        size = send_again(s, p, out + used, cap - used, now_ns)
         if size < 0:
             return size
         if size == 0:
@@ -387,57 +495,42 @@ cdef int64_t session_send(nc_session* s, uint8_t* out, size_t cap, int64_t now_n
         used += <size_t>size
     if s.replay.next < s.replay.n or cap - used < CONTROL_ROOM:
         return <int64_t>used                    # what follows was said later
-    if not sent_room(&s.path, 0):
+    if not sent_room(p, 0):
         return <int64_t>used
     if s.rekey_state != 2 and (s.sealer.keys.wants_update or 0 <= keys_deadline(s.sealer.keys) <= now_ns):
         if keys_tick(s.sealer.keys, s.sealer.cache, now_ns) == 1:
-            s.epoch_at = s.path.tx_number
-            s.epoch_waits = 1
-            s.ping_due = 1                      # something to acknowledge in the new epoch
-    size = send_control(s, out + used, cap - used, now_ns)
+            epoch_begun(s)                      # something to acknowledge in the new epoch
+    size = send_control(s, p, out + used, cap - used, now_ns)
     if size < 0:
         return size
     used += <size_t>size
     if s.state == SESSION_CLOSING:
-        if s.close_sent:
+        if all_told(s):
             session_ended(s)
         return <int64_t>used
-    while (s.active_head is not NULL and cap - used >= defs.RECORD_BODY_DEFAULT + 256
-            and sent_room(&s.path, SENT_RESERVE)):
-        e = pop_active(s)
-        if fits_trunk(e) and trunk_room(&s.path):
-            size = send_trunk(s, e, out + used, cap - used, now_ns)
-            if size < 0:
-                return size
-            used += <size_t>size
-            continue
-        share = defs.RECORD_BODY_DEFAULT
-        if s.n_active:
-            share = 65536 // s.n_active
-            if share < ROUND_BYTES:
-                share = ROUND_BYTES
-            elif share > defs.RECORD_BODY_DEFAULT:
-                share = defs.RECORD_BODY_DEFAULT
-        size = 0
-        if e.bound and (not e.out_done or e.out.sent == 0):
-            size = send_data(s, e, out + used, cap - used, share, now_ns)
-        if size < 0:
-            end_release(e, &s.pins)
-            return size
-        used += <size_t>size
-        if size > 0:
-            if e.ctl:
-                want_ctl(s, e, 0)
-            want_data(s, e)                     # to the end of the line; leaves it when nothing is ready
-            if e.out.fin_sent and not e.out_done:
-                if e.out.received >= e.out.fin_at:
-                    e.out.fin_acked = 1         # every byte was there before the end was said
-                settle_end(s, e)
-        end_release(e, &s.pins)
+    size = send_line(s, p, out + used, cap - used, now_ns)
+    if size < 0:
+        return size
+    used += <size_t>size
     if s.ctl_head is not NULL and used and cap - used >= CONTROL_ROOM and s.ctl_head.ctl & (CTL_ABORT | CTL_ASK):
-        if sent_room(&s.path, 0):
-            size = send_control(s, out + used, cap - used, now_ns)
+        if sent_room(p, 0):
+            size = send_control(s, p, out + used, cap - used, now_ns)
             if size < 0:
                 return size
             used += <size_t>size
     return <int64_t>used
+
+
+# 1: CLOSE was said on each path that may still carry it.
+cdef int all_told(nc_session* s) noexcept nogil:
+    cdef nc_path* p = s.paths
+    while p is not NULL:
+        if not p.close_said and not p.suspect:
+            return 0
+        p = p.next
+    return s.close_sent
+
+
+cdef void session_said(nc_session* s) noexcept nogil:
+    if s.state == SESSION_CLOSING and s.close_sent:
+        session_ended(s)

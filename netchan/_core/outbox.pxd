@@ -11,6 +11,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from netchan._core.leaf cimport nc_leaf
+from netchan._core.ranges cimport nc_ranges
 from netchan._core.rendezvous cimport nc_offers
 from netchan._core.segment cimport nc_seg
 
@@ -60,6 +61,7 @@ ctypedef struct nc_out:
     uint64_t seen_msgs              # of accepted, when out_ready last looked
     uint64_t sent_msgs              # messages begun in what was sealed; exact when at_boundary
     uint64_t acked                  # bytes that need no other path
+    nc_ranges* early                # owned: runs behind them that need none either; NULL: none
     uint64_t credit_stalls          # times that data waited for credit
     uint8_t at_boundary             # 1: offset `sent` is a message boundary and sent_msgs its number
     uint8_t fin_sent
@@ -94,6 +96,8 @@ cdef void out_pass(nc_out* o, size_t n) noexcept nogil                  # passes
 # Engine: n bytes from offset `at` on, sealed before and not acknowledged. 1 copied, 0: they are not here.
 cdef int out_peek(nc_out* o, uint64_t at, uint8_t* dst, size_t n) noexcept nogil
 cdef void out_ack(nc_out* o, uint64_t upto, nc_seg** pins) noexcept nogil
+# The same for the bytes from `first` on; what lies before them may still be under way on another path.
+cdef void out_ack_part(nc_out* o, uint64_t first, uint64_t upto, nc_seg** pins) noexcept nogil
 # Engine: credit and positions from POS. 1: something moved; 0: nothing new; NC_EFRAME: beyond what was sent.
 cdef int out_pos(nc_out* o, uint64_t received, uint64_t taken, uint64_t max_msgs, uint64_t max_bytes,
                  nc_seg** pins) noexcept nogil

@@ -5,13 +5,14 @@ Spec: docs/spec/session.md §2, §4, §6 and docs/spec/value.md (moments 4-6, 8 
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from netchan._core cimport defs
 from netchan._core.cursor cimport VARINT_MAX, store_u16, varint_len, varint_write
 from netchan._core.leaf cimport leaf_init, leaf_lock, leaf_unlock, store_seq_u64, load_seq_u64
 from netchan._core.over cimport OVER_FIN, OVER_NOT
+from netchan._core.ranges cimport nc_ranges, ranges_add, ranges_first_gap, ranges_free, ranges_init, ranges_remove_below
 from netchan._core.rendezvous cimport (
     OFFER_OUT, OFFER_TAKEN, offer_bit, offers_answer, offers_let_go, offers_next, offers_room, offers_state,
     offers_want,
@@ -383,6 +384,11 @@ cdef void out_ack(nc_out* o, uint64_t upto, nc_seg** pins) noexcept nogil:
         return
     if upto > o.sent:
         upto = o.sent
+    if o.early is not NULL:
+        upto = ranges_first_gap(o.early, upto)
+        ranges_remove_below(o.early, upto)
+        if o.early.len == 0:
+            early_free(o)
     o.acked = upto
     leaf_lock(&o.lock)
     while o.head is not NULL and o.head.start + o.head.len <= upto:
@@ -411,6 +417,25 @@ cdef void out_ack(nc_out* o, uint64_t upto, nc_seg** pins) noexcept nogil:
         s = gone.next
         seg_release(gone, pins)
         gone = s
+
+
+cdef void early_free(nc_out* o) noexcept nogil:
+    if o.early is not NULL:
+        ranges_free(o.early)
+        free(o.early)
+        o.early = NULL
+
+
+cdef void out_ack_part(nc_out* o, uint64_t first, uint64_t upto, nc_seg** pins) noexcept nogil:
+    if first <= o.acked:
+        out_ack(o, upto, pins)
+        return
+    if o.early is NULL:
+        o.early = <nc_ranges*>calloc(1, sizeof(nc_ranges))
+        if o.early is NULL:
+            return                              # POS tells the same, later
+        ranges_init(o.early, defs.GAPS_MAX)
+    ranges_add(o.early, first, upto)            # without room for it, too
 
 
 cdef int out_pos(nc_out* o, uint64_t received, uint64_t taken, uint64_t max_msgs, uint64_t max_bytes,
@@ -534,6 +559,7 @@ cdef void out_free(nc_out* o, nc_seg** pins) noexcept nogil:
     s = o.head
     o.head = o.tail = o.cur = o.fresh = o.before = NULL
     leaf_unlock(&o.lock)
+    early_free(o)
     cdef nc_seg* following
     while s is not NULL:
         following = s.next

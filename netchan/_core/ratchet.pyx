@@ -64,6 +64,9 @@ cdef void on_ratchet(nc_session* s, nc_frame* f) noexcept nogil:
         s.ratchet_in = <uint8_t*>malloc(defs.RATCHET_MAX)
         if s.ratchet_in is NULL:
             return
+    # What was sent again on another path may come behind what was said later.
+    if f.a < s.ratchet_in_number or (f.a == s.ratchet_in_number and f.flags < s.ratchet_in_step):
+        return
     # The newest one counts: a second before the first was looked at takes its place.
     memcpy(s.ratchet_in, f.data, f.len)
     s.ratchet_in_len = f.len
@@ -75,6 +78,8 @@ cdef void on_ratchet(nc_session* s, nc_frame* f) noexcept nogil:
 
 cdef void on_rekey(nc_session* s, nc_frame* f) noexcept nogil:
     cdef int rc
+    if f.a <= s.sealer.keys.recv_epoch or (f.a == <uint64_t>s.sealer.keys.recv_epoch + 1 and s.sealer.keys.mix_len):
+        return                                  # said again: it has had its effect
     if f.flags == 1:
         rc = keys_mix_announced(s.sealer.keys, s.sealer.cache, <uint32_t>f.a, f.data, 32)
     elif s.ratchet_have and f.b == s.ratchet_number:
@@ -99,6 +104,6 @@ cdef void put_ratchet(nc_session* s, nc_wr* w, int* eliciting) noexcept nogil:
     if s.rekey_state == 1 and keys_may_update(s.sealer.keys):
         if frame_put_rekey(w, 2, <uint64_t>s.sealer.keys.owner.send_epoch + 1, s.ratchet_number, NULL) >= 0:
             s.rekey_state = 2
-            s.rekey_at = s.path.tx_number
+            s.rekey_here = s.sealer.keys.owner.send_epoch + 1
             memcpy(s.rekey_mix, s.ratchet_secret, 32)
             eliciting[0] = 1

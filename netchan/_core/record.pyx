@@ -31,7 +31,7 @@ cdef inline size_t make_aad(uint8_t* aad, const uint8_t* rec, size_t head, const
     return head + defs.BINDING_SIZE
 
 
-cdef int record_seal(nc_sealer* k, uint64_t number, uint64_t tag, uint8_t* rec, size_t body_len,
+cdef int record_seal(nc_sealer* k, int path, uint64_t number, uint64_t tag, uint8_t* rec, size_t body_len,
                      const uint8_t* tail, size_t tail_len, const uint8_t* binding, int64_t now_ns) noexcept nogil:
     cdef uint8_t[64] aad
     cdef size_t head = record_head_size(tag)
@@ -45,14 +45,14 @@ cdef int record_seal(nc_sealer* k, uint64_t number, uint64_t tag, uint8_t* rec, 
     varint_write(rec + 4, tag)
     aad_len = make_aad(aad, rec, head, binding)
     if tail is NULL:
-        rc = keys_seal(k.keys, k.cache, k.path, number, tag, aad, aad_len, rec + head, body_len, now_ns)
+        rc = keys_seal(k.keys, k.cache, path, number, tag, aad, aad_len, rec + head, body_len, now_ns)
     else:
-        rc = keys_seal2(k.keys, k.cache, k.path, number, tag, aad, aad_len, rec + head, body_len, tail, tail_len,
+        rc = keys_seal2(k.keys, k.cache, path, number, tag, aad, aad_len, rec + head, body_len, tail, tail_len,
                         rec + head, now_ns)
     return rc if rc < 0 else <int>head + rc
 
 
-cdef int record_open(nc_sealer* k, uint64_t number, uint8_t* rec_untrusted, size_t size,
+cdef int record_open(nc_sealer* k, int path, uint64_t number, uint8_t* rec_untrusted, size_t size,
                      const uint8_t* binding, int64_t now_ns, uint64_t* tag, uint8_t** body,
                      size_t* body_len) noexcept nogil:
     cdef uint8_t[64] aad
@@ -68,7 +68,7 @@ cdef int record_open(nc_sealer* k, uint64_t number, uint8_t* rec_untrusted, size
     if size < head + defs.AEAD_TAG_SIZE or (tag[0] > 1 and tag[0] < <uint64_t>defs.TAG_FIRST_STREAM):
         return defs.NC_EFRAME
     aad_len = make_aad(aad, rec_untrusted, head, binding)
-    rc = keys_open(k.keys, k.cache, k.path, number, rec_untrusted[2], tag[0], aad, aad_len, rec_untrusted + head,
+    rc = keys_open(k.keys, k.cache, path, number, rec_untrusted[2], tag[0], aad, aad_len, rec_untrusted + head,
                    size - head, now_ns, 0)
     if rc == defs.NC_EEXHAUSTED:
         return defs.NC_ELIMIT

@@ -117,10 +117,13 @@ cdef inline int claims_claim(nc_claims* x, uint64_t n) noexcept nogil:
     return free
 
 
-# WITHDRAW(n). 0 withdrawn, 1 taken; NC_EFRAME: a number that cannot be open.
+# WITHDRAW(n). 0 withdrawn, 1 taken; NC_EAGAIN: settled so long ago that it is forgotten; NC_EFRAME: a number that
+# cannot be open.
 cdef inline int claims_withdraw(nc_claims* x, uint64_t n) noexcept nogil:
-    if n >= x.passed + <uint64_t>defs.OFFERS_MAX or n + <uint64_t>defs.OFFERS_MAX < x.passed:
+    if n >= x.passed + <uint64_t>defs.OFFERS_MAX:
         return defs.NC_EFRAME
+    if n + <uint64_t>defs.OFFERS_MAX < x.passed:
+        return defs.NC_EAGAIN
     if n < x.passed:
         return 0 if x.withdrawn & offer_bit(n) else 1
     x.withdrawn |= offer_bit(n)

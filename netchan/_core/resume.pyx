@@ -1,38 +1,167 @@
-"""A session without a path, and how it gets the next one.
+"""Paths of a session: how they come and go, which of them carries, and what happens while there is none.
 
 Layer: _core, rung k. Baton. What has to be sent again is in sent.pyx; the exchange that leads here is net/join.py.
-Spec: docs/spec/session.md §1, §5.2; docs/spec/handshake.md §11.
+Spec: docs/spec/session.md §1, §5, §5.2, §5.3; docs/spec/handshake.md §11.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
-from libc.string cimport memcpy, memset
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
 
 from netchan._core cimport defs
-from netchan._core.ends cimport session_ended
+from netchan._core.ends cimport fail, session_ended
 from netchan._core.idmap cimport idmap_next
-from netchan._core.keys cimport keys_path_add, keys_path_free, keys_path_remove
-from netchan._core.leaf cimport store_seq_u32
-from netchan._core.sent cimport sent_acked, sent_free, sent_keep, sent_room
+from netchan._core.keys cimport keys_may_update, keys_path_add, keys_path_free, keys_path_remove
+from netchan._core.leaf cimport load_acq_u32, store_seq_u32
+from netchan._core.sent cimport epoch_settled, sent_acked, sent_free, sent_move, sent_room
 from netchan._core.state cimport (
-    EV_ACK, EV_SEND, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_end, nc_path, nc_session, notify,
+    EV_ACK, EV_SEND, PATH_HEARD, PATH_SILENT, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_end,
+    nc_ended, nc_path, nc_session, notify,
 )
 from netchan._core.timer cimport TIMER_NEVER
 
-cdef uint64_t NEVER_ACKED = ~<uint64_t>0
+cdef enum:
+    ENDED_KEPT = 8                  # paths of which is known how much came on them after they have ended
 
 
-cdef void session_path_lost(nc_session* s, int64_t now_ns) noexcept nogil:
-    cdef nc_path* p = &s.path
+# --- list of paths ----------------------------------------------------------------------------------------------------
+
+cdef nc_path* path_find(nc_session* s, uint32_t path_id) noexcept nogil:
+    cdef nc_path* p = s.paths
+    while p is not NULL and p.id != path_id:
+        p = p.next
+    return p
+
+
+# A path that was agreed upon: behind the others. NULL: no memory, too many, or the id was used.
+cdef nc_path* path_new(nc_session* s, uint32_t path_id, const uint8_t* binding32, int64_t now_ns) noexcept nogil:
+    cdef nc_path** link = &s.paths
+    cdef nc_path* p
+    if s.n_paths >= s.mine.max_paths:
+        return NULL
+    p = <nc_path*>calloc(1, sizeof(nc_path))
+    if p is NULL:
+        return NULL
+    p.key = keys_path_add(s.sealer.keys, path_id, 1)
+    if p.key < 0:
+        free(p)
+        return NULL
+    if not sent_room(p, 0):
+        keys_path_remove(s.sealer.keys, s.sealer.cache, p.key, now_ns)
+        free(p)
+        return NULL
+    p.id = path_id
+    p.alive = 1
+    memcpy(p.binding, binding32, 32)
+    p.rx_at = p.tx_at = now_ns
+    p.ack_at = TIMER_NEVER
+    p.ping_gap = s.mine.heartbeat_ns
+    p.ping_at = now_ns + p.ping_gap
+    # All that is said here belongs to our newest epoch: where that waits for an acknowledgement, one from here counts.
+    p.epoch_waits = 0 if keys_may_update(s.sealer.keys) else 1
+    while link[0] is not NULL:
+        link = &link[0].next
+    link[0] = p
+    s.n_paths += 1
+    if path_id > s.path_top:
+        s.path_top = path_id
+    return p
+
+
+# Takes a path off the list: nothing is sent or read on it any more.
+cdef void path_off(nc_session* s, nc_path* p, int64_t now_ns) noexcept nogil:
+    cdef nc_path** link = &s.paths
+    cdef nc_ended* x = &s.ended[s.n_ended & (ENDED_KEPT - 1)]
+    while link[0] != p:
+        link = &link[0].next
+    link[0] = p.next
+    p.next = NULL
+    p.alive = 0
+    s.n_paths -= 1
+    if p.rx_number:                             # of all others it is 0
+        x.id = p.id
+        x.rx = p.rx_number
+        s.n_ended += 1
+    if s.control == p:
+        s.control = NULL
+    keys_path_remove(s.sealer.keys, s.sealer.cache, p.key, now_ns)
+
+
+cdef void path_gone(nc_session* s, nc_path* p) noexcept nogil:
+    sent_free(p)
+    p.next = s.gone
+    s.gone = p
+
+
+cdef void session_forget_gone(nc_session* s) noexcept nogil:
+    cdef nc_path* p
+    while s.gone is not NULL:
+        p = s.gone
+        s.gone = p.next
+        free(p)
+
+
+# Which path carries now. What was sent on one that is suspect is sent again on the one that takes its place.
+cdef void paths_weigh(nc_session* s) noexcept nogil:
+    cdef nc_path* p = s.paths
+    cdef nc_path* best = s.control if s.control is not NULL and not s.control.suspect else NULL
+    cdef uint32_t silent = 1 if s.state == SESSION_UP and s.mine.lease_ns else 0
+    if best is NULL:
+        while p is not NULL:
+            if not p.suspect and (best is NULL or (p.srtt and (best.srtt == 0 or p.srtt < best.srtt))):
+                best = p
+            p = p.next
+    p = s.paths
+    while p is not NULL:
+        if p.suspect != PATH_SILENT:
+            silent = 0
+        if p.suspect and best is not NULL:
+            # In the order in which it was said: what could not be moved now (no memory) is when the path is lost.
+            sent_move(s, p)
+        p = p.next
+    if best is not NULL:
+        s.control = best
+    elif s.control is NULL:
+        s.control = s.paths
+    if load_acq_u32(&s.suspect) != silent:
+        store_seq_u32(&s.suspect, silent)
+    if s.paths is not NULL:
+        epoch_settled(s)
+
+
+cdef void session_path_heard(nc_session* s, nc_path* p) noexcept nogil:
+    p.suspect = PATH_HEARD
+    paths_weigh(s)
+
+
+cdef void session_path_silent(nc_session* s, nc_path* p, int how) noexcept nogil:
+    p.suspect = <uint8_t>how
+    paths_weigh(s)
+
+
+# --- one less ---------------------------------------------------------------------------------------------------------
+
+cdef void session_path_lost(nc_session* s, nc_path* p, int64_t now_ns) noexcept nogil:
     cdef nc_end* e
     cdef uint32_t i = 0
-    p.alive = 0
-    if s.state == SESSION_OVER or s.state == SESSION_SUSPENDED:
+    if not p.alive:
         return
+    if s.n_paths > 1 and s.state != SESSION_OVER:
+        path_off(s, p, now_ns)
+        if sent_move(s, p) < 0:
+            fail(s, defs.CLOSE_INTERNAL)        # what it held cannot be sent again
+        path_gone(s, p)
+        paths_weigh(s)
+        s.ready_any = 1
+        return
+    path_off(s, p, now_ns)
     if s.state != SESSION_UP or s.mine.lease_ns == 0:
+        path_gone(s, p)
         if s.state == SESSION_UP:
             s.abrupt = 1
             s.close_code = defs.CLOSE_TIMEOUT
-        session_ended(s)
+        if s.state != SESSION_OVER:
+            session_ended(s)
         return
     s.state = SESSION_SUSPENDED
     store_seq_u32(&s.suspended, 1)
@@ -40,10 +169,7 @@ cdef void session_path_lost(nc_session* s, int64_t now_ns) noexcept nogil:
     if p.rx_number or s.lease_until == 0:       # else the other side has not been heard of since the last time
         s.lease_until = now_ns + s.mine.lease_ns
     p.left_len = 0                              # the half of a record
-    p.oldest_at = 0
-    p.unacked_records = p.unacked_bytes = 0
-    p.ack_at = p.ping_at = TIMER_NEVER
-    s.ping_due = 0
+    s.last = p
     # Who waits for the answer to a WITHDRAW does not wait for a path (session.md §4.1, 7).
     while True:
         e = <nc_end*>idmap_next(&s.outs, &i)
@@ -54,68 +180,98 @@ cdef void session_path_lost(nc_session* s, int64_t now_ns) noexcept nogil:
     s.ready_any = 1
 
 
+# --- one more ---------------------------------------------------------------------------------------------------------
+
+# A session that was suspended has this path, and what was sent on the last one is to be sent again.
+cdef int path_after(nc_session* s, nc_path* p, int64_t now_ns) noexcept nogil:
+    if sent_move(s, s.last) < 0:
+        path_off(s, p, now_ns)
+        path_gone(s, p)
+        return defs.NC_ENOMEM
+    path_gone(s, s.last)
+    s.last = NULL
+    s.state = SESSION_UP
+    store_seq_u32(&s.suspended, 0)
+    s.stats.resumes += 1
+    return defs.NC_OK
+
+
+# The other side knows by a record of ours that we have its answer.
+cdef void path_begin(nc_session* s, nc_path* p) noexcept nogil:
+    p.ping_due = 1
+    paths_weigh(s)
+    s.ready_any = 1
+
+
+cdef int session_may_add(nc_session* s, uint32_t path_id) noexcept nogil:
+    if s.state != SESSION_UP and s.state != SESSION_SUSPENDED:
+        return defs.NC_ECLOSED
+    if s.mine.lease_ns == 0:
+        return defs.NC_ESTATE                   # nothing is kept that could be sent again
+    if s.n_paths >= s.mine.max_paths:
+        return defs.NC_ELIMIT
+    return defs.NC_OK if keys_path_free(s.sealer.keys, path_id) else defs.NC_EINVAL
+
+
+cdef int session_add(nc_session* s, uint32_t path_id, const uint8_t* binding32, int64_t now_ns,
+                     nc_path** out) noexcept nogil:
+    cdef int rc = session_may_add(s, path_id)
+    cdef nc_path* p
+    if rc < 0:
+        return rc
+    p = path_new(s, path_id, binding32, now_ns)
+    if p is NULL:
+        return defs.NC_ENOMEM
+    s.in_order = 0
+    if s.state == SESSION_SUSPENDED and path_after(s, p, now_ns) < 0:
+        return defs.NC_ENOMEM
+    path_begin(s, p)
+    out[0] = p
+    return defs.NC_OK
+
+
 cdef int64_t session_join(nc_session* s, uint32_t path_id, uint32_t last) noexcept nogil:
+    cdef nc_path* p
+    cdef int i
     if s.state != SESSION_UP and s.state != SESSION_SUSPENDED:
         return defs.NC_ECLOSED
     if s.mine.lease_ns == 0:
         return defs.NC_ESTATE
     # A JOIN that was given up may arrive behind one that was made after it: only ids that grow are of use.
-    if path_id <= s.path.id or not keys_path_free(s.sealer.keys, path_id):
+    if path_id <= s.path_top or not keys_path_free(s.sealer.keys, path_id):
         return defs.NC_EINVAL
-    if last == s.path.id:
-        return <int64_t>s.path.rx_number
-    # The answer that made the present path did not arrive, so nothing was sent on it from over there.
-    if s.path.id and last == s.before_id and s.path.rx_number == 0 and s.path.acked == 0:
-        return <int64_t>s.before_rx
-    return defs.NC_ESTATE
+    p = path_find(s, last)
+    if p is NULL and s.last is not NULL and s.last.id == last:
+        p = s.last
+    if p is not NULL:
+        return <int64_t>p.rx_number
+    for i in range(ENDED_KEPT):
+        if s.ended[i].rx and s.ended[i].id == last:
+            return <int64_t>s.ended[i].rx
+    return 0
 
 
 cdef int session_resume(nc_session* s, uint32_t path_id, uint32_t last, uint64_t received, const uint8_t* binding32,
-                        int64_t now_ns) noexcept nogil:
-    cdef nc_path* p = &s.path
+                        int64_t now_ns, nc_path** out) noexcept nogil:
     cdef int64_t here = session_join(s, path_id, last)
-    cdef int index
+    cdef nc_path* p
+    cdef nc_path* before = s.last
     if here < 0:
         return <int>here
     if s.state != SESSION_SUSPENDED:
         return defs.NC_ESTATE
-    if last == p.id:
-        if received < p.acked or received > p.tx_number:
-            return defs.NC_EFRAME
-    elif received != s.before_told:
+    if last == before.id and (received < before.acked or received > before.tx_number):
         return defs.NC_EFRAME
-    index = keys_path_add(s.sealer.keys, path_id, 1)
-    if index < 0:
-        return index
-    if last == p.id:
-        s.before_id = p.id
-        s.before_rx = p.rx_number
-        s.before_told = received
-        if received > p.acked:
-            sent_acked(s, received - 1, now_ns)
-    if sent_keep(s, p.acked) < 0:
-        keys_path_remove(s.sealer.keys, s.sealer.cache, index, now_ns)
+    p = path_new(s, path_id, binding32, now_ns)
+    if p is NULL:
         return defs.NC_ENOMEM
-    keys_path_remove(s.sealer.keys, s.sealer.cache, s.sealer.path, now_ns)
-    s.sealer.path = index
-    sent_free(p)
-    memset(p, 0, sizeof(nc_path))
-    p.id = path_id
-    p.alive = 1
-    memcpy(p.binding, binding32, 32)
-    p.rx_at = p.tx_at = now_ns
-    p.ack_at = TIMER_NEVER
-    p.ping_gap = s.mine.heartbeat_ns
-    p.ping_at = now_ns + p.ping_gap
-    # Numbers of the old path mean nothing here: what is sent again announces anew, and everything has our newest epoch.
-    s.rekey_at = NEVER_ACKED
-    s.epoch_at = 0
-    s.state = SESSION_UP
-    store_seq_u32(&s.suspended, 0)
-    s.ping_due = 1                              # the other side knows by a record of ours that we have its answer
-    s.ready_any = 1
-    if not sent_room(p, 0):
-        session_path_lost(s, now_ns)
+    if last == before.id:
+        if received > before.acked:
+            sent_acked(s, before, received - 1, now_ns)
+    elif before.rx_number or before.acked:
+        s.in_order = 0                          # had it not been used, nothing of it had arrived over there
+    if path_after(s, p, now_ns) < 0:
         return defs.NC_ENOMEM
-    s.stats.resumes += 1
+    path_begin(s, p)
+    out[0] = p
     return defs.NC_OK

@@ -3,7 +3,7 @@
 #
 # Where the session may be resumed (lease_ns), a path keeps for each of its records the frames as they were sealed, in
 # a ring of bytes. Of the data of one stream it keeps only how much there was: the outbox holds it until it is
-# acknowledged.
+# acknowledged. A path that is suspect or lost while another one lives hands all that to the replay (sent_move).
 # Ownership: all rings and the replay belong to the session.
 
 from libc.stdint cimport int64_t, uint64_t, uint8_t
@@ -20,19 +20,26 @@ cdef enum:
 
 # Seals the record that was built in place (frames of `body` bytes behind the head, then `tail_len` bytes from `tail`)
 # and notes it as sent. kept: so many leading bytes are frames to keep; the rest is data that ends at `upto`.
-# Returns its size or a negative code.
-cdef int64_t finish_record(nc_session* s, uint8_t* rec, uint64_t tag, size_t body, const uint8_t* tail, size_t tail_len,
-                           size_t kept, uint64_t upto, int eliciting, int64_t now) noexcept nogil
+# len: bytes of the stream before `upto` that it brings or passes. Returns its size or a negative code.
+cdef int64_t finish_record(nc_session* s, nc_path* p, uint8_t* rec, uint64_t tag, size_t body, const uint8_t* tail,
+                           size_t tail_len, size_t kept, uint64_t upto, uint64_t len_, int eliciting,
+                           int64_t now) noexcept nogil
 # Room in the list of sent records beside `spare` entries: 1 yes, 0 no (sending waits for an ACK).
 cdef int sent_room(nc_path* p, uint64_t spare) noexcept nogil
 # Room for one more part of a trunk record: 1 yes, 0 no.
 cdef int trunk_room(nc_path* p) noexcept nogil
-cdef void trunk_note(nc_path* p, uint64_t stream, uint64_t upto) noexcept nogil         # part of the next record
+# A part of the next record, which is one of the trunk.
+cdef void trunk_note(nc_path* p, uint64_t stream, uint64_t upto, uint64_t len_) noexcept nogil
 # The records up to `number` were received over there. When the last one of them that elicits was sent; -1: none does.
-cdef int64_t sent_acked(nc_session* s, uint64_t number, int64_t now) noexcept nogil
-# Puts what was sent from record `number` of the path on before what waits to be sent anew. NC_OK or NC_ENOMEM.
-cdef int sent_keep(nc_session* s, uint64_t number) noexcept nogil
+cdef int64_t sent_acked(nc_session* s, nc_path* p, uint64_t number, int64_t now) noexcept nogil
+# What was sent on the path and not acknowledged or moved yet waits to be sent anew, before what waits already. NC_OK or
+# NC_ENOMEM.
+cdef int sent_move(nc_session* s, nc_path* p) noexcept nogil
 # The next record of those, sealed anew. Its size; 0: none left, or no room in `cap`; or a negative code.
-cdef int64_t send_again(nc_session* s, uint8_t* out, size_t cap, int64_t now) noexcept nogil
+cdef int64_t send_again(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil
+# Our newest epoch begins: something of it is to be acknowledged on each path.
+cdef void epoch_begun(nc_session* s) noexcept nogil
+# The next epoch may begin once that has happened on all that are not suspect.
+cdef void epoch_settled(nc_session* s) noexcept nogil
 cdef void sent_free(nc_path* p) noexcept nogil                                          # gives the rings of a path back
 cdef void replay_free(nc_session* s) noexcept nogil

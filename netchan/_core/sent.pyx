@@ -14,7 +14,7 @@ from netchan._core.ends cimport fail, settle_end
 from netchan._core.frame cimport frame_next, nc_frame
 from netchan._core.idmap cimport idmap_get
 from netchan._core.keys cimport keys_update, keys_update_acked
-from netchan._core.outbox cimport out_ack, out_peek
+from netchan._core.outbox cimport out_ack_part, out_peek
 from netchan._core.ratchet cimport ratchet_settled, rekey_done
 from netchan._core.record cimport record_head_size, record_seal
 from netchan._core.state cimport nc_end, nc_path, nc_replay, nc_sent, nc_session, nc_trunk_sent
@@ -69,11 +69,12 @@ cdef int trunk_room(nc_path* p) noexcept nogil:
     return 1
 
 
-cdef void trunk_note(nc_path* p, uint64_t stream, uint64_t upto) noexcept nogil:
+cdef void trunk_note(nc_path* p, uint64_t stream, uint64_t upto, uint64_t len_) noexcept nogil:
     cdef nc_trunk_sent* part = &p.trunk[p.trunk_next & (p.trunk_cap - 1)]
     part.number = p.tx_number
     part.stream = stream
     part.upto = upto
+    part.len = len_
     p.trunk_next += 1
 
 
@@ -120,32 +121,35 @@ cdef int log_put(nc_path* p, const uint8_t* src, size_t n) noexcept nogil:
 
 # --- sending ----------------------------------------------------------------------------------------------------------
 
-cdef int64_t finish_record(nc_session* s, uint8_t* rec, uint64_t tag, size_t body, const uint8_t* tail, size_t tail_len,
-                           size_t kept, uint64_t upto, int eliciting, int64_t now) noexcept nogil:
-    cdef nc_path* p = &s.path
+cdef int64_t finish_record(nc_session* s, nc_path* p, uint8_t* rec, uint64_t tag, size_t body, const uint8_t* tail,
+                           size_t tail_len, size_t kept, uint64_t upto, uint64_t len_, int eliciting,
+                           int64_t now) noexcept nogil:
     cdef nc_sent* x = &p.sent[p.tx_number & (p.sent_cap - 1)]
     cdef int size
     x.log_len = 0
     x.tail_len = 0
-    x.rekey = 0
+    x.rekey = s.rekey_here
+    s.rekey_here = 0
     if s.mine.lease_ns:
         if log_put(p, rec + record_head_size(tag), kept) < 0:       # now: sealing is done in place
             return defs.NC_ENOMEM
         x.log_len = <uint32_t>kept
         x.tail_len = <uint32_t>(body + tail_len - kept)
-        x.rekey = 1 if s.rekey_state == 2 and s.rekey_at == p.tx_number else 0
-    size = record_seal(&s.sealer, p.tx_number, tag, rec, body, tail, tail_len,
+    size = record_seal(&s.sealer, p.key, p.tx_number, tag, rec, body, tail, tail_len,
                        p.binding if p.tx_number == 0 else NULL, now)
     if size < 0:
         p.log_next -= x.log_len
         return size
     x.stream = tag
     x.upto = upto
+    x.len = len_
     x.at = now
     x.eliciting = <uint8_t>eliciting
     if p.oldest_at == 0 and eliciting:
         p.oldest_at = now
     p.tx_number += 1
+    p.tx_bytes += <uint64_t>size
+    x.pos = p.tx_bytes
     s.stats.records_sent += 1
     s.stats.bytes_sent += <uint64_t>size
     p.tx_at = now
@@ -153,72 +157,92 @@ cdef int64_t finish_record(nc_session* s, uint8_t* rec, uint64_t tag, size_t bod
 
 
 # Bytes of a stream need no other path.
-cdef void acked(nc_session* s, uint64_t stream, uint64_t upto) noexcept nogil:
+cdef void acked(nc_session* s, uint64_t stream, uint64_t upto, uint64_t len_) noexcept nogil:
     cdef nc_end* e = <nc_end*>idmap_get(&s.outs, stream)
     if e is not NULL:
-        out_ack(&e.out, upto, &s.pins)
+        out_ack_part(&e.out, upto - len_, upto, &s.pins)
         if e.out_done or e.abort_flags & defs.ABORT_AFTER_DATA:
             settle_end(s, e)
 
 
-cdef int64_t sent_acked(nc_session* s, uint64_t number, int64_t now) noexcept nogil:
-    cdef nc_path* p = &s.path
+cdef int64_t sent_acked(nc_session* s, nc_path* p, uint64_t number, int64_t now) noexcept nogil:
     cdef nc_sent* x
+    cdef nc_trunk_sent* part
+    cdef uint32_t told = 0
     cdef int64_t at = -1
     while p.acked <= number:
         x = &p.sent[p.acked & (p.sent_cap - 1)]
-        p.log_first += x.log_len
+        if p.acked >= p.moved:
+            p.log_first += x.log_len
         if x.eliciting:
             at = x.at
+        if x.rekey:
+            told = x.rekey
         if x.stream == defs.TAG_TRUNK:
             while p.trunk_first < p.trunk_next and p.trunk[p.trunk_first & (p.trunk_cap - 1)].number <= p.acked:
-                acked(s, p.trunk[p.trunk_first & (p.trunk_cap - 1)].stream,
-                      p.trunk[p.trunk_first & (p.trunk_cap - 1)].upto)
+                part = &p.trunk[p.trunk_first & (p.trunk_cap - 1)]
+                acked(s, part.stream, part.upto, part.len)
                 p.trunk_first += 1
         elif x.stream:
-            acked(s, x.stream, x.upto)
+            acked(s, x.stream, x.upto, x.len)
         p.acked += 1
+        p.acked_bytes = x.pos
     if p.log_first == p.log_next and p.log_cap > LOG_IDLE:
         free(p.log)
         p.log = NULL
         p.log_cap = 0
-    if s.rekey_state == 2 and p.acked > s.rekey_at:
-        # The peer knows what to mix in: switch.
+    if p.epoch_waits and p.acked > p.epoch_at:
+        p.epoch_waits = 0
+        epoch_settled(s)
+    if s.rekey_state == 2 and told == s.sealer.keys.owner.send_epoch + 1:
+        # The peer knows what to mix in: switch. On no path is the epoch before it still waited for (put_ratchet).
         if keys_update(s.sealer.keys, s.sealer.cache, s.rekey_mix, 32) == defs.NC_OK:
             s.ratchets += 1
-            s.epoch_at = p.tx_number
-            s.epoch_waits = 1
-            s.ping_due = 1
+            epoch_begun(s)
         rekey_done(s)
         ratchet_settled(s)
-    if s.epoch_waits and p.acked > s.epoch_at:
-        # A record of our newest epoch was acknowledged: the next update may come.
-        s.epoch_waits = 0
-        keys_update_acked(s.sealer.keys, s.sealer.keys.owner.send_epoch)
     return at
+
+
+cdef void epoch_begun(nc_session* s) noexcept nogil:
+    cdef nc_path* p = s.paths
+    while p is not NULL:
+        p.epoch_at = p.tx_number
+        p.epoch_waits = 1
+        p.ping_due = 1
+        p = p.next
+
+
+cdef void epoch_settled(nc_session* s) noexcept nogil:
+    cdef nc_path* p = s.paths
+    cdef int heard = 0
+    cdef int waits = 0
+    while p is not NULL:
+        if p.epoch_waits and not p.suspect:
+            return
+        heard |= not p.suspect
+        waits |= p.epoch_waits
+        p = p.next
+    if waits and not heard:
+        return
+    keys_update_acked(s.sealer.keys, s.sealer.keys.owner.send_epoch)
 
 
 # --- sending again ----------------------------------------------------------------------------------------------------
 
-cdef int sent_keep(nc_session* s, uint64_t number) noexcept nogil:
-    cdef nc_path* p = &s.path
+cdef int sent_move(nc_session* s, nc_path* p) noexcept nogil:
+    cdef uint64_t number = p.moved if p.moved > p.acked else p.acked
     cdef nc_replay* old = &s.replay
     cdef nc_sent* items
-    cdef nc_sent* x
     cdef uint8_t* log
     cdef uint64_t at = p.log_first, total = 0, i
     cdef uint32_t n = <uint32_t>(p.tx_number - number) + old.n - old.next
     cdef uint32_t k = 0
-    for i in range(p.acked, p.tx_number):
-        x = &p.sent[i & (p.sent_cap - 1)]
-        if i < number:
-            at += x.log_len
-        else:
-            total += x.log_len
+    for i in range(number, p.tx_number):
+        total += p.sent[i & (p.sent_cap - 1)].log_len
     for i in range(old.next, old.n):
         total += old.items[i].log_len
-    if n == 0:
-        replay_free(s)
+    if number == p.tx_number:
         return defs.NC_OK
     items = <nc_sent*>malloc(n * sizeof(nc_sent))
     log = <uint8_t*>malloc(<size_t>total if total else 1)
@@ -244,6 +268,8 @@ cdef int sent_keep(nc_session* s, uint64_t number) noexcept nogil:
     old.items = items
     old.log = log
     old.n = n
+    p.moved = p.tx_number
+    p.log_first = p.log_next
     return defs.NC_OK
 
 
@@ -259,42 +285,50 @@ cdef int note_parts(nc_path* p, const uint8_t* body, size_t n) noexcept nogil:
         if not trunk_room(p):
             p.trunk_next = before
             return defs.NC_EAGAIN
-        trunk_note(p, f.stream, f.a + f.len)
+        trunk_note(p, f.stream, f.a + f.len, f.len)
     return defs.NC_OK
 
 
-cdef int64_t send_again(nc_session* s, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
+cdef int64_t send_again(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
     cdef nc_replay* again = &s.replay
     cdef nc_sent* x
     cdef nc_end* e
     cdef size_t head
     cdef int64_t size
-    if again.next == again.n:
-        return 0
-    x = &again.items[again.next]
-    head = record_head_size(x.stream)
-    if cap < head + x.log_len + x.tail_len + defs.AEAD_TAG_SIZE:
-        return 0
-    memcpy(out + head, again.log + x.log_at, x.log_len)
-    if x.tail_len:
-        e = <nc_end*>idmap_get(&s.outs, x.stream)
-        if e is NULL or not out_peek(&e.out, x.upto - x.tail_len, out + head + x.log_len, x.tail_len):
-            # It has said with POS that these bytes had come, and with JOIN that the record had not.
-            fail(s, defs.CLOSE_PROTOCOL)
-            replay_free(s)
+    while again.next < again.n:
+        x = &again.items[again.next]
+        head = record_head_size(x.stream)
+        if cap < head + x.log_len + x.tail_len + defs.AEAD_TAG_SIZE:
             return 0
-    if x.stream == defs.TAG_TRUNK and note_parts(&s.path, out + head, x.log_len) < 0:
-        return 0
-    if x.rekey:
-        s.rekey_at = s.path.tx_number
-    size = finish_record(s, out, x.stream, x.log_len + x.tail_len, NULL, 0, x.log_len, x.upto, x.eliciting, now)
-    if size < 0:
+        memcpy(out + head, again.log + x.log_at, x.log_len)
+        if x.tail_len:
+            e = <nc_end*>idmap_get(&s.outs, x.stream)
+            if e is NULL or not out_peek(&e.out, x.upto - x.tail_len, out + head + x.log_len, x.tail_len):
+                # The outbox holds them no more, so they have come, and with them all of the record.
+                if not s.in_order:
+                    next_again(s)
+                    continue
+                # No: it has said with POS that the bytes had come, and with JOIN that the record had not.
+                fail(s, defs.CLOSE_PROTOCOL)
+                replay_free(s)
+                return 0
+        if x.stream == defs.TAG_TRUNK and note_parts(p, out + head, x.log_len) < 0:
+            return 0
+        s.rekey_here = x.rekey
+        size = finish_record(s, p, out, x.stream, x.log_len + x.tail_len, NULL, 0, x.log_len, x.upto, x.len,
+                             x.eliciting, now)
+        if size < 0:
+            return size
+        s.stats.resent += 1
+        next_again(s)
         return size
-    s.stats.resent += 1
-    again.next += 1
-    if again.next == again.n:
+    return 0
+
+
+cdef void next_again(nc_session* s) noexcept nogil:
+    s.replay.next += 1
+    if s.replay.next == s.replay.n:
         replay_free(s)
-    return size
 
 
 cdef void sent_free(nc_path* p) noexcept nogil:

@@ -6,66 +6,84 @@ Spec: docs/spec/session.md §1, §5, §8.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free
-from libc.string cimport memcpy
 
 from netchan._core.budget cimport budget_init
 from netchan._core cimport defs
 from netchan._core.ends cimport end_release, session_ended, session_next_ready, take_dirty
 from netchan._core.idmap cimport idmap_free, idmap_init, idmap_next
 from netchan._core.keys cimport keys_deadline
-from netchan._core.leaf cimport leaf_init, load_acq_u32, store_seq_u32
+from netchan._core.leaf cimport leaf_init
 from netchan._core.ratchet cimport cleanse
-from netchan._core.resume cimport session_path_lost
-from netchan._core.sent cimport replay_free, sent_free, sent_room
+from netchan._core.resume cimport path_new, session_forget_gone, session_path_lost, session_path_silent
+from netchan._core.sent cimport replay_free, sent_free
 from netchan._core.state cimport (
-    SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_end, nc_offer, nc_params, nc_path, nc_session, pop_active,
+    PATH_HEARD, PATH_SILENT, PATH_SUSPECT, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_end, nc_offer, nc_params,
+    nc_path, nc_session, pop_active,
 )
 from netchan._core.inbox cimport in_free
 from netchan._core.timer cimport TIMER_NEVER
 
 cdef int64_t PING_MAX_NS = 60 * 1000000000
+cdef int64_t SUSPECT_LEAST_NS = 50 * 1000000
 
 
 # When the path, an acknowledgement owed and nothing heard, is dead; TIMER_NEVER: nothing is owed.
-cdef int64_t dead_at(const nc_session* s) noexcept nogil:
-    cdef const nc_path* p = &s.path
+cdef int64_t dead_at(const nc_session* s, const nc_path* p) noexcept nogil:
     if p.oldest_at == 0:
         return TIMER_NEVER
     return (p.oldest_at if p.oldest_at > p.rx_at else p.rx_at) + s.mine.dead_ns
 
 
-# When it becomes suspect (session.md §5); TIMER_NEVER: it is, or nobody would look for another.
-cdef int64_t suspect_at(nc_session* s) noexcept nogil:
-    cdef const nc_path* p = &s.path
-    cdef int64_t period = 3 * (p.srtt + 4 * p.rttvar + 25000000)
+# When it is suspect, where another one could take its place, and silent (session.md §5). TIMER_NEVER: it is, or that
+# makes no difference.
+cdef int64_t suspect_at(const nc_session* s, const nc_path* p) noexcept nogil:
+    cdef int64_t period = p.srtt + 4 * p.rttvar + 25000000
     cdef int64_t least = <int64_t>defs.SUSPECT_MS * 1000000
-    if s.state != SESSION_UP or s.mine.lease_ns == 0 or p.oldest_at == 0 or load_acq_u32(&s.suspect):
+    cdef int64_t since = p.oldest_at if p.oldest_at > p.rx_at else p.rx_at
+    if s.state != SESSION_UP or s.mine.lease_ns == 0 or p.oldest_at == 0 or p.suspect == PATH_SILENT:
         return TIMER_NEVER
-    return (p.oldest_at if p.oldest_at > p.rx_at else p.rx_at) + (period if period > least else least)
+    if p.suspect == PATH_HEARD and s.n_paths > 1:
+        return since + (period if period > SUSPECT_LEAST_NS else SUSPECT_LEAST_NS)
+    return since + (3 * period if 3 * period > least else least)
 
 
 cdef int64_t session_deadline(nc_session* s) noexcept nogil:
     cdef int64_t at = TIMER_NEVER
-    cdef nc_path* p = &s.path
+    cdef nc_path* p = s.paths
     if s.state == SESSION_OVER:
         return at
     if s.state == SESSION_SUSPENDED:
         return s.lease_until
-    if p.ack_at < at:
-        at = p.ack_at
-    if p.ping_at < at:
-        at = p.ping_at
     if s.rekey_state != 2 and 0 <= keys_deadline(s.sealer.keys) < at:       # else the announced epoch comes first
         at = keys_deadline(s.sealer.keys)
-    if dead_at(s) < at:
-        at = dead_at(s)
-    if suspect_at(s) < at:
-        at = suspect_at(s)
+    while p is not NULL:
+        if p.ack_at < at:
+            at = p.ack_at
+        if p.ping_at < at:
+            at = p.ping_at
+        if dead_at(s, p) < at:
+            at = dead_at(s, p)
+        if suspect_at(s, p) < at:
+            at = suspect_at(s, p)
+        p = p.next
     return at
 
 
+cdef void path_on_deadline(nc_session* s, nc_path* p, int64_t now_ns) noexcept nogil:
+    if now_ns >= dead_at(s, p):
+        session_path_lost(s, p, now_ns)
+        return
+    while now_ns >= suspect_at(s, p):
+        session_path_silent(s, p, PATH_SUSPECT if p.suspect == PATH_HEARD and s.n_paths > 1 else PATH_SILENT)
+    if p.ping_at <= now_ns:
+        p.ping_due = 1
+        p.ping_gap = p.ping_gap * 2 if p.ping_gap * 2 < PING_MAX_NS else PING_MAX_NS
+        p.ping_at = now_ns + p.ping_gap
+
+
 cdef void session_on_deadline(nc_session* s, int64_t now_ns) noexcept nogil:
-    cdef nc_path* p = &s.path
+    cdef nc_path* p = s.paths
+    cdef nc_path* following
     if s.state == SESSION_OVER:
         return
     if s.state == SESSION_SUSPENDED:
@@ -74,15 +92,10 @@ cdef void session_on_deadline(nc_session* s, int64_t now_ns) noexcept nogil:
             s.close_code = defs.CLOSE_TIMEOUT
             session_ended(s)
         return
-    if now_ns >= dead_at(s):
-        session_path_lost(s, now_ns)
-        return
-    if now_ns >= suspect_at(s):
-        store_seq_u32(&s.suspect, 1)
-    if p.ping_at <= now_ns:
-        s.ping_due = 1
-        p.ping_gap = p.ping_gap * 2 if p.ping_gap * 2 < PING_MAX_NS else PING_MAX_NS
-        p.ping_at = now_ns + p.ping_gap
+    while p is not NULL:
+        following = p.next
+        path_on_deadline(s, p, now_ns)
+        p = following
 
 
 cdef int session_init(nc_session* s, int role, const nc_params* mine, const nc_params* peer, const uint8_t* binding32,
@@ -103,15 +116,26 @@ cdef int session_init(nc_session* s, int role, const nc_params* mine, const nc_p
     s.peer_max_told = mine.max_streams
     budget_init(&s.budget, mine.session_bytes)
     s.budget.node_most = mine.node_bytes
-    s.path.alive = 1
     s.in_order = 1
     s.ratchet_out_step = 0xFF
-    memcpy(s.path.binding, binding32, 32)
-    s.path.rx_at = s.path.tx_at = now_ns
-    s.path.ack_at = TIMER_NEVER
-    s.path.ping_gap = mine.heartbeat_ns
-    s.path.ping_at = now_ns + mine.heartbeat_ns
-    return defs.NC_OK if sent_room(&s.path, 0) else defs.NC_ENOMEM
+    s.control = path_new(s, 0, binding32, now_ns)
+    return defs.NC_OK if s.control is not NULL else defs.NC_ENOMEM
+
+
+cdef void free_paths(nc_session* s) noexcept nogil:
+    cdef nc_path* p
+    while s.paths is not NULL:
+        p = s.paths
+        s.paths = p.next
+        sent_free(p)
+        free(p)
+    if s.last is not NULL:
+        sent_free(s.last)
+        free(s.last)
+        s.last = NULL
+    s.control = NULL
+    s.n_paths = 0
+    session_forget_gone(s)
 
 
 cdef void session_free(nc_session* s) noexcept nogil:
@@ -151,7 +175,7 @@ cdef void session_free(nc_session* s) noexcept nogil:
     idmap_free(&s.outs)
     idmap_free(&s.ins)
     idmap_free(&s.offers)
-    sent_free(&s.path)
+    free_paths(s)
     replay_free(s)
     cleanse(s.ratchet_secret, 32)
     cleanse(s.rekey_mix, 32)

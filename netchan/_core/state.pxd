@@ -6,7 +6,7 @@
 #    the clock.
 # Threads: fields marked app are the application's (GIL), atomics as said, all else belongs to the holder of the baton.
 # Ownership: a session owns its paths, tables and, together with the application, its ends (refs): each list that an
-# end is on holds one.
+# end is on holds one. A path that is over stays where it is until session_forget_gone, so that its carrier finds it.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -36,6 +36,15 @@ cdef enum nc_session_state:
     SESSION_OVER = 2                # closed by either side, or lost
     SESSION_SUSPENDED = 3           # no path; all is kept until one comes or the lease is over
 
+cdef enum nc_silence:               # nc_path.suspect
+    PATH_HEARD = 0
+    PATH_SUSPECT = 1                # owes an acknowledgement for longer than another path would take
+    PATH_SILENT = 2                 # so long that another one is to be made
+
+cdef enum nc_mode:                  # what several paths are used for (session.md §5.3)
+    MODE_FAILOVER = 0               # one carries, the others stand by
+    MODE_STRIPE = 1                 # bulk data on all of them
+
 cdef enum nc_event:                 # bits: what an end waits for (end.waiting) and what happened to it (end.ready)
     EV_RECV = 1                     # a value, or the direction is over
     EV_SEND = 2                     # room, or the direction is over
@@ -53,11 +62,21 @@ cdef enum nc_request:               # bits an application sets in end.requests
 
 cdef struct nc_session
 cdef struct nc_end
+cdef struct nc_path
 
 # One stream path.
-ctypedef struct nc_path:
+cdef struct nc_path:
+    nc_path* next                   # of the session's list, in the order in which they came
+    void* carrier                   # the engine's
     uint32_t id
+    int key                         # index in the session's keys
     uint8_t alive
+    uint8_t suspect                 # nc_silence
+    uint8_t ping_due
+    uint8_t close_said
+    uint8_t epoch_waits             # 1: no record of our newest epoch was acknowledged here yet
+    uint64_t epoch_at               # number of the first one
+    uint64_t moved                  # records below are sent again on another path; their log is given back
     uint64_t tx_number              # number of the next record sent
     uint64_t rx_number              # of the next record received
     uint64_t acked                  # records below this were acknowledged by the peer
@@ -81,27 +100,39 @@ ctypedef struct nc_path:
     uint64_t unacked_records        # received eliciting records not acknowledged yet
     uint64_t unacked_bytes
     int64_t ack_at                  # deadline of the ACK we owe; NEVER
+    int64_t acked_at                # when we said the last one
     int64_t ping_at                 # deadline of the next PING when quiet
     int64_t ping_gap
     int64_t srtt                    # ns; 0: no sample
     int64_t rttvar
+    int64_t min_rtt                 # ns; 0: no sample
+    # how much bulk data may be in flight here beside other paths (rate.pxd)
+    uint64_t tx_bytes               # sealed so far
+    uint64_t acked_bytes            # of these in records below `acked`
+    uint64_t rate                   # bytes a second that arrive over there; 0: not measured
+    int64_t rate_at                 # since when, for the next sample; 0: nothing in flight
+    uint64_t rate_bytes             # acked_bytes at that time
+    uint8_t limited                 # bulk data had to wait since then
 
 ctypedef struct nc_trunk_sent:      # one stream's part of a trunk record
     uint64_t number                 # of the record
     uint64_t stream
     uint64_t upto
+    uint64_t len                    # of its data, or what SKIP passed
 
 ctypedef struct nc_sent:
     uint64_t stream                 # 0: control; 1: the trunk, whose streams are in nc_path.trunk
     uint64_t upto                   # stream offset behind its data
+    uint64_t len                    # bytes of the stream before it that it brings, or passes by SKIP
     int64_t at                      # when it was sealed
+    uint64_t pos                    # bytes of the path up to its end
+    uint64_t log_at                 # in a replay: where its frames begin
     uint32_t log_len                # its frames in the log, where the session may be resumed
-    uint64_t log_at                 # in a replay: where they begin
     uint32_t tail_len               # behind them: the last bytes before `upto`, which the outbox still holds
+    uint32_t rekey                  # the epoch for which it announces what is mixed in; 0: none
     uint8_t eliciting
-    uint8_t rekey                   # it announces what the next epoch mixes in
 
-# Records of paths that are gone which the peer has not got, oldest first: sealed anew on the next path.
+# Records of paths that are gone or suspect which the peer may not have got, oldest first: sealed anew on another path.
 ctypedef struct nc_replay:
     nc_sent* items                  # owned; log_at counts from `log`
     uint8_t* log                    # owned
@@ -207,6 +238,7 @@ ctypedef struct nc_params:          # transport parameters (handshake.md), one s
     uint64_t node_bytes             # local only: the same for all sessions of the process together
     int64_t heartbeat_ns            # local only
     int64_t dead_ns                 # local only: silence that ends a path
+    uint32_t max_paths              # local only: at a time, as agreed
     int64_t lease_ns                # local only: how long the session is kept without a path, as agreed; 0: not at all
 
 ctypedef struct nc_session_stats:
@@ -223,6 +255,11 @@ ctypedef struct nc_session_stats:
     uint64_t resumes
     uint64_t resent                 # records sealed again after one
 
+# A path that is no more, and how much came on it: the other side may ask when it makes the next one.
+ctypedef struct nc_ended:
+    uint32_t id
+    uint64_t rx                     # 0: place not used
+
 cdef struct nc_session:
     # shared with the application
     nc_end* dirty_head              # atomic stack of ends to look at
@@ -238,20 +275,25 @@ cdef struct nc_session:
     uint8_t role                    # 0 initiator, 1 responder
     uint8_t state
     uint8_t close_by_us
-    uint8_t close_sent
+    uint8_t close_sent              # on one path at the least
     uint8_t abrupt                  # our own end, not said to the peer
     uint16_t close_code
     uint16_t reason_len
     uint8_t reason[256]
     nc_sealer sealer
-    nc_path path                    # one at a time; the last one while there is none
+    nc_path* paths                  # those that live
+    nc_path* control                # of these the one for control, and for all that must come in order
+    nc_path* last                   # while suspended: the one that was lost last
+    nc_path* gone                   # over, to be forgotten
+    uint32_t n_paths
+    uint32_t path_top               # largest id so far
+    uint8_t mode                    # nc_mode, of our direction
+    uint8_t n_ended                 # position in `ended`
+    nc_ended[8] ended               # ring
     nc_replay replay
     uint32_t suspended              # atomic: 1 = no path
-    uint32_t suspect                # atomic: 1 = the path is silent where it should not be
+    uint32_t suspect                # atomic: 1 = all paths are silent where they should not be
     int64_t lease_until             # while suspended
-    uint32_t before_id              # the path before this one: the other side may not have heard of this one yet
-    uint64_t before_rx              # records received on it
-    uint64_t before_told            # records sent on it that the other side has received
     nc_params mine
     nc_params peer
     nc_idmap outs                   # our stream id -> nc_end*
@@ -278,8 +320,8 @@ cdef struct nc_session:
     uint32_t ready_any              # something for the application
     nc_seg* pins                    # released segments whose owners a holder of the GIL must drop
     nc_budget budget                # of bytes beyond the floors
-    uint8_t in_order                # 1: all records come by one stream path, so bytes of a stream come in order
-    uint8_t ping_due
+    uint8_t unkept                  # the record that is being read has bytes for which there is no room
+    uint8_t in_order                # 1: all records come by one stream path at a time: in order, and each once
     uint8_t max_streams_due
     uint64_t seed
     nc_session_stats stats
@@ -289,7 +331,7 @@ cdef struct nc_session:
     uint8_t ratchet_have
     uint8_t ratchet_theirs          # 1: the peer's direction has it
     uint8_t rekey_state             # 0 nothing, 1 to announce, 2 announced, waiting for its acknowledgement
-    uint64_t rekey_at               # number of the record with the announcement
+    uint32_t rekey_here             # the record that is being built announces it: the epoch; else 0
     uint8_t rekey_mix[32]           # what was announced; wiped when the epoch has changed
     uint8_t rekey_again             # the next ratchet's secret came meanwhile: to announce afterwards
     uint64_t ratchets               # finished in our direction
@@ -302,9 +344,6 @@ cdef struct nc_session:
     uint64_t ratchet_in_number
     size_t ratchet_in_len
     uint8_t* ratchet_in             # owned, RATCHET_MAX
-    # our newest epoch
-    uint64_t epoch_at               # number of its first record on the path
-    uint8_t epoch_waits             # 1: not acknowledged yet
 
 
 # --- lists of ends (baton) ---
@@ -350,11 +389,19 @@ cdef inline void want_data(nc_session* s, nc_end* e) noexcept nogil:
     s.n_active += 1
 
 
-cdef inline nc_end* pop_active(nc_session* s) noexcept nogil:
-    cdef nc_end* e = s.active_head
-    s.active_head = e.active_next
-    if s.active_head is NULL:
-        s.active_tail = NULL
+# Takes e out of the line, behind `before` (NULL: it is the first).
+cdef inline void take_active(nc_session* s, nc_end* before, nc_end* e) noexcept nogil:
+    if before is NULL:
+        s.active_head = e.active_next
+    else:
+        before.active_next = e.active_next
+    if s.active_tail == e:
+        s.active_tail = before
     s.n_active -= 1
     e.active = 0
+
+
+cdef inline nc_end* pop_active(nc_session* s) noexcept nogil:
+    cdef nc_end* e = s.active_head
+    take_active(s, NULL, e)
     return e

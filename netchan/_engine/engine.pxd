@@ -17,7 +17,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from netchan._core.ctxcache cimport nc_cache
 from netchan._core.keystore cimport nc_keystore
 from netchan._core.leaf cimport nc_leaf
-from netchan._core.state cimport nc_end, nc_session
+from netchan._core.state cimport nc_end, nc_path, nc_session
 from netchan._core.segment cimport nc_seg
 from netchan._core.timer cimport nc_theap
 from netchan._engine.desk cimport nc_desk
@@ -52,6 +52,13 @@ cdef enum nc_engine_kind:
     ENGINE_LOOP = 1
     ENGINE_THREADS = 2
 
+cdef enum nc_path_news:             # nc_slot.app_path
+    PATHS_NONE = 1                  # the session has lost its last path
+    PATHS_AGAIN = 2                 # it has one again
+    PATHS_SILENT = 3                # all are silent where they should not be
+    PATHS_FEWER = 4                 # one was lost, others live
+    PATHS_MORE = 5
+
 cdef struct nc_engine
 cdef struct nc_slot
 
@@ -64,7 +71,21 @@ cdef struct nc_offer_event:         # an offered channel, for the application; o
     size_t name_len
     uint8_t name[256]
 
-# One session with its carrier.
+# The carrier of one path. Freed at the end of a pump, when no report can name it any more.
+cdef struct nc_link:
+    nc_link* next                   # of its slot; then of the engine's dead ones
+    nc_slot* slot                   # NULL: closed
+    nc_path* path                   # borrowed: the core keeps it until slot_reap has let go
+    int fd
+    int poll_bits                   # as registered with the poller
+    uint8_t* pend                   # owned: sealed bytes that the kernel did not take
+    size_t pend_off
+    size_t pend_len
+    size_t pend_cap
+    uint8_t broken                  # it can send no more
+    int64_t broken_at               # since when; valid once it was flushed
+
+# One session with its carriers.
 cdef struct nc_slot:
     nc_session session              # first: a session pointer is a slot pointer
     nc_engine* engine
@@ -73,19 +94,12 @@ cdef struct nc_slot:
     nc_slot* all_next               # all slots of the engine
     nc_slot* all_prev
     nc_slot* grave_next
-    int fd
-    int poll_bits                   # as registered with the poller
+    nc_link* links
     uint32_t index                  # in the heap of deadlines
     int64_t deadline                # as in the heap
     int64_t linger_at               # when reading on after the end stops
-    uint8_t* pend                   # owned: sealed bytes that the kernel did not take
-    size_t pend_off
-    size_t pend_len
-    size_t pend_cap
-    uint8_t broken                  # the carrier can send no more
-    int64_t broken_at               # since when; valid once it was flushed
-    uint8_t closed                  # descriptor is closed, for good
-    uint8_t parted                  # it is closed, and the session waits for another
+    uint8_t closed                  # its descriptors are closed, for good
+    uint8_t parted                  # they are closed, and the session waits for another
     uint8_t told_over               # the application was told that the session is over
     uint32_t orphan                 # atomic: 1 the application lets go, 2 it has and touches nothing here any more
     # under app_lock
@@ -93,7 +107,7 @@ cdef struct nc_slot:
     nc_offer_event* offers_tail
     uint8_t in_app
     uint8_t app_over
-    uint8_t app_parted              # the session has lost its path; 2: it has another; 3: the path is suspect
+    uint8_t app_path                # nc_path_news, the last
     uint8_t ratchet_new             # a message of a ratchet waits for the application
     uint8_t ratchet_step
     uint64_t ratchet_number
@@ -118,6 +132,7 @@ cdef struct nc_engine:
     uint32_t n_index
     nc_slot* slots
     nc_slot* graves                 # closed ones that the application may still hold
+    nc_link* dead_links
     uint32_t n_slots
     nc_cache* caches[CIPHERS]       # contexts by cipher id
     nc_keystore* stores[CIPHERS]
@@ -182,11 +197,16 @@ cdef void engine_release(nc_engine* g, nc_seg** pins) noexcept nogil
 # Baton held ------------------------------------------------------------------------------------------------------
 cdef void baton_take(nc_engine* g) noexcept nogil                               # waits: never with the GIL
 cdef void baton_give(nc_engine* g) noexcept nogil                               # flushes what became dirty meanwhile
-cdef int engine_add(nc_engine* g, nc_slot* t) noexcept nogil                    # t.fd and session are ready
+# The session is ready, and fd carries its path. NC_OK; NC_ELIMIT, NC_ENOMEM, NC_ESYS: fd and slot stay the caller's.
+cdef int engine_add(nc_engine* g, nc_slot* t, int fd) noexcept nogil
 cdef void engine_collect(nc_engine* g, nc_slot* t) noexcept nogil
-cdef void slot_part(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil       # the session gives its path up
-# A suspended session has another path, and t.parted is 0 again. NC_OK or NC_ESYS: the descriptor stays the caller's.
-cdef int slot_rejoin(nc_engine* g, nc_slot* t, int fd) noexcept nogil
+# The descriptor carries this path of the session from now on. NC_OK; NC_ESYS, NC_ENOMEM: it stays the caller's.
+cdef int slot_link(nc_engine* g, nc_slot* t, nc_path* p, int fd) noexcept nogil
+cdef void slot_lose(nc_engine* g, nc_slot* t, nc_path* p, int64_t now) noexcept nogil   # the session gives a path up
+cdef void slot_lose_all(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil
+# Lets go of the carriers of paths that are over. After each call of the core that may end one.
+cdef void slot_reap(nc_engine* g, nc_slot* t) noexcept nogil
+cdef void path_news(nc_engine* g, nc_slot* t, uint8_t what) noexcept nogil      # nc_path_news
 
 # Anyone, without the baton ------------------------------------------------------------------------------------------
 cdef void engine_dirty(nc_engine* g, nc_slot* t) noexcept nogil                 # after session dirty_any went 0 -> 1

@@ -1,12 +1,12 @@
 """The engine: one epoll set, one baton, sessions, and the guardian that keeps them alive while the program is busy.
 
 Layer: _engine; C only, no Python object anywhere below. Ownership and threads: the head of engine.pxd.
-Flow of a pump: poller -> carrier_read -> session_recv -> deadlines -> dirty sessions -> session_send ->
+Flow of a pump: poller -> link_read -> session_recv -> deadlines -> dirty sessions -> links_flush -> session_send ->
 carrier_write -> lists for the application. docs/explanation/ownership.md tells why.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
 from netchan._core cimport defs
@@ -20,10 +20,10 @@ from netchan._core.leaf cimport (
 )
 from netchan._core.ends cimport end_release, session_close, session_next_offer, session_next_ready
 from netchan._core.inbound cimport session_recv
-from netchan._core.outbound cimport session_send
-from netchan._core.resume cimport session_path_lost
+from netchan._core.outbound cimport session_said, session_send
+from netchan._core.resume cimport session_forget_gone, session_path_lost
 from netchan._core.session cimport session_deadline, session_free, session_on_deadline
-from netchan._core.state cimport SESSION_CLOSING, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_offer
+from netchan._core.state cimport SESSION_CLOSING, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_offer, nc_path
 from netchan._core.timer cimport (
     TIMER_NEVER, theap_clear, theap_free, theap_init, theap_next, theap_pop_due, theap_reserve, theap_set,
 )
@@ -125,6 +125,7 @@ cdef void close_fd(int* fd) noexcept nogil:
 
 cdef void engine_close(nc_engine* g) noexcept nogil:
     cdef nc_slot* t
+    cdef nc_link* k
     cdef nc_slot* following
     if g.guarded:
         store_seq_u32(&g.stopping, 1)
@@ -134,11 +135,16 @@ cdef void engine_close(nc_engine* g) noexcept nogil:
     t = g.slots
     while t is not NULL:
         following = t.all_next
-        if not t.closed:
-            if not t.parted:
-                carrier_close(g.poller, t.fd)
-            t.closed = 1
+        while t.links is not NULL:
+            k = t.links
+            t.links = k.next
+            link_close(g, k)
+        t.closed = 1
         t = following
+    while g.dead_links is not NULL:
+        k = g.dead_links
+        g.dead_links = k.next
+        free(k)
     close_fd(&g.poller)
     close_fd(&g.guard_poller)
     close_fd(&g.timer_fd)
@@ -304,25 +310,59 @@ cdef void engine_told(nc_engine* g) noexcept nogil:
         sys.futex_wake(&g.generation, 0x7FFFFFFF)
 
 
-# --- one session's carrier --------------------------------------------------------------------------------------------
+# --- the carriers of a session ----------------------------------------------------------------------------------------
 
-cdef void slot_poll(nc_engine* g, nc_slot* t, int bits) noexcept nogil:
-    if bits != t.poll_bits and not t.closed and not t.parted:
-        poller_change(g.poller, t.fd, bits, t)
-        t.poll_bits = bits
-
-
-# Nothing can be said on this path any more, also when it is due: what is left to read is read, then the path is lost.
-cdef inline int is_broken(nc_slot* t) noexcept nogil:
-    return t.broken and not t.closed and t.session.state != SESSION_OVER
+cdef void link_poll(nc_engine* g, nc_link* k, int bits) noexcept nogil:
+    if bits != k.poll_bits:
+        poller_change(g.poller, k.fd, bits, k)
+        k.poll_bits = bits
 
 
-cdef inline int64_t broken_until(nc_slot* t) noexcept nogil:
-    return (t.broken_at if t.broken_at > t.session.path.rx_at else t.session.path.rx_at) + LINGER_NS
+cdef int slot_link(nc_engine* g, nc_slot* t, nc_path* p, int fd) noexcept nogil:
+    cdef nc_link* k = <nc_link*>calloc(1, sizeof(nc_link))
+    if k is NULL:
+        return defs.NC_ENOMEM
+    k.slot = t
+    k.path = p
+    k.fd = fd
+    k.poll_bits = POLL_IN
+    if poller_add(g.poller, fd, POLL_IN, k) < 0:
+        free(k)
+        return defs.NC_ESYS
+    p.carrier = k
+    k.next = t.links
+    t.links = k
+    t.parted = 0
+    slot_deadline(g, t)
+    return defs.NC_OK
+
+
+# Its place among those of the slot is the caller's to close.
+cdef void link_close(nc_engine* g, nc_link* k) noexcept nogil:
+    carrier_close(g.poller, k.fd)
+    free(k.pend)                                # it is sealed for a path that is no more
+    k.pend = NULL
+    k.slot = NULL
+    k.path.carrier = NULL
+    k.path = NULL
+    k.next = g.dead_links
+    g.dead_links = k
+
+
+# Nothing can be said on the only path any more, also when it is due: what is left to read is read, then it is lost.
+cdef inline nc_link* broken_link(nc_slot* t) noexcept nogil:
+    if t.links is NULL or t.links.next is not NULL or not t.links.broken or t.session.state == SESSION_OVER:
+        return NULL
+    return t.links
+
+
+cdef inline int64_t broken_until(nc_link* k) noexcept nogil:
+    return (k.broken_at if k.broken_at > k.path.rx_at else k.path.rx_at) + LINGER_NS
 
 
 cdef void slot_deadline(nc_engine* g, nc_slot* t) noexcept nogil:
-    cdef int64_t at = broken_until(t) if is_broken(t) else session_deadline(&t.session)
+    cdef nc_link* broken = broken_link(t)
+    cdef int64_t at = broken_until(broken) if broken is not NULL else session_deadline(&t.session)
     if t.linger_at and t.linger_at < at:
         at = t.linger_at
     if at != t.deadline:
@@ -331,15 +371,15 @@ cdef void slot_deadline(nc_engine* g, nc_slot* t) noexcept nogil:
 
 
 cdef void slot_shut(nc_engine* g, nc_slot* t) noexcept nogil:
+    cdef nc_link* k
     if t.closed:
         return
-    if not t.parted:
-        carrier_close(g.poller, t.fd)
+    while t.links is not NULL:
+        k = t.links
+        t.links = k.next
+        link_close(g, k)
     t.closed = 1
     t.linger_at = 0
-    free(t.pend)
-    t.pend = NULL
-    t.pend_len = t.pend_cap = 0
     slot_deadline(g, t)
     t.grave_next = g.graves
     g.graves = t
@@ -348,50 +388,60 @@ cdef void slot_shut(nc_engine* g, nc_slot* t) noexcept nogil:
 # For the application, and for whoever brings sessions back.
 cdef void path_news(nc_engine* g, nc_slot* t, uint8_t what) noexcept nogil:
     leaf_lock(&g.app_lock)
-    t.app_parted = what
+    t.app_path = what
     leaf_unlock(&g.app_lock)
     list_slot(g, t, 0)
-    if g.path_fd > 0 and what != 2:
+    if g.path_fd > 0 and what != PATHS_AGAIN and what != PATHS_MORE:
         kick(g.path_fd)
 
 
-cdef void slot_part(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
-    session_path_lost(&t.session, now)
-    if t.closed or t.parted or t.session.state != SESSION_SUSPENDED:
+cdef void slot_reap(nc_engine* g, nc_slot* t) noexcept nogil:
+    cdef nc_link** at = &t.links
+    cdef nc_link* k
+    cdef int fewer = 0
+    while at[0] is not NULL:
+        k = at[0]
+        if k.path.alive:
+            at = &k.next
+            continue
+        at[0] = k.next
+        link_close(g, k)
+        fewer = 1
+    session_forget_gone(&t.session)
+    if not fewer or t.closed:
         return
-    carrier_close(g.poller, t.fd)
-    t.parted = 1
-    t.broken = 0
-    t.broken_at = 0
-    free(t.pend)                                # it is sealed for a path that is no more
-    t.pend = NULL
-    t.pend_len = t.pend_off = t.pend_cap = 0
+    if t.links is NULL:
+        if t.session.state == SESSION_SUSPENDED:
+            t.parted = 1
+            path_news(g, t, PATHS_NONE)
+        else:
+            slot_shut(g, t)                     # the session is over with its last carrier
+            return
+    elif t.session.state == SESSION_UP:
+        path_news(g, t, PATHS_FEWER)
     slot_deadline(g, t)
-    path_news(g, t, 1)
 
 
-# The carrier has ended: the session waits for another one, or is over with it.
-cdef void slot_lost(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
-    slot_part(g, t, now)
-    if not t.parted:
-        slot_shut(g, t)
+cdef void slot_lose(nc_engine* g, nc_slot* t, nc_path* p, int64_t now) noexcept nogil:
+    session_path_lost(&t.session, p, now)
+    slot_reap(g, t)
 
 
-cdef int slot_rejoin(nc_engine* g, nc_slot* t, int fd) noexcept nogil:
-    t.fd = fd
-    if poller_add(g.poller, fd, POLL_IN, t) < 0:
-        return defs.NC_ESYS
-    t.poll_bits = POLL_IN
-    t.parted = 0
-    slot_deadline(g, t)
-    path_news(g, t, 2)
-    return defs.NC_OK
+cdef void slot_lose_all(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
+    while t.session.paths is not NULL:
+        session_path_lost(&t.session, t.session.paths, now)
+    slot_reap(g, t)
 
 
-# Closed slots that the application has let go, too: nothing refers to them any more.
+# Closed slots that the application has let go, too: nothing refers to them any more. The same for closed carriers.
 cdef void sweep(nc_engine* g) noexcept nogil:
     cdef nc_slot** link = &g.graves
     cdef nc_slot* t
+    cdef nc_link* k
+    while g.dead_links is not NULL:
+        k = g.dead_links
+        g.dead_links = k.next
+        free(k)
     while link[0] is not NULL:
         t = link[0]
         if load_seq_u32(&t.orphan) == 2 and not load_seq_u32(&t.session.dirty_any):
@@ -403,115 +453,146 @@ cdef void sweep(nc_engine* g) noexcept nogil:
 
 # The session is over: let the last bytes go, read on for a while so that a reset does not destroy them.
 cdef void slot_over(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
-    if t.closed or t.linger_at:
+    cdef nc_link* k
+    cdef int whole = 0
+    if t.closed:
         return
-    if t.broken or t.parted or not t.session.close_by_us:
+    k = t.links
+    while k is not NULL:
+        if not k.broken:
+            whole = 1
+            if k.pend_len == 0:
+                sys.shutdown(k.fd, sys.SHUT_WR)
+        k = k.next
+    if t.linger_at:
+        return
+    if not whole or not t.session.close_by_us:
         slot_shut(g, t)
         return
-    if t.pend_len == 0:
-        sys.shutdown(t.fd, sys.SHUT_WR)
     t.linger_at = now + LINGER_NS
-    slot_deadline(g, t)
 
 
-cdef int slot_write_pending(nc_slot* t) noexcept nogil:
+cdef int link_write_pending(nc_link* k) noexcept nogil:
     cdef int64_t n
-    if t.pend_len == 0:
+    if k.pend_len == 0:
         return 1
-    n = carrier_write(t.fd, t.pend + t.pend_off, t.pend_len)
+    n = carrier_write(k.fd, k.pend + k.pend_off, k.pend_len)
     if n < 0:
-        t.broken = 1
+        k.broken = 1
         return 0
-    t.pend_off += <size_t>n
-    t.pend_len -= <size_t>n
-    if t.pend_len:
+    k.pend_off += <size_t>n
+    k.pend_len -= <size_t>n
+    if k.pend_len:
         return 0
-    t.pend_off = 0
-    if t.pend_cap > IDLE_PEND:
-        free(t.pend)
-        t.pend = NULL
-        t.pend_cap = 0
+    k.pend_off = 0
+    if k.pend_cap > IDLE_PEND:
+        free(k.pend)
+        k.pend = NULL
+        k.pend_cap = 0
     return 1
 
 
-cdef int slot_keep(nc_slot* t, const uint8_t* p, size_t n) noexcept nogil:
+cdef int link_keep(nc_link* k, const uint8_t* p, size_t n) noexcept nogil:
     cdef uint8_t* bigger
-    if t.pend_cap < n:
-        bigger = <uint8_t*>realloc(t.pend, n)
+    if k.pend_cap < n:
+        bigger = <uint8_t*>realloc(k.pend, n)
         if bigger is NULL:
             return defs.NC_ENOMEM
-        t.pend = bigger
-        t.pend_cap = n
-    memcpy(t.pend, p, n)
-    t.pend_off = 0
-    t.pend_len = n
+        k.pend = bigger
+        k.pend_cap = n
+    memcpy(k.pend, p, n)
+    k.pend_off = 0
+    k.pend_len = n
     return defs.NC_OK
 
 
-cdef void slot_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
+# All that this carrier takes now. NC_OK, or the keys are used up.
+cdef int link_flush(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noexcept nogil:
     cdef int64_t n, written
-    if t.closed:
-        session_send(&t.session, g.tx, TX_BYTES, now)       # only cuts what was opened too late
-        engine_collect(g, t)
-        return
-    if t.session.state == SESSION_SUSPENDED and not t.parted:
-        slot_part(g, t, now)                    # it was silent too long
-    if t.parted:
-        session_send(&t.session, g.tx, TX_BYTES, now)       # only acts on what was asked
+    while not k.broken:
+        if not link_write_pending(k):
+            break
+        n = session_send(&t.session, k.path, g.tx, TX_BYTES, now)
+        if n == 0 or n == defs.NC_ECLOSED:
+            break
+        if n < 0:
+            return <int>n
+        written = carrier_write(k.fd, g.tx, <size_t>n)
+        if written < 0:
+            k.broken = 1
+        elif written < n and link_keep(k, g.tx + written, <size_t>(n - written)) < 0:
+            k.broken = 1
+    if k.broken and k.broken_at == 0:
+        k.broken_at = now
+    link_poll(g, k, POLL_IN | (POLL_OUT if k.pend_len and not k.broken else 0))
+    return defs.NC_OK
+
+
+# The carrier of control first: the others take what it leaves.
+cdef int links_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
+    cdef nc_link* first = <nc_link*>t.session.control.carrier if t.session.control is not NULL else NULL
+    cdef nc_link* k = t.links
+    cdef int rc = defs.NC_OK
+    if first is not NULL:
+        rc = link_flush(g, t, first, now)
+    while k is not NULL and rc == defs.NC_OK:
+        if k != first:
+            rc = link_flush(g, t, k, now)
+        k = k.next
+    return rc
+
+
+cdef void slot_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
+    cdef nc_link* k
+    slot_reap(g, t)                             # what was silent too long
+    if t.closed or t.parted:
+        session_send(&t.session, NULL, g.tx, TX_BYTES, now)     # only acts on what was asked, cuts what came too late
         if t.session.state == SESSION_OVER:
             slot_shut(g, t)
         slot_deadline(g, t)
         engine_collect(g, t)
         return
-    while not t.broken:
-        if not slot_write_pending(t):
-            break
-        n = session_send(&t.session, g.tx, TX_BYTES, now)
-        if n == 0 or n == defs.NC_ECLOSED:
-            break
-        if n < 0:
-            # No key for another record: the limit was reached and no new epoch could come.
-            session_close(&t.session, defs.CLOSE_KEYS, NULL, 0)
-            session_path_lost(&t.session, now)
-            break
-        written = carrier_write(t.fd, g.tx, <size_t>n)
-        if written < 0:
-            t.broken = 1
-        elif written < n and slot_keep(t, g.tx + written, <size_t>(n - written)) < 0:
-            t.broken = 1
-    if t.broken and t.broken_at == 0:
-        t.broken_at = now
-    if is_broken(t) and (t.session.state == SESSION_CLOSING or not (t.poll_bits & POLL_IN)):
-        slot_part(g, t, now)                    # nobody to say farewell to, or nothing to wait for
+    if links_flush(g, t, now) < 0:
+        # No key for another record: the limit was reached and no new epoch could come.
+        session_close(&t.session, defs.CLOSE_KEYS, NULL, 0)
+        slot_lose_all(g, t, now)
+    session_said(&t.session)
+    k = t.links
+    while k is not NULL:
+        # Others carry on, nobody is left to say farewell to, or there is nothing to wait for.
+        if k.broken and t.session.state != SESSION_OVER and (k.next is not NULL or k != t.links
+                                                             or t.session.state == SESSION_CLOSING
+                                                             or not k.poll_bits & POLL_IN):
+            slot_lose(g, t, k.path, now)
+            k = t.links
+            continue
+        k = k.next
     if t.session.state == SESSION_OVER:
         slot_over(g, t, now)
-        if t.linger_at and t.pend_len == 0 and not t.closed:
-            sys.shutdown(t.fd, sys.SHUT_WR)
-    if not t.closed:
-        slot_poll(g, t, POLL_IN | (POLL_OUT if t.pend_len and not t.broken else 0))
     slot_deadline(g, t)
     engine_collect(g, t)
 
 
-cdef void slot_read(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
+cdef void link_read(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noexcept nogil:
     cdef int64_t n
-    n = carrier_read(t.fd, g.rx, RX_BYTES)
+    n = carrier_read(k.fd, g.rx, RX_BYTES)
     if n == defs.NC_EAGAIN:
         return
     if n <= 0:
-        slot_lost(g, t, now)
+        slot_lose(g, t, k.path, now)
         return
     if t.session.state == SESSION_OVER:
         return                                  # lingering: read and forget
-    if session_recv(&t.session, g.rx, <size_t>n, now) < 0 and not t.session.path.alive:
-        slot_part(g, t, now)
+    if session_recv(&t.session, k.path, g.rx, <size_t>n, now) < 0:
+        slot_reap(g, t)
 
 
-cdef void slot_ready(nc_engine* g, nc_slot* t, uint32_t bits, int64_t now) noexcept nogil:
-    if t.closed or t.parted:
-        return
+cdef void link_ready(nc_engine* g, nc_link* k, uint32_t bits, int64_t now) noexcept nogil:
+    cdef nc_slot* t = k.slot
+    if t is NULL:
+        return                                  # closed by a report before this one
     if bits & POLL_IN:
-        slot_read(g, t, now)
+        link_read(g, t, k, now)
         if t.closed:
             engine_collect(g, t)
             return
@@ -538,12 +619,13 @@ cdef void flush_dirty(nc_engine* g) noexcept nogil:
         t = following
     # The time of its end: a flush that itself took long must not make the next message look like the first of a burst.
     store_rel_u64(<uint64_t*>&g.flushed_at, <uint64_t>sys.now_ns())
-    if g.graves is not NULL:
+    if g.graves is not NULL or g.dead_links is not NULL:
         sweep(g)
 
 
 cdef void run_deadlines(nc_engine* g, int64_t now) noexcept nogil:
     cdef uint32_t suspect
+    cdef nc_link* broken
     cdef int64_t idx
     cdef nc_slot* t
     cdef int64_t at
@@ -559,9 +641,10 @@ cdef void run_deadlines(nc_engine* g, int64_t now) noexcept nogil:
             slot_shut(g, t)
             engine_collect(g, t)
             continue
-        if is_broken(t):
-            if broken_until(t) <= now:
-                slot_lost(g, t, now)
+        broken = broken_link(t)
+        if broken is not NULL:
+            if broken_until(broken) <= now:
+                slot_lose(g, t, broken.path, now)
             else:
                 slot_deadline(g, t)
             engine_collect(g, t)
@@ -569,7 +652,7 @@ cdef void run_deadlines(nc_engine* g, int64_t now) noexcept nogil:
         suspect = load_acq_u32(&t.session.suspect)
         session_on_deadline(&t.session, now)
         if not suspect and load_acq_u32(&t.session.suspect):
-            path_news(g, t, 3)
+            path_news(g, t, PATHS_SILENT)
         slot_flush(g, t, now)
     at = theap_next(&g.heap)
     if at != TIMER_NEVER and (g.timer_at == 0 or at < g.timer_at or g.timer_at <= now):
@@ -600,13 +683,13 @@ cdef void pump(nc_engine* g) noexcept nogil:
         elif mark == &MARK_TAIL:
             drain(g.tail_fd)                    # what waits is flushed below
         else:
-            slot_ready(g, <nc_slot*>mark, reports[i].bits, now)
+            link_ready(g, <nc_link*>mark, reports[i].bits, now)
             if (i & 7) == 7 and sys.now_ns() - now > PUMP_NS:
                 break                           # level-triggered: the rest is reported again
     if load_seq_u64(<uint64_t*>&g.dirty_head):
         flush_dirty(g)
     run_deadlines(g, now)
-    if g.graves is not NULL:
+    if g.graves is not NULL or g.dead_links is not NULL:
         sweep(g)
 
 
@@ -919,7 +1002,7 @@ cdef int index_grow(nc_engine* g) noexcept nogil:
     return defs.NC_OK
 
 
-cdef int engine_add(nc_engine* g, nc_slot* t) noexcept nogil:
+cdef int engine_add(nc_engine* g, nc_slot* t, int fd) noexcept nogil:
     cdef int rc
     if g.n_free:
         g.n_free -= 1
@@ -940,16 +1023,14 @@ cdef int engine_add(nc_engine* g, nc_slot* t) noexcept nogil:
         g.slots.all_prev = t
     g.slots = t
     g.n_slots += 1
-    t.poll_bits = POLL_IN
-    if poller_add(g.poller, t.fd, POLL_IN, t) < 0:
-        return defs.NC_ESYS
-    slot_deadline(g, t)
-    return defs.NC_OK
+    rc = slot_link(g, t, t.session.control, fd)
+    if rc < 0:
+        slot_unlist(g, t)
+    return rc
 
 
-# The application has let go and the carrier is closed: nobody refers to the slot any more.
-cdef void slot_drop(nc_engine* g, nc_slot* t) noexcept nogil:
-    cdef nc_slot** link
+# The tables of the engine name the slot no more.
+cdef void slot_unlist(nc_engine* g, nc_slot* t) noexcept nogil:
     if t.all_prev is not NULL:
         t.all_prev.all_next = t.all_next
     else:
@@ -961,6 +1042,12 @@ cdef void slot_drop(nc_engine* g, nc_slot* t) noexcept nogil:
     g.free_index[g.n_free] = t.index
     g.n_free += 1
     g.n_slots -= 1
+
+
+# The application has let go and the carriers are closed: nobody refers to the slot any more.
+cdef void slot_drop(nc_engine* g, nc_slot* t) noexcept nogil:
+    cdef nc_slot** link
+    slot_unlist(g, t)
     session_free(&t.session)
     engine_collect_pins(g, t)
     leaf_lock(&g.app_lock)
@@ -998,6 +1085,5 @@ cdef void slot_free(nc_slot* t) noexcept nogil:
         x = t.offers
         t.offers = x.next
         free(x)
-    free(t.pend)
     free(t.ratchet)
     free(t)

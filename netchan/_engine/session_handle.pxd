@@ -2,6 +2,8 @@
 #
 # Threads: holders of the GIL. Ownership: the slot is the engine's; letting go of the handle marks it an orphan.
 
+from libc.stdint cimport uint32_t, uint64_t
+
 from netchan._engine.engine_handle cimport Engine, Listed
 from netchan._engine.engine cimport nc_slot
 
@@ -12,5 +14,9 @@ cdef class Session(Listed):
     cdef public object on_over
     cdef public object on_ratchet
     cdef public object on_path
+    cdef public dict where
+    cdef public object maker
     cdef bint told
+    cdef bint new_path(self, int fd, int carrier, uint32_t path_id, bint beside, uint32_t last, uint64_t received,
+                       bytes binding, bytes early) except -1
     cdef object __weakref__

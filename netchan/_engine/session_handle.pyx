@@ -9,6 +9,7 @@ from hashlib import sha256
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
@@ -18,20 +19,26 @@ from netchan._core.ctxcache cimport cache_grow, cache_wants_grow
 from netchan._core.ends cimport session_close
 from netchan._core.inbound cimport session_recv
 from netchan._core.keys cimport (
-    keys_export, keys_join_mac, keys_may_update, keys_new, keys_path_add, keys_take_warning, nc_keys_warning,
+    keys_export, keys_join_mac, keys_may_update, keys_new, keys_take_warning, nc_keys_warning,
 )
 from netchan._core.leaf cimport leaf_lock, leaf_unlock, load_acq_u32, store_seq_u32, xchg_u32
 from netchan._core.ratchet cimport session_ratchet_secret, session_ratchet_send
-from netchan._core.resume cimport session_join, session_resume
-from netchan._core.session cimport session_init, session_on_deadline
-from netchan._core.state cimport SESSION_SUSPENDED, nc_params, nc_session
+from netchan._core.resume cimport (
+    path_find, session_add, session_join, session_may_add, session_path_lost, session_resume,
+)
+from netchan._core.session cimport session_free, session_init, session_on_deadline
+from netchan._core.state cimport MODE_FAILOVER, MODE_STRIPE, SESSION_SUSPENDED, nc_params, nc_path, nc_session
 from netchan._engine cimport sys
 from netchan._engine.engine_handle cimport Engine, Listed, check_fork
 from netchan._engine.carrier cimport carrier_setup
 from netchan._engine.engine cimport (
-    baton_give, baton_take, engine_add, engine_collect, engine_dirty, engine_poke, fork_count, nc_engine,
-    nc_offer_event, nc_slot, node_drawn, slot_free, slot_part, slot_rejoin,
+    PATHS_AGAIN, PATHS_MORE, baton_give, baton_take, engine_add, engine_collect, engine_dirty, engine_poke, fork_count,
+    nc_engine, nc_offer_event, nc_slot, node_drawn, path_news, slot_free, slot_link, slot_lose, slot_lose_all,
+    slot_reap,
 )
+
+
+cdef tuple NEWS = ("", "lost", "up", "suspect", "fewer", "more")      # by nc_path_news
 
 
 cdef void wipe(uint8_t* p, size_t n) noexcept:
@@ -56,12 +63,13 @@ cdef int fill_params(nc_params* p, d) except -1:
     p.heartbeat_ns = 0
     p.dead_ns = 0
     p.lease_ns = 0
+    p.max_paths = 1
     return 0
 
 
 def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding, int cipher, mine, peer, bytes early,
            int max_channels, int64_t session_bytes, double heartbeat, double dead=10.0, bint trunk=False,
-           uint64_t node_bytes=256 << 20, double lease=0.0):
+           uint64_t node_bytes=256 << 20, double lease=0.0, uint32_t max_paths=8):
     """Make a session of a connected, non-blocking socket whose handshake has ended.
 
     Args:
@@ -77,6 +85,7 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         max_channels, session_bytes, node_bytes (bytes), heartbeat and dead (s): our own limits.
         trunk: both sides know it.
         lease: seconds for which the session is kept without a path, as agreed; 0: not at all.
+        max_paths: at a time, 1 to 64, as agreed.
 
     Raises:
         ConfigError, MemoryError, ForkError, OSError.
@@ -108,6 +117,7 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         m.heartbeat_ns = <int64_t>(heartbeat * 1e9)
         m.dead_ns = <int64_t>(dead * 1e9)
         m.lease_ns = <int64_t>(lease * 1e9)
+        m.max_paths = max_paths
         t = <nc_slot*>calloc(1, sizeof(nc_slot))
         if t is NULL:
             raise MemoryError("netchan session")
@@ -123,9 +133,9 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         raise ValueError("root must be 32 bytes")
     memcpy(secret, view.buf, 32)
     PyBuffer_Release(&view)
-    t.fd = fd
     session.t = t
     session.engine = engine
+    session.where = {}
     t.session.user = <void*>session
     rest_p = <uint8_t*><char*>rest
     with nogil:
@@ -137,14 +147,13 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         t.session.sealer.keys = keys_new(g.stores[cipher], secret, role, NULL)
         rc = defs.NC_ENOMEM
         if t.session.sealer.keys is not NULL:
-            t.session.sealer.path = keys_path_add(t.session.sealer.keys, 0, 1)
             rc = session_init(&t.session, role, &m, &q, bind_p, seed, sys.now_ns())
             t.session.budget.node_used = node_drawn()
         if rc == defs.NC_OK:
-            rc = engine_add(g, t)
+            rc = engine_add(g, t, fd)
         if rc == defs.NC_OK and rest_n:
-            if session_recv(&t.session, rest_p, rest_n, sys.now_ns()) < 0 and not t.session.path.alive:
-                slot_part(g, t, sys.now_ns())
+            if session_recv(&t.session, t.session.control, rest_p, rest_n, sys.now_ns()) < 0:
+                slot_reap(g, t)
             engine_collect(g, t)
         baton_give(g)
     wipe(secret, 32)
@@ -154,6 +163,7 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         sys.close(fd)
         with nogil:
             baton_take(g)
+            session_free(&t.session)
             slot_free(t)
             baton_give(g)
         raise MemoryError(f"netchan: session could not be made (code {rc})")
@@ -168,8 +178,11 @@ cdef class Session(Listed):
         on_offers: called without arguments when ``take_offers`` has something.
         on_over: called once, without arguments, when the session is over.
         on_ratchet: called without arguments when ``take_ratchet`` has something.
+        where: path id -> the other end of its connection, for messages; kept by whoever makes paths.
+        maker: who makes paths (net/redial.py), or None: the other side does.
         on_path: called with "lost" when the last path is and the session waits for another, "up" when it has one again,
-            "suspect" when the path is silent where it should not be. Several between two looks are told as the last.
+            "suspect" when all paths are silent where they should not be, "fewer" and "more" when one of several was
+            lost or has come. Several between two looks are told as the last.
     """
 
     def __dealloc__(self):
@@ -195,11 +208,11 @@ cdef class Session(Listed):
         if self.t.ratchet_new and self.on_ratchet is not None:
             self.on_ratchet()
         leaf_lock(&self.t.engine.app_lock)
-        path = self.t.app_parted
-        self.t.app_parted = 0
+        path = self.t.app_path
+        self.t.app_path = 0
         leaf_unlock(&self.t.engine.app_lock)
         if path and not over and self.on_path is not None:
-            self.on_path("lost" if path == 1 else "up" if path == 2 else "suspect")
+            self.on_path(NEWS[path])
         if over and not self.told:
             self.told = True
             if self.on_over is not None:
@@ -373,23 +386,8 @@ cdef class Session(Listed):
 
     @property
     def suspect(self):
-        """True while the path owes an acknowledgement and nothing is heard on it."""
+        """True while all paths owe an acknowledgement and nothing is heard on them."""
         return load_acq_u32(&self.t.session.suspect) != 0
-
-    def part(self):
-        """Give the path up, if it is still suspect: another one is at hand. True: the session is suspended now."""
-        cdef nc_slot* t = self.t
-        cdef nc_engine* g = t.engine
-        cdef bint parted
-        check_fork(g)
-        with nogil:
-            baton_take(g)
-            if load_acq_u32(&t.session.suspect):
-                slot_part(g, t, sys.now_ns())
-                engine_collect(g, t)
-            parted = t.session.state == SESSION_SUSPENDED
-            baton_give(g)
-        return parted
 
     @property
     def lease(self):
@@ -432,18 +430,102 @@ cdef class Session(Listed):
         """(id of the last path, records received on it)."""
         cdef nc_slot* t = self.t
         cdef nc_engine* g = t.engine
-        cdef uint32_t number
-        cdef uint64_t received
+        cdef nc_path* p
+        cdef uint32_t number = 0
+        cdef uint64_t received = 0
         check_fork(g)
         with nogil:
             baton_take(g)
-            number = t.session.path.id
-            received = t.session.path.rx_number
+            p = t.session.last if t.session.last is not NULL else t.session.control
+            if p is not NULL:
+                number = p.id
+                received = p.rx_number
             baton_give(g)
         return number, received
 
+    def paths(self):
+        """The paths that live, oldest first.
+
+        Returns:
+            list of dicts: ``id``; ``control``, True for the one that carries what must come in order; ``suspect``, True
+            while it is silent where it should not be; ``rtt_us``, 0 without a sample; ``sent`` and ``received``,
+            records; ``in_flight``, records that were not acknowledged yet.
+        """
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef nc_path* p
+        cdef nc_path* copy
+        cdef int control = -1
+        cdef int n = 0, i
+        check_fork(g)
+        copy = <nc_path*>PyMem_Malloc(t.session.mine.max_paths * sizeof(nc_path))
+        if copy is NULL:
+            raise MemoryError("netchan paths")
+        with nogil:
+            baton_take(g)
+            p = t.session.paths
+            while p is not NULL and n < <int>t.session.mine.max_paths:
+                copy[n] = p[0]
+                if p == t.session.control:
+                    control = n
+                n += 1
+                p = p.next
+            baton_give(g)
+        out = [
+            {
+                "id": copy[i].id,
+                "control": i == control,
+                "suspect": copy[i].suspect != 0,
+                "rtt_us": copy[i].srtt // 1000,
+                "sent": copy[i].tx_number,
+                "received": copy[i].rx_number,
+                "in_flight": copy[i].tx_number - copy[i].acked,
+            }
+            for i in range(n)
+        ]
+        PyMem_Free(copy)
+        return out
+
+    @property
+    def stripe(self):
+        """True: bulk data of our direction goes over all paths, not only over the one that carries control."""
+        return self.t.session.mode == MODE_STRIPE
+
+    @stripe.setter
+    def stripe(self, bint on):
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            t.session.mode = MODE_STRIPE if on else MODE_FAILOVER
+            if xchg_u32(&t.session.dirty_any, 1) == 0:
+                engine_dirty(g, t)
+            baton_give(g)
+        self.engine.notify()
+
+    def drop(self, uint32_t path_id):
+        """End a path; what was sent on it is sent again on another. False: it is the only one, or there is none of this
+        id."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef nc_path* p
+        cdef bint done = False
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            p = path_find(&t.session, path_id)
+            if p is not NULL and t.session.n_paths > 1:
+                done = True
+                slot_lose(g, t, p, sys.now_ns())
+                if xchg_u32(&t.session.dirty_any, 1) == 0:
+                    engine_dirty(g, t)
+            baton_give(g)
+        self.engine.notify()
+        return done
+
     def join(self, uint32_t path_id, uint32_t last):
-        """A JOIN with a good MAC has come: the present path ends, nothing more is read from it.
+        """A JOIN with a good MAC has come, for a path instead of all others: they end, nothing more is read from them.
 
         Returns:
             Records received on path ``last``, or None: the session is over, cannot be resumed, or cannot mean these
@@ -451,6 +533,8 @@ cdef class Session(Listed):
         """
         cdef nc_slot* t = self.t
         cdef nc_engine* g = t.engine
+        cdef nc_path* p
+        cdef nc_path* following
         cdef int64_t received
         check_fork(g)
         with nogil:
@@ -460,11 +544,30 @@ cdef class Session(Listed):
             if (path_id & 1) != t.session.role:
                 received = session_join(&t.session, path_id, last)
             if received >= 0:
-                slot_part(g, t, sys.now_ns())
+                p = t.session.paths
+                while p is not NULL:            # the one that it names goes last: how much of it came is known exactly
+                    following = p.next
+                    if p.id != last:
+                        session_path_lost(&t.session, p, sys.now_ns())
+                    p = following
+                slot_lose_all(g, t, sys.now_ns())
                 engine_collect(g, t)
             baton_give(g)
         self.engine.notify()
         return None if received < 0 else received
+
+    def may_add(self, uint32_t path_id):
+        """A JOIN with a good MAC has come, for a path beside those that live: True if it may be added."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef int rc = defs.NC_EINVAL
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            if (path_id & 1) != t.session.role:
+                rc = session_may_add(&t.session, path_id)
+            baton_give(g)
+        return rc == defs.NC_OK
 
     def resume(self, int fd, *, int carrier, uint32_t path_id, uint32_t last, uint64_t received, bytes binding,
                bytes early):
@@ -481,28 +584,51 @@ cdef class Session(Listed):
         Returns:
             False: the session is not suspended any more, or the figures cannot be.
         """
+        return self.new_path(fd, carrier, path_id, False, last, received, binding, early)
+
+    def add(self, int fd, *, int carrier, uint32_t path_id, bytes binding, bytes early):
+        """Another path beside those that live; arguments as those of ``resume``.
+
+        Returns:
+            False: the session is over or has no lease, there are as many paths as were agreed, or the id was used.
+        """
+        return self.new_path(fd, carrier, path_id, True, 0, 0, binding, early)
+
+    cdef bint new_path(self, int fd, int carrier, uint32_t path_id, bint beside, uint32_t last, uint64_t received,
+                       bytes binding, bytes early) except -1:
         cdef nc_slot* t = self.t
         cdef nc_engine* g = t.engine
         cdef bytearray rest = bytearray(early)
-        cdef uint8_t* rest_p = <uint8_t*><char*>rest
+        cdef uint8_t* rest_p
         cdef size_t rest_n = len(rest)
         cdef const uint8_t* bind_p = <const uint8_t*><char*>binding
+        cdef nc_path* p = NULL
+        cdef int64_t now
+        cdef bint again
         cdef int rc
         if len(binding) != 32:
             raise ValueError("binding must be 32 bytes")
         check_fork(g)
+        rest_p = <uint8_t*><char*>rest
         with nogil:
             carrier_setup(fd, carrier)
             baton_take(g)
+            now = sys.now_ns()
+            again = t.parted
             rc = defs.NC_ESTATE
-            if t.parted and not t.closed and t.session.state == SESSION_SUSPENDED:
-                rc = session_resume(&t.session, path_id, last, received, bind_p, sys.now_ns())
-            if rc == defs.NC_OK and slot_rejoin(g, t, fd) < 0:
-                rc = defs.NC_ESYS
-                slot_part(g, t, sys.now_ns())
+            if not t.closed and beside:
+                rc = session_add(&t.session, path_id, bind_p, now, &p)
+            elif t.parted and not t.closed:
+                rc = session_resume(&t.session, path_id, last, received, bind_p, now, &p)
             if rc == defs.NC_OK:
-                if rest_n and session_recv(&t.session, rest_p, rest_n, sys.now_ns()) < 0 and not t.session.path.alive:
-                    slot_part(g, t, sys.now_ns())
+                rc = slot_link(g, t, p, fd)
+                if rc == defs.NC_OK:
+                    path_news(g, t, PATHS_AGAIN if again else PATHS_MORE)
+                    if rest_n and session_recv(&t.session, p, rest_p, rest_n, now) < 0:
+                        slot_reap(g, t)
+                else:
+                    session_path_lost(&t.session, p, now)
+                    slot_reap(g, t)
                 if xchg_u32(&t.session.dirty_any, 1) == 0:
                     engine_dirty(g, t)
                 engine_collect(g, t)
@@ -552,7 +678,8 @@ cdef class Session(Listed):
             "acks": s.stats.acks,
             "resumes": s.stats.resumes,
             "resent": s.stats.resent,
-            "rtt_us": s.path.srtt // 1000,
+            "rtt_us": s.control.srtt // 1000 if s.control is not NULL else 0,
+            "paths": s.n_paths,
             "epoch": s.sealer.keys.owner.send_epoch,
             "rekeys": s.sealer.keys.updates,
             "ratchets": s.ratchets,

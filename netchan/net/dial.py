@@ -328,8 +328,9 @@ class Dial(Dialling, Generic[T]):
             local = socket_text(place.family, conn.sock.getsockname())
             link = link_of(address.carrier, local, address.location, event)
             session = attach(self._home.choose(), conn.take_fd(), address.carrier, event, self.plan.config)
+            session.where[0] = address.location
             if session.lease:
-                self._keep(session, event)
+                self._keep(session, event, address)
             # kept before the caller is woken: it may drop the peer at once, and is the only one to hold it then
             self.outcome.keep(self._make(session, link))
         except Exception as error:  # whatever it is, the caller must hear of it
@@ -340,13 +341,16 @@ class Dial(Dialling, Generic[T]):
         self._finish()
         self.outcome.tell()
 
-    def _keep(self, session: Session, event: Established) -> None:
-        """The session comes back by itself when its path is lost."""
-        redial = Redial(session, self.plan, event.claim.id_pub, event.node_id, CARRIER_NUMBERS, turn_ratchet)
+    def _keep(self, session: Session, event: Established, address: Address) -> None:
+        """The session makes its other paths, and those that are lost again."""
+        claim = event.claim.id_pub
+        redial = Redial(session, self.plan, address, claim, event.node_id, CARRIER_NUMBERS, turn_ratchet)
+        session.maker = redial
         session.on_path = redial.on_path
         collect_paths(session.engine)
         if session.suspended:
             redial.on_path("lost")  # before anybody listened
+        redial.begin()
 
     def on_failed(self, conn: Connecting, error: BaseException, reason: str) -> None:
         """One place failed: go on with the next."""

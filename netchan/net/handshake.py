@@ -403,7 +403,10 @@ class Responder(Machine):
         leftover = bytes(self._buffer)
         self.state, self.deadline_ns = State.DONE, None
         self._wipe()
-        return [reply, Joined(session, request.path_id, request.last, request.received, binding, leftover)]
+        return [
+            reply,
+            Joined(session, request.path_id, not request.paths, request.last, request.received, binding, leftover),
+        ]
 
     def _judged(self, result: g.GateResult) -> list[Event] | None:
         """What to answer to a first message that proved the gate and goes no further; None: it goes on."""

@@ -1,9 +1,11 @@
 """JOIN: a session that exists gets a path, without a second identity check (docs/spec/handshake.md §11).
 
+The path comes instead of all others, when the side that dials has lost them, or beside those that live.
+
 Layer: net (L3), sans-IO: clocks and randomness are arguments. Knows of a session only what ``Joined`` says.
 Flow: Joiner.start -> JOIN -> Responder asks a ``Joinable`` -> JOIN back -> Joiner.feed -> Joined on both sides.
-What proves the session is a code under its join key, which no one but its two sides can make. The path that the JOIN
-names as the last one is over from then on, so each side says exactly how many records of it have arrived.
+What proves the session is a code under its join key, which no one but its two sides can make. A path instead of all
+others: these are over from then on, and of the last one each side says exactly how many records have arrived.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ class Reply(NamedTuple):
 
 
 def locator(session: Joinable, number: int) -> bytes:
-    """Names the session in the ``number``-th resume, to nobody but its two sides."""
+    """Names the session in its ``number``-th JOIN that was answered, to nobody but its two sides."""
     return session.join_mac(b"netchan locator v1\0" + number.to_bytes(8, "big"))[:LOCATOR_LEN]
 
 
@@ -81,7 +83,7 @@ def parse_request(frame: bytes) -> Request:
     if len(body) != _REQUEST.size:
         raise g.FrameError("JOIN has a wrong length")
     request = Request._make(_REQUEST.unpack(body))
-    if request.paths != 1 or request.path_id == request.last:
+    if request.paths > 1 or (request.paths and request.path_id == request.last):
         raise g.FrameError("JOIN is malformed")
     return request
 
@@ -113,16 +115,21 @@ def is_genuine(session: Joinable, header: g.Header, frame: bytes) -> bool:
 
 
 def answer(session: Joinable, header: g.Header, frame: bytes, request: Request, rng: Rng) -> tuple[bytes, bytes] | None:
-    """End the last path and make the answer to a genuine JOIN.
+    """End the paths that it is to come instead of, and make the answer to a genuine JOIN.
 
     Returns:
         (body of the answer, binding), or None: the session is over or cannot mean these paths.
     """
-    received = session.join(request.path_id, request.last)
+    if request.paths:
+        received = session.join(request.path_id, request.last)
+    else:
+        received = 0 if session.may_add(request.path_id) else None
     if received is None:
         return None
     asked = g.frame_body(frame)
-    body = _REPLY.pack(request.path_id, rng(NONCE_LEN), 1, request.last, received, bytes(MAC_LEN))[:-MAC_LEN]
+    body = _REPLY.pack(request.path_id, rng(NONCE_LEN), request.paths, request.last, received, bytes(MAC_LEN))[
+        :-MAC_LEN
+    ]
     body += _mac(session, _header(header, _REPLY.size), asked, body)
     return body, _binding(asked, body)
 
@@ -131,12 +138,13 @@ class Joiner:
     """The side that dials, on a fresh connection; the interface of handshake.Initiator.
 
     Args:
-        session: to be resumed; suspended.
+        session: gets the path.
+        beside: the path comes beside those that live; else the session is suspended, and it comes instead of all.
         primitives: the suite of the session's handshake, for the gate.
         keys: of the gate of the node that holds the session.
-        number: of this resume, from 0: names the locator.
+        number: of this JOIN, from 0: names the locator.
         path_id: fresh.
-        last: id of the session's last path; received: records received on it.
+        last: id of the session's last path; received: records received on it; both 0 if it comes beside them.
         rng: n random bytes from a cryptographic source.
         where: the address for messages.
         timeout_ns: for the whole exchange.
@@ -158,10 +166,11 @@ class Joiner:
         received: int,
         where: str,
         timeout_ns: int,
+        beside: bool = False,
     ) -> None:
         self._session, self._primitives, self._keys, self._rng = session, primitives, keys, rng
         self._number, self._path_id, self._last, self._received = number, path_id, last, received
-        self._where, self._timeout_ns = where, timeout_ns
+        self._where, self._timeout_ns, self.beside = where, timeout_ns, beside
         self._buffer = bytearray()
         self._asked = b""
         self._header: g.Header | None = None
@@ -188,7 +197,7 @@ class Joiner:
             locator(self._session, self._number),
             self._path_id,
             self._rng(NONCE_LEN),
-            1,
+            0 if self.beside else 1,
             self._last,
             self._received,
             bytes(MAC_LEN),
@@ -228,13 +237,13 @@ class Joiner:
         reply = _parse_reply(frame)
         body = g.frame_body(frame)
         good = hmac.compare_digest(_mac(self._session, header, self._asked, body[:-MAC_LEN]), reply.mac)
-        if not good or (reply.path_id, reply.paths, reply.last) != (self._path_id, 1, self._last):
+        if not good or (reply.path_id, reply.paths, reply.last) != (self._path_id, int(not self.beside), self._last):
             return self._fail(Refusal.CRYPTO, "the answer is not of this session")
         self.state, self.deadline_ns = State.DONE, None
         leftover = bytes(self._buffer)
         self._buffer.clear()
         binding = _binding(self._asked, body)
-        return [Joined(None, self._path_id, self._last, reply.received, binding, leftover)]
+        return [Joined(None, self._path_id, self.beside, self._last, reply.received, binding, leftover)]
 
     def _on_close(self, frame: bytes) -> list[Joined | Failed]:
         body = g.frame_body(frame)

@@ -465,6 +465,7 @@ class Listening:
             self._worker.give_way()
             # no giving way from here on: what the new session wants cannot be served before its peer is delivered
             session = attach(self._home.choose(), conn.take_fd(), link.carrier, event, self.plan.config)
+            session.where[0] = link.remote
             if session.lease:
                 resume.keep_reachable(session)
                 session.on_path = partial(self._on_path, weakref.ref(session), event.node_id, link.remote)
@@ -488,15 +489,9 @@ class Listening:
             conn.close()
             return
         self._half_open.done(conn, True)
-        self._resumed += cast("Session", session).resume(
-            conn.take_fd(),
-            carrier=CARRIER_NUMBERS[door.address.carrier],
-            path_id=event.path_id,
-            last=event.last,
-            received=event.received,
-            binding=event.binding,
-            early=event.leftover,
-        )
+        found = cast("Session", session)
+        done = resume.take_path(found, conn.take_fd(), CARRIER_NUMBERS[door.address.carrier], event, conn.where)
+        self._resumed += done and not event.beside
 
     def on_failed(self, conn: Connecting, error: BaseException, reason: str) -> None:
         """No session; the reason is counted."""

@@ -170,7 +170,10 @@ class Joinable(Protocol):
         """32 bytes under the join key."""
 
     def join(self, path_id: int, last: int) -> int | None:
-        """The last path is over. Records received on it; None: this session cannot mean these paths."""
+        """All paths are over. Records received on the last one; None: this session cannot mean these paths."""
+
+    def may_add(self, path_id: int) -> bool:
+        """True if a path of this id may come beside those that live."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,8 @@ class Joined:
     Attributes:
         session: the one that the responder found; None at the dialler, which knows.
         path_id: of the new path.
-        last: the path before it.
+        beside: it comes beside others; False: instead of all of them.
+        last: the path before it, where it comes instead.
         received: records of it that the other side has got.
         binding: 32 bytes for the first record of each direction.
         leftover: bytes of the stream behind the exchange.
@@ -188,6 +192,7 @@ class Joined:
 
     session: Joinable | None
     path_id: int
+    beside: bool
     last: int
     received: int
     binding: bytes

@@ -337,6 +337,7 @@ def attach(engine: Engine, fd: int, carrier: str, event: Established, config: Co
             heartbeat=config.heartbeat,
             trunk=event.agreement.trunk,
             lease=event.agreement.lease_s,
+            max_paths=event.agreement.max_paths,
         )
     finally:
         wipe(event.root)

@@ -1,15 +1,18 @@
-"""The dialler's side of a session without a path: new connections until one of them leads back to it.
+"""The dialler's side of a session that loses paths: new connections until each wanted address has its path again.
 
-Layer: net (L3). Runs on the worker's thread, but for ``on_path``, which any thread may call.
+Layer: net (L3). Runs on the worker's thread, but for ``on_path``, ``add`` and ``remove``, which any thread may call.
 
-1. The first attempt starts at once, the next ones after growing pauses with jitter: at least one a second for a minute,
-   then at most ten seconds apart, until the lease is over. Addresses take turns, names are looked up each time.
-2. Attempts connect side by side, at most ``CONNECTS`` of them. Only one JOIN is under way at a time: the answer to one
-   that was given up must not count, because the other side follows the last one it got.
-3. A path that is silent where it should not be is left when another connection is up, and only then.
-4. The JOIN that is answered wins; the session goes on over its connection, and a ratchet is started.
+1. A session has a place for each address to which it wants a path: those of the dial and those that were added. A place
+   whose path is lost makes another one. The first attempt starts at once, the next ones after growing pauses with
+   jitter: at least one a second for a minute, then at most ten seconds apart.
+   Names are looked up each time, and what they give takes turns.
+2. Attempts of a place connect side by side, at most ``CONNECTS`` of them. Of a session only one JOIN is under way at a
+   time: the answer to one that was given up must not count, because the other side follows the last one it got.
+3. With paths that live the new one comes beside them. Without one it comes instead of all others, the session goes on
+   over it, and a ratchet is started.
+4. While all paths are silent where they should not be each place makes another one; that one takes its place.
 
-Spec: docs/spec/handshake.md §11; docs/spec/session.md §5.2.
+Spec: docs/spec/handshake.md §11; docs/spec/session.md §5.2, §5.3.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from netchan.errors import DialError, DialTimeout
 from netchan.net import gate, resume
 from netchan.net.address import Address
 from netchan.net.connecting import Connecting, Dialling
@@ -33,7 +37,7 @@ from netchan.net.worker import Timer, Worker, worker
 
 if TYPE_CHECKING:
     from netchan._engine.session_handle import Session
-    from netchan.net.dial import DialPlan
+    from netchan.net.dial import DialPlan, Outcome
 
 FIRST_NS: Final = 50_000_000
 """Pause behind the first attempt; doubled for each further one."""
@@ -43,7 +47,7 @@ EAGER_SPAN_NS: Final = 60_000_000_000
 LAZY_NS: Final = 10_000_000_000
 """Longest pause afterwards."""
 CONNECTS: Final = 3
-"""Connections of one session that are being made at a time: bounds what a network that drops everything costs."""
+"""Connections of one place that are being made at a time: bounds what a network that drops everything costs."""
 CONNECT_NS: Final = 10_000_000_000
 """A connection that has not come up is given up for another one after this: TCP asks again after 1, 3 and 7 s."""
 STEADY_NS: Final = 1_000_000_000
@@ -52,12 +56,35 @@ ANSWER_NS: Final = 1_000_000_000
 """Least time for the answer to a JOIN; more where connecting took long."""
 
 
+class _Place:
+    """An address to which a path is wanted.
+
+    Attributes:
+        path: id of the path that leads there, or None.
+        live: its connections that are being made, and when each began.
+        asked: who waits for the first path of this place.
+    """
+
+    __slots__ = ("address", "asked", "attempts", "live", "looking", "path", "since_ns", "timer", "up_ns")
+
+    def __init__(self, address: Address, path: int | None) -> None:
+        self.address, self.path = address, path
+        self.live: dict[Connecting, int] = {}
+        self.asked: Outcome[int] | None = None
+        self.timer: Timer | None = None
+        self.looking = False
+        self.attempts = 0
+        self.since_ns = 0
+        self.up_ns = -STEADY_NS
+
+
 class Redial(Dialling):
-    """Brings one session back whenever it has lost its path; made when it was dialled.
+    """Makes the paths of one session that was dialled.
 
     Args:
         session: held weakly.
         plan: of the dial; node: the other side's identity, 32 bytes, and node_id its name.
+        first: the address to which path 0 leads.
         carriers: carrier name -> the engine's number.
         turn: starts a ratchet of the session.
     """
@@ -66,6 +93,7 @@ class Redial(Dialling):
         self,
         session: Session,
         plan: DialPlan,
+        first: Address,
         node: bytes,
         node_id: str,
         carriers: dict[str, int],
@@ -74,112 +102,168 @@ class Redial(Dialling):
         self._session = weakref.ref(session)
         self._plan, self._node, self._node_id, self._carriers, self._turn = plan, node, node_id, carriers, turn
         self._worker: Worker = worker()
-        self._live: dict[Connecting, tuple[Address, int]] = {}
+        self._places = [_Place(first, 0)]
+        self._places += [_Place(address, None) for address in plan.addresses if address != first]
         self._joining: Connecting | None = None
-        self._timer: Timer | None = None
-        self._looking = False
-        self._attempts = 0
-        self._since_ns = 0
-        self._up_ns = -STEADY_NS
         self._resumes = 0
         self._path_id = 0
 
     def on_path(self, news: str) -> None:
         """See Session.on_path; any thread."""
-        if news != "up":
-            self._worker.post(self._begin)
+        self._worker.post(partial(self._look, news))
+
+    def begin(self) -> None:
+        """Make the paths that are not there; any thread."""
+        if len(self._places) > 1:
+            self._worker.post(partial(self._look, ""))
+
+    def add(self, address: Address, outcome: Outcome[int]) -> None:
+        """Want a path to this address, too; ``outcome`` gets its id. Any thread."""
+        self._worker.post(partial(self._add, address, outcome))
+
+    def remove(self, path_id: int) -> None:
+        """The path ends and is not made again; any thread."""
+        self._worker.post(partial(self._remove, path_id))
 
     # --- the worker's thread ------------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
-        session = self._wanted()
-        if session is None:
-            return
-        if session.suspended:
-            resume.note(self._session, self._node_id, self._plan.addresses[0].location, "lost")
-        if self._timer is not None:
-            return
-        now = time.monotonic_ns()
-        if now - self._up_ns < STEADY_NS:
-            self._timer = self._worker.at(now + self._pause(now), self._attempt)
-            return
-        self._attempts = 0
-        self._since_ns = now
-        self._attempt()
-
-    def _wanted(self) -> Session | None:
+    def _add(self, address: Address, outcome: Outcome[int]) -> None:
         session = self._session()
-        return session if session is not None and (session.suspended or session.suspect) else None
+        if session is None or session.over:
+            outcome.fail(DialError(f"{address.location}: the session has ended; dial again"))
+            return
+        place = _Place(address, None)
+        place.asked = outcome
+        self._places.append(place)
+        self._begin(place)
+        limit = time.monotonic_ns() + int(self._plan.config.dial_timeout * 1e9)
+        self._worker.at(limit, partial(self._out_of_time, place))
 
-    def _attempt(self) -> None:
+    def _out_of_time(self, place: _Place) -> None:
+        if place.asked is not None:
+            seconds = self._plan.config.dial_timeout
+            error = DialTimeout(
+                f"{place.address.location}: no path within {seconds:g} s; check the address and that the node of the "
+                "session listens there"
+            )
+            self._give_up(place, error)
+
+    def _give_up(self, place: _Place, error: BaseException) -> None:
+        """A place that never had a path is wanted no more."""
+        outcome, place.asked = place.asked, None
+        self._rest(place)
+        if place in self._places:
+            self._places.remove(place)
+        if outcome is not None:
+            outcome.fail(error)
+
+    def _remove(self, path_id: int) -> None:
+        session = self._session()
+        for place in list(self._places):
+            if place.path == path_id and session is not None and session.drop(path_id):
+                self._rest(place)
+                self._places.remove(place)
+
+    def _look(self, news: str) -> None:
+        """Something has happened to the paths of the session."""
+        session = self._session()
+        if session is None or session.over:
+            self._stop(session)
+            return
+        if news == "lost":
+            resume.note(self._session, self._node_id, self._places[0].address.location, "lost")
+        living = {path["id"] for path in session.paths()}
+        for place in self._places:
+            if place.path is not None and place.path not in living:
+                place.path = None
+            if place.timer is None and self._wanted(place) is not None:
+                self._begin(place)
+
+    def _begin(self, place: _Place) -> None:
+        now = time.monotonic_ns()
+        if now - place.up_ns < STEADY_NS:
+            place.timer = self._worker.at(now + self._pause(place, now), partial(self._attempt, place))
+            return
+        place.attempts = 0
+        place.since_ns = now
+        self._attempt(place)
+
+    def _wanted(self, place: _Place) -> Session | None:
+        session = self._session()
+        if session is None or session.over:
+            return None
+        return session if place.path is None or session.suspended or session.suspect else None
+
+    def _attempt(self, place: _Place) -> None:
         """Start one attempt, and the timer of the next."""
-        self._timer = None
-        if self._wanted() is None:
-            self._stop()
+        place.timer = None
+        if self._wanted(place) is None:
+            self._rest(place)
             return
         now = time.monotonic_ns()
-        self._timer = self._worker.at(now + self._pause(now), self._attempt)
-        address = self._plan.addresses[self._attempts % len(self._plan.addresses)]
-        self._attempts += 1
+        place.timer = self._worker.at(now + self._pause(place, now), partial(self._attempt, place))
+        place.attempts += 1
         joining = self._joining
-        if joining is not None and joining.machine is not None and joining.machine.deadline_ns is not None:
-            if joining.machine.deadline_ns > now:
+        if joining is not None and joining in place.live and joining.machine is not None:
+            if joining.machine.deadline_ns is not None and joining.machine.deadline_ns > now:
                 return  # an answer may be on its way
             joining.close()
+        address = place.address
         if address.is_numeric:
             try:
-                self._connect(address, *numeric(address))
+                self._connect(place, *numeric(address))
             except OSError:
                 pass  # the next attempt
-        elif not self._looking:
-            self._looking = True
-            resolve(address.host, address.port, partial(self._resolved, address))
+        elif not place.looking:
+            place.looking = True
+            resolve(address.host, address.port, partial(self._resolved, place))
 
-    def _pause(self, now: int) -> int:
-        if now - self._since_ns < EAGER_SPAN_NS:
-            most = min(EAGER_NS, FIRST_NS << min(self._attempts, 10))
+    def _pause(self, place: _Place, now: int) -> int:
+        if now - place.since_ns < EAGER_SPAN_NS:
+            most = min(EAGER_NS, FIRST_NS << min(place.attempts, 10))
             return int(most * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
         return int(random.uniform(EAGER_NS, LAZY_NS))  # noqa: S311
 
-    def _resolved(self, address: Address, found: list[tuple[int, Any]] | OSError) -> None:
-        self._looking = False
-        if self._wanted() is None or self._joining is not None or isinstance(found, OSError) or not found:
+    def _resolved(self, place: _Place, found: list[tuple[int, Any]] | OSError) -> None:
+        place.looking = False
+        if self._wanted(place) is None or isinstance(found, OSError) or not found:
             return
-        family, sockaddr = found[(self._attempts // len(self._plan.addresses)) % len(found)]
-        self._connect(address, family, sockaddr)
+        family, sockaddr = found[place.attempts % len(found)]
+        self._connect(place, family, sockaddr)
 
-    def _connect(self, address: Address, family: int, sockaddr: Any) -> None:
+    def _connect(self, place: _Place, family: int, sockaddr: Any) -> None:
         began = time.monotonic_ns()
-        if len(self._live) >= CONNECTS:
-            oldest = next(iter(self._live))
-            if began - self._live[oldest][1] < CONNECT_NS:
+        if len(place.live) >= CONNECTS:
+            oldest = next(iter(place.live))
+            if began - place.live[oldest] < CONNECT_NS:
                 return
             oldest.close()
         try:
             sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         except OSError:
             return
-        conn = Connecting(self._worker, sock, self, address.location)
-        conn.begin = partial(self._join, conn, began)
-        self._live[conn] = (address, began)
+        conn = Connecting(self._worker, sock, self, place.address.location)
+        conn.begin = partial(self._join, place, conn, began)
+        place.live[conn] = began
         try:
             conn.connect_to(sockaddr)
         except OSError:
             conn.close()
 
-    def _join(self, conn: Connecting, began: int) -> Joiner | None:
+    def _join(self, place: _Place, conn: Connecting, began: int) -> Joiner | None:
         """A connection is up: the JOIN goes over this one, and over no other any more. None: it is not needed."""
         joining = self._joining
         if joining is not None and joining.machine is not None and joining.machine.deadline_ns is not None:
             return None  # an answer may be on its way
-        session = self._wanted()
-        if session is None or not (session.suspended or session.part()):
+        session = self._wanted(place)
+        if session is None:
             return None  # the path has answered after all
         self._joining = conn
         self._path_id += 2
         if self._path_id > MAX_PATH:
             raise OverflowError("a session has no further path ids")
-        last, received = session.path()
+        beside = not session.suspended
+        last, received = (0, 0) if beside else session.path()
         took = time.monotonic_ns() - began
         plan = self._plan
         network = plan.handshake.network_id
@@ -195,53 +279,63 @@ class Redial(Dialling):
             received=received,
             where=conn.where,
             timeout_ns=max(ANSWER_NS, min(4 * took + ANSWER_NS // 4, plan.handshake.timeout_ns)),
+            beside=beside,
         )
 
-    def _stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for conn in list(self._live):
+    def _rest(self, place: _Place) -> None:
+        """No path is wanted here now."""
+        if place.timer is not None:
+            place.timer.cancel()
+            place.timer = None
+        for conn in list(place.live):
             conn.close()
+
+    def _stop(self, session: Session | None) -> None:
+        for place in list(self._places):
+            self._rest(place)
+            if place.asked is not None:
+                self._give_up(place, DialError(f"{place.address.location}: the session has ended; dial again"))
         self._joining = None
+
+    def _place_of(self, conn: Connecting) -> _Place | None:
+        return next((place for place in self._places if conn in place.live), None)
 
     # --- Connecting's owner -------------------------------------------------------------------------------------------
 
     def on_joined(self, conn: Connecting, event: Joined) -> None:
-        """The session goes on over this connection."""
-        entry = self._live.get(conn)
-        session = self._wanted()
-        if entry is None or session is None or self._joining is not conn:
+        """The session has another path over this connection."""
+        place = self._place_of(conn)
+        session = self._session()
+        if place is None or session is None or self._joining is not conn:
             conn.close()
             return
-        address, _ = entry
         self._resumes += 1
-        done = session.resume(
-            conn.take_fd(),
-            carrier=self._carriers[address.carrier],
-            path_id=event.path_id,
-            last=event.last,
-            received=event.received,
-            binding=event.binding,
-            early=event.leftover,
-        )
-        if not done:
+        address = place.address
+        if not resume.take_path(session, conn.take_fd(), self._carriers[address.carrier], event, address.location):
             return  # the timer tries again
-        self._stop()
-        self._up_ns = time.monotonic_ns()
-        resume.note(self._session, self._node_id, address.location, "up")
-        self._turn(session)
+        before, place.path = place.path, event.path_id
+        place.up_ns = time.monotonic_ns()
+        self._rest(place)
+        if before is not None and event.beside:
+            session.drop(before)  # it was silent; what was sent on it goes over this one
+        if not event.beside:
+            resume.note(self._session, self._node_id, address.location, "up")
+            self._turn(session)
+        outcome, place.asked = place.asked, None
+        if outcome is not None:
+            outcome.set(event.path_id)
 
     def on_failed(self, conn: Connecting, error: BaseException, reason: str) -> None:
         """The timer tries again, unless the other side has ended the session."""
         session = self._session()
         if isinstance(conn.machine, Joiner) and conn.machine.over and session is not None:
             session.lose()
-            self._stop()
+            self._stop(session)
 
     def on_over(self, conn: Connecting) -> None:
         """Forget it."""
-        self._live.pop(conn, None)
+        for place in self._places:
+            place.live.pop(conn, None)
         if self._joining is conn:
             self._joining = None
 

@@ -16,6 +16,7 @@ from netchan.net.join import gone, locator
 
 if TYPE_CHECKING:
     from netchan._engine.session_handle import Session
+    from netchan.net.machine import Joined
 
 _log: Final = logging.getLogger("netchan.session")
 AHEAD: Final = 2
@@ -91,7 +92,7 @@ def proof(name: bytes) -> bytes | None:
 def note(reference: weakref.ref[Session], node_id: str, where: str, news: str) -> None:
     """What became of the path of a session; see ``Session.on_path``."""
     session = reference()
-    if session is None or news == "suspect":
+    if session is None or news not in ("lost", "up"):
         return
     if news == "up":
         resumed(session)
@@ -99,6 +100,32 @@ def note(reference: weakref.ref[Session], node_id: str, where: str, news: str) -
     else:
         suspended(session)
         _log.info("the path to %s at %s was lost; its session is kept for %g s", node_id, where, session.lease)
+
+
+def take_path(session: Session, fd: int, carrier: int, event: Joined, where: str) -> bool:
+    """Put the connection behind an answered JOIN into use; the descriptor is the engine's, also if this gives False.
+
+    Args:
+        session: gets the path.
+        fd: the descriptor.
+        carrier: number of its kind.
+        event: what was agreed.
+        where: the other end of the connection, for messages.
+    """
+    for over in session.where.keys() - {path["id"] for path in session.paths()}:
+        session.where.pop(over, None)
+    session.where[event.path_id] = where
+    if event.beside:
+        return session.add(fd, carrier=carrier, path_id=event.path_id, binding=event.binding, early=event.leftover)
+    return session.resume(
+        fd,
+        carrier=carrier,
+        path_id=event.path_id,
+        last=event.last,
+        received=event.received,
+        binding=event.binding,
+        early=event.leftover,
+    )
 
 
 def suspended(session: Session) -> None:
