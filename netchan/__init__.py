@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from netchan.net.trust import CA
     from netchan.node.listener import Listener
     from netchan.node.opening import dial, listen
+    from netchan.node.paths import PathInfo
     from netchan.node.peer import Peer
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "MessageTooLarge",
     "NetchanError",
     "Op",
+    "PathInfo",
     "Peer",
     "ProtocolError",
     "Receiver",
@@ -148,6 +150,7 @@ _HOMES = {
         "dial",
         "listen",
     ),
+    "netchan.node.paths": ("PathInfo",),
     "netchan.node.peer": ("Peer",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

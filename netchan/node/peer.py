@@ -16,6 +16,8 @@ from netchan.channel.fronts import FRONT, Channel
 from netchan.channel.overflow import Overflow
 from netchan.channel.receiver import Receiver
 from netchan.channel.sender import Sender
+from netchan.errors import DialError
+from netchan.node.paths import PathInfo, Redundancy, add_path, paths_of, remove_path, set_redundancy
 from netchan.node.session import PeerCore
 from netchan.node.waits import new_waiter, wait_until
 
@@ -60,8 +62,64 @@ class Peer:
 
     @property
     def path_count(self) -> int:
-        """Paths that are up: 1; 0 while the session waits for another one, and once it is over."""
-        return 0 if self._core.over or self._core.session.suspended else 1
+        """Paths that are up; 0 while the session waits for another one, and once it is over."""
+        return 0 if self._core.over else len(self._core.session.paths())
+
+    @property
+    def paths(self) -> tuple[PathInfo, ...]:
+        """The paths that are up, oldest first; empty while the session waits for one, and once it is over."""
+        return () if self._core.over else paths_of(self._core.session)
+
+    @property
+    def redundancy(self) -> Redundancy:
+        """What several paths are used for in the direction of this side; may be set at any time.
+
+        "failover" (the default): one path carries everything, the others stand by. "stripe": what is sent in bulk goes
+        over all of them at once; small and ordered traffic stays on one. What is sent on a path that falls silent or is
+        lost goes again over another, in either case. ConfigError: another word.
+        """
+        return "stripe" if self._core.session.stripe else "failover"
+
+    @redundancy.setter
+    def redundancy(self, mode: Redundancy) -> None:
+        set_redundancy(self._core.session, mode)
+
+    async def add_path(self, address: str) -> PathInfo:  # + timeout
+        # async-only: begin
+        """Make another path to the same node, over another network, carrier or listener of it.
+
+        It is kept: when it is lost it is made again, for as long as the session lives. No identity is checked again;
+        the other side proves that it holds the session.
+
+        Args:
+            address: as for ``dial``.
+
+        Raises:
+            ConfigError: the address cannot be used, the session was dialled by the other side, or it has no lease.
+            DialTimeout: no path within ``Config.dial_timeout``; DialError: the session has ended.
+
+        Cancelled: the path may come up all the same; ``paths`` tells.
+        """
+        # async-only: end
+        # sync-only: """As ``netchan.Peer.add_path``. TimeoutError after ``timeout`` seconds: it may still come up."""
+        outcome = add_path(self._core, address)
+        await wait_until(outcome.is_done, outcome.queue, new_waiter(self._core.engine))
+        number = outcome.take()
+        found = [path for path in self.paths if path.id == number]
+        if not found:
+            raise DialError(f"the path to {address} was lost as soon as it was made; it is made again, see peer.paths")
+        return found[0]
+
+    def remove_path(self, path: PathInfo | int) -> None:
+        """End one of several paths; what was sent on it goes again over another. Returns at once.
+
+        Args:
+            path: one of ``paths``, or its ``id``.
+
+        Raises:
+            ConfigError: there is no such path, it is the only one, or the session was dialled by the other side.
+        """
+        remove_path(self._core, path)
 
     @property
     def closed(self) -> bool:

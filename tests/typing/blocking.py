@@ -204,6 +204,12 @@ def being_with(peer: sync.Peer) -> None:
     assert_type(peer.local_address, str)
     assert_type(peer.remote_address, str)
     assert_type(peer.path_count, int)
+    assert_type(peer.paths, tuple[netchan.PathInfo, ...])
+    assert_type(peer.add_path("unix:///run/n.sock", timeout=1), netchan.PathInfo)
+    peer.remove_path(peer.paths[0])
+    peer.remove_path(2)
+    peer.redundancy = "stripe"
+    peer.redundancy = "raid0"  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
     assert_type(peer.closed, bool)
     assert_type(peer.loss_cause, BaseException | None)
     assert_type(peer.error, netchan.NetchanError | None)

@@ -122,11 +122,25 @@ def opening_by_name_wrong(peer: netchan.Peer) -> None:
     words.nothing  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
 
+def about_paths(path: netchan.PathInfo) -> None:
+    assert_type(path.id, int)
+    assert_type(path.address, str)
+    assert_type(path.state, Literal["active", "standby", "suspect"])
+    assert_type(path.rtt, float)
+    assert_type(path.in_flight, int)
+
+
 async def being_with(peer: netchan.Peer) -> None:
     assert_type(peer.node_id, str)
     assert_type(peer.local_address, str)
     assert_type(peer.remote_address, str)
     assert_type(peer.path_count, int)
+    assert_type(peer.paths, tuple[netchan.PathInfo, ...])
+    assert_type(await peer.add_path("unix:///run/n.sock"), netchan.PathInfo)
+    peer.remove_path(peer.paths[0])
+    peer.remove_path(2)
+    peer.redundancy = "stripe"
+    peer.redundancy = "raid0"  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
     assert_type(peer.closed, bool)
     assert_type(peer.loss_cause, BaseException | None)
     assert_type(peer.error, netchan.NetchanError | None)

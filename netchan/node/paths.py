@@ -1,0 +1,97 @@
+"""The paths of a session as a program sees them: what there is, one more, one less, and what several are used for.
+
+Layer 6, beside session.py. Any thread; nothing here waits. Paths are made by the side that dialled (net/redial.py);
+each side decides for itself over which of them it sends. Spec: docs/spec/session.md §5, §5.3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from netchan.errors import ConfigError
+from netchan.net.address import parse_address
+from netchan.net.dial import Outcome
+
+if TYPE_CHECKING:
+    from netchan._engine.session_handle import Session
+    from netchan.net.redial import Redial
+    from netchan.node.session import PeerCore
+
+Redundancy = Literal["failover", "stripe"]
+PathState = Literal["active", "standby", "suspect"]
+_MODES: Final = ("failover", "stripe")
+
+
+@dataclass(frozen=True)
+class PathInfo:
+    """One connection of a session, as it is now.
+
+    Attributes:
+        id: number of the path in the session; never used again.
+        address: the other end: what was dialled, or where the connection came from.
+        state: "active" = carries what this side sends; "standby" = ready to take over; "suspect" = an acknowledgement
+            is overdue and nothing is heard, so what was sent there goes again over another path, where there is one.
+        rtt: seconds of a round trip, smoothed; 0.0 without a measurement.
+        in_flight: records sent there and not acknowledged yet.
+    """
+
+    id: int
+    address: str
+    state: PathState
+    rtt: float
+    in_flight: int
+
+
+def paths_of(session: Session) -> tuple[PathInfo, ...]:
+    """The paths that are up, oldest first; empty while there is none."""
+    stripe = session.stripe
+    return tuple(
+        PathInfo(
+            path["id"],
+            session.where.get(path["id"], ""),
+            "suspect" if path["suspect"] else "active" if path["control"] or stripe else "standby",
+            path["rtt_us"] / 1e6,
+            path["in_flight"],
+        )
+        for path in session.paths()
+    )
+
+
+def set_redundancy(session: Session, mode: object) -> None:
+    """What several paths are used for from now on, in the direction of this side."""
+    if mode not in _MODES:
+        raise ConfigError(f"redundancy={mode!r} is not known; it is one of {', '.join(_MODES)}")
+    session.stripe = mode == "stripe"
+
+
+def add_path(core: PeerCore, address: object) -> Outcome[int]:
+    """Begin to make another path; the outcome is its id."""
+    maker = _maker(core)
+    place = parse_address(address)
+    if place.node_id not in (None, core.link.node_id):
+        raise ConfigError(f"{place} names another node than the session's, {core.link.node_id}: dial it")
+    outcome = Outcome[int]()
+    maker.add(place, outcome)
+    return outcome
+
+
+def remove_path(core: PeerCore, path: PathInfo | int) -> None:
+    """End a path, and want it no more."""
+    number = path.id if isinstance(path, PathInfo) else path
+    maker = _maker(core)
+    living = [each["id"] for each in core.session.paths()]
+    if number not in living:
+        raise ConfigError(f"there is no path {number!r}; peer.paths has those that are up")
+    if len(living) == 1:
+        raise ConfigError(f"path {number} is the only one; add another first, or close the peer")
+    maker.remove(number)
+
+
+def _maker(core: PeerCore) -> Redial:
+    maker: Redial | None = core.session.maker
+    if maker is None:
+        if core.session.lease == 0:
+            raise ConfigError("a session with lease 0 has one path; give both sides a Config(lease=...) above 0")
+        raise ConfigError(f"paths to {core.link.node_id} are made by that side: it has dialled this session")
+    return maker

@@ -1,0 +1,238 @@
+"""Sessions with several paths (docs/spec/session.md §5, §5.3; docs/spec/handshake.md §11)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+import netchan
+from netchan import Config, ConfigError, DialError, DialTimeout, sync
+from tests.integration.kit import BOSS, KEY, TCP, program, until
+from tests.integration.proxy import Direction, Link, Proxy
+
+
+def place(address: str) -> str:
+    """An address without the node id."""
+    scheme, rest = address.split("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+@asynccontextmanager
+async def joined(
+    n: int = 2, config: Config | None = None
+) -> AsyncIterator[tuple[netchan.Peer, netchan.Peer, list[Proxy]]]:
+    """A session with n paths, each over a proxy of its own, in order."""
+    settings = config or Config()
+    async with netchan.listen(TCP, identity=BOSS, trust=[KEY.node_id], config=settings) as listener:
+        with contextlib.ExitStack() as stack:
+            proxies = [stack.enter_context(Proxy(listener.addresses[0])) for _ in range(n)]
+            async with netchan.dial(proxies[0].address, identity=KEY, config=settings) as near:
+                far = await listener.recv()
+                for proxy in proxies[1:]:
+                    await near.add_path(proxy.address)
+                await until(lambda: near.path_count == far.path_count == n)
+                yield near, far, proxies
+
+
+@program
+async def test_second_path_stands_by_and_takes_over_when_the_first_is_cut() -> None:
+    async with joined() as (near, far, proxies):
+        assert [path.state for path in near.paths] == ["active", "standby"]
+        assert [path.address for path in near.paths] == [place(proxy.address) for proxy in proxies]
+        a, b = (peer.open("x", int, capacity=64) for peer in (near, far))
+        for n in range(10):
+            await a.send(n)
+        assert [await b.recv() for _ in range(10)] == list(range(10))
+        proxies[0].links[0].cut()
+        begun = time.monotonic()
+        for n in range(10):
+            await a.send(n)
+            await b.send(n)
+        assert [await b.recv() for _ in range(10)] == list(range(10))
+        assert [await a.recv() for _ in range(10)] == list(range(10))
+        assert time.monotonic() - begun < 1.0
+        assert near.stats()["resumes"] == far.stats()["resumes"] == 0
+        await until(lambda: near.path_count == far.path_count == 2)  # what was lost is made again
+        assert sorted(path.address for path in near.paths) == sorted(place(proxy.address) for proxy in proxies)
+
+
+@program
+async def test_silence_of_one_path_costs_round_trips_and_not_seconds() -> None:
+    stop = threading.Event()
+
+    def silent(link: Link, direction: Direction, number: int, unit: bytes) -> bytes | None:
+        return b"" if stop.is_set() else unit
+
+    async with joined() as (near, far, proxies):
+        a, b = (peer.open("x", int, capacity=64) for peer in (near, far))
+        for n in range(50):
+            await a.send(n)
+            assert await b.recv() == n
+        proxies[0].tap = silent
+        stop.set()
+        begun = time.monotonic()
+        await a.send(50)
+        assert await b.recv() == 50
+        assert time.monotonic() - begun < 0.5
+        assert near.path_count == 2 and near.paths[0].state == "suspect"
+        assert near.stats()["resent"] > 0
+
+
+@pytest.mark.parametrize("mode", ["failover", "stripe"])
+@program
+async def test_values_survive_whatever_becomes_of_three_paths(mode: str) -> None:
+    rng = random.Random(mode)
+    async with joined(3) as (near, far, proxies):
+        near.redundancy = far.redundancy = mode  # type: ignore[assignment]
+        values = [n.to_bytes(4, "big") + bytes(rng.choice([0, 60, 3000, 70_000])) for n in range(400)]
+        a, b = (peer.open("x", bytes, capacity=64) for peer in (near, far))
+
+        async def send(channel: netchan.Channel[bytes]) -> None:
+            for value in values:
+                await channel.send(value)
+            channel.close()
+
+        async def take(channel: netchan.Channel[bytes]) -> list[bytes]:
+            return [value async for value in channel]
+
+        async def cut() -> None:
+            for _ in range(12):
+                await asyncio.sleep(rng.uniform(0.01, 0.1))
+                rng.choice(proxies).links[-1].cut()
+
+        got = await asyncio.gather(send(a), send(b), take(a), take(b), cut())
+        assert got[2] == got[3] == values
+        await until(lambda: near.path_count == far.path_count == 3)
+
+
+@program
+async def test_stripe_adds_up_what_slow_paths_carry() -> None:
+    def slow(link: Link, direction: Direction, number: int, unit: bytes) -> bytes | None:
+        time.sleep(len(unit) / 8e6)  # 8 MB/s
+        return unit
+
+    async with joined(2) as (near, far, proxies):
+        for proxy in proxies:
+            proxy.tap = slow
+        a, b = (peer.open("x", bytes, capacity=256) for peer in (near, far))
+        block = bytes(60_000)
+
+        async def took(n: int) -> float:
+            begun = time.monotonic()
+
+            async def send() -> None:
+                for _ in range(n):
+                    await a.send(block)
+
+            sending = asyncio.ensure_future(send())
+            for _ in range(n):
+                assert await b.recv() == block
+            await sending
+            return time.monotonic() - begun
+
+        await took(100)  # buffers on the way are full, windows have grown
+        one = await took(150)
+        near.redundancy = "stripe"
+        assert near.redundancy == "stripe" and far.redundancy == "failover"
+        assert [path.state for path in near.paths] == ["active", "active"]
+        both = await took(150)
+        assert 1.4 < one / both < 2.5, (one, both)
+
+
+@program
+async def test_path_over_another_carrier(tmp_path: Path) -> None:
+    places = [TCP, f"unix://{tmp_path}/n.sock"]
+    async with netchan.listen(places, identity=BOSS, trust=[KEY.node_id]) as listener:
+        tcp, unix = sorted(listener.addresses)
+        async with netchan.dial(tcp, identity=KEY) as near:
+            far = await listener.recv()
+            path = await near.add_path(unix)
+            assert (path.id, path.address, path.state) == (2, place(unix), "standby")
+            a, b = (peer.open("x", int) for peer in (near, far))
+            near.remove_path(near.paths[0])
+            await until(lambda: [p.address for p in near.paths] == [place(unix)])
+            await a.send(1)
+            assert await b.recv() == 1
+            await until(lambda: far.path_count == 1)
+            await asyncio.sleep(0.3)
+            assert near.path_count == 1  # it is not made again
+
+
+@program
+async def test_dial_with_several_addresses_has_a_path_to_each(tmp_path: Path) -> None:
+    places = [TCP, f"unix://{tmp_path}/n.sock"]
+    async with netchan.listen(places, identity=BOSS, trust=[KEY.node_id]) as listener:
+        async with netchan.dial(list(listener.addresses), identity=KEY) as near:
+            far = await listener.recv()
+            await until(lambda: near.path_count == far.path_count == 2)
+            assert sorted(path.address for path in near.paths) == sorted(map(place, listener.addresses))
+            assert far.stats()["resumes"] == 0
+
+
+@program
+async def test_what_cannot_be_said_or_reached() -> None:
+    config = Config(dial_timeout=0.5)
+    async with joined(1, config) as (near, far, proxies):
+        with pytest.raises(ConfigError, match="made by that side"):
+            await far.add_path(proxies[0].address)
+        with pytest.raises(ConfigError, match="is the only one"):
+            near.remove_path(0)
+        with pytest.raises(ConfigError, match="there is no path 7"):
+            near.remove_path(7)
+        with pytest.raises(ConfigError, match="failover, stripe"):
+            near.redundancy = "raid0"  # type: ignore[assignment]
+        with pytest.raises(ConfigError, match="names another node"):
+            await near.add_path(f"tcp://{KEY.node_id}@127.0.0.1:9")
+        with pytest.raises(DialTimeout, match=r"no path within 0\.5 s"):
+            await near.add_path("tcp://127.0.0.1:9")
+        assert near.path_count == 1
+        await near.aclose()
+        assert near.paths == () and near.path_count == 0
+        with pytest.raises(DialError, match="has ended"):
+            await near.add_path(proxies[0].address)
+
+
+@program
+async def test_session_without_a_lease_has_one_path() -> None:
+    async with joined(1, Config(lease=0)) as (near, _, proxies):
+        with pytest.raises(ConfigError, match="lease 0 has one path"):
+            await near.add_path(proxies[0].address)
+
+
+@program
+async def test_more_paths_than_were_agreed_are_refused() -> None:
+    config = Config(limits=netchan.Limits(paths=2), dial_timeout=0.5)
+    async with joined(2, config) as (near, far, proxies):
+        with pytest.raises(DialTimeout):
+            await near.add_path(proxies[0].address)
+        assert near.path_count == far.path_count == 2
+
+
+@program
+async def test_leaving_with_several_paths_says_so_on_one_at_the_least() -> None:
+    async with joined(3) as (near, far, proxies):
+        proxies[0].links[0].cut()
+        await near.aclose()
+        begun = time.monotonic()
+        await far.wait_closed()
+        assert time.monotonic() - begun < 1.0 and far.error is None
+
+
+def test_blocking_front_has_the_same() -> None:
+    with sync.listen(TCP, identity=BOSS, trust=[KEY.node_id]) as listener:
+        with Proxy(listener.addresses[0]) as proxy, sync.dial(listener.addresses[0], identity=KEY) as near:
+            far = listener.recv()
+            path = near.add_path(proxy.address, timeout=5)
+            assert path.state == "standby" and near.path_count == 2
+            a, b = (peer.open("x", int, capacity=8) for peer in (near, far))
+            near.remove_path(0)
+            a.send(1, timeout=5)
+            assert b.recv(timeout=5) == 1
