@@ -22,11 +22,11 @@ from netchan._core.ends cimport end_mark, end_open, end_release, end_request, se
 from netchan._core.inbound cimport session_recv
 from netchan._core.outbound cimport session_said, session_send
 from netchan._core.ratchet cimport session_ratchet_secret
-from netchan._core.resume cimport session_add, session_forget_gone, session_path_lost, session_resume
+from netchan._core.resume cimport session_add, session_forget_gone, session_mode, session_path_lost, session_resume
 from netchan._core.timer cimport TIMER_NEVER
 from netchan._core.session cimport session_deadline, session_free, session_init, session_on_deadline
 from netchan._core.state cimport (
-    MODE_FAILOVER, MODE_STRIPE, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW,
+    REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW,
     SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_end, nc_offer, nc_params, nc_path, nc_session,
 )
 from netchan._core.budget cimport budget_init, nc_budget
@@ -785,7 +785,7 @@ cdef void path_more(nc_arena_of_one* a) noexcept nogil:
     cdef nc_arena_way* other = &a.ways[1 - a.at]
     if other.path is not NULL:
         a.at = 1 - a.at
-        a.s.mode = MODE_STRIPE if a.path_id & 2 else MODE_FAILOVER
+        session_mode(&a.s, <int>(a.path_id >> 1) % 3)
         return
     memset(secret, 9, 32)
     a.path_id += 2

@@ -35,7 +35,8 @@ from netchan._core.inbound cimport session_recv
 from netchan._core.outbound cimport session_said, session_send, session_wants_send
 from netchan._core.ratchet cimport session_ratchet_secret
 from netchan._core.resume cimport (
-    path_find, session_add, session_forget_gone, session_join, session_path_lost, session_resume,
+    path_find, session_add, session_forget_gone, session_join, session_mode, session_pass, session_path_lost,
+    session_resume,
 )
 from netchan._core.session cimport session_deadline, session_free, session_init, session_on_deadline
 from netchan._core.state cimport (
@@ -811,8 +812,11 @@ cdef class Side:
             p = p.next
         return out, (self.s.control.id if self.s.control is not NULL else None)
 
-    def mode(self, uint8_t mode):
-        self.s.mode = mode
+    def mode(self, int mode):
+        session_mode(&self.s, mode)
+
+    def pass_control(self, path):
+        return session_pass(&self.s, self.way(path))
 
     def recv(self, data, path=None):
         cdef bytearray buf = bytearray(data)

@@ -96,7 +96,7 @@ cdef void on_withdraw(nc_session* s, nc_frame* f) noexcept nogil:
         return                                  # forgotten here: its end was said, which answers it too
     rc = in_withdraw(e.in_, f.a)
     if rc == defs.NC_EAGAIN and not s.in_order:
-        return                                  # said again on another path, and answered long ago
+        return                                  # said again on another path, and answered
     if rc < 0:
         fail(s, defs.CLOSE_PROTOCOL)
         return

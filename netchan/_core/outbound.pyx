@@ -21,12 +21,12 @@ from netchan._core.ratchet cimport put_ratchet
 from netchan._core.rate cimport flight_full
 from netchan._core.record cimport record_head_size
 from netchan._core.sent cimport (
-    KEEP_MAX, SENT_RESERVE, epoch_begun, finish_record, send_again, sent_room, trunk_note, trunk_room,
+    KEEP_MAX, SENT_RESERVE, epoch_begun, finish_record, send_again, send_copy, sent_room, trunk_note, trunk_room,
 )
 from netchan._core.state cimport (
-    CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, CTL_WANT, CTL_WITHDRAW, CTL_WITHDRAWN, MODE_STRIPE, SESSION_CLOSING,
-    SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, load_ptr, nc_end, nc_path, nc_session, pop_active, take_active,
-    want_ctl, want_data,
+    CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, CTL_WANT, CTL_WITHDRAW, CTL_WITHDRAWN, MODE_MIRROR, MODE_STRIPE,
+    SESSION_CLOSING, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, load_ptr, nc_end, nc_path, nc_session, pop_active,
+    take_active, want_ctl, want_data,
 )
 from netchan._core.inbox cimport in_pos, in_pos_due
 from netchan._core.lossy cimport lossy_claim, lossy_expire, lossy_gap, lossy_passed
@@ -458,12 +458,24 @@ cdef int64_t send_line(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int6
     return <int64_t>used
 
 
-# On a path that does not carry control: what it has to say for itself, and bulk data beside the one that does.
+cdef int64_t send_copies(nc_session* s, nc_path* p, uint8_t* out, size_t cap, size_t used, int64_t now) noexcept nogil:
+    cdef int64_t size = 1
+    while size > 0 and sent_room(p, SENT_RESERVE):
+        size = send_copy(s, p, out + used, cap - used, now)
+        if size < 0:
+            return size
+        used += <size_t>size
+    return <int64_t>used
+
+
+# On a path that does not carry control: what it has to say for itself; copies, or bulk data beside the one that does.
 cdef int64_t send_beside(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
     cdef int64_t own, size
     if not sent_room(p, 0) or cap < CONTROL_ROOM:
         return 0
     own = send_own(s, p, out, cap, now)
+    if own >= 0 and s.state == SESSION_UP and s.mode == MODE_MIRROR and not p.suspect:
+        return send_copies(s, p, out, cap, <size_t>own, now)
     if own < 0 or s.state != SESSION_UP or s.mode != MODE_STRIPE or p.suspect or s.replay.next < s.replay.n:
         return own
     size = send_line(s, p, out + own, cap - <size_t>own, now)

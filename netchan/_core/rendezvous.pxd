@@ -25,6 +25,7 @@ ctypedef struct nc_offers:          # the sender's
 ctypedef struct nc_claims:          # the receiver's
     uint64_t passed                 # messages below were taken or passed over as withdrawn
     uint32_t withdrawn
+    uint32_t asked                  # WITHDRAW came: it is answered once
 
 
 cdef inline uint32_t offer_bit(uint64_t n) noexcept nogil:
@@ -107,6 +108,7 @@ cdef inline void offers_let_go(nc_offers* x, uint64_t n) noexcept nogil:
 cdef inline void claims_pass(nc_claims* x, uint64_t n) noexcept nogil:
     while x.passed <= n:
         x.withdrawn &= ~offer_bit(x.passed + <uint64_t>defs.OFFERS_MAX)
+        x.asked &= ~offer_bit(x.passed + <uint64_t>defs.OFFERS_MAX)
         x.passed += 1
 
 
@@ -117,13 +119,14 @@ cdef inline int claims_claim(nc_claims* x, uint64_t n) noexcept nogil:
     return free
 
 
-# WITHDRAW(n). 0 withdrawn, 1 taken; NC_EAGAIN: settled so long ago that it is forgotten; NC_EFRAME: a number that
-# cannot be open.
+# WITHDRAW(n). 0 withdrawn, 1 taken; NC_EAGAIN: it came before, or is settled so long ago that it is forgotten;
+# NC_EFRAME: a number that cannot be open.
 cdef inline int claims_withdraw(nc_claims* x, uint64_t n) noexcept nogil:
     if n >= x.passed + <uint64_t>defs.OFFERS_MAX:
         return defs.NC_EFRAME
-    if n + <uint64_t>defs.OFFERS_MAX < x.passed:
+    if n + <uint64_t>defs.OFFERS_MAX < x.passed or x.asked & offer_bit(n):
         return defs.NC_EAGAIN
+    x.asked |= offer_bit(n)
     if n < x.passed:
         return 0 if x.withdrawn & offer_bit(n) else 1
     x.withdrawn |= offer_bit(n)

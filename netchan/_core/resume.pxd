@@ -11,6 +11,10 @@ from netchan._core.state cimport nc_path, nc_session
 cdef nc_path* path_find(nc_session* s, uint32_t path_id) noexcept nogil                 # one that lives, or NULL
 # A path that was agreed upon, behind the others. NULL: no memory, max_paths are there, or the id was used.
 cdef nc_path* path_new(nc_session* s, uint32_t path_id, const uint8_t* binding32, int64_t now_ns) noexcept nogil
+# What several paths are used for from now on, nc_mode.
+cdef void session_mode(nc_session* s, int mode) noexcept nogil
+# Mirror: the path that carries control takes nothing now; p, which has all that it has, carries on. 1 done, 0: cannot.
+cdef int session_pass(nc_session* s, nc_path* p) noexcept nogil
 # Something came on it; or it owes an acknowledgement (how: nc_silence): which path carries is decided anew.
 cdef void session_path_heard(nc_session* s, nc_path* p) noexcept nogil
 cdef void session_path_silent(nc_session* s, nc_path* p, int how) noexcept nogil

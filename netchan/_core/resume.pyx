@@ -13,9 +13,9 @@ from netchan._core.ends cimport fail, session_ended
 from netchan._core.idmap cimport idmap_next
 from netchan._core.keys cimport keys_may_update, keys_path_add, keys_path_free, keys_path_remove
 from netchan._core.leaf cimport load_acq_u32, store_seq_u32
-from netchan._core.sent cimport epoch_settled, sent_acked, sent_free, sent_move, sent_room
+from netchan._core.sent cimport epoch_settled, sent_acked, sent_free, sent_give, sent_move, sent_own, sent_room
 from netchan._core.state cimport (
-    EV_ACK, EV_SEND, PATH_HEARD, PATH_SILENT, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_end,
+    EV_ACK, EV_SEND, MODE_MIRROR, PATH_HEARD, PATH_SILENT, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_end,
     nc_ended, nc_path, nc_session, notify,
 )
 from netchan._core.timer cimport TIMER_NEVER
@@ -65,6 +65,8 @@ cdef nc_path* path_new(nc_session* s, uint32_t path_id, const uint8_t* binding32
     s.n_paths += 1
     if path_id > s.path_top:
         s.path_top = path_id
+    if s.control is not NULL:
+        copies_begin(s.control, p)
     return p
 
 
@@ -101,32 +103,108 @@ cdef void session_forget_gone(nc_session* s) noexcept nogil:
         free(p)
 
 
+# p may copy what c, which carries control, has in flight, and has to begin with it: what is said behind it must not
+# come before it.
+cdef void copies_begin(const nc_path* c, nc_path* p) noexcept nogil:
+    cdef uint64_t i
+    p.copies = p.tx_number
+    p.copy_from = p.copied = c.whole_from if c.whole_from > c.acked else c.acked
+    p.copy_at = c.log_first
+    for i in range(sent_own(c), p.copied):
+        p.copy_at += c.sent[i & (c.sent_cap - 1)].log_len
+
+
+# What `best` has copies of it answers for itself, instead of the path that carried so far: 1. 0: they do not go back to
+# what that one has in flight, and nothing has changed.
+cdef int take_copies(nc_session* s, nc_path* before, nc_path* best) noexcept nogil:
+    cdef uint64_t i
+    if before.acked < best.copy_from and before.whole_from < best.copy_from:
+        return 0
+    # What it sent before it carried control was not copied, and need not come before anything.
+    if sent_own(before) < best.copy_from and sent_move(s, before, best.copy_from) < 0:
+        return 0
+    sent_give(before, best.copied)
+    for i in range(best.copies if best.copies > best.acked else best.acked, best.tx_number):
+        best.sent[i & (best.sent_cap - 1)].copy = 0
+    best.whole_from = best.copies
+    return 1
+
+
+# This path carries control from now on. All that may have to come first waits to be sent again, or `took`: it has
+# copies.
+cdef void carry(nc_session* s, nc_path* c, int took) noexcept nogil:
+    cdef nc_path* p = s.paths
+    if s.control == c:
+        return
+    s.control = c
+    if not took:
+        c.whole_from = c.tx_number
+    while p is not NULL:
+        copies_begin(c, p)
+        p = p.next
+
+
+# Of the paths that are not suspect the one with the shortest round trip; NULL: all are.
+cdef nc_path* best_path(nc_session* s) noexcept nogil:
+    cdef nc_path* p = s.paths
+    cdef nc_path* best = NULL
+    while p is not NULL:
+        if not p.suspect and (best is NULL or (p.srtt and (best.srtt == 0 or p.srtt < best.srtt))):
+            best = p
+        p = p.next
+    return best
+
+
 # Which path carries now. What was sent on one that is suspect is sent again on the one that takes its place.
 cdef void paths_weigh(nc_session* s) noexcept nogil:
-    cdef nc_path* p = s.paths
-    cdef nc_path* best = s.control if s.control is not NULL and not s.control.suspect else NULL
+    cdef nc_path* p
+    cdef nc_path* best = s.control if s.control is not NULL and not s.control.suspect else best_path(s)
     cdef uint32_t silent = 1 if s.state == SESSION_UP and s.mine.lease_ns else 0
-    if best is NULL:
-        while p is not NULL:
-            if not p.suspect and (best is NULL or (p.srtt and (best.srtt == 0 or p.srtt < best.srtt))):
-                best = p
-            p = p.next
+    cdef int took = 0
+    if best is not NULL and s.control is not NULL and best != s.control:
+        took = take_copies(s, s.control, best)
     p = s.paths
     while p is not NULL:
         if p.suspect != PATH_SILENT:
             silent = 0
         if p.suspect and best is not NULL:
             # In the order in which it was said: what could not be moved now (no memory) is when the path is lost.
-            sent_move(s, p)
+            sent_move(s, p, p.tx_number)
         p = p.next
     if best is not NULL:
-        s.control = best
-    elif s.control is NULL:
-        s.control = s.paths
+        carry(s, best, took)
+        p = s.paths
+        while p is not NULL:
+            if p.suspect:
+                copies_begin(best, p)           # it answers for nothing any more: what it has copied counts no more
+            p = p.next
+    elif s.control is NULL and s.paths is not NULL:
+        carry(s, s.paths, 0)
     if load_acq_u32(&s.suspect) != silent:
         store_seq_u32(&s.suspect, silent)
     if s.paths is not NULL:
         epoch_settled(s)
+
+
+cdef void session_mode(nc_session* s, int mode) noexcept nogil:
+    cdef nc_path* p = s.paths
+    s.mode = <uint8_t>mode
+    while p is not NULL and s.control is not NULL:
+        copies_begin(s.control, p)
+        p = p.next
+
+
+cdef int session_pass(nc_session* s, nc_path* p) noexcept nogil:
+    cdef nc_path* before
+    if s.mode != MODE_MIRROR or s.control is NULL or p == s.control or p.suspect or not p.alive \
+            or p.copied != s.control.tx_number or not take_copies(s, s.control, p):
+        return 0
+    before = s.control
+    carry(s, p, 1)
+    before.copy_from = before.copied = p.tx_number      # it has all that p has copied
+    before.copy_at = p.log_next
+    before.copies = before.tx_number
+    return 1
 
 
 cdef void session_path_heard(nc_session* s, nc_path* p) noexcept nogil:
@@ -142,14 +220,21 @@ cdef void session_path_silent(nc_session* s, nc_path* p, int how) noexcept nogil
 # --- one less ---------------------------------------------------------------------------------------------------------
 
 cdef void session_path_lost(nc_session* s, nc_path* p, int64_t now_ns) noexcept nogil:
+    cdef nc_path* best
     cdef nc_end* e
     cdef uint32_t i = 0
+    cdef int carried, took
     if not p.alive:
         return
     if s.n_paths > 1 and s.state != SESSION_OVER:
+        carried = s.control == p
         path_off(s, p, now_ns)
-        if sent_move(s, p) < 0:
+        best = best_path(s)
+        took = take_copies(s, p, best) if carried and best is not NULL else 0
+        if sent_move(s, p, p.tx_number) < 0:
             fail(s, defs.CLOSE_INTERNAL)        # what it held cannot be sent again
+        if carried and best is not NULL:
+            carry(s, best, took)
         path_gone(s, p)
         paths_weigh(s)
         s.ready_any = 1
@@ -184,7 +269,7 @@ cdef void session_path_lost(nc_session* s, nc_path* p, int64_t now_ns) noexcept 
 
 # A session that was suspended has this path, and what was sent on the last one is to be sent again.
 cdef int path_after(nc_session* s, nc_path* p, int64_t now_ns) noexcept nogil:
-    if sent_move(s, s.last) < 0:
+    if sent_move(s, s.last, s.last.tx_number) < 0:
         path_off(s, p, now_ns)
         path_gone(s, p)
         return defs.NC_ENOMEM

@@ -18,6 +18,11 @@ cdef enum:
     LOG_RESERVE = 131072            # of defs.LOG_MAX, kept for control: acknowledgements must go when data may not
     SENT_RESERVE = 1024             # of defs.SENT_MAX, for the same
 
+# The first record that the path still answers for: behind those that were acknowledged or that others took over.
+cdef inline uint64_t sent_own(const nc_path* p) noexcept nogil:
+    return p.moved if p.moved > p.acked else p.acked
+
+
 # Seals the record that was built in place (frames of `body` bytes behind the head, then `tail_len` bytes from `tail`)
 # and notes it as sent. kept: so many leading bytes are frames to keep; the rest is data that ends at `upto`.
 # len: bytes of the stream before `upto` that it brings or passes. Returns its size or a negative code.
@@ -32,11 +37,15 @@ cdef int trunk_room(nc_path* p) noexcept nogil
 cdef void trunk_note(nc_path* p, uint64_t stream, uint64_t upto, uint64_t len_) noexcept nogil
 # The records up to `number` were received over there. When the last one of them that elicits was sent; -1: none does.
 cdef int64_t sent_acked(nc_session* s, nc_path* p, uint64_t number, int64_t now) noexcept nogil
-# What was sent on the path and not acknowledged or moved yet waits to be sent anew, before what waits already. NC_OK or
-# NC_ENOMEM.
-cdef int sent_move(nc_session* s, nc_path* p) noexcept nogil
+# What was sent on the path before record `upto` and for which it answers waits to be sent anew, before what waits
+# already. NC_OK or NC_ENOMEM.
+cdef int sent_move(nc_session* s, nc_path* p, uint64_t upto) noexcept nogil
 # The next record of those, sealed anew. Its size; 0: none left, or no room in `cap`; or a negative code.
 cdef int64_t send_again(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil
+# Mirror: the next record of the path that carries control which p has not, sealed on p as well. As send_again.
+cdef int64_t send_copy(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil
+# Others answer for the records below `upto` from now on.
+cdef void sent_give(nc_path* p, uint64_t upto) noexcept nogil
 # Our newest epoch begins: something of it is to be acknowledged on each path.
 cdef void epoch_begun(nc_session* s) noexcept nogil
 # The next epoch may begin once that has happened on all that are not suspect.

@@ -80,6 +80,15 @@ cdef void trunk_note(nc_path* p, uint64_t stream, uint64_t upto, uint64_t len_) 
 
 # --- the log ----------------------------------------------------------------------------------------------------------
 
+cdef void ring_write(uint8_t* ring, uint32_t cap, uint64_t at, const uint8_t* src, size_t n) noexcept nogil:
+    cdef size_t place = <size_t>(at & (cap - 1))
+    cdef size_t first = cap - place
+    if first > n:
+        first = n
+    memcpy(ring + place, src, first)
+    memcpy(ring, src + first, n - first)
+
+
 cdef void ring_read(const uint8_t* ring, uint32_t cap, uint64_t at, uint8_t* dst, size_t n) noexcept nogil:
     cdef size_t place = <size_t>(at & (cap - 1))
     cdef size_t first = cap - place
@@ -95,26 +104,24 @@ cdef int log_put(nc_path* p, const uint8_t* src, size_t n) noexcept nogil:
     cdef uint64_t held = p.log_next - p.log_first
     cdef uint32_t cap = p.log_cap if p.log_cap else LOG_FIRST
     cdef uint8_t* ring
-    cdef size_t place, first
+    cdef uint64_t at = p.log_first
+    cdef size_t run
     if held + n > p.log_cap:
         while cap < held + n:
             cap *= 2
         ring = <uint8_t*>malloc(cap)
         if ring is NULL:
             return defs.NC_ENOMEM
-        ring_read(p.log, p.log_cap, p.log_first, ring, <size_t>held)
+        while at < p.log_next:                  # up to the end of the old ring, then from its start
+            run = p.log_cap - <size_t>(at & (p.log_cap - 1))
+            if run > p.log_next - at:
+                run = <size_t>(p.log_next - at)
+            ring_write(ring, cap, at, p.log + (at & (p.log_cap - 1)), run)
+            at += run
         free(p.log)
         p.log = ring
         p.log_cap = cap
-        # the places follow the positions, so these begin at the start of the ring
-        p.log_first = 0
-        p.log_next = held
-    place = <size_t>(p.log_next & (p.log_cap - 1))
-    first = p.log_cap - place
-    if first > n:
-        first = n
-    memcpy(p.log + place, src, first)
-    memcpy(p.log, src + first, n - first)
+    ring_write(p.log, p.log_cap, p.log_next, src, n)
     p.log_next += n
     return defs.NC_OK
 
@@ -130,6 +137,7 @@ cdef int64_t finish_record(nc_session* s, nc_path* p, uint8_t* rec, uint64_t tag
     x.tail_len = 0
     x.rekey = s.rekey_here
     s.rekey_here = 0
+    x.copy = s.copy_here
     if s.mine.lease_ns:
         if log_put(p, rec + record_head_size(tag), kept) < 0:       # now: sealing is done in place
             return defs.NC_ENOMEM
@@ -230,20 +238,32 @@ cdef void epoch_settled(nc_session* s) noexcept nogil:
 
 # --- sending again ----------------------------------------------------------------------------------------------------
 
-cdef int sent_move(nc_session* s, nc_path* p) noexcept nogil:
-    cdef uint64_t number = p.moved if p.moved > p.acked else p.acked
+cdef void sent_give(nc_path* p, uint64_t upto) noexcept nogil:
+    cdef uint64_t i
+    for i in range(sent_own(p), upto):
+        p.log_first += p.sent[i & (p.sent_cap - 1)].log_len
+    if upto > p.moved:
+        p.moved = upto
+
+
+cdef int sent_move(nc_session* s, nc_path* p, uint64_t upto) noexcept nogil:
     cdef nc_replay* old = &s.replay
     cdef nc_sent* items
+    cdef nc_sent* x
     cdef uint8_t* log
-    cdef uint64_t at = p.log_first, total = 0, i
-    cdef uint32_t n = <uint32_t>(p.tx_number - number) + old.n - old.next
-    cdef uint32_t k = 0
-    for i in range(number, p.tx_number):
-        total += p.sent[i & (p.sent_cap - 1)].log_len
+    cdef uint64_t number = sent_own(p), at = p.log_first, total = 0, i
+    cdef uint32_t n = 0, k = 0
+    for i in range(number, upto):
+        x = &p.sent[i & (p.sent_cap - 1)]
+        if not x.copy:
+            n += 1
+            total += x.log_len
+    if n == 0:
+        sent_give(p, upto)
+        return defs.NC_OK
     for i in range(old.next, old.n):
         total += old.items[i].log_len
-    if number == p.tx_number:
-        return defs.NC_OK
+    n += old.n - old.next
     items = <nc_sent*>malloc(n * sizeof(nc_sent))
     log = <uint8_t*>malloc(<size_t>total if total else 1)
     if items is NULL or log is NULL:
@@ -251,11 +271,14 @@ cdef int sent_move(nc_session* s, nc_path* p) noexcept nogil:
         free(log)
         return defs.NC_ENOMEM
     total = 0
-    for i in range(number, p.tx_number):
-        items[k] = p.sent[i & (p.sent_cap - 1)]
-        ring_read(p.log, p.log_cap, at, log + total, items[k].log_len)
+    for i in range(number, upto):
+        x = &p.sent[i & (p.sent_cap - 1)]
+        at += x.log_len
+        if x.copy:
+            continue
+        items[k] = x[0]
+        ring_read(p.log, p.log_cap, at - x.log_len, log + total, x.log_len)
         items[k].log_at = total
-        at += items[k].log_len
         total += items[k].log_len
         k += 1
     for i in range(old.next, old.n):
@@ -268,8 +291,7 @@ cdef int sent_move(nc_session* s, nc_path* p) noexcept nogil:
     old.items = items
     old.log = log
     old.n = n
-    p.moved = p.tx_number
-    p.log_first = p.log_next
+    sent_give(p, upto)
     return defs.NC_OK
 
 
@@ -289,39 +311,77 @@ cdef int note_parts(nc_path* p, const uint8_t* body, size_t n) noexcept nogil:
     return defs.NC_OK
 
 
+# Seals record x anew on path p; its frames are at `at` in a log, which is a ring of ring_cap bytes, 0: no ring. Its
+# size; 0: no room, or (gone[0] = 1) the outbox holds its bytes no more.
+cdef int64_t seal_again(nc_session* s, nc_path* p, const nc_sent* x, const uint8_t* ring, uint32_t ring_cap,
+                        uint64_t at, int copy, uint8_t* out, size_t room, int64_t now, int* gone) noexcept nogil:
+    cdef nc_end* e
+    cdef int64_t size
+    cdef size_t head = record_head_size(x.stream)
+    gone[0] = 0
+    if room < head + x.log_len + x.tail_len + defs.AEAD_TAG_SIZE:
+        return 0
+    if ring_cap:
+        ring_read(ring, ring_cap, at, out + head, x.log_len)
+    else:
+        memcpy(out + head, ring + at, x.log_len)
+    if x.tail_len:
+        e = <nc_end*>idmap_get(&s.outs, x.stream)
+        if e is NULL or not out_peek(&e.out, x.upto - x.tail_len, out + head + x.log_len, x.tail_len):
+            gone[0] = 1
+            return 0
+    if x.stream == defs.TAG_TRUNK and note_parts(p, out + head, x.log_len) < 0:
+        return 0
+    s.rekey_here = x.rekey
+    s.copy_here = <uint8_t>copy
+    size = finish_record(s, p, out, x.stream, x.log_len + x.tail_len, NULL, 0, x.log_len, x.upto, x.len, x.eliciting,
+                         now)
+    s.copy_here = 0
+    return size
+
+
 cdef int64_t send_again(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
     cdef nc_replay* again = &s.replay
     cdef nc_sent* x
-    cdef nc_end* e
-    cdef size_t head
     cdef int64_t size
+    cdef int gone
     while again.next < again.n:
         x = &again.items[again.next]
-        head = record_head_size(x.stream)
-        if cap < head + x.log_len + x.tail_len + defs.AEAD_TAG_SIZE:
+        size = seal_again(s, p, x, again.log, 0, x.log_at, 0, out, cap, now, &gone)
+        if size > 0:
+            s.stats.resent += 1
+            next_again(s)
+        if not gone:
+            return size
+        # The outbox holds its bytes no more, so they have come, and with them all of the record.
+        if s.in_order:
+            # No: it has said with POS that the bytes had come, and with JOIN that the record had not.
+            fail(s, defs.CLOSE_PROTOCOL)
+            replay_free(s)
             return 0
-        memcpy(out + head, again.log + x.log_at, x.log_len)
-        if x.tail_len:
-            e = <nc_end*>idmap_get(&s.outs, x.stream)
-            if e is NULL or not out_peek(&e.out, x.upto - x.tail_len, out + head + x.log_len, x.tail_len):
-                # The outbox holds them no more, so they have come, and with them all of the record.
-                if not s.in_order:
-                    next_again(s)
-                    continue
-                # No: it has said with POS that the bytes had come, and with JOIN that the record had not.
-                fail(s, defs.CLOSE_PROTOCOL)
-                replay_free(s)
-                return 0
-        if x.stream == defs.TAG_TRUNK and note_parts(p, out + head, x.log_len) < 0:
+        next_again(s)
+    return 0
+
+
+cdef int64_t send_copy(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
+    cdef nc_path* c = s.control
+    cdef nc_sent* x
+    cdef int64_t size
+    cdef int gone
+    if p.copied < sent_own(c):                  # what has arrived meanwhile need not come twice
+        p.copied = sent_own(c)
+        p.copy_at = c.log_first
+    while p.copied < c.tx_number:
+        x = &c.sent[p.copied & (c.sent_cap - 1)]
+        size = seal_again(s, p, x, c.log, c.log_cap, p.copy_at, 1, out, cap, now, &gone)
+        if size == 0 and not gone:
             return 0
-        s.rekey_here = x.rekey
-        size = finish_record(s, p, out, x.stream, x.log_len + x.tail_len, NULL, 0, x.log_len, x.upto, x.len,
-                             x.eliciting, now)
         if size < 0:
             return size
-        s.stats.resent += 1
-        next_again(s)
-        return size
+        p.copied += 1
+        p.copy_at += x.log_len
+        if size:
+            return size
     return 0
 
 

@@ -44,6 +44,7 @@ cdef enum nc_silence:               # nc_path.suspect
 cdef enum nc_mode:                  # what several paths are used for (session.md §5.3)
     MODE_FAILOVER = 0               # one carries, the others stand by
     MODE_STRIPE = 1                 # bulk data on all of them
+    MODE_MIRROR = 2                 # everything on all of them; what arrives first counts
 
 cdef enum nc_event:                 # bits: what an end waits for (end.waiting) and what happened to it (end.ready)
     EV_RECV = 1                     # a value, or the direction is over
@@ -77,6 +78,11 @@ cdef struct nc_path:
     uint8_t epoch_waits             # 1: no record of our newest epoch was acknowledged here yet
     uint64_t epoch_at               # number of the first one
     uint64_t moved                  # records below are sent again on another path; their log is given back
+    uint64_t whole_from             # as long as it carries control: nothing said before this record needs to come first
+    uint64_t copy_from              # of the path that carries control: records from here on were copied to this one
+    uint64_t copied                 # up to here
+    uint64_t copies                 # number of the first of these copies here
+    uint64_t copy_at                # and where in its log that is
     uint64_t tx_number              # number of the next record sent
     uint64_t rx_number              # of the next record received
     uint64_t acked                  # records below this were acknowledged by the peer
@@ -131,6 +137,7 @@ ctypedef struct nc_sent:
     uint32_t tail_len               # behind them: the last bytes before `upto`, which the outbox still holds
     uint32_t rekey                  # the epoch for which it announces what is mixed in; 0: none
     uint8_t eliciting
+    uint8_t copy                    # of one that another path carries: that one answers for it
 
 # Records of paths that are gone or suspect which the peer may not have got, oldest first: sealed anew on another path.
 ctypedef struct nc_replay:
@@ -332,6 +339,7 @@ cdef struct nc_session:
     uint8_t ratchet_theirs          # 1: the peer's direction has it
     uint8_t rekey_state             # 0 nothing, 1 to announce, 2 announced, waiting for its acknowledgement
     uint32_t rekey_here             # the record that is being built announces it: the epoch; else 0
+    uint8_t copy_here               # it is a copy
     uint8_t rekey_mix[32]           # what was announced; wiped when the epoch has changed
     uint8_t rekey_again             # the next ratchet's secret came meanwhile: to announce afterwards
     uint64_t ratchets               # finished in our direction

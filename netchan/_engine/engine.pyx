@@ -21,9 +21,11 @@ from netchan._core.leaf cimport (
 from netchan._core.ends cimport end_release, session_close, session_next_offer, session_next_ready
 from netchan._core.inbound cimport session_recv
 from netchan._core.outbound cimport session_said, session_send
-from netchan._core.resume cimport session_forget_gone, session_path_lost
+from netchan._core.resume cimport session_forget_gone, session_pass, session_path_lost
 from netchan._core.session cimport session_deadline, session_free, session_on_deadline
-from netchan._core.state cimport SESSION_CLOSING, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_offer, nc_path
+from netchan._core.state cimport (
+    MODE_MIRROR, SESSION_CLOSING, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_offer, nc_path,
+)
 from netchan._core.timer cimport (
     TIMER_NEVER, theap_clear, theap_free, theap_init, theap_next, theap_pop_due, theap_reserve, theap_set,
 )
@@ -539,6 +541,13 @@ cdef int links_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
         if k != first:
             rc = link_flush(g, t, k, now)
         k = k.next
+    if rc == defs.NC_OK and first is not NULL and first.pend_len and t.session.mode == MODE_MIRROR:
+        k = t.links
+        while k is not NULL:
+            # A path that takes nothing now does not hold up one that has all that it has.
+            if not k.pend_len and not k.broken and session_pass(&t.session, k.path):
+                return link_flush(g, t, k, now)
+            k = k.next
     return rc
 
 

@@ -24,10 +24,10 @@ from netchan._core.keys cimport (
 from netchan._core.leaf cimport leaf_lock, leaf_unlock, load_acq_u32, store_seq_u32, xchg_u32
 from netchan._core.ratchet cimport session_ratchet_secret, session_ratchet_send
 from netchan._core.resume cimport (
-    path_find, session_add, session_join, session_may_add, session_path_lost, session_resume,
+    path_find, session_add, session_join, session_may_add, session_mode, session_path_lost, session_resume,
 )
 from netchan._core.session cimport session_free, session_init, session_on_deadline
-from netchan._core.state cimport MODE_FAILOVER, MODE_STRIPE, SESSION_SUSPENDED, nc_params, nc_path, nc_session
+from netchan._core.state cimport SESSION_SUSPENDED, nc_params, nc_path, nc_session
 from netchan._engine cimport sys
 from netchan._engine.engine_handle cimport Engine, Listed, check_fork
 from netchan._engine.carrier cimport carrier_setup
@@ -487,18 +487,18 @@ cdef class Session(Listed):
         return out
 
     @property
-    def stripe(self):
-        """True: bulk data of our direction goes over all paths, not only over the one that carries control."""
-        return self.t.session.mode == MODE_STRIPE
+    def mode(self):
+        """What several paths are used for in our direction: 0 failover, 1 stripe, 2 mirror."""
+        return self.t.session.mode
 
-    @stripe.setter
-    def stripe(self, bint on):
+    @mode.setter
+    def mode(self, int mode):
         cdef nc_slot* t = self.t
         cdef nc_engine* g = t.engine
         check_fork(g)
         with nogil:
             baton_take(g)
-            t.session.mode = MODE_STRIPE if on else MODE_FAILOVER
+            session_mode(&t.session, mode)
             if xchg_u32(&t.session.dirty_any, 1) == 0:
                 engine_dirty(g, t)
             baton_give(g)
@@ -555,6 +555,16 @@ cdef class Session(Listed):
             baton_give(g)
         self.engine.notify()
         return None if received < 0 else received
+
+    def expect_more(self):
+        """A path is about to be asked for: the other side may have it, and send on it, before its answer comes."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            t.session.in_order = 0
+            baton_give(g)
 
     def may_add(self, uint32_t path_id):
         """A JOIN with a good MAC has come, for a path beside those that live: True if it may be added."""

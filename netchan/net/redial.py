@@ -264,6 +264,8 @@ class Redial(Dialling):
             raise OverflowError("a session has no further path ids")
         beside = not session.suspended
         last, received = (0, 0) if beside else session.path()
+        if beside:
+            session.expect_more()
         took = time.monotonic_ns() - began
         plan = self._plan
         network = plan.handshake.network_id

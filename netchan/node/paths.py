@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from netchan.net.redial import Redial
     from netchan.node.session import PeerCore
 
-Redundancy = Literal["failover", "stripe"]
+Redundancy = Literal["failover", "stripe", "mirror"]
 PathState = Literal["active", "standby", "suspect"]
-_MODES: Final = ("failover", "stripe")
+_MODES: Final[tuple[Redundancy, ...]] = ("failover", "stripe", "mirror")
+"""By number of the core (nc_mode)."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ class PathInfo:
 
 def paths_of(session: Session) -> tuple[PathInfo, ...]:
     """The paths that are up, oldest first; empty while there is none."""
-    stripe = session.stripe
+    all_carry = session.mode != 0
     return tuple(
         PathInfo(
             path["id"],
             session.where.get(path["id"], ""),
-            "suspect" if path["suspect"] else "active" if path["control"] or stripe else "standby",
+            "suspect" if path["suspect"] else "active" if path["control"] or all_carry else "standby",
             path["rtt_us"] / 1e6,
             path["in_flight"],
         )
@@ -62,7 +63,12 @@ def set_redundancy(session: Session, mode: object) -> None:
     """What several paths are used for from now on, in the direction of this side."""
     if mode not in _MODES:
         raise ConfigError(f"redundancy={mode!r} is not known; it is one of {', '.join(_MODES)}")
-    session.stripe = mode == "stripe"
+    session.mode = _MODES.index(mode)
+
+
+def redundancy_of(session: Session) -> Redundancy:
+    """What they are used for."""
+    return _MODES[session.mode]
 
 
 def add_path(core: PeerCore, address: object) -> Outcome[int]:

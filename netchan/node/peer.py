@@ -17,7 +17,15 @@ from netchan.channel.overflow import Overflow
 from netchan.channel.receiver import Receiver
 from netchan.channel.sender import Sender
 from netchan.errors import DialError
-from netchan.node.paths import PathInfo, Redundancy, add_path, paths_of, remove_path, set_redundancy
+from netchan.node.paths import (
+    PathInfo,
+    Redundancy,
+    add_path,
+    paths_of,
+    redundancy_of,
+    remove_path,
+    set_redundancy,
+)
 from netchan.node.session import PeerCore
 from netchan.node.waits import new_waiter, wait_until
 
@@ -75,10 +83,11 @@ class Peer:
         """What several paths are used for in the direction of this side; may be set at any time.
 
         "failover" (the default): one path carries everything, the others stand by. "stripe": what is sent in bulk goes
-        over all of them at once; small and ordered traffic stays on one. What is sent on a path that falls silent or is
-        lost goes again over another, in either case. ConfigError: another word.
+        over all of them at once; small and ordered traffic stays on one. "mirror": everything goes over all of them,
+        and what arrives first counts. What is sent on a path that falls silent or is lost goes again over another, in
+        any case. ConfigError: another word.
         """
-        return "stripe" if self._core.session.stripe else "failover"
+        return redundancy_of(self._core.session)
 
     @redundancy.setter
     def redundancy(self, mode: Redundancy) -> None:

@@ -86,7 +86,33 @@ async def test_silence_of_one_path_costs_round_trips_and_not_seconds() -> None:
         assert near.stats()["resent"] > 0
 
 
-@pytest.mark.parametrize("mode", ["failover", "stripe"])
+@program
+async def test_mirror_waits_for_no_path_that_falls_silent() -> None:
+    stop = threading.Event()
+
+    def silent(link: Link, direction: Direction, number: int, unit: bytes) -> bytes | None:
+        return b"" if stop.is_set() else unit
+
+    async with joined() as (near, far, proxies):
+        near.redundancy = far.redundancy = "mirror"
+        assert [path.state for path in near.paths] == ["active", "active"]
+        a, b = (peer.open("x", int, capacity=64) for peer in (near, far))
+        slowest = 0.0
+        for n in range(300):
+            if n == 100:
+                proxies[0].tap = silent
+                stop.set()
+            begun = time.monotonic()
+            await a.send(n)
+            assert await b.recv() == n
+            await b.send(n)
+            assert await a.recv() == n
+            slowest = max(slowest, time.monotonic() - begun) if n >= 100 else 0.0
+        assert slowest < 0.045  # a path is suspect after 50 ms at the least
+        assert near.path_count == 2
+
+
+@pytest.mark.parametrize("mode", ["failover", "stripe", "mirror"])
 @program
 async def test_values_survive_whatever_becomes_of_three_paths(mode: str) -> None:
     rng = random.Random(mode)
@@ -187,7 +213,7 @@ async def test_what_cannot_be_said_or_reached() -> None:
             near.remove_path(0)
         with pytest.raises(ConfigError, match="there is no path 7"):
             near.remove_path(7)
-        with pytest.raises(ConfigError, match="failover, stripe"):
+        with pytest.raises(ConfigError, match="failover, stripe, mirror"):
             near.redundancy = "raid0"  # type: ignore[assignment]
         with pytest.raises(ConfigError, match="names another node"):
             await near.add_path(f"tcp://{KEY.node_id}@127.0.0.1:9")
