@@ -278,13 +278,13 @@ cdef int sent_move(nc_session* s, nc_path* p, uint64_t upto) noexcept nogil:
             continue
         items[k] = x[0]
         ring_read(p.log, p.log_cap, at - x.log_len, log + total, x.log_len)
-        items[k].log_at = total
+        items[k].pos = total
         total += items[k].log_len
         k += 1
     for i in range(old.next, old.n):
         items[k] = old.items[i]
-        memcpy(log + total, old.log + old.items[i].log_at, items[k].log_len)
-        items[k].log_at = total
+        memcpy(log + total, old.log + old.items[i].pos, items[k].log_len)
+        items[k].pos = total
         total += items[k].log_len
         k += 1
     replay_free(s)
@@ -347,7 +347,7 @@ cdef int64_t send_again(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int
     cdef int gone
     while again.next < again.n:
         x = &again.items[again.next]
-        size = seal_again(s, p, x, again.log, 0, x.log_at, 0, out, cap, now, &gone)
+        size = seal_again(s, p, x, again.log, 0, x.pos, 0, out, cap, now, &gone)
         if size > 0:
             s.stats.resent += 1
             next_again(s)

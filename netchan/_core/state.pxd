@@ -131,8 +131,7 @@ ctypedef struct nc_sent:
     uint64_t upto                   # stream offset behind its data
     uint64_t len                    # bytes of the stream before it that it brings, or passes by SKIP
     int64_t at                      # when it was sealed
-    uint64_t pos                    # bytes of the path up to its end
-    uint64_t log_at                 # in a replay: where its frames begin
+    uint64_t pos                    # bytes of the path up to its end; in a replay: where its frames begin in the log
     uint32_t log_len                # its frames in the log, where the session may be resumed
     uint32_t tail_len               # behind them: the last bytes before `upto`, which the outbox still holds
     uint32_t rekey                  # the epoch for which it announces what is mixed in; 0: none
@@ -141,7 +140,7 @@ ctypedef struct nc_sent:
 
 # Records of paths that are gone or suspect which the peer may not have got, oldest first: sealed anew on another path.
 ctypedef struct nc_replay:
-    nc_sent* items                  # owned; log_at counts from `log`
+    nc_sent* items                  # owned; pos counts from `log`
     uint8_t* log                    # owned
     uint32_t n
     uint32_t next

@@ -33,7 +33,7 @@ class Session(Listed):
     on_over: Callable[[], object] | None
     on_ratchet: Callable[[], object] | None
     on_path: Callable[[str], object] | None
-    where: dict[int, str]
+    where: dict[int, str] | None
     maker: Any
     @property
     def engine(self) -> Engine: ...

@@ -135,7 +135,6 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
     PyBuffer_Release(&view)
     session.t = t
     session.engine = engine
-    session.where = {}
     t.session.user = <void*>session
     rest_p = <uint8_t*><char*>rest
     with nogil:
@@ -178,7 +177,7 @@ cdef class Session(Listed):
         on_offers: called without arguments when ``take_offers`` has something.
         on_over: called once, without arguments, when the session is over.
         on_ratchet: called without arguments when ``take_ratchet`` has something.
-        where: path id -> the other end of its connection, for messages; kept by whoever makes paths.
+        where: path id -> the other end of its connection, for messages, of all paths but the first; None: no others.
         maker: who makes paths (net/redial.py), or None: the other side does.
         on_path: called with "lost" when the last path is and the session waits for another, "up" when it has one again,
             "suspect" when all paths are silent where they should not be, "fewer" and "more" when one of several was

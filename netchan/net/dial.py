@@ -328,7 +328,6 @@ class Dial(Dialling, Generic[T]):
             local = socket_text(place.family, conn.sock.getsockname())
             link = link_of(address.carrier, local, address.location, event)
             session = attach(self._home.choose(), conn.take_fd(), address.carrier, event, self.plan.config)
-            session.where[0] = address.location
             if session.lease:
                 self._keep(session, event, address)
             # kept before the caller is woken: it may drop the peer at once, and is the only one to hold it then

@@ -465,7 +465,6 @@ class Listening:
             self._worker.give_way()
             # no giving way from here on: what the new session wants cannot be served before its peer is delivered
             session = attach(self._home.choose(), conn.take_fd(), link.carrier, event, self.plan.config)
-            session.where[0] = link.remote
             if session.lease:
                 resume.keep_reachable(session)
                 session.on_path = partial(self._on_path, weakref.ref(session), event.node_id, link.remote)

@@ -112,8 +112,8 @@ def take_path(session: Session, fd: int, carrier: int, event: Joined, where: str
         event: what was agreed.
         where: the other end of the connection, for messages.
     """
-    for over in session.where.keys() - {path["id"] for path in session.paths()}:
-        session.where.pop(over, None)
+    living = {path["id"] for path in session.paths()}
+    session.where = {number: there for number, there in (session.where or {}).items() if number in living}
     session.where[event.path_id] = where
     if event.beside:
         return session.add(fd, carrier=carrier, path_id=event.path_id, binding=event.binding, early=event.leftover)

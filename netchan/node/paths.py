@@ -44,13 +44,14 @@ class PathInfo:
     in_flight: int
 
 
-def paths_of(session: Session) -> tuple[PathInfo, ...]:
-    """The paths that are up, oldest first; empty while there is none."""
+def paths_of(session: Session, first: str) -> tuple[PathInfo, ...]:
+    """The paths that are up, oldest first; empty while there is none. ``first``: address of the first of all."""
     all_carry = session.mode != 0
+    where = session.where or {}
     return tuple(
         PathInfo(
             path["id"],
-            session.where.get(path["id"], ""),
+            where.get(path["id"], first if path["id"] == 0 else ""),
             "suspect" if path["suspect"] else "active" if path["control"] or all_carry else "standby",
             path["rtt_us"] / 1e6,
             path["in_flight"],

@@ -76,7 +76,7 @@ class Peer:
     @property
     def paths(self) -> tuple[PathInfo, ...]:
         """The paths that are up, oldest first; empty while the session waits for one, and once it is over."""
-        return () if self._core.over else paths_of(self._core.session)
+        return () if self._core.over else paths_of(self._core.session, self._core.link.remote)
 
     @property
     def redundancy(self) -> Redundancy:
