@@ -533,16 +533,16 @@ def test_peer_process_that_is_killed_is_lost_when_the_lease_is_over(tmp_path: Pa
             for n in range(50):
                 channel.send(n, timeout=5)
             channel.deliver(50, timeout=5)
+            begun = time.monotonic()
             os.kill(first.pid, signal.SIGKILL)
             first.wait(5)
             second, _ = start(
                 int(address.rpartition(":")[2])
             )  # the same identity at the same place, without the session
-            begun = time.monotonic()
             with pytest.raises(SessionLost) as caught:
                 while True:
                     channel.send(1, timeout=10)
-            assert 0.5 < time.monotonic() - begun < 6.0
+            assert 1.4 < time.monotonic() - begun < 8.0
             report = caught.value
             assert len(report.undelivered) + sum(len(range(d.first, d.last + 1)) for d in report.in_doubt) == 8
     finally:
