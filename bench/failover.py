@@ -14,6 +14,7 @@ import random
 import statistics
 import threading
 import time
+from itertools import pairwise
 
 import netchan
 
@@ -100,7 +101,7 @@ async def stall(mode: str, rtt: float, rng: random.Random) -> float:
             with contextlib.suppress(RuntimeError):
                 relay.close()
     after = [now for now in arrivals if now >= cut - 0.01]
-    return max(b - a for a, b in zip(after, after[1:], strict=False)) - EVERY
+    return max(b - a for a, b in pairwise(after)) - EVERY
 
 
 def main() -> None:
