@@ -17,6 +17,7 @@ Spec: docs/spec/handshake.md §11; docs/spec/session.md §5.2, §5.3.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import socket
@@ -52,6 +53,9 @@ CONNECT_NS: Final = 10_000_000_000
 """A connection that has not come up is given up for another one after this: TCP asks again after 1, 3 and 7 s."""
 STEADY_NS: Final = 1_000_000_000
 """A path that was lost sooner than this behind its JOIN does not count as one: the pauses go on growing."""
+SAID_AT: Final = 5
+"""Attempts after which the log says that an address of a session gives no path, and why."""
+_log: Final = logging.getLogger("netchan.session")
 ANSWER_NS: Final = 1_000_000_000
 """Least time for the answer to a JOIN; more where connecting took long."""
 
@@ -63,14 +67,16 @@ class _Place:
         path: id of the path that leads there, or None.
         live: its connections that are being made, and when each began.
         asked: who waits for the first path of this place.
+        error: of the last attempt that failed.
     """
 
-    __slots__ = ("address", "asked", "attempts", "live", "looking", "path", "since_ns", "timer", "up_ns")
+    __slots__ = ("address", "asked", "attempts", "error", "live", "looking", "path", "since_ns", "timer", "up_ns")
 
     def __init__(self, address: Address, path: int | None) -> None:
         self.address, self.path = address, path
         self.live: dict[Connecting, int] = {}
         self.asked: Outcome[int] | None = None
+        self.error: BaseException | None = None
         self.timer: Timer | None = None
         self.looking = False
         self.attempts = 0
@@ -142,9 +148,10 @@ class Redial(Dialling):
     def _out_of_time(self, place: _Place) -> None:
         if place.asked is not None:
             seconds = self._plan.config.dial_timeout
+            why = f" ({place.error})" if place.error is not None else ""
             error = DialTimeout(
-                f"{place.address.location}: no path within {seconds:g} s; check the address and that the node of the "
-                "session listens there"
+                f"{place.address.location}: no path within {seconds:g} s{why}; check the address and that the node of "
+                "the session listens there"
             )
             self._give_up(place, error)
 
@@ -203,6 +210,10 @@ class Redial(Dialling):
         now = time.monotonic_ns()
         place.timer = self._worker.at(now + self._pause(place, now), partial(self._attempt, place))
         place.attempts += 1
+        if place.attempts == SAID_AT and place.path is None and place.asked is None:
+            why = place.error or "no connection came up"
+            where = place.address.location
+            _log.warning("no path to %s at %s yet: %s; further attempts follow", self._node_id, where, why)
         joining = self._joining
         if joining is not None and joining in place.live and joining.machine is not None:
             if joining.machine.deadline_ns is not None and joining.machine.deadline_ns > now:
@@ -330,6 +341,9 @@ class Redial(Dialling):
     def on_failed(self, conn: Connecting, error: BaseException, reason: str) -> None:
         """The timer tries again, unless the other side has ended the session."""
         session = self._session()
+        place = self._place_of(conn)
+        if place is not None:
+            place.error = error
         if isinstance(conn.machine, Joiner) and conn.machine.over and session is not None:
             session.lose()
             self._stop(session)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -262,3 +263,16 @@ def test_blocking_front_has_the_same() -> None:
             near.remove_path(0)
             a.send(1, timeout=5)
             assert b.recv(timeout=5) == 1
+
+
+@program
+async def test_address_that_gives_no_path_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with netchan.listen(TCP, identity=BOSS, trust=[KEY.node_id]) as listener:
+        with socket.create_server(("127.0.0.1", 0)) as other:  # accepts, and says nothing
+            deaf = f"tcp://127.0.0.1:{other.getsockname()[1]}"
+            async with netchan.dial([listener.addresses[0], deaf, "tcp://127.0.0.1:9"], identity=KEY) as near:
+                far = await listener.recv()
+                await until(lambda: "127.0.0.1:9 yet" in caplog.text)
+                assert near.path_count == far.path_count == 1
+    said = [record.getMessage() for record in caplog.records if "yet" in record.getMessage()]
+    assert len([line for line in said if ":9 yet" in line]) == 1 and "no path to " in said[0]
