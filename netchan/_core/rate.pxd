@@ -47,6 +47,9 @@ cdef inline void rate_sample(nc_path* p, int64_t now) noexcept nogil:
         return
     span = now - p.rate_at
     if span < RATE_SPAN_NS or span < p.min_rtt:
+        if p.tx_bytes == p.acked_bytes:         # a pause follows: it says nothing of the path
+            p.rate_at = 0
+            p.limited = 0
         return
     sample = <uint64_t>(<double>(p.acked_bytes - p.rate_bytes) * 1e9 / <double>span)
     if sample > p.rate:

@@ -551,6 +551,19 @@ cdef int links_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
     return rc
 
 
+# A carrier that can send no more, of which nothing more is expected: others carry on, nobody is left to say farewell to,
+# or there is nothing to wait for.
+cdef nc_link* broken_for_good(nc_slot* t) noexcept nogil:
+    cdef nc_link* k = t.links
+    if t.session.state == SESSION_OVER:
+        return NULL
+    while k is not NULL:
+        if k.broken and (t.links.next is not NULL or t.session.state == SESSION_CLOSING or not k.poll_bits & POLL_IN):
+            return k
+        k = k.next
+    return NULL
+
+
 cdef void slot_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
     cdef nc_link* k
     slot_reap(g, t)                             # what was silent too long
@@ -561,21 +574,16 @@ cdef void slot_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
         slot_deadline(g, t)
         engine_collect(g, t)
         return
-    if links_flush(g, t, now) < 0:
-        # No key for another record: the limit was reached and no new epoch could come.
-        session_close(&t.session, defs.CLOSE_KEYS, NULL, 0)
-        slot_lose_all(g, t, now)
-    session_said(&t.session)
-    k = t.links
-    while k is not NULL:
-        # Others carry on, nobody is left to say farewell to, or there is nothing to wait for.
-        if k.broken and t.session.state != SESSION_OVER and (k.next is not NULL or k != t.links
-                                                             or t.session.state == SESSION_CLOSING
-                                                             or not k.poll_bits & POLL_IN):
-            slot_lose(g, t, k.path, now)
-            k = t.links
-            continue
-        k = k.next
+    while True:
+        if links_flush(g, t, now) < 0:
+            # No key for another record: the limit was reached and no new epoch could come.
+            session_close(&t.session, defs.CLOSE_KEYS, NULL, 0)
+            slot_lose_all(g, t, now)
+        session_said(&t.session)
+        k = broken_for_good(t)
+        if k is NULL:
+            break
+        slot_lose(g, t, k.path, now)            # what it held goes over the others now
     if t.session.state == SESSION_OVER:
         slot_over(g, t, now)
     slot_deadline(g, t)

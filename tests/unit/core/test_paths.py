@@ -1,0 +1,270 @@
+"""What a session does with several paths, step by step (session.md §5, §5.3); programs are in tests/property."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from netchan._core import _selftest_session as st
+
+OK, ECLOSED, ELIMIT, EINVAL, ESTATE = (st.RC[k] for k in ("OK", "ECLOSED", "ELIMIT", "EINVAL", "ESTATE"))
+S, MS = 1_000_000_000, 1_000_000
+LEASE = {"lease_ns": 300 * S, "max_paths": 3}
+UP, CLOSING, OVER, SUSPENDED = range(4)
+FAILOVER, STRIPE, MIRROR = range(3)
+
+
+class Two:
+    """Two sides with paths 0 and 2; what each has to say on a path is taken and given by hand."""
+
+    def __init__(self, capacity: int | None = 1000, **options: Any) -> None:
+        self.pair = st.Pair(mine=LEASE, peer=LEASE, **options)
+        self.a, self.b = self.pair.a, self.pair.b
+        self.x, self.y = (side.open("x", capacity=capacity) for side in (self.a, self.b))
+        self.pair.run()
+        self.add(2)
+        self.quiet()
+
+    def add(self, number: int) -> None:
+        for side in (self.b, self.a):
+            assert side.add(number, bytes([number] * 32)) == OK
+
+    def say(self, side: st.Side, path: int, most: int = 1 << 20) -> bytes:
+        out = b""
+        while len(out) < most and path in side.paths()[0]:
+            got = side.send(65536, path)
+            if isinstance(got, int) or not got:
+                break
+            out += got
+        return out
+
+    def quiet(self, *paths: int) -> None:
+        """Everything arrives on these paths (none named: on all), and all is acknowledged."""
+        for _ in range(20):
+            for side in (self.a, self.b):
+                side.now += 30 * MS
+            moved = False
+            for path in paths or tuple(self.a.paths()[0]):
+                for here, there in ((self.a, self.b), (self.b, self.a)):
+                    data = self.say(here, path)
+                    if data and path in there.paths()[0]:
+                        there.recv(data, path)
+                        moved = True
+            if not moved:
+                return
+
+    def free(self) -> None:
+        self.pair.free()
+
+
+def test_what_may_be_added() -> None:
+    two = Two()
+    assert two.a.add(2, bytes(32)) == EINVAL
+    assert two.a.add(4, bytes(32)) == OK
+    assert two.a.add(6, bytes(32)) == ELIMIT
+    assert two.a.paths() == ([0, 2, 4], 0)
+    two.a.path_lost(4)
+    assert two.a.add(4, bytes(32)) == EINVAL  # its numbers would begin again under the same keys
+    assert two.a.add(6, bytes(32)) == OK
+    two.a.close(0)
+    assert two.a.add(8, bytes(32)) == ECLOSED
+    two.free()
+    bare = st.Pair()
+    assert bare.a.add(2, bytes(32)) == ESTATE
+    bare.free()
+
+
+def test_path_that_is_added_to_a_suspended_session_brings_it_back() -> None:
+    two = Two()
+    two.x.send(b"v")
+    two.say(two.a, 0)  # on its way for ever
+    for side in (two.a, two.b):
+        side.path_lost(0), side.path_lost(2)
+        assert side.state()["state"] == SUSPENDED
+    two.add(4)
+    two.quiet()
+    assert two.y.take_all() == [b"v"] and two.a.state()["state"] == UP
+    two.free()
+
+
+def test_suspect_path_gives_way_and_does_not_take_over_again() -> None:
+    two = Two()
+    two.x.send(b"one")
+    late = two.say(two.a, 0)
+    assert late and two.a.paths()[1] == 0
+    two.a.now += 49 * MS
+    two.a.on_deadline()
+    assert two.a.paths()[1] == 0
+    two.a.now += 100 * MS
+    two.a.on_deadline()
+    assert two.a.paths()[1] == 2 and two.a.state()["again"] > 0
+    two.b.recv(two.say(two.a, 2), 2)
+    assert two.y.take_all() == [b"one"]
+    two.b.recv(late, 0)  # it was only slow
+    two.quiet()
+    assert two.y.take_all() == [] and two.a.paths() == ([0, 2], 2)
+    assert two.a.state()["again"] == two.b.state()["again"] == 0
+    two.free()
+
+
+def test_lost_path_is_made_good_by_the_other_one() -> None:
+    two = Two()
+    for n in range(5):
+        two.x.send(bytes([n]))
+    two.say(two.a, 0)
+    two.a.path_lost(0)
+    assert two.a.paths() == ([2], 2) and two.a.state()["state"] == UP
+    two.quiet(2)
+    assert two.y.take_all() == [bytes([n]) for n in range(5)]
+    two.free()
+
+
+def test_stripe_keeps_to_the_path_of_control_what_has_to_be_in_order() -> None:
+    two = Two(capacity=None)
+    two.a.mode(STRIPE)
+    two.a.open("new", capacity=1000)
+    rendezvous = two.a.open("r", capacity=0)
+    assert two.say(two.a, 2) == b""  # prefaces wait for the path that carries control
+    assert two.say(two.a, 0)
+    del rendezvous
+    two.quiet()
+    two.x.send(bytes(60_000))
+    assert len(two.say(two.a, 2)) > 15_000
+    two.free()
+
+
+def test_stripe_leaves_a_path_alone_that_has_enough_in_flight() -> None:
+    two = Two(capacity=None)
+    two.a.mode(STRIPE)
+    for _ in range(12):  # the windows grow
+        two.x.send(bytes(60_000))
+        two.quiet()
+        two.y.take_all()
+        two.quiet()
+    sent = 0
+    while two.x.send(bytes(20_000)) == OK and sent < 40:
+        sent += 1
+    first, second = two.say(two.a, 0), two.say(two.a, 2)
+    assert first and second and len(second) < 200_000
+    two.b.recv(second, 2), two.b.recv(first, 0)
+    two.quiet()
+    assert [len(v) for v in two.y.take_all()] == [20_000] * sent
+    two.free()
+
+
+def test_mirror_says_everything_twice_and_it_counts_once() -> None:
+    two = Two()
+    two.a.mode(MIRROR)
+    for n in range(3):
+        two.x.send(bytes([n]))
+    first, second = two.say(two.a, 0), two.say(two.a, 2)
+    assert len(first) == len(second) > 20
+    two.b.recv(second, 2)
+    assert two.y.take_all() == [bytes([n]) for n in range(3)]
+    two.b.recv(first, 0)
+    assert two.y.take_all() == []
+    two.x.send(b"next")
+    two.b.recv(two.say(two.a, 0), 0)
+    two.quiet(0)  # acknowledged before its turn came on the other path
+    assert two.say(two.a, 2) == b""
+    two.free()
+
+
+def test_mirror_goes_on_where_the_path_of_control_takes_nothing() -> None:
+    two = Two()
+    assert two.a.pass_control(2) == 0  # not in this mode
+    two.a.mode(MIRROR)
+    two.x.send(b"1")
+    stuck = two.say(two.a, 0)
+    assert two.a.pass_control(2) == 0  # it has not got all yet
+    copied = two.say(two.a, 2)
+    assert two.a.pass_control(2) == 1 and two.a.paths()[1] == 2
+    two.x.send(b"2")
+    two.b.recv(copied + two.say(two.a, 2), 2)
+    assert two.y.take_all() == [b"1", b"2"]
+    two.a.path_lost(2)  # it answered for what it had taken over
+    two.b.path_lost(2)
+    two.b.recv(stuck, 0)
+    two.quiet(0)
+    assert two.y.take_all() == [] and two.a.state()["again"] == 0
+    two.free()
+
+
+def test_close_is_said_on_every_path_and_the_first_one_counts() -> None:
+    two = Two()
+    two.a.close(0, b"bye")
+    first = two.say(two.a, 0)
+    assert two.a.state()["state"] == CLOSING
+    second = two.say(two.a, 2)
+    assert first and second and two.a.state()["state"] == OVER
+    two.b.recv(second, 2)
+    assert (two.b.state()["state"], two.b.state()["reason"]) == (OVER, b"bye")
+    two.free()
+
+
+def test_close_does_not_wait_for_a_path_that_cannot_say_it() -> None:
+    two = Two()
+    two.a.close(0)
+    assert two.say(two.a, 2) and two.a.state()["state"] == CLOSING
+    two.a.said()  # the other one had its turn, and its carrier took nothing
+    assert two.a.state()["state"] == OVER
+    two.free()
+
+
+def test_second_announcement_of_a_mix_and_second_withdrawal_change_nothing() -> None:
+    two = Two(capacity=0)
+    two.b.ratchet(1, bytes(32)), two.a.ratchet(1, bytes(32))
+    two.x.offer(b"v")
+    two.b.recv(two.say(two.a, 0), 0)
+    two.x.withdraw(0)
+    late = two.say(two.a, 0)
+    two.a.now += 200 * MS
+    two.a.on_deadline()
+    again = two.say(two.a, 2)
+    two.b.recv(again, 2), two.b.recv(late, 0)
+    two.quiet()
+    assert two.b.state()["state"] == two.a.state()["state"] == UP
+    assert two.a.state()["epoch"] >= 1 and two.x.offer_state(0) == 2
+    two.free()
+
+
+def test_record_for_which_there_is_no_room_costs_the_path_and_counts_as_not_received() -> None:
+    """More runs out of order than are kept: what cannot be kept comes again on another path."""
+    side, peer = st.Side(1, mine=LEASE, peer=LEASE), st.Peer(0)
+    raw = bytes([0, 1]) + b"x" + b"\x01" + bytes(16) + bytes([0, 1, 0, 0])  # a preface, wire.md §6.3
+    head = bytes([len(raw)]) + raw
+    side.recv(peer.seal(16, st.put("data", 0, False, 0, 0, len(head)) + head))
+    assert side.add(2, bytes(32)) == OK
+    end = side.open("x")
+    side.ready(), peer.open(side.send(path=0))
+    run = 0
+    while 0 in side.paths()[0]:
+        assert run <= 1024  # GAPS_MAX
+        before = side.state()["rx"]
+        side.recv(peer.seal(16, st.put("data", len(head) + 1 + 3 * run, False, 0, 0, 1) + b"x"), 0)
+        run += 1
+    assert run == 1025 and before == 1 + 1024
+    assert side.join(4, 0) == before  # what the other side hears of that path when it asks
+    assert side.state()["state"] == UP and end.in_()["gaps"] == 1024
+    side.free()
+
+
+@pytest.mark.parametrize("which", [0, 2])
+def test_silence_of_all_paths_is_told_once_and_ends_with_the_first_that_is_heard(which: int) -> None:
+    two = Two()
+    two.x.send(b"v")
+    two.say(two.a, 0), two.say(two.a, 2)
+    two.a.now += 6 * S
+    two.a.on_deadline()  # PING on both
+    two.say(two.a, 0), two.say(two.a, 2)
+    two.a.now += 3 * S
+    two.a.on_deadline()
+    assert two.a.state()["suspect"]
+    two.b.now = two.a.now
+    two.b.on_deadline()
+    data = two.say(two.b, which)
+    assert data
+    two.a.recv(data, which)
+    assert not two.a.state()["suspect"] and two.a.paths()[1] == which
+    two.free()
