@@ -551,8 +551,8 @@ cdef int links_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
     return rc
 
 
-# A carrier that can send no more, of which nothing more is expected: others carry on, nobody is left to say farewell to,
-# or there is nothing to wait for.
+# A carrier that can send no more, of which nothing more is expected: others carry on, nobody is left to say farewell
+# to, or there is nothing to wait for.
 cdef nc_link* broken_for_good(nc_slot* t) noexcept nogil:
     cdef nc_link* k = t.links
     if t.session.state == SESSION_OVER:
