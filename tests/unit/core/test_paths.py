@@ -268,3 +268,56 @@ def test_silence_of_all_paths_is_told_once_and_ends_with_the_first_that_is_heard
     two.a.recv(data, which)
     assert not two.a.state()["suspect"] and two.a.paths()[1] == which
     two.free()
+
+
+def test_acknowledged_bytes_behind_a_gap_do_not_vouch_for_the_gap() -> None:
+    two = Two(capacity=None)
+    two.a.mode(STRIPE)
+    value = bytes(range(256)) * 200
+    two.x.send(value)
+    assert two.a.send(17_000, 0)  # its first bytes are lost with their path
+    two.b.recv(two.say(two.a, 2), 2)
+    for side in (two.b, two.a):
+        side.now += 30 * MS
+    two.a.recv(two.say(two.b, 2), 2)  # what came is acknowledged
+    assert two.x.out()["acked"] < 1000
+    two.a.path_lost(0)
+    two.quiet(2)
+    assert two.y.take_all() == [value]
+    two.free()
+
+
+def test_bytes_of_an_aborted_stream_that_come_late_harm_nobody() -> None:
+    two = Two(capacity=None)
+    other = [side.open("other", capacity=8) for side in (two.a, two.b)]
+    two.quiet()
+    two.x.send(bytes(50_000))
+    late = two.a.send(17_000, 0)
+    two.x.abort(7)
+    two.a.now += 200 * MS
+    two.a.on_deadline()
+    two.b.recv(two.say(two.a, 2), 2)
+    assert late
+    two.b.recv(late, 0)
+    two.quiet()
+    assert two.b.state()["state"] == two.a.state()["state"] == UP
+    other[0].send(b"on")
+    two.quiet()
+    assert other[1].take_all() == [b"on"]
+    two.free()
+
+
+def test_withdrawal_that_comes_twice_is_answered_once() -> None:
+    two = Two(capacity=0)
+    two.x.offer(b"v")
+    two.b.recv(two.say(two.a, 0), 0)
+    two.x.withdraw(0)
+    asked = two.say(two.a, 0)
+    two.a.now += 200 * MS
+    two.a.on_deadline()
+    again = two.say(two.a, 2)
+    two.b.recv(asked, 0)
+    answered = len(two.say(two.b, 0))
+    two.b.recv(again, 2)
+    assert answered > 20 and len(two.say(two.b, 0)) == 0
+    two.free()
