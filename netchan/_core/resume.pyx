@@ -168,8 +168,9 @@ cdef void paths_weigh(nc_session* s) noexcept nogil:
         if p.suspect != PATH_SILENT:
             silent = 0
         if p.suspect and best is not NULL:
-            # In the order in which it was said: what could not be moved now (no memory) is when the path is lost.
-            sent_move(s, p, p.tx_number)
+            # No memory: it is tried again with the next news of a path, and until then nothing new overtakes it.
+            if sent_move(s, p, p.tx_number) < 0 and p == s.control:
+                best = p
         p = p.next
     if best is not NULL:
         carry(s, best, took)
@@ -345,7 +346,8 @@ cdef int session_resume(nc_session* s, uint32_t path_id, uint32_t last, uint64_t
         return <int>here
     if s.state != SESSION_SUSPENDED:
         return defs.NC_ESTATE
-    if last == before.id and (received < before.acked or received > before.tx_number):
+    # With several paths the other side may have forgotten how much came on one that it saw end before many others.
+    if last == before.id and (received > before.tx_number or (s.in_order and received < before.acked)):
         return defs.NC_EFRAME
     p = path_new(s, path_id, binding32, now_ns)
     if p is NULL:

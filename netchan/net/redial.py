@@ -175,7 +175,7 @@ class Redial(Dialling):
         """Something has happened to the paths of the session."""
         session = self._session()
         if session is None or session.over:
-            self._stop(session)
+            self._stop()
             return
         if news == "lost":
             resume.note(self._session, self._node_id, self._places[0].address.location, "lost")
@@ -205,6 +205,9 @@ class Redial(Dialling):
         """Start one attempt, and the timer of the next."""
         place.timer = None
         if self._wanted(place) is None:
+            session = self._session()
+            if session is None or session.over:
+                self._stop()
             self._rest(place)
             return
         now = time.monotonic_ns()
@@ -303,7 +306,7 @@ class Redial(Dialling):
         for conn in list(place.live):
             conn.close()
 
-    def _stop(self, session: Session | None) -> None:
+    def _stop(self) -> None:
         for place in list(self._places):
             self._rest(place)
             if place.asked is not None:
@@ -346,7 +349,7 @@ class Redial(Dialling):
             place.error = error
         if isinstance(conn.machine, Joiner) and conn.machine.over and session is not None:
             session.lose()
-            self._stop(session)
+            self._stop()
 
     def on_over(self, conn: Connecting) -> None:
         """Forget it."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from netchan.errors import ConfigError
 from netchan.net.address import parse_address
 from netchan.net.dial import Outcome
+from netchan.net.manager import check_fork
 
 if TYPE_CHECKING:
     from netchan._engine.session_handle import Session
@@ -74,6 +75,7 @@ def redundancy_of(session: Session) -> Redundancy:
 
 def add_path(core: PeerCore, address: object) -> Outcome[int]:
     """Begin to make another path; the outcome is its id."""
+    check_fork(core.made)
     maker = _maker(core)
     place = parse_address(address)
     if place.node_id not in (None, core.link.node_id):

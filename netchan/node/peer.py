@@ -106,6 +106,7 @@ class Peer:
         Raises:
             ConfigError: the address cannot be used, the session was dialled by the other side, or it has no lease.
             DialTimeout: no path within ``Config.dial_timeout``; DialError: the session has ended.
+            ForkError: the session belongs to the parent process.
 
         Cancelled: the path may come up all the same; ``paths`` tells.
         """
@@ -127,6 +128,7 @@ class Peer:
 
         Raises:
             ConfigError: there is no such path, it is the only one, or the session was dialled by the other side.
+            ForkError: the session belongs to the parent process.
         """
         remove_path(self._core, path)
 

@@ -113,6 +113,7 @@ class Peer:
 
         Raises:
             ConfigError: there is no such path, it is the only one, or the session was dialled by the other side.
+            ForkError: the session belongs to the parent process.
         """
         remove_path(self._core, path)
 

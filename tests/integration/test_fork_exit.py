@@ -73,6 +73,8 @@ with sync.listen("tcp://127.0.0.1:0", trust="any") as listener:
             "recv_nowait": here.recv_nowait, "recv_many": lambda: here.recv_many(timeout=1), "next": lambda: next(here),
             "close": there.close, "stop": here.stop, "abort": there.abort, "half send": lambda: tx.send(2, timeout=1),
             "half recv": lambda: rx.recv(timeout=1), "open": lambda: near.open("y"), "offers": lambda: next(far),
+            "add_path": lambda: near.add_path(listener.addresses[0], timeout=5), "paths": lambda: near.paths,
+            "remove_path": lambda: near.remove_path(0), "redundancy": lambda: setattr(near, "redundancy", "mirror"),
             "peer close": near.close, "wait_closed": lambda: near.wait_closed(timeout=1),
             "listener recv": lambda: listener.recv(timeout=1), "listener close": listener.close,
         }

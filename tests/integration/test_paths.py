@@ -276,3 +276,29 @@ async def test_address_that_gives_no_path_is_in_the_log(caplog: pytest.LogCaptur
                 assert near.path_count == far.path_count == 1
     said = [record.getMessage() for record in caplog.records if "yet" in record.getMessage()]
     assert len([line for line in said if ":9 yet" in line]) == 1 and "no path to " in said[0]
+
+
+@program
+async def test_path_that_is_waited_for_ends_with_its_session() -> None:
+    async with joined(1) as (near, _, _proxies):
+        adding = asyncio.ensure_future(near.add_path("tcp://127.0.0.1:9"))
+        await asyncio.sleep(0.2)
+        begun = time.monotonic()
+        await near.aclose()
+        with pytest.raises(DialError, match="has ended"):
+            await adding
+        assert time.monotonic() - begun < 3.0  # and not Config.dial_timeout
+
+
+@program
+async def test_add_path_that_is_cancelled_leaves_its_path_wanted() -> None:
+    async with netchan.listen(TCP, identity=BOSS, trust=[KEY.node_id]) as listener:
+        with Proxy(listener.addresses[0]) as proxy:
+            async with netchan.dial(listener.addresses[0], identity=KEY) as near:
+                far = await listener.recv()
+                adding = asyncio.ensure_future(near.add_path(proxy.address))
+                await asyncio.sleep(0)
+                adding.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await adding
+                await until(lambda: near.path_count == far.path_count == 2)

@@ -13,7 +13,7 @@ import random
 import pytest
 
 from netchan._core import _selftest_session as st
-from tests.property.core_lines import LEASE_NS, OK, Line, check, check_whole, more, settle, steps, take_rest
+from tests.property.core_lines import LEASE_NS, OK, Line, check, finish, more, settle, steps
 
 SEEDS = int(os.environ.get("NETCHAN_PATHS_SEEDS", "200"))
 UP, SUSPENDED = 0, 3
@@ -272,16 +272,7 @@ def play(seed: int) -> dict[str, int]:
     for wire in net.wires.values():
         wire.silent = False
         wire.room = 1 << 20
-    for line in lines:
-        line.recv.park(3)
-    for _ in range(300):
-        net.sleep(40_000_000)
-        if not take_rest(lines):
-            break
-    for line in lines:
-        line.send.ask(taken=len(line.sent))
-    net.sleep(100_000_000)
-    check_whole(lines)
+    finish(lines, net.sleep)
     for side in net.sides:
         state = side.state()
         assert state["state"] == UP and state["again"] == 0 and state["log"] < 4000, state

@@ -12,7 +12,7 @@ import random
 import pytest
 
 from netchan._core import _selftest_session as st
-from tests.property.core_lines import LEASE_NS, OK, Line, check, check_whole, more, settle, steps, take_rest
+from tests.property.core_lines import LEASE_NS, OK, Line, check, finish, more, settle, steps
 
 SEEDS = int(os.environ.get("NETCHAN_RESUME_SEEDS", "200"))
 UP = 0
@@ -81,16 +81,7 @@ def play(seed: int) -> tuple[int, int]:
             if not line.aborted:
                 check(line)
     # healed: everything arrives
-    for line in lines:
-        line.recv.park(3)
-    for _ in range(300):
-        pair.sleep(40_000_000)
-        if not take_rest(lines):
-            break
-    for line in lines:
-        line.send.ask(taken=len(line.sent))
-    pair.sleep(100_000_000)
-    check_whole(lines)
+    finish(lines, pair.sleep)
     for side in (pair.a, pair.b):
         state = side.state()
         # what asks for no acknowledgement stays until the next one

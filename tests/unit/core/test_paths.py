@@ -321,3 +321,20 @@ def test_withdrawal_that_comes_twice_is_answered_once() -> None:
     two.b.recv(again, 2)
     assert answered > 20 and len(two.say(two.b, 0)) == 0
     two.free()
+
+
+def test_figure_that_the_other_side_has_forgotten_costs_copies_and_not_the_session() -> None:
+    two = Two()
+    two.x.send(b"1")
+    two.quiet()
+    two.x.send(b"2")
+    for path in (2, 0):
+        two.say(two.a, path)
+        two.a.path_lost(path)
+        two.b.path_lost(path)
+    assert two.a.state()["acked"] > 0 == two.b.join(4, 40)  # of a path that it does not know
+    assert two.b.resume(4, 0, two.a.state()["rx"], bytes(32)) == OK
+    assert two.a.resume(4, 0, 0, bytes(32)) == OK
+    two.quiet()
+    assert two.y.take_all() == [b"1", b"2"]
+    two.free()
