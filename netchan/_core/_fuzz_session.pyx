@@ -771,7 +771,7 @@ cdef void path_step(nc_arena_of_one* a) noexcept nogil:
     acked = a.s.last.acked
     span = a.s.last.tx_number - acked + 1
     a.path_id += 2
-    if session_resume(&a.s, a.path_id, a.s.last.id, acked + (a.path_id * 7 + a.path_id) % span, secret, a.now,
+    if session_resume(&a.s, a.path_id, a.s.last.id, acked + (a.path_id * 7 + a.path_id) % span, secret, NULL, a.now,
                       &a.ways[a.at].path) < 0:
         a.ways[a.at].path = NULL
         return
@@ -789,7 +789,7 @@ cdef void path_more(nc_arena_of_one* a) noexcept nogil:
         return
     memset(secret, 9, 32)
     a.path_id += 2
-    if session_add(&a.s, a.path_id, secret, a.now, &other.path) < 0:
+    if session_add(&a.s, a.path_id, secret, NULL, a.now, &other.path) < 0:
         other.path = NULL
         return
     other.key = keys_path_add(a.peer.keys, a.path_id, 1)

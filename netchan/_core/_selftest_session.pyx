@@ -9,7 +9,7 @@ Threads: everything on the caller's, with the GIL.
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from netchan._core cimport defs
 from netchan._core.crypto cimport nc_crypto
@@ -31,8 +31,10 @@ from netchan._core.record cimport nc_sealer, record_head_size, record_open, reco
 from netchan._core.ends cimport (
     end_mark, end_open, end_release, end_request, session_close, session_next_offer, session_next_ready,
 )
-from netchan._core.inbound cimport session_recv
-from netchan._core.outbound cimport session_said, session_send, session_wants_send
+from netchan._core.flight cimport flight_free, flight_new
+from netchan._core.inbound cimport session_recv, session_recv_datagram
+from netchan._core.order cimport nc_order
+from netchan._core.outbound cimport session_said, session_send, session_send_datagram, session_wants_send
 from netchan._core.ratchet cimport session_ratchet_secret
 from netchan._core.resume cimport (
     path_find, session_add, session_forget_gone, session_join, session_mode, session_pass, session_path_lost,
@@ -40,8 +42,8 @@ from netchan._core.resume cimport (
 )
 from netchan._core.session cimport session_deadline, session_free, session_init, session_on_deadline
 from netchan._core.state cimport (
-    EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW, nc_end,
-    nc_offer, nc_params, nc_path, nc_session,
+    EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW, nc_dgram,
+    nc_end, nc_offer, nc_params, nc_path, nc_session,
 )
 from netchan._core.budget cimport budget_init, nc_budget
 from netchan._core.inbox cimport in_data, in_free, in_init, in_over, in_pos, in_pos_due, in_skip, nc_in
@@ -540,6 +542,7 @@ DEFAULTS = {
     "max_streams": 256, "max_message": 1 << 24, "max_channels": 1024, "session_bytes": 1 << 26,
     "node_bytes": 1 << 40,
     "heartbeat_ns": 5_000_000_000, "dead_ns": 10_000_000_000, "trunk": True, "max_paths": 8, "lease_ns": 0,
+    "datagrams": False,
 }
 
 
@@ -562,6 +565,7 @@ cdef int fill_params(nc_params* p, dict given) except -1:
     p.dead_ns = d["dead_ns"]
     p.lease_ns = d["lease_ns"]
     p.max_paths = d["max_paths"]
+    p.datagrams = d["datagrams"]
     return 0
 
 
@@ -858,17 +862,65 @@ cdef class Side:
         """Each path had its turn."""
         session_said(&self.s)
 
-    def add(self, uint32_t path_id, bytes binding):
+    cdef nc_dgram* flight(self, uint32_t path_id, mtu) except? NULL:
+        cdef uint8_t[8] cid
+        if mtu is None:
+            return NULL
+        memset(cid, path_id & 0xFF, 8)
+        return flight_new(cid, cid, mtu, self.s.seed)
+
+    def add(self, uint32_t path_id, bytes binding, mtu=None):
+        """A path beside the others; mtu: a datagram path."""
         cdef nc_path* p = NULL
-        return session_add(&self.s, path_id, <const uint8_t*><char*>binding, self.now, &p)
+        cdef nc_dgram* d = self.flight(path_id, mtu)
+        rc = session_add(&self.s, path_id, <const uint8_t*><char*>binding, d, self.now, &p)
+        if rc < 0:
+            flight_free(d)
+        return rc
+
+    def send_datagram(self, path):
+        """One datagram, b"": none, or a negative code."""
+        cdef uint8_t[2048] p
+        n = session_send_datagram(&self.s, self.way(path), p, sizeof(p), self.now)
+        return (<const char*>p)[:n] if n >= 0 else n
+
+    def recv_datagram(self, data, path):
+        cdef bytes raw = bytes(data)
+        cdef size_t n = len(raw)
+        cdef nc_path* way = self.way(path)
+        cdef uint8_t* p = <uint8_t*>malloc(n if n else 1)
+        memcpy(p, <const char*>raw, n)
+        rc = session_recv_datagram(&self.s, way, p, n, self.now)
+        free(p)
+        session_forget_gone(&self.s)
+        return rc
+
+    def flying(self, path):
+        """What a datagram path has on its way."""
+        cdef nc_path* p = self.way(path)
+        if p.d is NULL:
+            return None
+        return {"cwnd": p.d.cc.cwnd, "in_flight": p.d.cc.in_flight, "eliciting": p.d.eliciting, "lost": p.d.n_lost,
+                "found": p.d.n_found, "refused": p.d.n_refused, "timeouts": p.d.n_timeouts, "srtt": p.srtt,
+                "rttvar": p.rttvar, "min_rtt": p.min_rtt, "tx": p.tx_number, "acked": p.acked,
+                "ssthresh": p.d.cc.ssthresh, "pto_count": p.d.pto_count, "pace_at": p.d.pace_at,
+                "loss_at": p.d.loss_at, "limited": p.d.cc.limited, "log": p.log_next - p.log_first}
+
+    def order(self):
+        """Numbers said, acknowledged without a gap, acted on; how many wait here."""
+        cdef nc_order* o = self.s.order
+        return None if o is NULL else (o.next, o.floor, o.want, o.n_kept)
 
     def join(self, uint32_t path_id, uint32_t last):
         """Records received on path ``last``, or a code."""
         return session_join(&self.s, path_id, last)
 
-    def resume(self, uint32_t path_id, uint32_t last, uint64_t received, bytes binding):
+    def resume(self, uint32_t path_id, uint32_t last, uint64_t received, bytes binding, mtu=None):
         cdef nc_path* p = NULL
-        rc = session_resume(&self.s, path_id, last, received, <const uint8_t*><char*>binding, self.now, &p)
+        cdef nc_dgram* d = self.flight(path_id, mtu)
+        rc = session_resume(&self.s, path_id, last, received, <const uint8_t*><char*>binding, d, self.now, &p)
+        if rc < 0:
+            flight_free(d)
         session_forget_gone(&self.s)
         return rc
 

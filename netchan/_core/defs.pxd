@@ -53,6 +53,7 @@ cdef enum nc_frame_type:            # wire.md §5, §6
     FRAME_DRAIN = 0x16
     FRAME_SESSION_CLOSE = 0x17
     FRAME_ASK = 0x18
+    FRAME_ORDER = 0x19
     FRAME_DATA = 0x20               # 0x20-0x27 with the flags below
     FRAME_SKIP = 0x28
     FRAME_PARITY = 0x29

@@ -8,6 +8,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from netchan._core.cursor cimport nc_rd, nc_wr
+from netchan._core.ranges cimport nc_ranges
 
 cdef struct nc_frame:
     uint64_t type           # FRAME_*; DATA and trunk DATA without their flag bits; extensions as they came
@@ -30,6 +31,10 @@ cdef int frame_next(nc_rd* r, uint64_t tag, nc_frame* f) noexcept nogil
 cdef int frame_next_range(nc_rd* r, uint64_t* gap, uint64_t* length) noexcept nogil
 
 cdef int frame_put_ack(nc_wr* w, uint64_t path, uint64_t largest, uint64_t delay_us, uint64_t first) noexcept nogil
+# The same with ranges of numbers, the newest `most` of them as far as there is room; the set is not empty.
+cdef int frame_put_ack_ranges(nc_wr* w, uint64_t path, const nc_ranges* got, uint64_t delay_us,
+                              uint32_t most) noexcept nogil
+cdef int frame_put_order(nc_wr* w, uint64_t number) noexcept nogil
 cdef int frame_put_pos(nc_wr* w, uint64_t stream, uint64_t received, uint64_t taken, uint64_t max_msgs,
                        uint64_t max_bytes) noexcept nogil
 cdef int frame_put_ask(nc_wr* w, uint64_t stream, uint64_t received, uint64_t taken) noexcept nogil

@@ -353,6 +353,46 @@ cdef int frame_put_ack(nc_wr* w, uint64_t path, uint64_t largest, uint64_t delay
     return rc
 
 
+cdef int frame_put_ack_ranges(nc_wr* w, uint64_t path, const nc_ranges* got, uint64_t delay_us,
+                              uint32_t most) noexcept nogil:
+    cdef nc_wr at = w[0]
+    cdef nc_wr more
+    cdef uint8_t* count
+    cdef uint32_t i = got.len - 1
+    cdef int n = 0
+    cdef int rc = wr_u8(&at, defs.FRAME_ACK)
+    if rc >= 0:
+        rc = wr_varint(&at, path)
+    if rc >= 0:
+        rc = wr_u8(&at, 0)
+    if rc >= 0:
+        rc = wr_varint(&at, got.v[i].hi - 1)
+    if rc >= 0:
+        rc = wr_varint(&at, delay_us)
+    count = at.p
+    if rc >= 0:
+        rc = wr_u8(&at, 0)
+    if rc >= 0:
+        rc = wr_varint(&at, got.v[i].hi - 1 - got.v[i].lo)
+    if rc < 0:
+        return rc
+    while i > 0 and n + 1 < <int>most:          # RFC 9000 §19.3.1
+        i -= 1
+        more = at
+        if wr_varint(&more, got.v[i + 1].lo - got.v[i].hi - 1) < 0 \
+                or wr_varint(&more, got.v[i].hi - got.v[i].lo - 1) < 0:
+            break
+        at = more
+        n += 1
+    count[0] = <uint8_t>n
+    w[0] = at
+    return defs.NC_OK
+
+
+cdef int frame_put_order(nc_wr* w, uint64_t number) noexcept nogil:
+    return wr_fields(w, defs.FRAME_ORDER, &number, 1)
+
+
 cdef int frame_put_pos(nc_wr* w, uint64_t stream, uint64_t received, uint64_t taken, uint64_t max_msgs,
                        uint64_t max_bytes) noexcept nogil:
     cdef uint64_t[6] v

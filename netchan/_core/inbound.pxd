@@ -1,4 +1,4 @@
-# inbound: what a path received. Layer: _core, rung l. docs/spec/wire.md §3, §5, §6. Threads: baton.
+# inbound: what a path received. Layer: _core, rung m. docs/spec/wire.md §3, §5, §6. Threads: baton.
 
 from libc.stdint cimport int64_t, uint64_t, uint8_t
 
@@ -21,6 +21,10 @@ cdef void on_session_close(nc_session* s, nc_frame* f) noexcept nogil
 cdef int on_record(nc_session* s, nc_path* p, uint64_t tag, const uint8_t* body, size_t n, int64_t now) noexcept nogil
 cdef int recv_record(nc_session* s, nc_path* p, uint8_t* rec, size_t size, int64_t now) noexcept nogil
 cdef int keep_left(nc_path* p, const uint8_t* buf, size_t n, size_t need) noexcept nogil
+# One datagram, changed in place. NC_OK; NC_EFRAME, NC_ECRYPTO, NC_EREPLAY: it was none, or came before; NC_EAGAIN:
+# there is no room for what it brings; NC_ECLOSED: the session is over.
+cdef int session_recv_datagram(nc_session* s, nc_path* p, uint8_t* buf_untrusted, size_t n,
+                               int64_t now_ns) noexcept nogil
 # Bytes of the path's stream, changed in place. NC_OK; else the path is over (alive = 0), or the session, whose state
 # says why.
 cdef int session_recv(nc_session* s, nc_path* p, uint8_t* buf_untrusted, size_t n, int64_t now_ns) noexcept nogil

@@ -1,6 +1,6 @@
 """What a path received: records, then the frames of the peer, each acted on in a function of its name.
 
-Layer: _core, rung l. Baton. Flow: session_recv -> recv_record -> record_open -> on_record -> on_*.
+Layer: _core, rung m. Baton. Flow: session_recv -> recv_record -> record_open -> on_record -> on_*.
 Spec: docs/spec/wire.md §3, §5, §6; docs/spec/session.md.
 """
 
@@ -9,14 +9,18 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
 from netchan._core cimport defs
-from netchan._core.cursor cimport nc_rd, rd_init
+from netchan._core.cursor cimport nc_rd, rd_init, rd_left, rd_varint
+from netchan._core.datagram cimport dgram_open, dgram_unmask, nc_dgram_head
 from netchan._core.ends cimport bind_opens, fail, forget_offer, offer_ready, peer_aborted, session_ended, settle_end
+from netchan._core.flight cimport flight_acked, flight_received
 from netchan._core.frame cimport frame_next, nc_frame
 from netchan._core.idmap cimport idmap_get, idmap_put
 from netchan._core.leaf cimport load_acq_u32, load_seq_u64, store_seq_u32, store_seq_u64
+from netchan._core.order cimport ORDER_BODY, nc_kept, order_due, order_keep, order_look, order_pass
 from netchan._core.ratchet cimport on_ratchet, on_rekey
 from netchan._core.rate cimport rate_round_trip, rate_sample
 from netchan._core.record cimport record_open, record_size
+from netchan._core.replay cimport replay_check, replay_commit
 from netchan._core.rendezvous cimport offer_bit
 from netchan._core.resume cimport path_find, session_path_heard, session_path_lost
 from netchan._core.sent cimport sent_acked
@@ -34,6 +38,7 @@ from netchan._core.timer cimport TIMER_NEVER
 
 cdef enum:
     ACK_DELAY_US_MAX = 16777216     # a larger delay in an ACK is not believed
+    TAGS_AHEAD = 256                # stream ids beyond the newest for which a datagram may come
     ACK_SHARED = 16384              # beside other paths acknowledgements come sooner: after so many bytes
     ACK_SHARED_NS = 2000000         # and so much time, or four times as many
 
@@ -204,15 +209,29 @@ cdef void on_trunk(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
         fail(s, defs.CLOSE_PROTOCOL)
 
 
+# How long windows have to last: for the longest path.
+cdef void windows_last(nc_session* s) noexcept nogil:
+    cdef nc_path* q = s.paths
+    s.budget.rtt = 0
+    while q is not NULL:
+        if rate_round_trip(q) > s.budget.rtt:
+            s.budget.rtt = rate_round_trip(q)
+        q = q.next
+
+
 cdef void on_ack(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
     cdef nc_path* p = path_find(s, <uint32_t>f.a) if f.a <= <uint64_t>0xFFFFFFFF else NULL
-    cdef nc_path* q
     cdef int64_t sample = -1
     cdef int64_t at
     cdef int64_t dev
     cdef uint64_t number
     if p is NULL:
         return                                  # of one that is no more
+    if p.d is not NULL:
+        if flight_acked(s, p, f, now) < 0:
+            fail(s, defs.CLOSE_PROTOCOL)
+        windows_last(s)
+        return
     if f.b >= p.tx_number or f.n != 0 or f.d != f.b:
         fail(s, defs.CLOSE_PROTOCOL)
         return
@@ -230,12 +249,7 @@ cdef void on_ack(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
             dev = sample - p.srtt if sample > p.srtt else p.srtt - sample
             p.rttvar = (3 * p.rttvar + dev) // 4
             p.srtt = (7 * p.srtt + sample) // 8
-        s.budget.rtt = 0
-        q = s.paths
-        while q is not NULL:
-            if rate_round_trip(q) > s.budget.rtt:
-                s.budget.rtt = rate_round_trip(q)
-            q = q.next
+        windows_last(s)
     # Only a record that asks for an acknowledgement can be waited for.
     number = p.acked
     while number < p.tx_number and not p.sent[number & (p.sent_cap - 1)].eliciting:
@@ -392,8 +406,53 @@ cdef void on_session_close(nc_session* s, nc_frame* f) noexcept nogil:
     session_ended(s)
 
 
-# All frames of one opened record. Returns 1 if an acknowledgement is due for it.
+# One opened record. Where the order of some has to be restored one that comes before its turn is kept until then.
+# Returns 1 if an acknowledgement is due for it.
 cdef int on_record(nc_session* s, nc_path* p, uint64_t tag, const uint8_t* body, size_t n, int64_t now) noexcept nogil:
+    cdef nc_rd r
+    cdef nc_kept* k
+    cdef uint64_t number = 0
+    cdef int rc
+    cdef int eliciting
+    if s.order is NULL:
+        return on_frames(s, p, tag, body, n, now)
+    rd_init(&r, body, n)
+    while rd_left(&r) and r.p[0] == defs.FRAME_PADDING:
+        r.p += 1
+    if rd_left(&r) == 0 or r.p[0] != defs.FRAME_ORDER:
+        eliciting = on_frames(s, p, tag, body, n, now)
+    else:
+        r.p += 1
+        rc = rd_varint(&r, &number)
+        if rc >= 0 and n <= <size_t>ORDER_BODY:
+            rc = order_look(s.order, number)
+        if n > <size_t>ORDER_BODY or (rc < 0 and rc != defs.NC_EAGAIN):
+            fail(s, defs.CLOSE_PROTOCOL)
+            return 0
+        if rc == 0:
+            return 1                            # it was here before
+        if rc == defs.NC_EAGAIN:
+            if order_keep(s.order, number, tag, r.p, rd_left(&r)) < 0:
+                s.unkept = 1
+            return 1
+        on_frames(s, p, tag, r.p, rd_left(&r), now)
+        eliciting = 1
+        if s.unkept:
+            return 1
+        order_pass(s.order)
+    k = order_due(s.order)
+    while k is not NULL and s.state != SESSION_OVER and not s.unkept:
+        on_frames(s, p, k.tag, k.body, k.len, now)
+        if s.unkept:
+            s.unkept = 0                        # it is here, and tried again with the next one
+            break
+        order_pass(s.order)
+        k = order_due(s.order)
+    return eliciting
+
+
+# All frames of one record whose turn it is. Returns 1 if one of them asks for an acknowledgement.
+cdef int on_frames(nc_session* s, nc_path* p, uint64_t tag, const uint8_t* body, size_t n, int64_t now) noexcept nogil:
     cdef nc_rd r
     cdef nc_frame f
     cdef int rc
@@ -494,6 +553,55 @@ cdef int recv_record(nc_session* s, nc_path* p, uint8_t* rec, size_t size, int64
                 and (p.unacked_bytes >= 4 * <uint64_t>ACK_SHARED or now - p.acked_at >= ACK_SHARED_NS):
             p.ack_at = now                      # the sender divides by it what it sends
     return defs.NC_OK
+
+
+# 1: a peer may send records of this tag: control, the trunk, its streams that were opened or may be.
+cdef inline int tag_may_come(const nc_session* s, uint64_t tag) noexcept nogil:
+    if tag < <uint64_t>defs.TAG_FIRST_STREAM:
+        return 1
+    return 1 if (tag & 1) != s.role and tag < s.next_in + 2 * <uint64_t>TAGS_AHEAD else 0
+
+
+cdef int session_recv_datagram(nc_session* s, nc_path* p, uint8_t* buf_untrusted, size_t n,
+                               int64_t now_ns) noexcept nogil:
+    cdef nc_dgram_head h
+    cdef uint8_t* at
+    cdef uint32_t i
+    cdef int64_t wait = 3 * (p.srtt + 4 * p.rttvar + 50000000)
+    cdef int eliciting = 0
+    cdef int rc = dgram_unmask(&s.sealer, buf_untrusted, n, p.d.window.next, &h)
+    if rc >= 0 and not replay_check(&p.d.window, h.number):
+        rc = defs.NC_EREPLAY
+    if rc >= 0:
+        for i in range(h.n):
+            if not tag_may_come(s, h.tags[i]):
+                rc = defs.NC_ECRYPTO            # no key is made for it
+    if rc >= 0:
+        rc = dgram_open(&s.sealer, p.key, &h, p.binding, buf_untrusted, now_ns, now_ns + wait)
+    if rc < 0:
+        p.d.n_refused += 1
+        if rc == defs.NC_ELIMIT:
+            fail(s, defs.CLOSE_CRYPTO)
+        return rc
+    p.rx_at = now_ns
+    p.ping_at = now_ns + p.ping_gap
+    if p.suspect:
+        session_path_heard(s, p)
+    s.stats.bytes_received += n
+    at = buf_untrusted + h.size
+    for i in range(h.n):
+        if s.state == SESSION_OVER:
+            return defs.NC_ECLOSED
+        eliciting |= on_record(s, p, h.tags[i], at, h.lens[i] - defs.AEAD_TAG_SIZE, now_ns)
+        at += h.lens[i]
+        s.stats.records_received += 1
+        if s.unkept:
+            s.unkept = 0
+            return defs.NC_EAGAIN               # not received: it comes again
+    replay_commit(&p.d.window, h.number)
+    p.rx_number += 1
+    flight_received(s, p, h.number, eliciting, now_ns)
+    return defs.NC_OK if s.state != SESSION_OVER else defs.NC_ECLOSED
 
 
 cdef int keep_left(nc_path* p, const uint8_t* buf, size_t n, size_t need) noexcept nogil:

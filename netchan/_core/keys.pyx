@@ -315,16 +315,19 @@ cdef int keys_tick(nc_keys *k, nc_cache *c, int64_t now_ns) noexcept nogil:
 
 cdef int64_t keys_deadline(const nc_keys *k) noexcept nogil:
     cdef int64_t best = -1
-    cdef int64_t due
+    cdef int64_t due = -1
     cdef int i
     if k.first_use_ns >= 0 and k.acked:
         best = k.first_use_ns + k.limits.use_ns
     if k.has_prev:
+        # When the last path needs the old master no more; one that has not moved on yet sets no time.
         for i in range(KEYS_PATHS):
-            due = k.paths[i].old_until_ns
-            if k.paths[i].kind == PATH_DATAGRAM and k.paths[i].recv_epoch == k.recv_epoch and due >= 0:
-                if best < 0 or due < best:
-                    best = due
+            if k.paths[i].kind and k.paths[i].recv_epoch != k.recv_epoch:
+                return best
+            if k.paths[i].kind == PATH_DATAGRAM and k.paths[i].old_until_ns > due:
+                due = k.paths[i].old_until_ns
+        if due >= 0 and (best < 0 or due < best):
+            best = due
     return best
 
 

@@ -1,27 +1,32 @@
 """What is to be sent: a control record, then one record for each stream in turn.
 
-Layer: _core, rung k. Baton. Flow on the path that carries control: session_send -> take_dirty -> send_again ->
+Layer: _core, rung l. Baton. Flow on the path that carries control: session_send -> take_dirty -> send_again ->
 send_control -> send_turn -> send_data or send_trunk -> finish_record. On the others: session_send -> send_beside.
 Spec: docs/spec/wire.md §3, §5, §6; docs/spec/session.md §4, §5.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
+from libc.string cimport memset
+
 from netchan._core cimport defs
 from netchan._core.cursor cimport nc_wr, wr_init
+from netchan._core.datagram cimport DATAGRAM_PAD
 from netchan._core.ends cimport end_release, session_ended, settle_end, take_dirty
+from netchan._core.flight cimport flight_number, flight_open, flight_put_ack
 from netchan._core.frame cimport (
-    frame_put_abort, frame_put_ack, frame_put_ask, frame_put_data_head, frame_put_max_streams, frame_put_ping,
-    frame_put_session_close, frame_put_skip, frame_put_stop, frame_put_trunk_head, frame_put_want, frame_put_withdraw,
-    frame_put_withdrawn,
+    frame_put_abort, frame_put_ack, frame_put_ask, frame_put_data_head, frame_put_max_streams, frame_put_order,
+    frame_put_ping, frame_put_session_close, frame_put_skip, frame_put_stop, frame_put_trunk_head, frame_put_want,
+    frame_put_withdraw, frame_put_withdrawn,
 )
 from netchan._core.idmap cimport idmap_next
 from netchan._core.keys cimport keys_deadline, keys_may_update, keys_tick
 from netchan._core.leaf cimport load_acq_u32, load_acq_u64
-from netchan._core.ratchet cimport put_ratchet
+from netchan._core.ratchet cimport put_ratchet, rekey_first
 from netchan._core.rate cimport flight_full
-from netchan._core.record cimport record_head_size
+from netchan._core.order cimport ORDER_BODY, order_room
 from netchan._core.sent cimport (
-    KEEP_MAX, SENT_RESERVE, epoch_begun, finish_record, send_again, send_copy, sent_room, trunk_note, trunk_room,
+    KEEP_MAX, SENT_RESERVE, epoch_begun, finish_record, path_head, send_again, send_copy, sent_room, trunk_note,
+    trunk_room,
 )
 from netchan._core.state cimport (
     CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, CTL_WANT, CTL_WITHDRAW, CTL_WITHDRAWN, MODE_MIRROR, MODE_STRIPE,
@@ -43,10 +48,13 @@ cdef enum:
     TRUNK_FRAME = 33                # the head of its DATA: type and four varints
     TRUNK_HEAD = 96                 # room for that and for POS
     TRUNK_PARTS = 256               # streams in one record of the trunk
+    CLOSE_COPIES = 3                # datagrams that say CLOSE: nothing would tell that one was lost
 
 
 cdef int put_ack(nc_session* s, nc_path* p, nc_wr* w, int64_t now) noexcept nogil:
     cdef int rc
+    if p.d is not NULL:
+        return flight_put_ack(s, p, w, now)
     if p.unacked_records == 0:
         return 0
     rc = frame_put_ack(w, p.id, p.rx_number - 1, <uint64_t>(now - p.rx_at) // 1000 if now > p.rx_at else 0,
@@ -59,6 +67,31 @@ cdef int put_ack(nc_session* s, nc_path* p, nc_wr* w, int64_t now) noexcept nogi
     p.acked_at = now
     s.stats.acks += 1
     return 1
+
+
+# 1: there is something to acknowledge, whether or not it is due.
+cdef inline int owes_ack(const nc_path* p) noexcept nogil:
+    return 1 if p.unacked_records or (p.d is not NULL and p.d.unacked) else 0
+
+
+# The next record has a number: its first frame.
+cdef void put_order(nc_session* s, nc_wr* w) noexcept nogil:
+    if frame_put_order(w, s.order.next) >= 0:
+        s.numbered_here = 1
+        s.order_here = s.order.next
+
+
+# Where the order has to be restored: 1: something of what is to be said has to come in order. Positions, versions and
+# counts need none; but the last POS of a stream stays behind the answers to WITHDRAW.
+cdef int control_in_order(nc_session* s) noexcept nogil:
+    cdef nc_end* e = s.ctl_head
+    if s.ratchet_out_step != 0xFF or (s.rekey_state == 1 and keys_may_update(s.sealer.keys)):
+        return 1
+    while e is not NULL:
+        if e.ctl & ~<uint8_t>(CTL_POS | CTL_WANT) or (e.in_ is not NULL and load_acq_u32(&e.in_.over)):
+            return 1
+        e = e.ctl_next
+    return 0
 
 
 # Control frames of one end. NC_ESPACE: the rest later. Returns 1 if something was written.
@@ -132,7 +165,7 @@ cdef int put_end_control(nc_session* s, nc_end* e, nc_wr* w) noexcept nogil:
 # What is said on every path, for itself: that records came, that it lives, that the session ends. 1: it elicits.
 cdef int put_own(nc_session* s, nc_path* p, nc_wr* w, int64_t now) noexcept nogil:
     cdef int eliciting = 0
-    if p.ack_at <= now or (p.unacked_records and p == s.control and s.ctl_head is not NULL):
+    if p.ack_at <= now or (owes_ack(p) and p == s.control and s.ctl_head is not NULL):
         put_ack(s, p, w, now)
     if p.ping_due and frame_put_ping(w) >= 0:
         p.ping_due = 0
@@ -142,19 +175,27 @@ cdef int put_own(nc_session* s, nc_path* p, nc_wr* w, int64_t now) noexcept nogi
 
 
 cdef void put_close(nc_session* s, nc_path* p, nc_wr* w) noexcept nogil:
-    if s.state == SESSION_CLOSING and not p.close_said:
+    if s.state == SESSION_CLOSING and p.close_said < close_copies(p):
         if frame_put_session_close(w, s.close_code, s.reason, s.reason_len) >= 0:
-            p.close_said = s.close_sent = 1
+            p.close_said += 1
+            s.close_sent = 1
 
 
-# On a path that does not carry control. Returns the size of the record, 0, or a negative code.
-cdef int64_t send_own(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
+cdef inline int close_copies(const nc_path* p) noexcept nogil:
+    return 1 if p.d is NULL else CLOSE_COPIES
+
+
+# What a path says for itself; not open: nothing that asks for an answer. Size of the record, 0, or a negative code.
+cdef int64_t send_own(nc_session* s, nc_path* p, uint8_t* out, int open, int64_t now) noexcept nogil:
     cdef nc_wr w
-    cdef size_t head = record_head_size(defs.TAG_CONTROL)
+    cdef size_t head = path_head(p, defs.TAG_CONTROL)
     cdef uint8_t* begin = out + head
-    cdef int eliciting
+    cdef int eliciting = 0
     wr_init(&w, begin, CONTROL_ROOM - head - defs.AEAD_TAG_SIZE)
-    eliciting = put_own(s, p, &w, now)
+    if open:
+        eliciting = put_own(s, p, &w, now)
+    elif p.ack_at <= now:
+        put_ack(s, p, &w, now)
     put_close(s, p, &w)
     if w.p == begin:
         return 0
@@ -167,15 +208,26 @@ cdef int64_t send_control(nc_session* s, nc_path* p, uint8_t* out, size_t cap, i
     cdef nc_wr w
     cdef nc_end* e
     cdef int rc, eliciting
-    cdef size_t head = record_head_size(defs.TAG_CONTROL)
+    cdef size_t head = path_head(p, defs.TAG_CONTROL)
     cdef uint8_t* begin = out + head
+    cdef uint8_t* first = begin
     cdef size_t room
     if cap < CONTROL_ROOM:
         return 0
     room = cap - head - defs.AEAD_TAG_SIZE
     if room > s.peer.max_record - 64:
         room = <size_t>s.peer.max_record - 64
-    wr_init(&w, begin, room)
+    if s.order is not NULL:
+        if room > <size_t>ORDER_BODY:
+            room = ORDER_BODY                   # it may have to come again in a datagram
+        wr_init(&w, begin, room)
+        if control_in_order(s):
+            if not order_room(s.order):
+                return send_own(s, p, out, 1, now)
+            put_order(s, &w)
+            first = w.p
+    else:
+        wr_init(&w, begin, room)
     eliciting = put_own(s, p, &w, now)
     if s.max_streams_due and frame_put_max_streams(&w, s.peer_max) >= 0:
         s.max_streams_due = 0
@@ -198,8 +250,11 @@ cdef int64_t send_control(nc_session* s, nc_path* p, uint8_t* out, size_t cap, i
         settle_end(s, e)
         end_release(e, &s.pins)
     put_close(s, p, &w)
-    if w.p == begin:
+    if w.p == first:
+        s.numbered_here = 0
         return 0
+    if s.numbered_here:
+        eliciting = 1                           # a number that is lost would stop all behind it
     return finish_record(s, p, out, defs.TAG_CONTROL, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), 0, 0,
                          eliciting, now)
 
@@ -211,8 +266,9 @@ cdef int64_t send_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_
     cdef int fin = 0
     cdef uint64_t counted = e.out.seen_msgs
     cdef uint64_t ready = out_ready(&e.out, &fin)
-    cdef size_t head = record_head_size(e.out.id)
+    cdef size_t head = path_head(p, e.out.id)
     cdef uint8_t* begin = out + head
+    cdef int numbered = s.order is not NULL and not may_stripe(s, e)
     cdef size_t room, n, kept
     cdef const uint8_t* span
     cdef uint64_t upto
@@ -233,9 +289,18 @@ cdef int64_t send_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_
         room = <size_t>s.peer.max_record - 64
     if room > defs.RECORD_BODY_DEFAULT + RECORD_SLACK:
         room = defs.RECORD_BODY_DEFAULT + RECORD_SLACK
+    if numbered and room > <size_t>ORDER_BODY:
+        room = ORDER_BODY
     wr_init(&w, begin, room)
+    if p.d is not NULL and ready < <uint64_t>DATAGRAM_PAD:
+        memset(w.p, 0, DATAGRAM_PAD)            # PADDING in front: the data runs to the end
+        w.p += DATAGRAM_PAD
+    if numbered:
+        put_order(s, &w)
+        if not load_acq_u32(&e.paired) or not e.out.acked:
+            e.named_at = s.order_here
     # What we owe anyway rides along: one seal for a whole turn of a ping-pong.
-    if p.unacked_records and (p.ack_at <= now or p.unacked_bytes >= 65536 or now - p.tx_at > 1000000):
+    if owes_ack(p) and (p.ack_at <= now or p.unacked_bytes >= 65536 or now - p.tx_at > 1000000):
         put_ack(s, p, &w, now)
     if p == s.control and e.in_ is not NULL and not e.in_done and (e.ctl & CTL_POS or in_pos_due(e.in_)):
         if in_pos(e.in_, &w, 1, &s.budget) > 0:
@@ -288,19 +353,25 @@ cdef inline int fits_trunk(nc_end* e) noexcept nogil:
 # here. Returns the size of the record, 0 if nothing was ready, or a negative code.
 cdef int64_t send_trunk(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
     cdef nc_wr w
-    cdef size_t head = record_head_size(defs.TAG_TRUNK)
+    cdef size_t head = path_head(p, defs.TAG_TRUNK)
     cdef uint8_t* begin = out + head
     cdef size_t room = cap - head - defs.AEAD_TAG_SIZE
     cdef uint64_t ready, counted, left
     cdef int fin, more
     cdef int parts = 0
     cdef int64_t size
+    cdef uint8_t* first = begin
     if room > s.peer.max_record - 64:
         room = <size_t>s.peer.max_record - 64
     if room > defs.RECORD_BODY_DEFAULT + RECORD_SLACK:
         room = defs.RECORD_BODY_DEFAULT + RECORD_SLACK
+    if s.order is not NULL and room > <size_t>ORDER_BODY:
+        room = ORDER_BODY
     wr_init(&w, begin, room)
-    if p.unacked_records and (p.ack_at <= now or p.unacked_bytes >= 65536 or now - p.tx_at > 1000000):
+    if s.order is not NULL:
+        put_order(s, &w)
+        first = w.p
+    if owes_ack(p) and (p.ack_at <= now or p.unacked_bytes >= 65536 or now - p.tx_at > 1000000):
         put_ack(s, p, &w, now)
     while True:
         fin = 0
@@ -339,7 +410,8 @@ cdef int64_t send_trunk(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size
         if w.end - w.p < TRUNK_SHARE + TRUNK_HEAD or parts >= TRUNK_PARTS:
             break
         e = pop_active(s)
-    if w.p == begin:
+    if w.p == first:
+        s.numbered_here = 0
         return 0
     size = finish_record(s, p, out, defs.TAG_TRUNK, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), 0, 0, 1,
                          now)
@@ -425,8 +497,10 @@ cdef int64_t send_turn(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_
 
 
 # 1: bytes of e may overtake those before them, and what is said of them: no more than the inbox puts right again.
-cdef inline int may_stripe(nc_end* e) noexcept nogil:
-    return load_acq_u32(&e.paired) and e.out.acked and not e.out.lossy and not e.out.rendezvous and not fits_trunk(e)
+cdef inline int may_stripe(const nc_session* s, nc_end* e) noexcept nogil:
+    if not load_acq_u32(&e.paired) or not e.out.acked or e.out.lossy or e.out.rendezvous or fits_trunk(e):
+        return 0
+    return 1 if s.order is NULL or s.order.floor > e.named_at else 0
 
 
 # The streams that wait take their turns on this path, as far as it may carry them.
@@ -436,15 +510,21 @@ cdef int64_t send_line(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int6
     cdef int shared = s.mode == MODE_STRIPE and s.n_paths > 1
     cdef nc_end* before = NULL
     cdef nc_end* e = s.active_head
-    while e is not NULL and cap - used >= defs.RECORD_BODY_DEFAULT + 256 and sent_room(p, SENT_RESERVE):
+    # Room in which a record is begun: into a datagram goes one.
+    cdef size_t least = defs.RECORD_BODY_DEFAULT + 256 if p.d is NULL else cap
+    while e is not NULL and cap - used >= least and sent_room(p, SENT_RESERVE):
+        if s.order is not NULL and not order_room(s.order) and not may_stripe(s, e):
+            before = e
+            e = e.active_next
+            continue
         if shared:
             # What may not, or not now, stays where it is: prefaces go in the order of their ids.
-            if not may_stripe(e):
+            if not may_stripe(s, e):
                 if p != s.control:
                     before = e
                     e = e.active_next
                     continue
-            elif flight_full(p):
+            elif p.d is NULL and flight_full(p):
                 p.limited = 1
                 before = e
                 e = e.active_next
@@ -473,7 +553,7 @@ cdef int64_t send_beside(nc_session* s, nc_path* p, uint8_t* out, size_t cap, in
     cdef int64_t own, size
     if not sent_room(p, 0) or cap < CONTROL_ROOM:
         return 0
-    own = send_own(s, p, out, cap, now)
+    own = send_own(s, p, out, 1, now)
     if own >= 0 and s.state == SESSION_UP and s.mode == MODE_MIRROR and not p.suspect:
         return send_copies(s, p, out, cap, <size_t>own, now)
     if own < 0 or s.state != SESSION_UP or s.mode != MODE_STRIPE or p.suspect or s.replay.next < s.replay.n:
@@ -509,9 +589,7 @@ cdef int64_t session_send(nc_session* s, nc_path* p, uint8_t* out, size_t cap, i
         return <int64_t>used                    # what follows was said later
     if not sent_room(p, 0):
         return <int64_t>used
-    if s.rekey_state != 2 and (s.sealer.keys.wants_update or 0 <= keys_deadline(s.sealer.keys) <= now_ns):
-        if keys_tick(s.sealer.keys, s.sealer.cache, now_ns) == 1:
-            epoch_begun(s)                      # something to acknowledge in the new epoch
+    new_keys(s, now_ns)
     size = send_control(s, p, out + used, cap - used, now_ns)
     if size < 0:
         return size
@@ -533,11 +611,82 @@ cdef int64_t session_send(nc_session* s, nc_path* p, uint8_t* out, size_t cap, i
     return <int64_t>used
 
 
+# 1: a datagram that asks for an answer would have something to say on this path.
+cdef int wants_datagram(nc_session* s, nc_path* p) noexcept nogil:
+    if p.ping_due or s.state == SESSION_CLOSING:
+        return 1
+    if p != s.control:
+        if s.state != SESSION_UP or p.suspect:
+            return 0
+        if s.mode == MODE_MIRROR:
+            return 1 if p.copied < s.control.tx_number else 0
+        return 1 if s.mode == MODE_STRIPE and s.active_head is not NULL and s.replay.next == s.replay.n else 0
+    if s.replay.next < s.replay.n or s.ctl_head is not NULL or s.active_head is not NULL:
+        return 1
+    if s.offer_pos is not NULL or s.max_streams_due or s.ratchet_out_step != 0xFF \
+            or (s.rekey_state == 1 and keys_may_update(s.sealer.keys)):
+        return 1
+    return 0
+
+
+# Our next epoch, if it is time for it; what an announcement waits for comes first.
+cdef inline void new_keys(nc_session* s, int64_t now) noexcept nogil:
+    if rekey_first(s):
+        return
+    if s.sealer.keys.wants_update or 0 <= keys_deadline(s.sealer.keys) <= now:
+        if keys_tick(s.sealer.keys, s.sealer.cache, now) == 1:
+            epoch_begun(s)                      # something to acknowledge in the new epoch
+
+
+# What follows is said in one datagram on the path that carries control.
+cdef int64_t send_one(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
+    cdef int64_t size = 0
+    if s.replay.next < s.replay.n:
+        size = send_again(s, p, out, cap, now)
+    if size == 0:
+        size = send_control(s, p, out, cap, now)
+    if size == 0 and s.state == SESSION_UP:
+        size = send_line(s, p, out, cap, now)
+    return size
+
+
+cdef int64_t session_send_datagram(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now_ns) noexcept nogil:
+    cdef int64_t size
+    take_dirty(s)
+    if s.state == SESSION_OVER:
+        return defs.NC_ECLOSED
+    if s.budget.freed:
+        wake_waiting(s)
+    if not p.alive or not sent_room(p, 0):
+        return 0
+    if cap > p.d.mtu:
+        cap = p.d.mtu
+    flight_number(s, p)
+    if not sent_room(p, 0):
+        return 0
+    if p == s.control:
+        new_keys(s, now_ns)
+    if not wants_datagram(s, p) or not flight_open(p, cap, now_ns):
+        size = send_own(s, p, out, 0, now_ns)
+    elif p == s.control:
+        size = send_one(s, p, out, cap, now_ns)
+    else:
+        size = send_own(s, p, out, 1, now_ns)
+        if size == 0 and s.state == SESSION_UP and not p.suspect:
+            if s.mode == MODE_MIRROR:
+                size = send_copy(s, p, out, cap, now_ns)
+            elif s.mode == MODE_STRIPE and s.replay.next == s.replay.n:
+                size = send_line(s, p, out, cap, now_ns)
+    if s.state == SESSION_CLOSING and all_told(s):
+        session_ended(s)
+    return size
+
+
 # 1: CLOSE was said on each path that may still carry it.
 cdef int all_told(nc_session* s) noexcept nogil:
     cdef nc_path* p = s.paths
     while p is not NULL:
-        if not p.close_said and not p.suspect:
+        if p.close_said < close_copies(p) and not p.suspect:
             return 0
         p = p.next
     return s.close_sent

@@ -4,7 +4,14 @@ from libc.stdint cimport uint64_t, uint8_t
 
 from netchan._core.cursor cimport nc_wr
 from netchan._core.frame cimport nc_frame
+from netchan._core.keys cimport keys_may_update
 from netchan._core.state cimport nc_session
+
+
+# 1: an epoch that is announced, or about to be, comes before an ordinary one.
+cdef inline int rekey_first(const nc_session* s) noexcept nogil:
+    return 1 if s.rekey_state == 2 or (s.rekey_state == 1 and keys_may_update(s.sealer.keys)) else 0
+
 
 cdef void cleanse(uint8_t* p, size_t n) noexcept nogil
 # A message of a ratchet: step 0 asks the initiator to start, 1 and 2 are Noise messages. NC_OK, NC_EINVAL, NC_ENOMEM.

@@ -1,4 +1,4 @@
-# resume: the paths of a session, and a session without one. Layer: _core, rung k. docs/spec/session.md §1, §5.2, §5.3;
+# resume: the paths of a session, and a session without one. Layer: _core, rung l. docs/spec/session.md §1, §5.2, §5.3;
 # docs/spec/handshake.md §11. Threads: baton.
 #
 # A path that is over has alive = 0 and stays until session_forget_gone, which its carrier's owner calls when it has let
@@ -6,11 +6,13 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 
-from netchan._core.state cimport nc_path, nc_session
+from netchan._core.state cimport nc_dgram, nc_path, nc_session
 
 cdef nc_path* path_find(nc_session* s, uint32_t path_id) noexcept nogil                 # one that lives, or NULL
 # A path that was agreed upon, behind the others. NULL: no memory, max_paths are there, or the id was used.
-cdef nc_path* path_new(nc_session* s, uint32_t path_id, const uint8_t* binding32, int64_t now_ns) noexcept nogil
+# d: what a datagram path has beside, the path's from then on; NULL: a stream path.
+cdef nc_path* path_new(nc_session* s, uint32_t path_id, const uint8_t* binding32, nc_dgram* d,
+                       int64_t now_ns) noexcept nogil
 # What several paths are used for from now on, nc_mode.
 cdef void session_mode(nc_session* s, int mode) noexcept nogil
 # Mirror: the path that carries control takes nothing now; p, which has all that it has, carries on. 1 done, 0: cannot.
@@ -26,7 +28,8 @@ cdef void session_forget_gone(nc_session* s) noexcept nogil
 # NC_ESTATE: it has no lease; NC_ELIMIT: max_paths are there; NC_EINVAL: the id was used.
 cdef int session_may_add(nc_session* s, uint32_t path_id) noexcept nogil
 # Adds it. binding: 32 bytes, for the first record each way. NC_OK, as session_may_add, NC_ENOMEM.
-cdef int session_add(nc_session* s, uint32_t path_id, const uint8_t* binding32, int64_t now_ns,
+# d as path_new, and the caller's where the answer is not NC_OK; NC_ESTATE also: this session has no datagram paths.
+cdef int session_add(nc_session* s, uint32_t path_id, const uint8_t* binding32, nc_dgram* d, int64_t now_ns,
                      nc_path** out) noexcept nogil
 # A JOIN names a new path instead of all others, and the last one that its sender knows. How many records were received
 # here on that one; NC_ECLOSED: the session is over or being closed; NC_ESTATE: it has no lease; NC_EINVAL: the new id
@@ -35,4 +38,4 @@ cdef int64_t session_join(nc_session* s, uint32_t path_id, uint32_t last) noexce
 # Goes on over a new path: the other side has received `received` records of path `last`. NC_OK; as session_join, also
 # NC_ESTATE: not suspended; NC_EFRAME: a figure that cannot be; NC_ENOMEM.
 cdef int session_resume(nc_session* s, uint32_t path_id, uint32_t last, uint64_t received, const uint8_t* binding32,
-                        int64_t now_ns, nc_path** out) noexcept nogil
+                        nc_dgram* d, int64_t now_ns, nc_path** out) noexcept nogil

@@ -1,6 +1,6 @@
 """Paths of a session: how they come and go, which of them carries, and what happens while there is none.
 
-Layer: _core, rung k. Baton. What has to be sent again is in sent.pyx; the exchange that leads here is net/join.py.
+Layer: _core, rung l. Baton. What has to be sent again is in sent.pyx; the exchange that leads here is net/join.py.
 Spec: docs/spec/session.md §1, §5, §5.2, §5.3; docs/spec/handshake.md §11.
 """
 
@@ -10,13 +10,14 @@ from libc.string cimport memcpy
 
 from netchan._core cimport defs
 from netchan._core.ends cimport fail, session_ended
+from netchan._core.flight cimport flight_free
 from netchan._core.idmap cimport idmap_next
 from netchan._core.keys cimport keys_may_update, keys_path_add, keys_path_free, keys_path_remove
 from netchan._core.leaf cimport load_acq_u32, store_seq_u32
 from netchan._core.sent cimport epoch_settled, sent_acked, sent_free, sent_give, sent_move, sent_own, sent_room
 from netchan._core.state cimport (
-    EV_ACK, EV_SEND, MODE_MIRROR, PATH_HEARD, PATH_SILENT, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_end,
-    nc_ended, nc_path, nc_session, notify,
+    EV_ACK, EV_SEND, MODE_MIRROR, PATH_HEARD, PATH_SILENT, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_dgram,
+    nc_end, nc_ended, nc_path, nc_session, notify,
 )
 from netchan._core.timer cimport TIMER_NEVER
 
@@ -34,7 +35,8 @@ cdef nc_path* path_find(nc_session* s, uint32_t path_id) noexcept nogil:
 
 
 # A path that was agreed upon: behind the others. NULL: no memory, too many, or the id was used.
-cdef nc_path* path_new(nc_session* s, uint32_t path_id, const uint8_t* binding32, int64_t now_ns) noexcept nogil:
+cdef nc_path* path_new(nc_session* s, uint32_t path_id, const uint8_t* binding32, nc_dgram* d,
+                       int64_t now_ns) noexcept nogil:
     cdef nc_path** link = &s.paths
     cdef nc_path* p
     if s.n_paths >= s.mine.max_paths:
@@ -42,7 +44,7 @@ cdef nc_path* path_new(nc_session* s, uint32_t path_id, const uint8_t* binding32
     p = <nc_path*>calloc(1, sizeof(nc_path))
     if p is NULL:
         return NULL
-    p.key = keys_path_add(s.sealer.keys, path_id, 1)
+    p.key = keys_path_add(s.sealer.keys, path_id, 1 if d is NULL else 2)
     if p.key < 0:
         free(p)
         return NULL
@@ -51,6 +53,7 @@ cdef nc_path* path_new(nc_session* s, uint32_t path_id, const uint8_t* binding32
         free(p)
         return NULL
     p.id = path_id
+    p.d = d
     p.alive = 1
     memcpy(p.binding, binding32, 32)
     p.rx_at = p.tx_at = now_ns
@@ -66,7 +69,7 @@ cdef nc_path* path_new(nc_session* s, uint32_t path_id, const uint8_t* binding32
     if path_id > s.path_top:
         s.path_top = path_id
     if s.control is not NULL:
-        copies_begin(s.control, p)
+        copies_begin(s, s.control, p)
     return p
 
 
@@ -100,14 +103,18 @@ cdef void session_forget_gone(nc_session* s) noexcept nogil:
     while s.gone is not NULL:
         p = s.gone
         s.gone = p.next
+        flight_free(p.d)
         free(p)
 
 
 # p may copy what c, which carries control, has in flight, and has to begin with it: what is said behind it must not
 # come before it.
-cdef void copies_begin(const nc_path* c, nc_path* p) noexcept nogil:
+cdef void copies_begin(const nc_session* s, const nc_path* c, nc_path* p) noexcept nogil:
     cdef uint64_t i
     p.copies = p.tx_number
+    if s.order is not NULL:
+        p.copied = c.tx_number                  # what is in flight is the other one's to bring again
+        return
     p.copy_from = p.copied = c.whole_from if c.whole_from > c.acked else c.acked
     p.copy_at = c.log_first
     for i in range(sent_own(c), p.copied):
@@ -118,6 +125,8 @@ cdef void copies_begin(const nc_path* c, nc_path* p) noexcept nogil:
 # what that one has in flight, and nothing has changed.
 cdef int take_copies(nc_session* s, nc_path* before, nc_path* best) noexcept nogil:
     cdef uint64_t i
+    if s.order is not NULL:
+        return 0                                # what has arrived is known over there by its number
     if before.acked < best.copy_from and before.whole_from < best.copy_from:
         return 0
     # What it sent before it carried control was not copied, and need not come before anything.
@@ -140,7 +149,7 @@ cdef void carry(nc_session* s, nc_path* c, int took) noexcept nogil:
     if not took:
         c.whole_from = c.tx_number
     while p is not NULL:
-        copies_begin(c, p)
+        copies_begin(s, c, p)
         p = p.next
 
 
@@ -177,7 +186,7 @@ cdef void paths_weigh(nc_session* s) noexcept nogil:
         p = s.paths
         while p is not NULL:
             if p.suspect:
-                copies_begin(best, p)           # it answers for nothing any more: what it has copied counts no more
+                copies_begin(s, best, p)           # it answers for nothing any more: what it has copied counts no more
             p = p.next
     elif s.control is NULL and s.paths is not NULL:
         carry(s, s.paths, 0)
@@ -191,13 +200,13 @@ cdef void session_mode(nc_session* s, int mode) noexcept nogil:
     cdef nc_path* p = s.paths
     s.mode = <uint8_t>mode
     while p is not NULL and s.control is not NULL:
-        copies_begin(s.control, p)
+        copies_begin(s, s.control, p)
         p = p.next
 
 
 cdef int session_pass(nc_session* s, nc_path* p) noexcept nogil:
     cdef nc_path* before
-    if s.mode != MODE_MIRROR or s.control is NULL or p == s.control or p.suspect or not p.alive \
+    if s.order is not NULL or s.mode != MODE_MIRROR or s.control is NULL or p == s.control or p.suspect or not p.alive \
             or p.copied != s.control.tx_number or not take_copies(s, s.control, p):
         return 0
     before = s.control
@@ -299,17 +308,20 @@ cdef int session_may_add(nc_session* s, uint32_t path_id) noexcept nogil:
     return defs.NC_OK if keys_path_free(s.sealer.keys, path_id) else defs.NC_EINVAL
 
 
-cdef int session_add(nc_session* s, uint32_t path_id, const uint8_t* binding32, int64_t now_ns,
+cdef int session_add(nc_session* s, uint32_t path_id, const uint8_t* binding32, nc_dgram* d, int64_t now_ns,
                      nc_path** out) noexcept nogil:
     cdef int rc = session_may_add(s, path_id)
     cdef nc_path* p
     if rc < 0:
         return rc
-    p = path_new(s, path_id, binding32, now_ns)
+    if d is not NULL and s.order is NULL:
+        return defs.NC_ESTATE
+    p = path_new(s, path_id, binding32, d, now_ns)
     if p is NULL:
         return defs.NC_ENOMEM
     s.in_order = 0
     if s.state == SESSION_SUSPENDED and path_after(s, p, now_ns) < 0:
+        p.d = NULL                              # the caller's
         return defs.NC_ENOMEM
     path_begin(s, p)
     out[0] = p
@@ -338,26 +350,30 @@ cdef int64_t session_join(nc_session* s, uint32_t path_id, uint32_t last) noexce
 
 
 cdef int session_resume(nc_session* s, uint32_t path_id, uint32_t last, uint64_t received, const uint8_t* binding32,
-                        int64_t now_ns, nc_path** out) noexcept nogil:
+                        nc_dgram* d, int64_t now_ns, nc_path** out) noexcept nogil:
     cdef int64_t here = session_join(s, path_id, last)
     cdef nc_path* p
     cdef nc_path* before = s.last
     if here < 0:
         return <int>here
-    if s.state != SESSION_SUSPENDED:
+    if s.state != SESSION_SUSPENDED or (d is not NULL and s.order is NULL):
         return defs.NC_ESTATE
     # With several paths the other side may have forgotten how much came on one that it saw end before many others.
-    if last == before.id and (received > before.tx_number or (s.in_order and received < before.acked)):
+    if last == before.id and before.d is NULL \
+            and (received > before.tx_number or (s.in_order and received < before.acked)):
         return defs.NC_EFRAME
-    p = path_new(s, path_id, binding32, now_ns)
+    p = path_new(s, path_id, binding32, d, now_ns)
     if p is NULL:
         return defs.NC_ENOMEM
-    if last == before.id:
+    if last == before.id and before.d is not NULL:
+        pass                                    # all that was not acknowledged is sent again, and known by its number
+    elif last == before.id:
         if received > before.acked:
             sent_acked(s, before, received - 1, now_ns)
     elif before.rx_number or before.acked:
         s.in_order = 0                          # had it not been used, nothing of it had arrived over there
     if path_after(s, p, now_ns) < 0:
+        p.d = NULL
         return defs.NC_ENOMEM
     path_begin(s, p)
     out[0] = p

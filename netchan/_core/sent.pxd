@@ -8,7 +8,10 @@
 
 from libc.stdint cimport int64_t, uint64_t, uint8_t
 
-from netchan._core.state cimport nc_path, nc_session
+from netchan._core.congestion cimport cc_gone
+from netchan._core.datagram cimport dgram_head_size
+from netchan._core.record cimport record_head_size
+from netchan._core.state cimport nc_path, nc_sent, nc_session
 
 cdef enum:
     KEEP_MAX = 512                  # payloads of a data record up to this are kept with its frames, longer ones are not
@@ -23,6 +26,18 @@ cdef inline uint64_t sent_own(const nc_path* p) noexcept nogil:
     return p.moved if p.moved > p.acked else p.acked
 
 
+# Size of what stands before the frames of a record of this tag that is sent on this path now.
+cdef inline size_t path_head(const nc_path* p, uint64_t tag) noexcept nogil:
+    return record_head_size(tag) if p.d is NULL else dgram_head_size(p.d.number_size, tag)
+
+
+# A datagram is not in flight any more.
+cdef inline void sent_off(nc_path* p, const nc_sent* x) noexcept nogil:
+    cc_gone(&p.d.cc, x.size)
+    if x.eliciting:
+        p.d.eliciting -= 1
+
+
 # Seals the record that was built in place (frames of `body` bytes behind the head, then `tail_len` bytes from `tail`)
 # and notes it as sent. kept: so many leading bytes are frames to keep; the rest is data that ends at `upto`.
 # len: bytes of the stream before `upto` that it brings or passes. Returns its size or a negative code.
@@ -35,6 +50,14 @@ cdef int sent_room(nc_path* p, uint64_t spare) noexcept nogil
 cdef int trunk_room(nc_path* p) noexcept nogil
 # A part of the next record, which is one of the trunk.
 cdef void trunk_note(nc_path* p, uint64_t stream, uint64_t upto, uint64_t len_) noexcept nogil
+# Record x of the path arrived over there: what it brought needs no other path.
+cdef void sent_arrived(nc_session* s, nc_path* p, nc_sent* x) noexcept nogil
+# All that could be concluded from a batch of them: keys change, ends are over.
+cdef void sent_settled(nc_session* s) noexcept nogil
+# A datagram is given up: what it said waits to be sent again. NC_OK or NC_ENOMEM.
+cdef int sent_again(nc_session* s, nc_path* p, const nc_sent* x) noexcept nogil
+# Datagrams: forgets what the list begins with, as far as nothing is open about it.
+cdef void sent_pop(nc_path* p, int64_t before) noexcept nogil
 # The records up to `number` were received over there. When the last one of them that elicits was sent; -1: none does.
 cdef int64_t sent_acked(nc_session* s, nc_path* p, uint64_t number, int64_t now) noexcept nogil
 # What was sent on the path before record `upto` and for which it answers waits to be sent anew, before what waits

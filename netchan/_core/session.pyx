@@ -1,6 +1,6 @@
 """One session: its life and its clock. What it reads is in inbound, what it writes in outbound, its channels in ends.
 
-Layer: _core, rung l. Sans-IO: bytes, the clock and randomness are arguments. Baton; see state.pxd.
+Layer: _core, rung m. Sans-IO: bytes, the clock and randomness are arguments. Baton; see state.pxd.
 Spec: docs/spec/session.md §1, §5, §8.
 """
 
@@ -9,11 +9,13 @@ from libc.stdlib cimport free
 
 from netchan._core.budget cimport budget_init
 from netchan._core cimport defs
-from netchan._core.ends cimport end_release, session_ended, session_next_ready, take_dirty
+from netchan._core.ends cimport end_release, fail, session_ended, session_next_ready, take_dirty
+from netchan._core.flight cimport flight_deadline, flight_free, flight_on_deadline
 from netchan._core.idmap cimport idmap_free, idmap_init, idmap_next
 from netchan._core.keys cimport keys_deadline
 from netchan._core.leaf cimport leaf_init
-from netchan._core.ratchet cimport cleanse
+from netchan._core.order cimport order_free, order_new
+from netchan._core.ratchet cimport cleanse, rekey_first
 from netchan._core.resume cimport path_new, session_forget_gone, session_path_lost, session_path_silent
 from netchan._core.sent cimport replay_free, sent_free
 from netchan._core.state cimport (
@@ -54,7 +56,7 @@ cdef int64_t session_deadline(nc_session* s) noexcept nogil:
         return at
     if s.state == SESSION_SUSPENDED:
         return s.lease_until
-    if s.rekey_state != 2 and 0 <= keys_deadline(s.sealer.keys) < at:       # else the announced epoch comes first
+    if not rekey_first(s) and 0 <= keys_deadline(s.sealer.keys) < at:
         at = keys_deadline(s.sealer.keys)
     while p is not NULL:
         if p.ack_at < at:
@@ -65,6 +67,8 @@ cdef int64_t session_deadline(nc_session* s) noexcept nogil:
             at = dead_at(s, p)
         if suspect_at(s, p) < at:
             at = suspect_at(s, p)
+        if p.d is not NULL and flight_deadline(s, p) < at:
+            at = flight_deadline(s, p)
         p = p.next
     return at
 
@@ -75,6 +79,9 @@ cdef void path_on_deadline(nc_session* s, nc_path* p, int64_t now_ns) noexcept n
         return
     while now_ns >= suspect_at(s, p):
         session_path_silent(s, p, PATH_SUSPECT if p.suspect == PATH_HEARD and s.n_paths > 1 else PATH_SILENT)
+    if p.d is not NULL and flight_on_deadline(s, p, now_ns) < 0:
+        fail(s, defs.CLOSE_INTERNAL)
+        return
     if p.ping_at <= now_ns:
         p.ping_due = 1
         p.ping_gap = p.ping_gap * 2 if p.ping_gap * 2 < PING_MAX_NS else PING_MAX_NS
@@ -116,9 +123,13 @@ cdef int session_init(nc_session* s, int role, const nc_params* mine, const nc_p
     s.peer_max_told = mine.max_streams
     budget_init(&s.budget, mine.session_bytes)
     s.budget.node_most = mine.node_bytes
-    s.in_order = 1
+    s.in_order = 0 if mine.datagrams else 1
+    if mine.datagrams:
+        s.order = order_new()
+        if s.order is NULL:
+            return defs.NC_ENOMEM
     s.ratchet_out_step = 0xFF
-    s.control = path_new(s, 0, binding32, now_ns)
+    s.control = path_new(s, 0, binding32, NULL, now_ns)
     return defs.NC_OK if s.control is not NULL else defs.NC_ENOMEM
 
 
@@ -128,9 +139,11 @@ cdef void free_paths(nc_session* s) noexcept nogil:
         p = s.paths
         s.paths = p.next
         sent_free(p)
+        flight_free(p.d)
         free(p)
     if s.last is not NULL:
         sent_free(s.last)
+        flight_free(s.last.d)
         free(s.last)
         s.last = NULL
     s.control = NULL
@@ -177,6 +190,8 @@ cdef void session_free(nc_session* s) noexcept nogil:
     idmap_free(&s.offers)
     free_paths(s)
     replay_free(s)
+    order_free(s.order)
+    s.order = NULL
     cleanse(s.ratchet_secret, 32)
     cleanse(s.rekey_mix, 32)
     free(s.ratchet_out)

@@ -11,9 +11,13 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from netchan._core.budget cimport nc_budget
+from netchan._core.congestion cimport nc_cc
 from netchan._core.idmap cimport nc_idmap
 from netchan._core.leaf cimport fetch_add_u32, load_acq_u64, load_seq_u32, nc_leaf
+from netchan._core.order cimport nc_order
+from netchan._core.ranges cimport nc_ranges
 from netchan._core.record cimport nc_sealer
+from netchan._core.replay cimport nc_replay as nc_window
 from netchan._core.inbox cimport nc_in
 from netchan._core.outbox cimport nc_out
 from netchan._core.segment cimport nc_seg
@@ -65,12 +69,50 @@ cdef struct nc_session
 cdef struct nc_end
 cdef struct nc_path
 
-# One stream path.
+cdef enum nc_sent_state:            # of a datagram
+    SENT_FLIGHT = 0
+    SENT_ACKED = 1
+    SENT_LOST = 2                   # its frames are sent again; should it have arrived after all, that still counts
+    SENT_NONE = 3                   # no datagram has this number
+
+# What a datagram path has beside the rest of a path (flight.pyx).
+cdef struct nc_dgram:
+    uint8_t cid[8]                  # chosen by the peer: names the path in what we send
+    uint8_t own_cid[8]              # chosen here
+    uint32_t mtu                    # bytes of a datagram at most
+    int number_size                 # bytes of the number of the datagram that is being built
+    # receiver
+    nc_window window                # numbers that were received
+    nc_ranges got                   # the newest of them, to be acknowledged
+    int64_t largest_at              # when the largest came
+    uint32_t unacked                # eliciting ones that were not acknowledged yet
+    # sender
+    nc_ranges acked                 # numbers from nc_path.acked on that were acknowledged
+    uint64_t largest_acked          # one above; 0: none
+    uint64_t scan                   # all below were acknowledged or given up
+    int64_t loss_at                 # when the next one counts as lost; TIMER_NEVER
+    int64_t eliciting_at            # when the last eliciting one was sent
+    uint32_t eliciting              # of these in flight
+    uint32_t pto_count              # probe timeouts in a row
+    uint32_t probes                 # datagrams that may go whatever the window says
+    uint64_t skip_at                # this number is left out: who acknowledges it lies (RFC 9000 §21.4)
+    uint32_t reordered              # datagrams by which one may be late (RFC 9002 §6.1.1, grown by what was seen)
+    int64_t pace_at                 # what waits may leave then; TIMER_NEVER: nothing waits for the pace
+    int64_t latest_rtt
+    int64_t first_rtt_at            # when the first sample was made; 0: none
+    nc_cc cc
+    uint64_t n_lost
+    uint64_t n_found                # of these, that came after all
+    uint64_t n_refused              # datagrams that did not open, or came again
+    uint64_t n_timeouts
+
+# One path.
 cdef struct nc_path:
     nc_path* next                   # of the session's list, in the order in which they came
     void* carrier                   # the engine's
     uint32_t id
     int key                         # index in the session's keys
+    nc_dgram* d                     # owned; NULL: a stream path
     uint8_t alive
     uint8_t suspect                 # nc_silence
     uint8_t ping_due
@@ -137,6 +179,11 @@ ctypedef struct nc_sent:
     uint32_t rekey                  # the epoch for which it announces what is mixed in; 0: none
     uint8_t eliciting
     uint8_t copy                    # of one that another path carries: that one answers for it
+    uint8_t state                   # nc_sent_state; datagrams only
+    uint8_t numbered                # `order` holds
+    uint32_t order                  # low bits of the number it has in the order of the session (order.pxd)
+    uint32_t log_at                 # low bits of the position of its frames in the log
+    uint32_t size                   # of the datagram
 
 # Records of paths that are gone or suspect which the peer may not have got, oldest first: sealed anew on another path.
 ctypedef struct nc_replay:
@@ -144,6 +191,9 @@ ctypedef struct nc_replay:
     uint8_t* log                    # owned
     uint32_t n
     uint32_t next
+    uint32_t cap
+    size_t log_len
+    size_t log_cap
 
 cdef struct nc_end:
     nc_session* session             # borrowed: outlives its ends' engine use
@@ -204,6 +254,7 @@ cdef struct nc_end:
     uint8_t out_done                # nothing more to say for the outgoing stream
     uint8_t in_done
     uint8_t abort_flags
+    uint64_t named_at               # in a session with an order: of the last numbered record before it may be striped
     uint64_t want_version           # of the WANT said last
     uint32_t want_said              # what it said
     uint32_t answers                # WITHDRAWN to say, by number & 31
@@ -245,6 +296,8 @@ ctypedef struct nc_params:          # transport parameters (handshake.md), one s
     int64_t heartbeat_ns            # local only
     int64_t dead_ns                 # local only: silence that ends a path
     uint32_t max_paths              # local only: at a time, as agreed
+    uint8_t datagrams               # local only: there may be datagram paths, as agreed
+    uint32_t max_datagram
     int64_t lease_ns                # local only: how long the session is kept without a path, as agreed; 0: not at all
 
 ctypedef struct nc_session_stats:
@@ -297,6 +350,7 @@ cdef struct nc_session:
     uint8_t n_ended                 # position in `ended`
     nc_ended[8] ended               # ring
     nc_replay replay
+    nc_order* order                 # owned; NULL: all paths are stream paths, for good
     uint32_t suspended              # atomic: 1 = no path
     uint32_t suspect                # atomic: 1 = all paths are silent where they should not be
     int64_t lease_until             # while suspended
@@ -339,7 +393,11 @@ cdef struct nc_session:
     uint8_t rekey_state             # 0 nothing, 1 to announce, 2 announced, waiting for its acknowledgement
     uint32_t rekey_here             # the record that is being built announces it: the epoch; else 0
     uint8_t copy_here               # it is a copy
+    uint8_t numbered_here           # it has the number order_here
+    uint64_t order_here
     uint8_t rekey_mix[32]           # what was announced; wiped when the epoch has changed
+    uint32_t rekey_told             # the epoch whose announcement was acknowledged
+    uint64_t rekey_order            # one above the number of that record; 0: it has none
     uint8_t rekey_again             # the next ratchet's secret came meanwhile: to announce afterwards
     uint64_t ratchets               # finished in our direction
     uint8_t ratchet_out_step        # message to send: 0xff none

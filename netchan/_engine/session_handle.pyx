@@ -626,9 +626,9 @@ cdef class Session(Listed):
             again = t.parted
             rc = defs.NC_ESTATE
             if not t.closed and beside:
-                rc = session_add(&t.session, path_id, bind_p, now, &p)
+                rc = session_add(&t.session, path_id, bind_p, NULL, now, &p)
             elif t.parted and not t.closed:
-                rc = session_resume(&t.session, path_id, last, received, bind_p, now, &p)
+                rc = session_resume(&t.session, path_id, last, received, bind_p, NULL, now, &p)
             if rc == defs.NC_OK:
                 rc = slot_link(g, t, p, fd)
                 if rc == defs.NC_OK:

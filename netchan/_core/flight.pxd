@@ -1,0 +1,29 @@
+# flight: what a datagram path has on its way: acknowledgements both ways, loss, probe timeouts. Layer: _core, rung k.
+# RFC 9002 for loss, RFC 9000 §13.2 for when to acknowledge; docs/spec/session.md §5.5. Threads: baton.
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from netchan._core.cursor cimport nc_wr
+from netchan._core.frame cimport nc_frame
+from netchan._core.state cimport nc_dgram, nc_path, nc_session
+
+# What a datagram path has beside others; cids of 8 bytes. NULL: no memory.
+cdef nc_dgram* flight_new(const uint8_t* cid, const uint8_t* own_cid, uint32_t mtu, uint64_t seed) noexcept nogil
+cdef void flight_free(nc_dgram* d) noexcept nogil                               # NULL is allowed
+
+# --- sender ---
+# ACK of this path. NC_OK; NC_EFRAME: of a datagram that was never sent; NC_ENOMEM.
+cdef int flight_acked(nc_session* s, nc_path* p, const nc_frame* f, int64_t now) noexcept nogil
+# When it has something to do: a datagram counts as lost, a probe is due, the pace allows more.
+cdef int64_t flight_deadline(const nc_session* s, const nc_path* p) noexcept nogil
+# NC_OK or NC_ENOMEM.
+cdef int flight_on_deadline(nc_session* s, nc_path* p, int64_t now) noexcept nogil
+# May a datagram of n bytes that asks for an answer leave now? 1 yes. 0: the window or the pace says no, and what waits
+# is noted.
+cdef int flight_open(nc_path* p, uint64_t n, int64_t now) noexcept nogil
+cdef void flight_number(nc_session* s, nc_path* p) noexcept nogil  # of the next datagram: some are left out
+
+# --- receiver ---
+# Datagram `number` was received, and asks for an answer or does not.
+cdef void flight_received(nc_session* s, nc_path* p, uint64_t number, int eliciting, int64_t now) noexcept nogil
+cdef int flight_put_ack(nc_session* s, nc_path* p, nc_wr* w, int64_t now) noexcept nogil        # 1, 0: nothing to say

@@ -1,0 +1,364 @@
+"""What a datagram path has on its way: acknowledgements both ways, loss, probe timeouts.
+
+Layer: _core, rung k. Baton. Flow of an ACK: flight_acked -> on_newly -> sent_arrived, then find_lost -> give_up ->
+sent_again. Spec: docs/spec/session.md §5.5; RFC 9002 (names as there), RFC 9000 §13.2.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+
+from netchan._core.congestion cimport (
+    cc_acked, cc_collapse, cc_event, cc_found, cc_init, cc_lost, cc_open, cc_pace, cc_round_trip,
+)
+from netchan._core cimport defs
+from netchan._core.cursor cimport nc_rd, nc_wr, rd_init
+from netchan._core.datagram cimport CID_SIZE
+from netchan._core.frame cimport frame_next_range, frame_put_ack_ranges, nc_frame
+from netchan._core.ranges cimport (
+    ranges_add, ranges_drop_first, ranges_end, ranges_find, ranges_first_gap, ranges_free, ranges_init,
+)
+from netchan._core.replay cimport REPLAY_BITS, replay_free, replay_init
+from netchan._core.sent cimport epoch_settled, sent_again, sent_arrived, sent_off, sent_pop, sent_room, sent_settled
+from netchan._core.state cimport (
+    PATH_HEARD, SENT_ACKED, SENT_FLIGHT, SENT_LOST, SENT_NONE, nc_dgram, nc_path, nc_sent, nc_session,
+)
+from netchan._core.timer cimport TIMER_NEVER
+
+cdef enum:
+    REORDER = 3                     # kPacketThreshold
+    REORDER_MOST = 64               # and what it may grow to
+    RANGES_KEPT = 64                # of received numbers
+    RANGES_SAID = 32                # in one ACK
+    ACK_EVERY = 2                   # eliciting datagrams (RFC 9000 §13.2.2)
+    SKIP_FIRST = 64                 # numbers are left out at random distances around this and this many times more
+    PTO_DOUBLED = 6                 # times at most
+
+cdef int64_t GRANULARITY = 1000000              # kGranularity
+cdef int64_t INITIAL_RTT = 333000000            # kInitialRtt
+cdef int64_t PTO_MOST = 5 * 1000000000          # so that a path that comes back is found soon
+cdef int64_t ACK_DELAY_MOST = 25000000
+
+
+cdef nc_dgram* flight_new(const uint8_t* cid, const uint8_t* own_cid, uint32_t mtu, uint64_t seed) noexcept nogil:
+    cdef nc_dgram* d = <nc_dgram*>calloc(1, sizeof(nc_dgram))
+    if d is NULL:
+        return NULL
+    if replay_init(&d.window, REPLAY_BITS) < 0:
+        free(d)
+        return NULL
+    memcpy(d.cid, cid, CID_SIZE)
+    memcpy(d.own_cid, own_cid, CID_SIZE)
+    d.mtu = mtu
+    d.number_size = 2
+    d.reordered = REORDER
+    d.loss_at = d.pace_at = TIMER_NEVER
+    d.skip_at = SKIP_FIRST + (seed & (SKIP_FIRST - 1))
+    ranges_init(&d.got, RANGES_KEPT)
+    ranges_init(&d.acked, 1024)
+    cc_init(&d.cc, mtu)
+    return d
+
+
+cdef void flight_free(nc_dgram* d) noexcept nogil:
+    if d is NULL:
+        return
+    replay_free(&d.window)
+    ranges_free(&d.got)
+    ranges_free(&d.acked)
+    free(d)
+
+
+# --- round trip -------------------------------------------------------------------------------------------------------
+
+# RFC 9002 §5. delay: what the peer says it waited before it acknowledged.
+cdef void round_trip(nc_session* s, nc_path* p, int64_t latest, int64_t delay, int64_t now) noexcept nogil:
+    cdef int64_t adjusted = latest
+    cdef int64_t dev
+    p.d.latest_rtt = latest
+    if p.min_rtt == 0 or latest < p.min_rtt:
+        p.min_rtt = latest if latest else 1
+    if p.d.first_rtt_at == 0:
+        p.d.first_rtt_at = now
+        p.srtt = latest if latest else 1
+        p.rttvar = latest // 2
+        return
+    if delay > <int64_t>s.peer.ack_delay_ns:
+        delay = <int64_t>s.peer.ack_delay_ns
+    if latest >= p.min_rtt + delay:
+        adjusted = latest - delay
+    dev = p.srtt - adjusted if p.srtt > adjusted else adjusted - p.srtt
+    p.rttvar = (3 * p.rttvar + dev) // 4
+    p.srtt = (7 * p.srtt + adjusted) // 8
+
+
+# Without what grows with each timeout in a row.
+cdef int64_t pto_base(const nc_session* s, const nc_path* p) noexcept nogil:
+    cdef int64_t spread = 4 * p.rttvar if 4 * p.rttvar > GRANULARITY else GRANULARITY
+    if p.srtt == 0:
+        return 3 * INITIAL_RTT
+    return p.srtt + spread + <int64_t>s.peer.ack_delay_ns
+
+
+# --- loss -------------------------------------------------------------------------------------------------------------
+
+cdef int give_up(nc_session* s, nc_path* p, nc_sent* x, int64_t now) noexcept nogil:
+    if sent_again(s, p, x) < 0:
+        return defs.NC_ENOMEM
+    if x.eliciting:
+        cc_event(&p.d.cc, x.at, now)
+        cc_lost(&p.d.cc, x.at)
+        p.d.n_lost += 1
+    sent_off(p, x)
+    x.state = SENT_LOST
+    return defs.NC_OK
+
+
+# RFC 9002 §6.1: what lies so many datagrams, or so much time, before the largest that was acknowledged.
+cdef int find_lost(nc_session* s, nc_path* p, int64_t now) noexcept nogil:
+    cdef nc_dgram* d = p.d
+    cdef int64_t longest = p.srtt if p.srtt > d.latest_rtt else d.latest_rtt
+    cdef int64_t delay = longest + longest // 8
+    cdef uint64_t i = d.scan if d.scan > p.acked else p.acked
+    cdef uint64_t open_from = d.largest_acked       # first that is still in flight
+    cdef int64_t first_at = 0, last_at = 0
+    cdef nc_sent* x
+    if delay < GRANULARITY:
+        delay = GRANULARITY
+    d.loss_at = TIMER_NEVER
+    while i < d.largest_acked:
+        x = &p.sent[i & (p.sent_cap - 1)]
+        if x.state == SENT_FLIGHT:
+            if i + d.reordered < d.largest_acked or x.at + delay <= now:
+                if give_up(s, p, x, now) < 0:
+                    return defs.NC_ENOMEM
+                if x.eliciting:
+                    if first_at == 0:
+                        first_at = x.at
+                    last_at = x.at
+            else:
+                if open_from == d.largest_acked:
+                    open_from = i
+                if x.at + delay < d.loss_at:
+                    d.loss_at = x.at + delay
+        elif x.state == SENT_ACKED:
+            first_at = 0                        # what lies between two losses was no outage
+        i += 1
+    d.scan = open_from
+    # §7.6: nothing arrived for longer than two timeouts in a row would take
+    if first_at > d.first_rtt_at > 0 and last_at - first_at > 3 * pto_base(s, p):
+        cc_collapse(&d.cc)
+    return defs.NC_OK
+
+
+# --- ACK --------------------------------------------------------------------------------------------------------------
+
+# Datagrams [lo, hi) arrived. Of those that are news: when the largest was sent, whether one asked for an answer.
+cdef int on_newly(nc_session* s, nc_path* p, uint64_t lo, uint64_t hi, int64_t now, int64_t* sent_at,
+                  int* eliciting) noexcept nogil:
+    cdef nc_dgram* d = p.d
+    cdef nc_sent* x
+    cdef uint64_t i
+    for i in range(lo, hi):
+        x = &p.sent[i & (p.sent_cap - 1)]
+        if x.state == SENT_NONE:
+            return defs.NC_EFRAME
+        if x.state == SENT_ACKED:
+            continue
+        if x.state == SENT_FLIGHT:
+            if x.eliciting:
+                cc_acked(&d.cc, x.size, x.at, now, p.srtt)
+                d.eliciting -= 1
+                eliciting[0] = 1
+        else:
+            d.n_found += 1                      # RFC 9002 §6.1: it was late, not lost
+            cc_found(&d.cc, x.at)
+            if x.eliciting:
+                eliciting[0] = 1                # and it tells the round trip: each number is sent once
+            if i + d.reordered < d.largest_acked and d.reordered < <uint32_t>REORDER_MOST:
+                d.reordered += 1
+        if i + 1 > d.largest_acked:
+            d.largest_acked = i + 1
+            sent_at[0] = x.at
+        x.state = SENT_ACKED
+        if p.epoch_waits and i >= p.epoch_at:
+            p.epoch_waits = 0
+        sent_arrived(s, p, x)
+    return defs.NC_OK
+
+
+cdef int flight_acked(nc_session* s, nc_path* p, const nc_frame* f, int64_t now) noexcept nogil:
+    cdef nc_dgram* d = p.d
+    cdef uint64_t hi = f.b + 1
+    cdef uint64_t lo = f.b - f.d
+    cdef uint64_t at, end, gap = 0, length = 0
+    cdef uint64_t before = d.largest_acked
+    cdef uint32_t k
+    cdef int64_t sent_at = -1
+    cdef int eliciting = 0
+    cdef int rc
+    cdef nc_rd r
+    if hi > p.tx_number:
+        return defs.NC_EFRAME
+    rd_init(&r, f.data, f.len)
+    while True:
+        at = lo if lo > p.acked else p.acked
+        while at < hi:
+            at = ranges_first_gap(&d.acked, at)
+            if at >= hi:
+                break
+            k = ranges_find(&d.acked, at)
+            end = d.acked.v[k].lo if k < d.acked.len and d.acked.v[k].lo < hi else hi
+            rc = on_newly(s, p, at, end, now, &sent_at, &eliciting)
+            if rc < 0:
+                return rc
+            at = end
+        if lo < hi and hi > p.acked:
+            ranges_add(&d.acked, lo if lo > p.acked else p.acked, hi)   # full: these are looked at again
+        if frame_next_range(&r, &gap, &length) < 0:
+            break
+        if gap + 1 > lo or length + 1 > lo - gap - 1:
+            return defs.NC_EFRAME
+        hi = lo - gap - 1                       # one below the last run's smallest, gap + 1 are missing
+        lo = hi - length - 1
+    if d.largest_acked > before and sent_at >= 0 and eliciting:
+        round_trip(s, p, now - sent_at, <int64_t>f.c * 1000 if f.c < <uint64_t>16777216 else 0, now)
+        cc_round_trip(&d.cc, now - sent_at, d.largest_acked - 1, p.tx_number)
+    d.cc.limited = 0
+    if eliciting:
+        d.pto_count = 0
+    if find_lost(s, p, now) < 0:
+        return defs.NC_ENOMEM
+    sent_pop(p, now - 3 * pto_base(s, p))
+    owes(p)
+    if not p.epoch_waits:
+        epoch_settled(s)
+    sent_settled(s)
+    return defs.NC_OK
+
+
+# Since when the path owes an acknowledgement.
+cdef void owes(nc_path* p) noexcept nogil:
+    cdef uint64_t i
+    cdef nc_sent* x
+    p.oldest_at = 0
+    if p.d.eliciting == 0:
+        return
+    for i in range(p.d.scan, p.tx_number):
+        x = &p.sent[i & (p.sent_cap - 1)]
+        if x.state == SENT_FLIGHT and x.eliciting:
+            p.oldest_at = x.at
+            return
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+cdef int64_t pto_at(const nc_session* s, const nc_path* p) noexcept nogil:
+    cdef int64_t span
+    if p.d.eliciting == 0 and p.suspect == PATH_HEARD:
+        return TIMER_NEVER
+    span = pto_base(s, p) << (p.d.pto_count if p.d.pto_count < <uint32_t>PTO_DOUBLED else PTO_DOUBLED)
+    return p.d.eliciting_at + (span if span < PTO_MOST else PTO_MOST)
+
+
+cdef int64_t flight_deadline(const nc_session* s, const nc_path* p) noexcept nogil:
+    cdef int64_t at = p.d.loss_at if p.d.loss_at != TIMER_NEVER else pto_at(s, p)
+    return at if at < p.d.pace_at else p.d.pace_at
+
+
+cdef int flight_on_deadline(nc_session* s, nc_path* p, int64_t now) noexcept nogil:
+    cdef nc_dgram* d = p.d
+    cdef uint64_t i
+    cdef nc_sent* x
+    if d.pace_at <= now:
+        d.pace_at = TIMER_NEVER
+    if d.loss_at <= now:
+        if find_lost(s, p, now) < 0:
+            return defs.NC_ENOMEM
+        owes(p)
+        return defs.NC_OK
+    if d.loss_at != TIMER_NEVER or now < pto_at(s, p):
+        return defs.NC_OK
+    # RFC 9002 §6.2.4: two probes. What was sent first and not acknowledged is most likely what is missing.
+    d.pto_count += 1
+    d.n_timeouts += 1
+    d.probes = 2
+    d.eliciting_at = now
+    p.ping_due = 1
+    if p.suspect != PATH_HEARD:
+        return defs.NC_OK
+    for i in range(d.scan if d.scan > p.acked else p.acked, p.tx_number):
+        x = &p.sent[i & (p.sent_cap - 1)]
+        if x.state == SENT_FLIGHT and x.eliciting:
+            return sent_again(s, p, x)
+    return defs.NC_OK
+
+
+cdef int flight_open(nc_path* p, uint64_t n, int64_t now) noexcept nogil:
+    cdef nc_dgram* d = p.d
+    cdef int64_t at
+    if d.probes:
+        return 1
+    if not cc_open(&d.cc, n):
+        d.cc.limited = 1
+        return 0
+    at = cc_pace(&d.cc, n, p.srtt, now)
+    if at > now:
+        d.cc.limited = 1
+        d.pace_at = at
+        return 0
+    return 1
+
+
+cdef void flight_number(nc_session* s, nc_path* p) noexcept nogil:
+    cdef nc_sent* x
+    cdef uint64_t z
+    p.d.number_size = 2 if p.tx_number - p.acked < 8192 else 4
+    if p.tx_number != p.d.skip_at or not sent_room(p, 0):
+        return
+    x = &p.sent[p.tx_number & (p.sent_cap - 1)]
+    x.state = SENT_NONE
+    x.eliciting = 0
+    x.log_len = 0
+    x.log_at = <uint32_t>p.log_next
+    p.tx_number += 1
+    z = s.seed + p.tx_number * <uint64_t>0x9E3779B97F4A7C15         # splitmix64
+    z = (z ^ (z >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
+    z = (z ^ (z >> 27)) * <uint64_t>0x94D049BB133111EB
+    p.d.skip_at = p.tx_number + SKIP_FIRST + ((z ^ (z >> 31)) & (16 * SKIP_FIRST - 1))
+
+
+# --- receiver ---------------------------------------------------------------------------------------------------------
+
+cdef void flight_received(nc_session* s, nc_path* p, uint64_t number, int eliciting, int64_t now) noexcept nogil:
+    cdef nc_dgram* d = p.d
+    cdef uint64_t next_ = ranges_end(&d.got)
+    cdef int64_t delay = <int64_t>s.mine.ack_delay_ns
+    if number >= next_:
+        d.largest_at = now
+    while ranges_add(&d.got, number, number + 1) == defs.NC_ELIMIT:
+        if number < d.got.v[0].lo:
+            break                               # older than all that is kept
+        ranges_drop_first(&d.got)
+    if not eliciting:
+        return
+    d.unacked += 1
+    # §13.2.1: at once where something is missing, so that the other side finds its losses soon
+    if d.unacked >= <uint32_t>ACK_EVERY or number != next_ or d.got.len > 1 and d.got.v[d.got.len - 1].lo == number:
+        p.ack_at = now
+    elif p.ack_at == TIMER_NEVER:
+        p.ack_at = now + (delay if delay < ACK_DELAY_MOST else ACK_DELAY_MOST)
+
+
+cdef int flight_put_ack(nc_session* s, nc_path* p, nc_wr* w, int64_t now) noexcept nogil:
+    cdef nc_dgram* d = p.d
+    if d.unacked == 0:
+        return 0
+    if frame_put_ack_ranges(w, p.id, &d.got, <uint64_t>(now - d.largest_at) // 1000 if now > d.largest_at else 0,
+                            RANGES_SAID) < 0:
+        return 0
+    d.unacked = 0
+    p.ack_at = TIMER_NEVER
+    p.acked_at = now
+    s.stats.acks += 1
+    return 1

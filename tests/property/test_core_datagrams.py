@@ -1,0 +1,212 @@
+"""A session over datagram paths that lose, double, corrupt and reorder, beside stream paths (docs/spec/session.md §5.4,
+§5.5). Programs as in test_core_paths in virtual time; the outcome is checked value by value.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+
+from netchan._core import _selftest_session as st
+from tests.property.core_lines import LEASE_NS, OK, Line, check, finish, more, settle, steps
+from tests.property.core_net import MS, Fate, Net, Path
+
+SEEDS = int(os.environ.get("NETCHAN_DATAGRAM_SEEDS", "200"))
+UP, SUSPENDED = 0, 3
+MOST = 4
+MODES = (0, 1, 2)  # failover, stripe, mirror
+
+
+def fate(rng: random.Random) -> Fate:
+    return Fate(
+        delay=rng.choice([50_000, 2 * MS, 10 * MS, 60 * MS]),
+        jitter=rng.choice([0, 0, 1 * MS, 20 * MS]),
+        loss=rng.choice([0, 0, 0.01, 0.05, 0.3]),
+        twice=rng.choice([0, 0, 0.05]),
+        corrupt=rng.choice([0, 0, 0.03]),
+        rate=rng.choice([0, 0, 200_000, 5_000_000]),
+        queue=rng.choice([5_000, 30_000]),
+    )
+
+
+class World:
+    """A session whose paths come and go."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = rng = random.Random(seed)
+        params = {"lease_ns": LEASE_NS, "max_paths": MOST, "datagrams": True}
+        self.busy = rng.random() < 0.5  # new keys all the time
+        limits = {"use_ns": 50 * MS if self.busy else 10**18}
+        self.pair = st.Pair(mine=params, peer=params, limits=limits, seed=seed)
+        self.net = Net(rng, self.pair)
+        self.net.add(Path(0, None, (Fate(delay=MS), Fate(delay=MS))))
+        self.next_id = 2
+        self.ratchets = 0
+        self.counts = dict.fromkeys(("added", "lost", "dead", "back", "rejoined"), 0)
+
+    def open_path(self, datagram: bool) -> Path:
+        number = self.next_id
+        self.next_id += 2
+        if datagram:
+            return Path(number, self.rng.choice([1200, 1200, 1452]), (fate(self.rng), fate(self.rng)))
+        slow = Fate(delay=self.rng.choice([MS, 30 * MS]), rate=self.rng.choice([0, 500_000]))
+        return Path(number, None, (slow, slow))
+
+    def add(self, datagram: bool) -> None:
+        a, b = self.net.sides
+        if a.state()["state"] != UP or len(a.paths()[0]) >= MOST:
+            return
+        path = self.open_path(datagram)
+        binding = self.rng.randbytes(32)
+        if b.add(path.number, binding, path.mtu) != OK:
+            return
+        assert a.add(path.number, binding, path.mtu) == OK
+        self.net.add(path)
+        self.counts["added"] += 1
+
+    def lose(self) -> None:
+        path = self.rng.choice(list(self.net.paths.values()))
+        self.net.sides[self.rng.randrange(2)].path_lost(path.number)
+        self.net.reconcile()
+        self.counts["lost"] += 1
+
+    def toggle(self) -> None:
+        path = self.rng.choice(list(self.net.paths.values()))
+        dead = not path.links[0].fate.dead
+        for link in path.links:
+            link.fate.dead = dead
+        self.counts["dead" if dead else "back"] += 1
+        if not dead and path.mtu is None:
+            self.net.revive(path)
+
+    def mend(self) -> None:
+        """Whatever has happened, both sides have a path."""
+        net, (a, b) = self.net, self.net.sides
+        net.reconcile()
+        if not any(side.state()["state"] == SUSPENDED for side in net.sides):
+            return
+        path = self.open_path(self.rng.random() < 0.7)
+        last, got = a.state()["path"], a.state()["rx"]
+        there = b.join(path.number, last)
+        assert there >= 0, there
+        binding = self.rng.randbytes(32)
+        assert b.resume(path.number, last, got, binding, path.mtu) == OK
+        assert a.resume(path.number, last, there, binding, path.mtu) == OK
+        net.paths = {path.number: path}
+        self.counts["rejoined"] += 1
+
+    def ratchet(self) -> None:
+        if any(side.state()["have"] or side.state()["rekey"] for side in self.net.sides):
+            return
+        self.ratchets += 1
+        secret = self.rng.randbytes(32)
+        for side in reversed(self.net.sides):
+            side.ratchet(self.ratchets, secret)
+
+    def run(self, ns: int) -> None:
+        until = self.net.now + ns
+        while True:
+            self.mend()
+            self.net.run(until)
+            if not any(side.state()["state"] == SUSPENDED for side in self.net.sides):
+                return
+
+    def heal(self) -> None:
+        for path in self.net.paths.values():
+            for link in path.links:
+                link.fate = Fate(delay=link.fate.delay)
+            if path.mtu is None:
+                self.net.revive(path)
+
+
+def tell(side: st.Side) -> dict[str, object]:
+    state = {name: side.state()[name] for name in ("state", "again", "rekey", "have", "ratchets", "epoch")}
+    return state | {"order": side.order()} | {n: side.flying(n) for n in side.paths()[0]}
+
+
+def quiet(net: Net, busy: bool) -> bool:
+    """Both sides agree about the order and have nothing to say again; on its way is nothing, but where keys change all
+    the time (busy).
+    """
+    a, b = net.sides
+    for side, twin in ((a, b), (b, a)):
+        state = side.state()
+        said, floor, _, _ = side.order()
+        acted, kept = twin.order()[2:]
+        if state["state"] != UP or state["again"] or (floor, acted, kept) != (said, said, 0):
+            return False
+        if not busy and any(
+            flying["in_flight"] or flying["eliciting"] for n in side.paths()[0] if (flying := side.flying(n))
+        ):
+            return False
+    return True
+
+
+def play(seed: int) -> dict[str, int]:
+    world = World(seed)
+    rng, net = world.rng, world.net
+    lines: list[Line] = []
+    for i in range(rng.randrange(1, 4)):
+        more(world.pair, lines, f"c{i}", rng)
+    for _ in range(rng.randrange(1, 3)):
+        world.add(True)
+    if rng.random() < 0.7:  # nothing but datagrams
+        net.sides[0].path_lost(0)
+        world.mend()
+    for side in net.sides:
+        side.mode(rng.choice(MODES))
+    for turn in range(rng.randrange(5, 16)):
+        if rng.random() < 0.1:
+            more(world.pair, lines, f"d{turn}", rng)
+        steps(world.pair, lines, rng)
+        if rng.random() < 0.1:
+            world.ratchet()
+        for side in net.sides:
+            side.ready()
+        what = rng.random()
+        if what < 0.15:
+            world.add(rng.random() < 0.7)
+        elif what < 0.2:
+            world.lose()
+        elif what < 0.3:
+            world.toggle()
+        elif what < 0.4:
+            rng.choice(net.sides).mode(rng.choice(MODES))
+        world.run(rng.choice([0, 100_000, 5 * MS, 40 * MS, 300 * MS]))
+        for side in net.sides:
+            assert side.state()["state"] == UP, side.state()
+        for line in lines:
+            settle(line)
+            if not line.aborted:
+                check(line)
+    world.heal()
+    world.run(6_000 * MS)  # what was far away from its next probe
+    finish(lines, lambda ns: world.run(10 * ns))
+    for _ in range(400):  # a heartbeat may be on its way
+        if quiet(net, world.busy):
+            break
+        world.run(7 * MS)
+    assert quiet(net, world.busy), [tell(side) for side in net.sides]
+    counts = world.counts | net.counts
+    counts["ratchets"] = sum(side.state()["ratchets"] for side in net.sides)
+    counts["resent"] = sum(side.state()["resent"] for side in net.sides)
+    for line in lines:
+        line.send.release()
+    world.pair.a.released(), world.pair.b.released()
+    world.pair.free()
+    return counts
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_nothing_is_lost_or_doubled_over_datagrams(block: int) -> None:
+    counts: dict[str, int] = {}
+    for seed in range(block * SEEDS // 10, (block + 1) * SEEDS // 10):
+        try:
+            found = play(seed)
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
+        counts = {name: counts.get(name, 0) + n for name, n in found.items()}
+    assert all(counts.values()), counts
