@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from netchan._core.take cimport nc_msg
 from netchan._core.state cimport nc_end
 from netchan._engine.engine_handle cimport Engine, Listed
-from netchan._engine.engine cimport nc_engine
+from netchan._engine.state cimport nc_engine
 from netchan._engine.session_handle cimport Session
 
 cdef class Items:

@@ -40,10 +40,11 @@ from netchan._core.state cimport (
 )
 from netchan._engine.engine_handle cimport Listed, check_fork, drop_pins
 from netchan._engine.engine cimport (
-    FLUSH_BYTES, PINS_SOFT, engine_appended, engine_dirty, engine_poke, engine_returned, engine_try_flush, fork_count,
-    nc_engine, nc_slot,
+    engine_appended, engine_dirty, engine_returned, engine_try_flush, fork_count,
 )
+from netchan._engine.news cimport engine_poke
 from netchan._engine.session_handle cimport Session
+from netchan._engine.state cimport FLUSH_BYTES, PINS_SOFT, nc_engine, nc_slot
 from netchan._engine.sys cimport now_ns
 
 from netchan.errors import CodecError, ConfigError

@@ -1,13 +1,12 @@
 """The engine: one epoll set, one baton, sessions, and the guardian that keeps them alive while the program is busy.
 
 Layer: _engine; C only, no Python object anywhere below. Ownership and threads: the head of engine.pxd.
-Flow of a pump: poller -> link_read -> session_recv -> deadlines -> dirty sessions -> links_flush -> session_send ->
-carrier_write -> lists for the application. docs/explanation/ownership.md tells why.
+Flow of a pump: poller -> link_ready (links.pyx) -> deadlines -> dirty sessions -> slot_flush -> lists for the
+application (news.pyx). docs/explanation/ownership.md tells why.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy
+from libc.stdlib cimport free, malloc, realloc
 
 from netchan._core cimport defs
 from netchan._core.ctxcache cimport cache_free
@@ -15,29 +14,28 @@ from netchan._core.keys cimport keys_free
 from netchan._core.keystore cimport ks_free
 from netchan._core.leaf cimport (
     cas_u32, cas_u64, fetch_add_u32, fetch_sub_u32, leaf_init, leaf_lock, leaf_unlock, load_acq_u32, load_acq_u64,
-    load_rlx_u64, load_seq_u32, load_seq_u64, store_rel_u32, store_rel_u64, store_rlx_u64, store_seq_u32, xchg_u32,
-    xchg_u64,
+    load_rlx_u64, load_seq_u32, load_seq_u64, store_rel_u32, store_rel_u64, store_rlx_u64, store_seq_u32, xchg_u64,
 )
-from netchan._core.ends cimport end_release, session_close, session_next_offer, session_next_ready
-from netchan._core.inbound cimport session_recv
-from netchan._core.outbound cimport session_said, session_send
-from netchan._core.resume cimport session_forget_gone, session_pass, session_path_lost
-from netchan._core.session cimport session_deadline, session_free, session_on_deadline
-from netchan._core.state cimport (
-    MODE_MIRROR, SESSION_CLOSING, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_offer, nc_path,
-)
+from netchan._core.ends cimport end_release, session_close
+from netchan._core.session cimport session_free, session_on_deadline
+from netchan._core.state cimport SESSION_SUSPENDED, SESSION_UP, nc_end
 from netchan._core.timer cimport (
-    TIMER_NEVER, theap_clear, theap_free, theap_init, theap_next, theap_pop_due, theap_reserve, theap_set,
+    TIMER_NEVER, theap_clear, theap_free, theap_init, theap_next, theap_pop_due, theap_reserve,
 )
 from netchan._engine cimport sys
-from netchan._engine.carrier cimport carrier_close, carrier_read, carrier_write
 from netchan._engine.desk cimport desk_patience, desk_ring
-from netchan._engine.poller cimport (
-    POLL_BATCH, POLL_IN, POLL_ONCE, POLL_OUT, nc_report, poller_add, poller_change, poller_open, poller_wait,
+from netchan._engine.links cimport (
+    broken_link, broken_until, link_close, link_ready, slot_deadline, slot_flush, slot_link, slot_lose, slot_shut,
 )
-
-cdef enum:
-    IDLE_PEND = 4096                # a larger buffer of unsent bytes is given back when empty
+from netchan._engine.news cimport engine_collect, engine_collect_pins, engine_poke, kick, path_news
+from netchan._engine.poller cimport (
+    POLL_BATCH, POLL_IN, POLL_ONCE, nc_report, poller_add, poller_change, poller_open, poller_wait,
+)
+from netchan._engine.state cimport (
+    CIPHERS, ENGINE_CALLER, ENGINE_THREADS, FLUSH_BYTES, FLUSH_FRESH_NS, FLUSH_GAP_NS, FLUSH_TAIL_NS, GUARD_CALLER_NS,
+    GUARD_LOOP_NS, GUARD_QUIET, PATHS_SILENT, PUMP_NS, RX_BYTES, SLICE_NS, SLOTS_MAX, SPIN_NS, TRIALS, TRIAL_BELOW_NS,
+    TRIAL_FIRST, TRIAL_GAP, TX_BYTES, YIELD_FRESH_NS, YIELD_NS, nc_engine, nc_link, nc_offer_event, nc_slot,
+)
 
 # Places in the pollers that are no slot.
 cdef uint8_t MARK_TIMER = 0
@@ -107,11 +105,6 @@ cdef int engine_open(nc_engine* g, int kind, int spin_allowed) noexcept nogil:
         return defs.NC_ESYS
     g.guarded = 1
     return defs.NC_OK
-
-
-cdef void kick(int fd) noexcept nogil:
-    cdef uint64_t one = 1
-    sys.write(fd, &one, 8)
 
 
 cdef void drain(int fd) noexcept nogil:
@@ -216,223 +209,12 @@ cdef void baton_give(nc_engine* g) noexcept nogil:
         flush_dirty(g)
 
 
-# --- lists for the application ----------------------------------------------------------------------------------------
-
-cdef void engine_collect(nc_engine* g, nc_slot* t) noexcept nogil:
-    cdef uint32_t bits
-    cdef nc_end* e
-    cdef nc_offer* o
-    cdef nc_offer_event* x
-    cdef int known
-    while True:
-        e = session_next_ready(&t.session, &bits)
-        if e is NULL:
-            break
-        leaf_lock(&g.app_lock)
-        e.app_bits |= bits
-        known = e.in_app
-        if not known:
-            e.in_app = 1
-            e.app_next = g.app_ends
-            g.app_ends = e
-        leaf_unlock(&g.app_lock)
-        if known:
-            end_release(e, &t.session.pins)         # the list has its reference already
-        store_seq_u32(&g.app_any, 1)
-    while True:
-        o = session_next_offer(&t.session)
-        if o is NULL:
-            break
-        x = <nc_offer_event*>malloc(sizeof(nc_offer_event))
-        if x is NULL:
-            continue
-        x.next = NULL
-        x.codec = o.codec
-        x.capacity_wanted = o.capacity_wanted
-        memcpy(x.schema, o.schema, 16)
-        x.flags = o.flags
-        x.name_len = o.name_len
-        memcpy(x.name, o.name, o.name_len)
-        leaf_lock(&g.app_lock)
-        if t.offers_tail is NULL:
-            t.offers = x
-        else:
-            t.offers_tail.next = x
-        t.offers_tail = x
-        leaf_unlock(&g.app_lock)
-        list_slot(g, t, 0)
-    if t.session.ratchet_in_new:
-        collect_ratchet(g, t)
-    t.session.ready_any = 0
-    if t.session.state == SESSION_OVER and not t.told_over:
-        t.told_over = 1
-        list_slot(g, t, 1)
-    if t.session.pins is not NULL:
-        engine_collect_pins(g, t)
-        if load_rlx_u64(&g.n_pins_bytes) > PINS_SOFT and xchg_u32(&g.pins_asked, 1) == 0:
-            g.ask_pins(g)
-
-
-cdef void collect_ratchet(nc_engine* g, nc_slot* t) noexcept nogil:
-    if t.ratchet is NULL:
-        t.ratchet = <uint8_t*>malloc(defs.RATCHET_MAX)
-        if t.ratchet is NULL:
-            return
-    t.session.ratchet_in_new = 0
-    leaf_lock(&g.app_lock)
-    memcpy(t.ratchet, t.session.ratchet_in, t.session.ratchet_in_len)
-    t.ratchet_len = t.session.ratchet_in_len
-    t.ratchet_number = t.session.ratchet_in_number
-    t.ratchet_step = t.session.ratchet_in_step
-    t.ratchet_new = 1
-    leaf_unlock(&g.app_lock)
-    list_slot(g, t, 0)
-
-
-cdef void list_slot(nc_engine* g, nc_slot* t, int over) noexcept nogil:
-    leaf_lock(&g.app_lock)
-    if over:
-        t.app_over = 1
-    if not t.in_app:
-        t.in_app = 1
-        t.app_next = g.app_slots
-        g.app_slots = t
-    leaf_unlock(&g.app_lock)
-    store_seq_u32(&g.app_any, 1)
-
-
-cdef void engine_poke(nc_engine* g) noexcept nogil:
-    if xchg_u32(&g.poked, 1) == 0:
-        kick(g.poke_fd)
-
+# --- callers that wait ------------------------------------------------------------------------------------------------
 
 cdef void engine_told(nc_engine* g) noexcept nogil:
     if load_seq_u32(&g.sleepers):
         fetch_add_u32(&g.generation, 1)
         sys.futex_wake(&g.generation, 0x7FFFFFFF)
-
-
-# --- the carriers of a session ----------------------------------------------------------------------------------------
-
-cdef void link_poll(nc_engine* g, nc_link* k, int bits) noexcept nogil:
-    if bits != k.poll_bits:
-        poller_change(g.poller, k.fd, bits, k)
-        k.poll_bits = bits
-
-
-cdef int slot_link(nc_engine* g, nc_slot* t, nc_path* p, int fd) noexcept nogil:
-    cdef nc_link* k = <nc_link*>calloc(1, sizeof(nc_link))
-    if k is NULL:
-        return defs.NC_ENOMEM
-    k.slot = t
-    k.path = p
-    k.fd = fd
-    k.poll_bits = POLL_IN
-    if poller_add(g.poller, fd, POLL_IN, k) < 0:
-        free(k)
-        return defs.NC_ESYS
-    p.carrier = k
-    k.next = t.links
-    t.links = k
-    t.parted = 0
-    slot_deadline(g, t)
-    return defs.NC_OK
-
-
-# Its place among those of the slot is the caller's to close.
-cdef void link_close(nc_engine* g, nc_link* k) noexcept nogil:
-    carrier_close(g.poller, k.fd)
-    free(k.pend)                                # it is sealed for a path that is no more
-    k.pend = NULL
-    k.slot = NULL
-    k.path.carrier = NULL
-    k.path = NULL
-    k.next = g.dead_links
-    g.dead_links = k
-
-
-# Nothing can be said on the only path any more, also when it is due: what is left to read is read, then it is lost.
-cdef inline nc_link* broken_link(nc_slot* t) noexcept nogil:
-    if t.links is NULL or t.links.next is not NULL or not t.links.broken or t.session.state == SESSION_OVER:
-        return NULL
-    return t.links
-
-
-cdef inline int64_t broken_until(nc_link* k) noexcept nogil:
-    return (k.broken_at if k.broken_at > k.path.rx_at else k.path.rx_at) + LINGER_NS
-
-
-cdef void slot_deadline(nc_engine* g, nc_slot* t) noexcept nogil:
-    cdef nc_link* broken = broken_link(t)
-    cdef int64_t at = broken_until(broken) if broken is not NULL else session_deadline(&t.session)
-    if t.linger_at and t.linger_at < at:
-        at = t.linger_at
-    if at != t.deadline:
-        t.deadline = at
-        theap_set(&g.heap, t.index, at)
-
-
-cdef void slot_shut(nc_engine* g, nc_slot* t) noexcept nogil:
-    cdef nc_link* k
-    if t.closed:
-        return
-    while t.links is not NULL:
-        k = t.links
-        t.links = k.next
-        link_close(g, k)
-    t.closed = 1
-    t.linger_at = 0
-    slot_deadline(g, t)
-    t.grave_next = g.graves
-    g.graves = t
-
-
-# For the application, and for whoever brings sessions back.
-cdef void path_news(nc_engine* g, nc_slot* t, uint8_t what) noexcept nogil:
-    leaf_lock(&g.app_lock)
-    t.app_path = what
-    leaf_unlock(&g.app_lock)
-    list_slot(g, t, 0)
-    if g.path_fd > 0 and what != PATHS_AGAIN and what != PATHS_MORE:
-        kick(g.path_fd)
-
-
-cdef void slot_reap(nc_engine* g, nc_slot* t) noexcept nogil:
-    cdef nc_link** at = &t.links
-    cdef nc_link* k
-    cdef int fewer = 0
-    while at[0] is not NULL:
-        k = at[0]
-        if k.path.alive:
-            at = &k.next
-            continue
-        at[0] = k.next
-        link_close(g, k)
-        fewer = 1
-    session_forget_gone(&t.session)
-    if not fewer or t.closed:
-        return
-    if t.links is NULL:
-        if t.session.state == SESSION_SUSPENDED:
-            t.parted = 1
-            path_news(g, t, PATHS_NONE)
-        else:
-            slot_shut(g, t)                     # the session is over with its last carrier
-            return
-    elif t.session.state == SESSION_UP:
-        path_news(g, t, PATHS_FEWER)
-    slot_deadline(g, t)
-
-
-cdef void slot_lose(nc_engine* g, nc_slot* t, nc_path* p, int64_t now) noexcept nogil:
-    session_path_lost(&t.session, p, now)
-    slot_reap(g, t)
-
-
-cdef void slot_lose_all(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
-    while t.session.paths is not NULL:
-        session_path_lost(&t.session, t.session.paths, now)
-    slot_reap(g, t)
 
 
 # Closed slots that the application has let go, too: nothing refers to them any more. The same for closed carriers.
@@ -451,169 +233,6 @@ cdef void sweep(nc_engine* g) noexcept nogil:
             slot_drop(g, t)
         else:
             link = &t.grave_next
-
-
-# The session is over: let the last bytes go, read on for a while so that a reset does not destroy them.
-cdef void slot_over(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
-    cdef nc_link* k
-    cdef int whole = 0
-    if t.closed:
-        return
-    k = t.links
-    while k is not NULL:
-        if not k.broken:
-            whole = 1
-            if k.pend_len == 0:
-                sys.shutdown(k.fd, sys.SHUT_WR)
-        k = k.next
-    if t.linger_at:
-        return
-    if not whole or not t.session.close_by_us:
-        slot_shut(g, t)
-        return
-    t.linger_at = now + LINGER_NS
-
-
-cdef int link_write_pending(nc_link* k) noexcept nogil:
-    cdef int64_t n
-    if k.pend_len == 0:
-        return 1
-    n = carrier_write(k.fd, k.pend + k.pend_off, k.pend_len)
-    if n < 0:
-        k.broken = 1
-        return 0
-    k.pend_off += <size_t>n
-    k.pend_len -= <size_t>n
-    if k.pend_len:
-        return 0
-    k.pend_off = 0
-    if k.pend_cap > IDLE_PEND:
-        free(k.pend)
-        k.pend = NULL
-        k.pend_cap = 0
-    return 1
-
-
-cdef int link_keep(nc_link* k, const uint8_t* p, size_t n) noexcept nogil:
-    cdef uint8_t* bigger
-    if k.pend_cap < n:
-        bigger = <uint8_t*>realloc(k.pend, n)
-        if bigger is NULL:
-            return defs.NC_ENOMEM
-        k.pend = bigger
-        k.pend_cap = n
-    memcpy(k.pend, p, n)
-    k.pend_off = 0
-    k.pend_len = n
-    return defs.NC_OK
-
-
-# All that this carrier takes now. NC_OK, or the keys are used up.
-cdef int link_flush(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noexcept nogil:
-    cdef int64_t n, written
-    while not k.broken:
-        if not link_write_pending(k):
-            break
-        n = session_send(&t.session, k.path, g.tx, TX_BYTES, now)
-        if n == 0 or n == defs.NC_ECLOSED:
-            break
-        if n < 0:
-            return <int>n
-        written = carrier_write(k.fd, g.tx, <size_t>n)
-        if written < 0:
-            k.broken = 1
-        elif written < n and link_keep(k, g.tx + written, <size_t>(n - written)) < 0:
-            k.broken = 1
-    if k.broken and k.broken_at == 0:
-        k.broken_at = now
-    link_poll(g, k, POLL_IN | (POLL_OUT if k.pend_len and not k.broken else 0))
-    return defs.NC_OK
-
-
-# The carrier of control first: the others take what it leaves.
-cdef int links_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
-    cdef nc_link* first = <nc_link*>t.session.control.carrier if t.session.control is not NULL else NULL
-    cdef nc_link* k = t.links
-    cdef int rc = defs.NC_OK
-    if first is not NULL:
-        rc = link_flush(g, t, first, now)
-    while k is not NULL and rc == defs.NC_OK:
-        if k != first:
-            rc = link_flush(g, t, k, now)
-        k = k.next
-    if rc == defs.NC_OK and first is not NULL and first.pend_len and t.session.mode == MODE_MIRROR:
-        k = t.links
-        while k is not NULL:
-            # A path that takes nothing now does not hold up one that has all that it has.
-            if not k.pend_len and not k.broken and session_pass(&t.session, k.path):
-                return link_flush(g, t, k, now)
-            k = k.next
-    return rc
-
-
-# A carrier that can send no more, of which nothing more is expected: others carry on, nobody is left to say farewell
-# to, or there is nothing to wait for.
-cdef nc_link* broken_for_good(nc_slot* t) noexcept nogil:
-    cdef nc_link* k = t.links
-    if t.session.state == SESSION_OVER:
-        return NULL
-    while k is not NULL:
-        if k.broken and (t.links.next is not NULL or t.session.state == SESSION_CLOSING or not k.poll_bits & POLL_IN):
-            return k
-        k = k.next
-    return NULL
-
-
-cdef void slot_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
-    cdef nc_link* k
-    slot_reap(g, t)                             # what was silent too long
-    if t.closed or t.parted:
-        session_send(&t.session, NULL, g.tx, TX_BYTES, now)     # only acts on what was asked, cuts what came too late
-        if t.session.state == SESSION_OVER:
-            slot_shut(g, t)
-        slot_deadline(g, t)
-        engine_collect(g, t)
-        return
-    while True:
-        if links_flush(g, t, now) < 0:
-            # No key for another record: the limit was reached and no new epoch could come.
-            session_close(&t.session, defs.CLOSE_KEYS, NULL, 0)
-            slot_lose_all(g, t, now)
-        session_said(&t.session)
-        k = broken_for_good(t)
-        if k is NULL:
-            break
-        slot_lose(g, t, k.path, now)            # what it held goes over the others now
-    if t.session.state == SESSION_OVER:
-        slot_over(g, t, now)
-    slot_deadline(g, t)
-    engine_collect(g, t)
-
-
-cdef void link_read(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noexcept nogil:
-    cdef int64_t n
-    n = carrier_read(k.fd, g.rx, RX_BYTES)
-    if n == defs.NC_EAGAIN:
-        return
-    if n <= 0:
-        slot_lose(g, t, k.path, now)
-        return
-    if t.session.state == SESSION_OVER:
-        return                                  # lingering: read and forget
-    if session_recv(&t.session, k.path, g.rx, <size_t>n, now) < 0:
-        slot_reap(g, t)
-
-
-cdef void link_ready(nc_engine* g, nc_link* k, uint32_t bits, int64_t now) noexcept nogil:
-    cdef nc_slot* t = k.slot
-    if t is NULL:
-        return                                  # closed by a report before this one
-    if bits & POLL_IN:
-        link_read(g, t, k, now)
-        if t.closed:
-            engine_collect(g, t)
-            return
-    slot_flush(g, t, now)
 
 
 # --- pump -------------------------------------------------------------------------------------------------------------
@@ -1075,23 +694,6 @@ cdef void slot_drop(nc_engine* g, nc_slot* t) noexcept nogil:
         link[0] = t.app_next
     leaf_unlock(&g.app_lock)
     slot_free(t)
-
-
-cdef void engine_collect_pins(nc_engine* g, nc_slot* t) noexcept nogil:
-    cdef nc_seg* tail = t.session.pins
-    cdef uint64_t held
-    if tail is NULL:
-        return
-    held = <uint64_t>tail.len
-    while tail.next is not NULL:
-        tail = tail.next
-        held += <uint64_t>tail.len
-    leaf_lock(&g.app_lock)
-    tail.next = g.pins
-    g.pins = t.session.pins
-    store_rlx_u64(&g.n_pins_bytes, g.n_pins_bytes + held)
-    leaf_unlock(&g.app_lock)
-    t.session.pins = NULL
 
 
 cdef void slot_free(nc_slot* t) noexcept nogil:

@@ -5,7 +5,7 @@
 from libc.stdint cimport uint32_t
 
 from netchan._core.segment cimport nc_seg
-from netchan._engine.engine cimport nc_engine
+from netchan._engine.state cimport nc_engine
 from netchan._engine.waitq cimport BlockingWaiter
 
 cdef int check_fork(nc_engine* g) except -1     # ForkError in a child of the process that made g

@@ -31,10 +31,11 @@ from netchan._core.state cimport nc_end
 from netchan._engine cimport sys
 from netchan._engine.desk cimport desk_here, desk_take, desk_wait, desk_wake, nc_sleeper
 from netchan._engine.engine cimport (
-    CIPHERS, ENGINE_CALLER, ENGINE_LOOP, ENGINE_THREADS, baton_give, baton_take, engine_close, engine_dirty,
-    engine_open, engine_poke, engine_pump, engine_release, engine_returned, engine_told, engine_try_flush,
-    engine_wait, engine_wanted, engine_yield, fork_count, fork_watch, nc_engine, nc_slot,
+    baton_give, baton_take, engine_close, engine_dirty, engine_open, engine_pump, engine_release, engine_returned,
+    engine_told, engine_try_flush, engine_wait, engine_wanted, engine_yield, fork_count, fork_watch,
 )
+from netchan._engine.news cimport engine_poke
+from netchan._engine.state cimport CIPHERS, ENGINE_CALLER, ENGINE_LOOP, ENGINE_THREADS, nc_engine, nc_slot
 
 from netchan._core import provider as provider_module
 from netchan.errors import ConfigError, ForkError

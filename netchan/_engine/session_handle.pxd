@@ -5,7 +5,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from netchan._engine.engine_handle cimport Engine, Listed
-from netchan._engine.engine cimport nc_slot
+from netchan._engine.state cimport nc_slot
 
 cdef class Session(Listed):
     cdef nc_slot* t

@@ -32,10 +32,11 @@ from netchan._engine cimport sys
 from netchan._engine.engine_handle cimport Engine, Listed, check_fork
 from netchan._engine.carrier cimport carrier_setup
 from netchan._engine.engine cimport (
-    PATHS_AGAIN, PATHS_MORE, baton_give, baton_take, engine_add, engine_collect, engine_dirty, engine_poke, fork_count,
-    nc_engine, nc_offer_event, nc_slot, node_drawn, path_news, slot_free, slot_link, slot_lose, slot_lose_all,
-    slot_reap,
+    baton_give, baton_take, engine_add, engine_dirty, fork_count, node_drawn, slot_free,
 )
+from netchan._engine.links cimport slot_link, slot_lose, slot_lose_all, slot_reap
+from netchan._engine.news cimport engine_collect, engine_poke, path_news
+from netchan._engine.state cimport PATHS_AGAIN, PATHS_MORE, nc_engine, nc_offer_event, nc_slot
 
 
 cdef tuple NEWS = ("", "lost", "up", "suspect", "fewer", "more")      # by nc_path_news

@@ -58,7 +58,7 @@ def test_walk_names_files_of_every_layer_that_a_value_crosses() -> None:
 
 
 def test_figures_of_the_engine_are_those_of_the_code() -> None:
-    header = "".join((ROOT / "netchan/_engine" / name).read_text() for name in ("engine.pxd", "desk.pxd"))
+    header = "".join((ROOT / "netchan/_engine" / name).read_text() for name in ("state.pxd", "desk.pxd"))
     rows = re.findall(
         r"^\| `([A-Z_]+)` \| (\d+) \|", (ROOT / "docs/explanation/ownership.md").read_text(), re.MULTILINE
     )

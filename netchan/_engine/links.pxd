@@ -1,0 +1,21 @@
+# links: the carriers of a session: reading, sealing, writing, and what becomes of a session whose carriers end. Layer:
+# _engine. Threads: the holder of the baton. Ownership: a link owns its descriptor; dead ones wait for the sweep.
+
+from libc.stdint cimport int64_t, uint32_t
+
+from netchan._core.state cimport nc_path
+from netchan._engine.state cimport nc_engine, nc_link, nc_slot
+
+# The descriptor carries this path of the session from now on. NC_OK; NC_ESYS, NC_ENOMEM: it stays the caller's.
+cdef int slot_link(nc_engine* g, nc_slot* t, nc_path* p, int fd) noexcept nogil
+cdef void link_close(nc_engine* g, nc_link* k) noexcept nogil
+cdef void link_ready(nc_engine* g, nc_link* k, uint32_t bits, int64_t now) noexcept nogil      # as the poller reports
+cdef nc_link* broken_link(nc_slot* t) noexcept nogil
+cdef int64_t broken_until(nc_link* k) noexcept nogil
+cdef void slot_deadline(nc_engine* g, nc_slot* t) noexcept nogil
+cdef void slot_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil      # all that may go now, on each carrier
+cdef void slot_lose(nc_engine* g, nc_slot* t, nc_path* p, int64_t now) noexcept nogil   # the session gives a path up
+cdef void slot_lose_all(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil
+# Lets go of the carriers of paths that are over. After each call of the core that may end one.
+cdef void slot_reap(nc_engine* g, nc_slot* t) noexcept nogil
+cdef void slot_shut(nc_engine* g, nc_slot* t) noexcept nogil                    # no carriers any more, for good

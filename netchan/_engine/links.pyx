@@ -1,0 +1,302 @@
+"""The carriers of a session: reading, sealing, writing, and what becomes of a session whose carriers end.
+
+Layer: _engine; C only. See links.pxd. Flow of what came: link_ready -> link_read -> session_recv; of what goes:
+slot_flush -> links_flush -> link_flush -> session_send -> carrier_write.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy
+
+from netchan._core cimport defs
+from netchan._core.ends cimport session_close
+from netchan._core.inbound cimport session_recv
+from netchan._core.outbound cimport session_said, session_send
+from netchan._core.resume cimport session_forget_gone, session_pass, session_path_lost
+from netchan._core.session cimport session_deadline
+from netchan._core.state cimport MODE_MIRROR, SESSION_CLOSING, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_path
+from netchan._core.timer cimport theap_set
+from netchan._engine cimport sys
+from netchan._engine.carrier cimport carrier_close, carrier_read, carrier_write
+from netchan._engine.news cimport engine_collect, path_news
+from netchan._engine.poller cimport POLL_IN, POLL_OUT, poller_add, poller_change
+from netchan._engine.state cimport (
+    LINGER_NS, PATHS_FEWER, PATHS_NONE, RX_BYTES, TX_BYTES, nc_engine, nc_link, nc_slot,
+)
+
+cdef enum:
+    IDLE_PEND = 4096                # a larger buffer of unsent bytes is given back when empty
+
+
+cdef void link_poll(nc_engine* g, nc_link* k, int bits) noexcept nogil:
+    if bits != k.poll_bits:
+        poller_change(g.poller, k.fd, bits, k)
+        k.poll_bits = bits
+
+
+cdef int slot_link(nc_engine* g, nc_slot* t, nc_path* p, int fd) noexcept nogil:
+    cdef nc_link* k = <nc_link*>calloc(1, sizeof(nc_link))
+    if k is NULL:
+        return defs.NC_ENOMEM
+    k.slot = t
+    k.path = p
+    k.fd = fd
+    k.poll_bits = POLL_IN
+    if poller_add(g.poller, fd, POLL_IN, k) < 0:
+        free(k)
+        return defs.NC_ESYS
+    p.carrier = k
+    k.next = t.links
+    t.links = k
+    t.parted = 0
+    slot_deadline(g, t)
+    return defs.NC_OK
+
+
+# Its place among those of the slot is the caller's to close.
+cdef void link_close(nc_engine* g, nc_link* k) noexcept nogil:
+    carrier_close(g.poller, k.fd)
+    free(k.pend)                                # it is sealed for a path that is no more
+    k.pend = NULL
+    k.slot = NULL
+    k.path.carrier = NULL
+    k.path = NULL
+    k.next = g.dead_links
+    g.dead_links = k
+
+
+# Nothing can be said on the only path any more, also when it is due: what is left to read is read, then it is lost.
+cdef nc_link* broken_link(nc_slot* t) noexcept nogil:
+    if t.links is NULL or t.links.next is not NULL or not t.links.broken or t.session.state == SESSION_OVER:
+        return NULL
+    return t.links
+
+
+cdef int64_t broken_until(nc_link* k) noexcept nogil:
+    return (k.broken_at if k.broken_at > k.path.rx_at else k.path.rx_at) + LINGER_NS
+
+
+cdef void slot_deadline(nc_engine* g, nc_slot* t) noexcept nogil:
+    cdef nc_link* broken = broken_link(t)
+    cdef int64_t at = broken_until(broken) if broken is not NULL else session_deadline(&t.session)
+    if t.linger_at and t.linger_at < at:
+        at = t.linger_at
+    if at != t.deadline:
+        t.deadline = at
+        theap_set(&g.heap, t.index, at)
+
+
+cdef void slot_shut(nc_engine* g, nc_slot* t) noexcept nogil:
+    cdef nc_link* k
+    if t.closed:
+        return
+    while t.links is not NULL:
+        k = t.links
+        t.links = k.next
+        link_close(g, k)
+    t.closed = 1
+    t.linger_at = 0
+    slot_deadline(g, t)
+    t.grave_next = g.graves
+    g.graves = t
+
+
+cdef void slot_reap(nc_engine* g, nc_slot* t) noexcept nogil:
+    cdef nc_link** at = &t.links
+    cdef nc_link* k
+    cdef int fewer = 0
+    while at[0] is not NULL:
+        k = at[0]
+        if k.path.alive:
+            at = &k.next
+            continue
+        at[0] = k.next
+        link_close(g, k)
+        fewer = 1
+    session_forget_gone(&t.session)
+    if not fewer or t.closed:
+        return
+    if t.links is NULL:
+        if t.session.state == SESSION_SUSPENDED:
+            t.parted = 1
+            path_news(g, t, PATHS_NONE)
+        else:
+            slot_shut(g, t)                     # the session is over with its last carrier
+            return
+    elif t.session.state == SESSION_UP:
+        path_news(g, t, PATHS_FEWER)
+    slot_deadline(g, t)
+
+
+cdef void slot_lose(nc_engine* g, nc_slot* t, nc_path* p, int64_t now) noexcept nogil:
+    session_path_lost(&t.session, p, now)
+    slot_reap(g, t)
+
+
+cdef void slot_lose_all(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
+    while t.session.paths is not NULL:
+        session_path_lost(&t.session, t.session.paths, now)
+    slot_reap(g, t)
+
+
+# The session is over: let the last bytes go, read on for a while so that a reset does not destroy them.
+cdef void slot_over(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
+    cdef nc_link* k
+    cdef int whole = 0
+    if t.closed:
+        return
+    k = t.links
+    while k is not NULL:
+        if not k.broken:
+            whole = 1
+            if k.pend_len == 0:
+                sys.shutdown(k.fd, sys.SHUT_WR)
+        k = k.next
+    if t.linger_at:
+        return
+    if not whole or not t.session.close_by_us:
+        slot_shut(g, t)
+        return
+    t.linger_at = now + LINGER_NS
+
+
+cdef int link_write_pending(nc_link* k) noexcept nogil:
+    cdef int64_t n
+    if k.pend_len == 0:
+        return 1
+    n = carrier_write(k.fd, k.pend + k.pend_off, k.pend_len)
+    if n < 0:
+        k.broken = 1
+        return 0
+    k.pend_off += <size_t>n
+    k.pend_len -= <size_t>n
+    if k.pend_len:
+        return 0
+    k.pend_off = 0
+    if k.pend_cap > IDLE_PEND:
+        free(k.pend)
+        k.pend = NULL
+        k.pend_cap = 0
+    return 1
+
+
+cdef int link_keep(nc_link* k, const uint8_t* p, size_t n) noexcept nogil:
+    cdef uint8_t* bigger
+    if k.pend_cap < n:
+        bigger = <uint8_t*>realloc(k.pend, n)
+        if bigger is NULL:
+            return defs.NC_ENOMEM
+        k.pend = bigger
+        k.pend_cap = n
+    memcpy(k.pend, p, n)
+    k.pend_off = 0
+    k.pend_len = n
+    return defs.NC_OK
+
+
+# All that this carrier takes now. NC_OK, or the keys are used up.
+cdef int link_flush(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noexcept nogil:
+    cdef int64_t n, written
+    while not k.broken:
+        if not link_write_pending(k):
+            break
+        n = session_send(&t.session, k.path, g.tx, TX_BYTES, now)
+        if n == 0 or n == defs.NC_ECLOSED:
+            break
+        if n < 0:
+            return <int>n
+        written = carrier_write(k.fd, g.tx, <size_t>n)
+        if written < 0:
+            k.broken = 1
+        elif written < n and link_keep(k, g.tx + written, <size_t>(n - written)) < 0:
+            k.broken = 1
+    if k.broken and k.broken_at == 0:
+        k.broken_at = now
+    link_poll(g, k, POLL_IN | (POLL_OUT if k.pend_len and not k.broken else 0))
+    return defs.NC_OK
+
+
+# The carrier of control first: the others take what it leaves.
+cdef int links_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
+    cdef nc_link* first = <nc_link*>t.session.control.carrier if t.session.control is not NULL else NULL
+    cdef nc_link* k = t.links
+    cdef int rc = defs.NC_OK
+    if first is not NULL:
+        rc = link_flush(g, t, first, now)
+    while k is not NULL and rc == defs.NC_OK:
+        if k != first:
+            rc = link_flush(g, t, k, now)
+        k = k.next
+    if rc == defs.NC_OK and first is not NULL and first.pend_len and t.session.mode == MODE_MIRROR:
+        k = t.links
+        while k is not NULL:
+            # A path that takes nothing now does not hold up one that has all that it has.
+            if not k.pend_len and not k.broken and session_pass(&t.session, k.path):
+                return link_flush(g, t, k, now)
+            k = k.next
+    return rc
+
+
+# A carrier that can send no more, of which nothing more is expected: others carry on, nobody is left to say farewell
+# to, or there is nothing to wait for.
+cdef nc_link* broken_for_good(nc_slot* t) noexcept nogil:
+    cdef nc_link* k = t.links
+    if t.session.state == SESSION_OVER:
+        return NULL
+    while k is not NULL:
+        if k.broken and (t.links.next is not NULL or t.session.state == SESSION_CLOSING or not k.poll_bits & POLL_IN):
+            return k
+        k = k.next
+    return NULL
+
+
+cdef void slot_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
+    cdef nc_link* k
+    slot_reap(g, t)                             # what was silent too long
+    if t.closed or t.parted:
+        session_send(&t.session, NULL, g.tx, TX_BYTES, now)     # only acts on what was asked, cuts what came too late
+        if t.session.state == SESSION_OVER:
+            slot_shut(g, t)
+        slot_deadline(g, t)
+        engine_collect(g, t)
+        return
+    while True:
+        if links_flush(g, t, now) < 0:
+            # No key for another record: the limit was reached and no new epoch could come.
+            session_close(&t.session, defs.CLOSE_KEYS, NULL, 0)
+            slot_lose_all(g, t, now)
+        session_said(&t.session)
+        k = broken_for_good(t)
+        if k is NULL:
+            break
+        slot_lose(g, t, k.path, now)            # what it held goes over the others now
+    if t.session.state == SESSION_OVER:
+        slot_over(g, t, now)
+    slot_deadline(g, t)
+    engine_collect(g, t)
+
+
+cdef void link_read(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noexcept nogil:
+    cdef int64_t n
+    n = carrier_read(k.fd, g.rx, RX_BYTES)
+    if n == defs.NC_EAGAIN:
+        return
+    if n <= 0:
+        slot_lose(g, t, k.path, now)
+        return
+    if t.session.state == SESSION_OVER:
+        return                                  # lingering: read and forget
+    if session_recv(&t.session, k.path, g.rx, <size_t>n, now) < 0:
+        slot_reap(g, t)
+
+
+cdef void link_ready(nc_engine* g, nc_link* k, uint32_t bits, int64_t now) noexcept nogil:
+    cdef nc_slot* t = k.slot
+    if t is NULL:
+        return                                  # closed by a report before this one
+    if bits & POLL_IN:
+        link_read(g, t, k, now)
+        if t.closed:
+            engine_collect(g, t)
+            return
+    slot_flush(g, t, now)
