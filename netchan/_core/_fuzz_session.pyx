@@ -603,6 +603,8 @@ cdef int frames_steps(nc_arena_of_one* a, const uint8_t* data, size_t n) noexcep
                 return 0
             take = length if length < rd_left(&r) else rd_left(&r)
             rd_bytes(&r, take, &body)
+            if a.ways[a.at].path is NULL:
+                continue                        # no path, and its key is gone: nothing to seal with
             tag = op & 31
             if 2 <= tag < 16:
                 tag = 0
