@@ -82,6 +82,9 @@ class Config:
     """``await recv()`` on an empty channel may poll for at most 20 µs before it parks; off saves CPU, costs latency."""
     io_threads: int = 0
     """Threads that move the sessions of this listener or dial, shared by the process; 0: the loop or the callers do."""
+    datagrams: bool = False
+    """Sessions may have UDP paths (both sides must say so); on by itself where an address of this call is udp://.
+    Off by default: records that need their order have a number then, and are short, also over TCP."""
     limits: Limits = field(default_factory=Limits)
     """Bounds against floods and mistakes."""
 
@@ -99,6 +102,8 @@ class Config:
         _check_int("io_threads", self.io_threads, 0, IO_THREADS_MAX)
         if self.await_spin is not True and self.await_spin is not False:
             raise ConfigError(f"await_spin={self.await_spin!r} is not a bool; write True or False")
+        if self.datagrams is not True and self.datagrams is not False:
+            raise ConfigError(f"datagrams={self.datagrams!r} is not a bool; write True or False")
         if not isinstance(self.limits, Limits):
             raise ConfigError(f"limits={self.limits!r} is not a Limits; write limits=Limits(...)")
         if self.node_bytes < self.session_bytes:

@@ -401,7 +401,7 @@ cdef nc_arena_of_one* arena_make() noexcept nogil:
         free(a)
         return NULL
     a.ways[0].key = keys_path_add(a.peer.keys, 0, 1)
-    session_init(&a.s, 1, &p, &p, secret, 3, a.now)
+    session_init(&a.s, 1, &p, &p, secret, NULL, 3, a.now)
     a.ways[0].path = a.s.control
     arena_open(a, 0)
     arena_open(a, 1)

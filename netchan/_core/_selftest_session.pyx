@@ -755,7 +755,7 @@ cdef class Side:
         self.now = now
         self.s.sealer.cache = CACHE
         self.s.sealer.keys = new_keys(root, role, limits or {})
-        if session_init(&self.s, role, &m, &q, <const uint8_t*><char*>binding, seed, now) < 0:
+        if session_init(&self.s, role, &m, &q, <const uint8_t*><char*>binding, NULL, seed, now) < 0:
             raise MemoryError
         self.s.budget.node_used = &NODE_DRAWN
         self.live = True

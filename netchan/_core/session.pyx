@@ -19,8 +19,8 @@ from netchan._core.ratchet cimport cleanse, rekey_first
 from netchan._core.resume cimport path_new, session_forget_gone, session_path_lost, session_path_silent
 from netchan._core.sent cimport replay_free, sent_free
 from netchan._core.state cimport (
-    PATH_HEARD, PATH_SILENT, PATH_SUSPECT, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_end, nc_offer, nc_params,
-    nc_path, nc_session, pop_active,
+    PATH_HEARD, PATH_SILENT, PATH_SUSPECT, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_dgram, nc_end, nc_offer,
+    nc_params, nc_path, nc_session, pop_active,
 )
 from netchan._core.inbox cimport in_free
 from netchan._core.timer cimport TIMER_NEVER
@@ -106,7 +106,7 @@ cdef void session_on_deadline(nc_session* s, int64_t now_ns) noexcept nogil:
 
 
 cdef int session_init(nc_session* s, int role, const nc_params* mine, const nc_params* peer, const uint8_t* binding32,
-                      uint64_t seed, int64_t now_ns) noexcept nogil:
+                      nc_dgram* d, uint64_t seed, int64_t now_ns) noexcept nogil:
     s.role = <uint8_t>role
     s.state = SESSION_UP
     s.mine = mine[0]
@@ -129,7 +129,7 @@ cdef int session_init(nc_session* s, int role, const nc_params* mine, const nc_p
         if s.order is NULL:
             return defs.NC_ENOMEM
     s.ratchet_out_step = 0xFF
-    s.control = path_new(s, 0, binding32, NULL, now_ns)
+    s.control = path_new(s, 0, binding32, d, now_ns)
     return defs.NC_OK if s.control is not NULL else defs.NC_ENOMEM
 
 

@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint8_t
 
 from netchan._core cimport defs
 from netchan._engine cimport sys
+from netchan._engine.batch cimport batch_setup
 from netchan._engine.poller cimport poller_remove
 
 
@@ -15,7 +16,9 @@ cdef void set_int(int fd, int level, int name, int value) noexcept nogil:
 
 
 cdef int carrier_setup(int fd, int kind) noexcept nogil:
-    if kind == CARRIER_TCP:
+    if kind == CARRIER_UDP:
+        batch_setup(fd)
+    elif kind == CARRIER_TCP:
         set_int(fd, sys.IPPROTO_TCP, sys.TCP_NODELAY, 1)
         set_int(fd, sys.IPPROTO_TCP, sys.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
         set_int(fd, sys.SOL_SOCKET, sys.SO_KEEPALIVE, 1)

@@ -1,13 +1,16 @@
 # links: the carriers of a session: reading, sealing, writing, and what becomes of a session whose carriers end. Layer:
 # _engine. Threads: the holder of the baton. Ownership: a link owns its descriptor; dead ones wait for the sweep.
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from netchan._core.state cimport nc_path
 from netchan._engine.state cimport nc_engine, nc_link, nc_slot
 
 # The descriptor carries this path of the session from now on. NC_OK; NC_ESYS, NC_ENOMEM: it stays the caller's.
 cdef int slot_link(nc_engine* g, nc_slot* t, nc_path* p, int fd) noexcept nogil
+# What this side said last in the exchange that made a datagram path: said again when the other side asks again, until
+# something has come on the path. Copied. NC_OK, NC_ENOMEM.
+cdef int link_answer(nc_link* k, const uint8_t* p, size_t n) noexcept nogil
 cdef void link_close(nc_engine* g, nc_link* k) noexcept nogil
 cdef void link_ready(nc_engine* g, nc_link* k, uint32_t bits, int64_t now) noexcept nogil      # as the poller reports
 cdef nc_link* broken_link(nc_slot* t) noexcept nogil

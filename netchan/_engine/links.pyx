@@ -5,18 +5,21 @@ slot_flush -> links_flush -> link_flush -> session_send -> carrier_write.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
-from libc.stdlib cimport calloc, free, realloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
 from netchan._core cimport defs
 from netchan._core.ends cimport session_close
-from netchan._core.inbound cimport session_recv
-from netchan._core.outbound cimport session_said, session_send
+from netchan._core.cursor cimport load_u16, store_u16
+from netchan._core.datagram cimport DATAGRAM_MOST
+from netchan._core.inbound cimport session_recv, session_recv_datagram
+from netchan._core.outbound cimport session_said, session_send, session_send_datagram
 from netchan._core.resume cimport session_forget_gone, session_pass, session_path_lost
 from netchan._core.session cimport session_deadline
 from netchan._core.state cimport MODE_MIRROR, SESSION_CLOSING, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_path
 from netchan._core.timer cimport theap_set
 from netchan._engine cimport sys
+from netchan._engine.batch cimport BATCH, BATCH_ROOM, batch_recv, batch_send
 from netchan._engine.carrier cimport carrier_close, carrier_read, carrier_write
 from netchan._engine.news cimport engine_collect, path_news
 from netchan._engine.poller cimport POLL_IN, POLL_OUT, poller_add, poller_change
@@ -26,6 +29,8 @@ from netchan._engine.state cimport (
 
 cdef enum:
     IDLE_PEND = 4096                # a larger buffer of unsent bytes is given back when empty
+    READS = 4                       # calls of one turn that read datagrams
+    ANSWERS_MAX = 16                # times that an answer is said again
 
 
 cdef void link_poll(nc_engine* g, nc_link* k, int bits) noexcept nogil:
@@ -41,6 +46,7 @@ cdef int slot_link(nc_engine* g, nc_slot* t, nc_path* p, int fd) noexcept nogil:
     k.slot = t
     k.path = p
     k.fd = fd
+    k.datagrams = 1 if p.d is not NULL else 0
     k.poll_bits = POLL_IN
     if poller_add(g.poller, fd, POLL_IN, k) < 0:
         free(k)
@@ -57,7 +63,9 @@ cdef int slot_link(nc_engine* g, nc_slot* t, nc_path* p, int fd) noexcept nogil:
 cdef void link_close(nc_engine* g, nc_link* k) noexcept nogil:
     carrier_close(g.poller, k.fd)
     free(k.pend)                                # it is sealed for a path that is no more
+    free(k.answer)
     k.pend = NULL
+    k.answer = NULL
     k.slot = NULL
     k.path.carrier = NULL
     k.path = NULL
@@ -149,7 +157,7 @@ cdef void slot_over(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
     while k is not NULL:
         if not k.broken:
             whole = 1
-            if k.pend_len == 0:
+            if k.pend_len == 0 and not k.datagrams:
                 sys.shutdown(k.fd, sys.SHUT_WR)
         k = k.next
     if t.linger_at:
@@ -164,6 +172,8 @@ cdef int link_write_pending(nc_link* k) noexcept nogil:
     cdef int64_t n
     if k.pend_len == 0:
         return 1
+    if k.datagrams:
+        return link_write_datagrams(k)
     n = carrier_write(k.fd, k.pend + k.pend_off, k.pend_len)
     if n < 0:
         k.broken = 1
@@ -194,9 +204,73 @@ cdef int link_keep(nc_link* k, const uint8_t* p, size_t n) noexcept nogil:
     return defs.NC_OK
 
 
+# The datagrams that the kernel did not take. 1: none is left.
+cdef int link_write_datagrams(nc_link* k) noexcept nogil:
+    cdef int size
+    while k.pend_len:
+        size = load_u16(k.pend + k.pend_off)
+        if batch_send(k.fd, k.pend + k.pend_off + 2, &size, 1) == 0:
+            return 0
+        k.pend_off += <size_t>size + 2
+        k.pend_len -= <size_t>size + 2
+    free(k.pend)
+    k.pend = NULL
+    k.pend_off = k.pend_cap = 0
+    return 1
+
+
+cdef int link_keep_datagrams(nc_link* k, const uint8_t* p, const int* sizes, int n) noexcept nogil:
+    cdef size_t total = 0
+    cdef int i
+    for i in range(n):
+        total += <size_t>sizes[i] + 2
+    k.pend = <uint8_t*>malloc(total)
+    if k.pend is NULL:
+        return defs.NC_ENOMEM                   # they are lost
+    k.pend_cap = k.pend_len = total
+    total = 0
+    for i in range(n):
+        store_u16(k.pend + total, sizes[i])
+        memcpy(k.pend + total + 2, p, <size_t>sizes[i])
+        p += sizes[i]
+        total += <size_t>sizes[i] + 2
+    return defs.NC_OK
+
+
+cdef int flush_datagrams(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noexcept nogil:
+    cdef int[BATCH] sizes
+    cdef int64_t size = 1
+    cdef size_t used
+    cdef const uint8_t* rest
+    cdef int n, sent, i
+    while size > 0 and link_write_pending(k):
+        n = 0
+        used = 0
+        while n < BATCH:
+            size = session_send_datagram(&t.session, k.path, g.tx + used, DATAGRAM_MOST, now)
+            if size <= 0:
+                break
+            sizes[n] = <int>size
+            used += <size_t>size
+            n += 1
+        if n == 0:
+            break
+        sent = batch_send(k.fd, g.tx, sizes, n)
+        if sent < n:
+            rest = g.tx
+            for i in range(sent):
+                rest += sizes[i]
+            link_keep_datagrams(k, rest, &sizes[sent], n - sent)
+            break
+    link_poll(g, k, POLL_IN | (POLL_OUT if k.pend_len else 0))
+    return <int>size if size < 0 and size != defs.NC_ECLOSED else defs.NC_OK
+
+
 # All that this carrier takes now. NC_OK, or the keys are used up.
 cdef int link_flush(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noexcept nogil:
     cdef int64_t n, written
+    if k.datagrams:
+        return flush_datagrams(g, t, k, now)
     while not k.broken:
         if not link_write_pending(k):
             break
@@ -276,8 +350,56 @@ cdef void slot_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
     engine_collect(g, t)
 
 
+cdef int link_answer(nc_link* k, const uint8_t* p, size_t n) noexcept nogil:
+    k.answer = <uint8_t*>malloc(n if n else 1)
+    if k.answer is NULL:
+        return defs.NC_ENOMEM
+    memcpy(k.answer, p, n)
+    k.answer_len = n
+    return defs.NC_OK
+
+
+# The other side has not got our last word of the exchange that made the path.
+cdef void say_again(nc_link* k) noexcept nogil:
+    cdef int size = <int>k.answer_len
+    if k.answer_len == 0 or k.path.rx_number or k.answers >= ANSWERS_MAX:
+        return
+    k.answers += 1
+    batch_send(k.fd, k.answer, &size, 1)
+
+
+cdef void read_datagrams(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noexcept nogil:
+    cdef int64_t n
+    cdef uint8_t* at
+    cdef int size = 0, _call
+    for _call in range(READS):
+        n = batch_recv(k.fd, g.rx, BATCH_ROOM, &size)
+        if n == defs.NC_EAGAIN:
+            return
+        if n <= 0:
+            continue                            # an ICMP message, which anybody can forge, or an empty datagram
+        at = g.rx
+        while n > 0:
+            if size > n:
+                size = <int>n
+            if t.session.state == SESSION_OVER:
+                return                          # lingering: read and forget
+            if (at[0] & 0xC0) == 0x40:
+                session_recv_datagram(&t.session, k.path, at, <size_t>size, now)
+            else:
+                say_again(k)
+            at += size
+            n -= size
+            if not k.path.alive:
+                slot_reap(g, t)
+                return
+
+
 cdef void link_read(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noexcept nogil:
     cdef int64_t n
+    if k.datagrams:
+        read_datagrams(g, t, k, now)
+        return
     n = carrier_read(k.fd, g.rx, RX_BYTES)
     if n == defs.NC_EAGAIN:
         return

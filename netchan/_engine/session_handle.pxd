@@ -18,5 +18,5 @@ cdef class Session(Listed):
     cdef public object maker
     cdef bint told
     cdef bint new_path(self, int fd, int carrier, uint32_t path_id, bint beside, uint32_t last, uint64_t received,
-                       bytes binding, bytes early) except -1
+                       bytes binding, bytes early, uint32_t mtu, bytes answer) except -1
     cdef object __weakref__

@@ -25,6 +25,9 @@ def attach(
     node_bytes: int = 268_435_456,
     lease: float = 0.0,
     max_paths: int = 8,
+    datagrams: bool = False,
+    mtu: int = 1200,
+    answer: bytes = b"",
 ) -> Session: ...
 
 @disjoint_base
@@ -54,11 +57,33 @@ class Session(Listed):
     def drop(self, path_id: int) -> bool: ...
     def expect_more(self) -> None: ...
     def may_add(self, path_id: int) -> bool: ...
-    def add(self, fd: int, *, carrier: int, path_id: int, binding: bytes, early: bytes) -> bool: ...
+    def add(
+        self,
+        fd: int,
+        *,
+        carrier: int,
+        path_id: int,
+        binding: bytes,
+        early: bytes,
+        mtu: int = 1200,
+        answer: bytes = b"",
+    ) -> bool: ...
     def join(self, path_id: int, last: int) -> int | None: ...
     def resume(
-        self, fd: int, *, carrier: int, path_id: int, last: int, received: int, binding: bytes, early: bytes
+        self,
+        fd: int,
+        *,
+        carrier: int,
+        path_id: int,
+        last: int,
+        received: int,
+        binding: bytes,
+        early: bytes,
+        mtu: int = 1200,
+        answer: bytes = b"",
     ) -> bool: ...
+    @property
+    def datagrams(self) -> bool: ...
     @property
     def over(self) -> bool: ...
     @property

@@ -16,7 +16,9 @@ from libc.string cimport memcpy
 
 from netchan._core cimport defs
 from netchan._core.ctxcache cimport cache_grow, cache_wants_grow
+from netchan._core.datagram cimport DATAGRAM_MOST, DATAGRAM_MTU
 from netchan._core.ends cimport session_close
+from netchan._core.flight cimport flight_free, flight_new
 from netchan._core.inbound cimport session_recv
 from netchan._core.keys cimport (
     keys_export, keys_join_mac, keys_may_update, keys_new, keys_take_warning, nc_keys_warning,
@@ -27,16 +29,16 @@ from netchan._core.resume cimport (
     path_find, session_add, session_join, session_may_add, session_mode, session_path_lost, session_resume,
 )
 from netchan._core.session cimport session_free, session_init, session_on_deadline
-from netchan._core.state cimport SESSION_SUSPENDED, nc_params, nc_path, nc_session
+from netchan._core.state cimport SESSION_SUSPENDED, nc_dgram, nc_params, nc_path, nc_session
 from netchan._engine cimport sys
 from netchan._engine.engine_handle cimport Engine, Listed, check_fork
-from netchan._engine.carrier cimport carrier_setup
+from netchan._engine.carrier cimport CARRIER_UDP, carrier_setup
 from netchan._engine.engine cimport (
     baton_give, baton_take, engine_add, engine_dirty, fork_count, node_drawn, slot_free,
 )
-from netchan._engine.links cimport slot_link, slot_lose, slot_lose_all, slot_reap
+from netchan._engine.links cimport link_answer, slot_link, slot_lose, slot_lose_all, slot_reap
 from netchan._engine.news cimport engine_collect, engine_poke, path_news
-from netchan._engine.state cimport PATHS_AGAIN, PATHS_MORE, nc_engine, nc_offer_event, nc_slot
+from netchan._engine.state cimport PATHS_AGAIN, PATHS_MORE, nc_engine, nc_link, nc_offer_event, nc_slot
 
 
 cdef tuple NEWS = ("", "lost", "up", "suspect", "fewer", "more")      # by nc_path_news
@@ -68,15 +70,29 @@ cdef int fill_params(nc_params* p, d) except -1:
     return 0
 
 
+# What a datagram path has beside others. Its ids are 8 bytes of what both sides know of the exchange that made it.
+cdef nc_dgram* new_flight(bytes binding, int role, uint32_t mtu, uint64_t seed) except NULL:
+    cdef bytes out = sha256(b"netchan cid v1\0" + bytes((role,)) + binding).digest()
+    cdef bytes into = sha256(b"netchan cid v1\0" + bytes((1 - role,)) + binding).digest()
+    cdef nc_dgram* d
+    if not DATAGRAM_MTU <= mtu <= DATAGRAM_MOST:
+        raise ValueError(f"mtu must be {DATAGRAM_MTU} to {DATAGRAM_MOST}, not {mtu}")
+    d = flight_new(<const uint8_t*><char*>out, <const uint8_t*><char*>into, mtu, seed)
+    if d is NULL:
+        raise MemoryError("netchan datagram path")
+    return d
+
+
 def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding, int cipher, mine, peer, bytes early,
            int max_channels, int64_t session_bytes, double heartbeat, double dead=10.0, bint trunk=False,
-           uint64_t node_bytes=256 << 20, double lease=0.0, uint32_t max_paths=8):
+           uint64_t node_bytes=256 << 20, double lease=0.0, uint32_t max_paths=8, bint datagrams=False,
+           uint32_t mtu=DATAGRAM_MTU, bytes answer=b""):
     """Make a session of a connected, non-blocking socket whose handshake has ended.
 
     Args:
         engine: drives it, for life.
         fd: the descriptor; owned by the engine from now on, also when this raises.
-        carrier: 1 TCP, 2 Unix.
+        carrier: 1 TCP, 2 Unix, 3 UDP (a socket that is connected to the peer).
         initiator: True on the side that dialled.
         root: 32 bytes (handshake.md §4); borrowed, the caller wipes it.
         binding: 32 bytes, the handshake hash.
@@ -87,12 +103,16 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         trunk: both sides know it.
         lease: seconds for which the session is kept without a path, as agreed; 0: not at all.
         max_paths: at a time, 1 to 64, as agreed.
+        datagrams: the session may have datagram paths, as agreed.
+        mtu: bytes of a datagram at most, 1 200 to 1 452.
+        answer: datagram paths: our last word of the handshake, said again when the peer asks again.
 
     Raises:
         ConfigError, MemoryError, ForkError, OSError.
     """
     cdef nc_engine* g = engine.g
     cdef nc_slot* t = NULL
+    cdef nc_dgram* d = NULL
     cdef nc_params m, q
     cdef Py_buffer view
     cdef uint8_t[32] secret
@@ -103,6 +123,8 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
     cdef int role = 0 if initiator else 1
     cdef int rc
     cdef const uint8_t* bind_p = <const uint8_t*><char*>binding
+    cdef const uint8_t* answer_p = <const uint8_t*><char*>answer
+    cdef size_t answer_n = len(answer)
     cdef Session session
     try:
         check_fork(g)
@@ -119,17 +141,24 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         m.dead_ns = <int64_t>(dead * 1e9)
         m.lease_ns = <int64_t>(lease * 1e9)
         m.max_paths = max_paths
+        m.datagrams = datagrams
+        if carrier == CARRIER_UDP:
+            if not datagrams:
+                raise ValueError("a datagram path needs a session that may have some")
+            d = new_flight(binding, role, mtu, seed)
         t = <nc_slot*>calloc(1, sizeof(nc_slot))
         if t is NULL:
             raise MemoryError("netchan session")
         session = Session.__new__(Session)
     except BaseException:
         sys.close(fd)
+        flight_free(d)
         raise
     PyObject_GetBuffer(root, &view, PyBUF_SIMPLE)
     if view.len != 32:
         PyBuffer_Release(&view)
         sys.close(fd)
+        flight_free(d)
         free(t)
         raise ValueError("root must be 32 bytes")
     memcpy(secret, view.buf, 32)
@@ -147,14 +176,18 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         t.session.sealer.keys = keys_new(g.stores[cipher], secret, role, NULL)
         rc = defs.NC_ENOMEM
         if t.session.sealer.keys is not NULL:
-            rc = session_init(&t.session, role, &m, &q, bind_p, seed, sys.now_ns())
+            rc = session_init(&t.session, role, &m, &q, bind_p, d, seed, sys.now_ns())
             t.session.budget.node_used = node_drawn()
         if rc == defs.NC_OK:
             rc = engine_add(g, t, fd)
-        if rc == defs.NC_OK and rest_n:
+        if rc == defs.NC_OK and d is not NULL:
+            link_answer(<nc_link*>t.session.control.carrier, answer_p, answer_n)
+        elif rc == defs.NC_OK and rest_n:
             if session_recv(&t.session, t.session.control, rest_p, rest_n, sys.now_ns()) < 0:
                 slot_reap(g, t)
             engine_collect(g, t)
+        if t.session.control is NULL:
+            flight_free(d)
         baton_give(g)
     wipe(secret, 32)
     if rc < 0:
@@ -580,12 +613,12 @@ cdef class Session(Listed):
         return rc == defs.NC_OK
 
     def resume(self, int fd, *, int carrier, uint32_t path_id, uint32_t last, uint64_t received, bytes binding,
-               bytes early):
+               bytes early, uint32_t mtu=DATAGRAM_MTU, bytes answer=b""):
         """Go on over a connected, non-blocking socket.
 
         Args:
             fd: owned by the engine from now on, also when this gives False.
-            carrier: 1 TCP, 2 Unix.
+            carrier: 1 TCP, 2 Unix, 3 UDP.
             path_id: of the new path.
             last: the path that both sides mean by the last one; received: records of it that the other side has got.
             binding: 32 bytes, what the first record of each direction is bound to.
@@ -594,19 +627,23 @@ cdef class Session(Listed):
         Returns:
             False: the session is not suspended any more, or the figures cannot be.
         """
-        return self.new_path(fd, carrier, path_id, False, last, received, binding, early)
+        return self.new_path(fd, carrier, path_id, False, last, received, binding, early, mtu, answer)
 
-    def add(self, int fd, *, int carrier, uint32_t path_id, bytes binding, bytes early):
+    def add(self, int fd, *, int carrier, uint32_t path_id, bytes binding, bytes early, uint32_t mtu=DATAGRAM_MTU,
+            bytes answer=b""):
         """Another path beside those that live; arguments as those of ``resume``.
 
         Returns:
             False: the session is over or has no lease, there are as many paths as were agreed, or the id was used.
         """
-        return self.new_path(fd, carrier, path_id, True, 0, 0, binding, early)
+        return self.new_path(fd, carrier, path_id, True, 0, 0, binding, early, mtu, answer)
 
     cdef bint new_path(self, int fd, int carrier, uint32_t path_id, bint beside, uint32_t last, uint64_t received,
-                       bytes binding, bytes early) except -1:
+                       bytes binding, bytes early, uint32_t mtu, bytes answer) except -1:
         cdef nc_slot* t = self.t
+        cdef nc_dgram* d = NULL
+        cdef const uint8_t* answer_p = <const uint8_t*><char*>answer
+        cdef size_t answer_n = len(answer)
         cdef nc_engine* g = t.engine
         cdef bytearray rest = bytearray(early)
         cdef uint8_t* rest_p
@@ -620,6 +657,12 @@ cdef class Session(Listed):
             raise ValueError("binding must be 32 bytes")
         check_fork(g)
         rest_p = <uint8_t*><char*>rest
+        if carrier == CARRIER_UDP:
+            try:
+                d = new_flight(binding, t.session.role, mtu, int.from_bytes(os.urandom(8), "little"))
+            except BaseException:
+                sys.close(fd)
+                raise
         with nogil:
             carrier_setup(fd, carrier)
             baton_take(g)
@@ -627,14 +670,18 @@ cdef class Session(Listed):
             again = t.parted
             rc = defs.NC_ESTATE
             if not t.closed and beside:
-                rc = session_add(&t.session, path_id, bind_p, NULL, now, &p)
+                rc = session_add(&t.session, path_id, bind_p, d, now, &p)
             elif t.parted and not t.closed:
-                rc = session_resume(&t.session, path_id, last, received, bind_p, NULL, now, &p)
+                rc = session_resume(&t.session, path_id, last, received, bind_p, d, now, &p)
+            if rc < 0:
+                flight_free(d)
             if rc == defs.NC_OK:
                 rc = slot_link(g, t, p, fd)
                 if rc == defs.NC_OK:
                     path_news(g, t, PATHS_AGAIN if again else PATHS_MORE)
-                    if rest_n and session_recv(&t.session, p, rest_p, rest_n, now) < 0:
+                    if d is not NULL:
+                        link_answer(<nc_link*>p.carrier, answer_p, answer_n)
+                    elif rest_n and session_recv(&t.session, p, rest_p, rest_n, now) < 0:
                         slot_reap(g, t)
                 else:
                     session_path_lost(&t.session, p, now)
@@ -648,6 +695,11 @@ cdef class Session(Listed):
             return False
         self.engine.notify()
         return True
+
+    @property
+    def datagrams(self):
+        """True if the session may have datagram paths."""
+        return self.t.session.order is not NULL
 
     @property
     def over(self):

@@ -72,6 +72,10 @@ cdef struct nc_link:
     size_t pend_off
     size_t pend_len
     size_t pend_cap
+    uint8_t datagrams               # what it carries; `pend` then has two bytes of size before each
+    uint8_t answers                 # times that `answer` was said again
+    uint8_t* answer                 # owned: the last word of the exchange that made the path, until something comes
+    size_t answer_len
     uint8_t broken                  # it can send no more
     int64_t broken_at               # since when; valid once it was flushed
 

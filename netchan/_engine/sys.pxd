@@ -15,10 +15,12 @@ cdef extern from *:
     #include <linux/futex.h>
     #include <netinet/in.h>
     #include <netinet/tcp.h>
+    #include <netinet/udp.h>
     #include <pthread.h>
     #include <sched.h>
     #include <signal.h>
     #include <stdint.h>
+    #include <string.h>
     #include <sys/epoll.h>
     #include <sys/eventfd.h>
     #include <sys/resource.h>
@@ -58,6 +60,53 @@ cdef extern from *:
         nanosleep(&t, NULL);
     }
     static inline int nc_errno(void) { return errno; }
+    #ifndef UDP_SEGMENT
+    #define UDP_SEGMENT 103
+    #endif
+    #ifndef UDP_GRO
+    #define UDP_GRO 104
+    #endif
+    /* n bytes as datagrams of seg bytes, the last one maybe shorter; seg 0: as one. */
+    static inline long nc_send_segments(int fd, const uint8_t *p, size_t n, int seg) {
+        struct iovec v = {(void *)p, n};
+        char room[CMSG_SPACE(sizeof(uint16_t))];
+        struct msghdr m;
+        memset(&m, 0, sizeof(m));
+        m.msg_iov = &v;
+        m.msg_iovlen = 1;
+        if (seg) {
+            struct cmsghdr *c;
+            uint16_t size = (uint16_t)seg;
+            memset(room, 0, sizeof(room));
+            m.msg_control = room;
+            m.msg_controllen = sizeof(room);
+            c = CMSG_FIRSTHDR(&m);
+            c->cmsg_level = SOL_UDP;
+            c->cmsg_type = UDP_SEGMENT;
+            c->cmsg_len = CMSG_LEN(sizeof(uint16_t));
+            memcpy(CMSG_DATA(c), &size, sizeof(size));
+        }
+        return sendmsg(fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+    /* What is there; *seg: size of the datagrams in it, 0: one. */
+    static inline long nc_recv_segments(int fd, uint8_t *p, size_t n, int *seg) {
+        struct iovec v = {p, n};
+        char room[CMSG_SPACE(sizeof(int)) + 64];
+        struct msghdr m;
+        struct cmsghdr *c;
+        long got;
+        memset(&m, 0, sizeof(m));
+        m.msg_iov = &v;
+        m.msg_iovlen = 1;
+        m.msg_control = room;
+        m.msg_controllen = sizeof(room);
+        got = recvmsg(fd, &m, MSG_DONTWAIT);
+        *seg = 0;
+        if (got > 0)
+            for (c = CMSG_FIRSTHDR(&m); c != NULL; c = CMSG_NXTHDR(&m, c))
+                if (c->cmsg_level == SOL_UDP && c->cmsg_type == UDP_GRO) memcpy(seg, CMSG_DATA(c), sizeof(int));
+        return got;
+    }
     /* A thread that takes no signal: they belong to Python's main thread. */
     static inline int nc_thread_start(pthread_t *t, void *(*fn)(void *), void *arg) {
         sigset_t all, old;
@@ -100,7 +149,10 @@ cdef extern from *:
     void futex_wake "nc_futex_wake"(uint32_t* word, int n) noexcept nogil
     long involuntary_switches "nc_involuntary"() noexcept nogil
     int last_errno "nc_errno"() noexcept nogil
+    long send_segments "nc_send_segments"(int fd, const uint8_t* p, size_t n, int seg) noexcept nogil
+    long recv_segments "nc_recv_segments"(int fd, uint8_t* p, size_t n, int* seg) noexcept nogil
 
+    int EIO, EINVAL, ENOPROTOOPT, SOL_UDP, UDP_GRO
     int EAGAIN, EINTR, EPOLLIN, EPOLLOUT, EPOLLHUP, EPOLLERR, EPOLLRDHUP, ETIMEDOUT, ECONNRESET
     uint32_t EPOLLONESHOT
     int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC

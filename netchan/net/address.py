@@ -1,4 +1,4 @@
-"""Addresses: ``tcp://[node-id@]host:port`` and ``unix://[node-id@]/path``, parsed and written.
+"""Addresses: ``tcp://[node-id@]host:port``, ``udp://`` likewise, ``unix://[node-id@]/path``; parsed and written.
 
 Layer: net (L3), pure functions; resolves no names and opens nothing. An address is what a user writes down and copies:
 everything in it is checked at the call, so a typing mistake is reported where it was made.
@@ -25,7 +25,7 @@ MAX_UNIX_PATH: Final = 107
 """Longest path of a Unix socket in bytes: the kernel's 108 with a zero at the end."""
 ADDRESSES_KEPT: Final = 256
 """Addresses that are remembered as they were read: who dials one dials it again."""
-CARRIERS: Final = ("tcp://host:port", "unix:///path")
+CARRIERS: Final = ("tcp://host:port", "udp://host:port", "unix:///path")
 """Forms that exist, for messages."""
 
 
@@ -34,14 +34,14 @@ class Address:
     """One address.
 
     Attributes:
-        carrier: "tcp" or "unix".
+        carrier: "tcp", "udp" or "unix".
         host: IP address without brackets (an IPv6 zone stays) or host name; "" for unix.
         port: 0 to 65535; 0 for unix, and for "any free port" at listen.
-        path: absolute path of a Unix socket; "" for tcp.
+        path: absolute path of a Unix socket; "" for others.
         node_id: who must answer (dial) or who answers (listen), 52 characters; None = not said.
     """
 
-    carrier: Literal["tcp", "unix"]
+    carrier: Literal["tcp", "udp", "unix"]
     host: str = ""
     port: int = 0
     path: str = ""
@@ -66,7 +66,7 @@ class Address:
         if self.carrier == "unix":
             return f"unix://{who}{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"tcp://{who}{host}:{self.port}"
+        return f"{self.carrier}://{who}{host}:{self.port}"
 
 
 def parse_address(text: object, *, listening: bool = False) -> Address:
@@ -87,8 +87,9 @@ def parse_address(text: object, *, listening: bool = False) -> Address:
 @lru_cache(ADDRESSES_KEPT)
 def _parse(text: str, listening: bool) -> Address:
     scheme, found, rest = text.partition("://")
-    if not found or scheme not in ("tcp", "unix"):
-        raise ConfigError(f"address {_shown(text)} is not understood; there are {' and '.join(CARRIERS)}")
+    if not found or scheme not in ("tcp", "udp", "unix"):
+        forms = f"{', '.join(CARRIERS[:-1])} and {CARRIERS[-1]}"
+        raise ConfigError(f"address {_shown(text)} is not understood; there are {forms}")
     node_id: str | None = None
     place = rest
     # a path may hold "@" too: only what stands before the first "/" can be a node id
@@ -99,7 +100,7 @@ def _parse(text: str, listening: bool) -> Address:
         place = head + slash + tail
     if scheme == "unix":
         return _unix(text, place, node_id)
-    return _tcp(text, place, node_id, listening)
+    return _host_port(text, "udp" if scheme == "udp" else "tcp", place, node_id, listening)
 
 
 def parse_addresses(addresses: object, *, listening: bool = False) -> tuple[Address, ...]:
@@ -146,27 +147,31 @@ def _unix(text: str, path: str, node_id: str | None) -> Address:
     return Address("unix", path=path, node_id=node_id)
 
 
-def _tcp(text: str, place: str, node_id: str | None, listening: bool) -> Address:
+def _host_port(text: str, carrier: Literal["tcp", "udp"], place: str, node_id: str | None, listening: bool) -> Address:
     if place.startswith("["):
         host, closed, port = place[1:].partition("]")
         address = _ip(host)
         if not closed or address is None or address.version != 6 or not port.startswith(":"):
-            raise ConfigError(f"address {_shown(text)}: in brackets stands an IPv6 address; write tcp://[::1]:7000")
+            raise ConfigError(
+                f"address {_shown(text)}: in brackets stands an IPv6 address; write {carrier}://[::1]:7000"
+            )
         port = port[1:]
     else:
         host, _, port = place.rpartition(":")
         if ":" in host:
-            raise ConfigError(f"address {_shown(text)}: an IPv6 address stands in brackets; write tcp://[::1]:7000")
+            raise ConfigError(
+                f"address {_shown(text)}: an IPv6 address stands in brackets; write {carrier}://[::1]:7000"
+            )
         if not _is_host(host):
-            raise ConfigError(f"address {_shown(text)}: the host is missing or malformed; write tcp://host:port")
+            raise ConfigError(f"address {_shown(text)}: the host is missing or malformed; write {carrier}://host:port")
     if not (port.isascii() and port.isdigit() and len(port) <= 5) or int(port) > 65_535:
         raise ConfigError(
-            f"address {_shown(text)}: the port is missing or no number from 0 to 65535; write tcp://host:port"
+            f"address {_shown(text)}: the port is missing or no number from 0 to 65535; write {carrier}://host:port"
         )
     number = int(port)
     if number == 0 and not listening:
         raise ConfigError(f"address {_shown(text)}: port 0 cannot be dialled; take one of listener.addresses")
-    return Address("tcp", host=host, port=number, node_id=node_id)
+    return Address(carrier, host=host, port=number, node_id=node_id)
 
 
 def _is_host(host: str) -> bool:

@@ -25,7 +25,8 @@ from netchan.config import Config
 from netchan.errors import AuthError, DialError, DialTimeout, HandshakeError
 from netchan.net.address import Address
 from netchan.net.aside import collect_paths
-from netchan.net.connecting import Connecting, Dialling
+from netchan.net.connecting import Connecting, Dialling, Owner
+from netchan.net.datagrams import Exchange, mtu_to, open_socket
 from netchan.net.ephemeral import stock_of
 from netchan.net.handshake import Established, HandshakeConfig, Initiator, State
 from netchan.net.manager import CARRIER_NUMBERS, AskTrust, Home, attach, turn_ratchet
@@ -128,6 +129,14 @@ class DialPlan:
     config: Config
 
 
+def connecting(thread: Worker, address: Address, family: int, owner: Owner) -> Connecting:
+    """A connection to be made to this address. OSError: no socket."""
+    if address.carrier == "udp":
+        return Exchange(thread, open_socket(family), owner, address.location)
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    return Connecting(thread, sock, owner, address.location)
+
+
 @dataclass(frozen=True)
 class _Place:
     index: int
@@ -221,9 +230,9 @@ class Dial(Dialling, Generic[T]):
         self._check_end()
 
     def _try(self, place: _Place) -> None:
-        sock = socket.socket(place.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         address = self.plan.addresses[place.index]
-        conn = Connecting(self._worker, sock, self, place.where)
+        conn = connecting(self._worker, address, place.family, self)
+        sock = conn.sock
 
         def begin() -> Initiator:
             return Initiator(
@@ -325,9 +334,12 @@ class Dial(Dialling, Generic[T]):
         address = self.plan.addresses[place.index]
         try:
             self.plan.policies[address.carrier].established(event.claim)
-            local = socket_text(place.family, conn.sock.getsockname())
+            if address.carrier == "udp" and not event.agreement.datagrams:
+                raise HandshakeError(f"{address.location}: the other side has no datagram paths; see Config.datagrams")
+            local = socket_text(place.family, conn.sock.getsockname(), "udp" if address.carrier == "udp" else "tcp")
             link = link_of(address.carrier, local, address.location, event)
-            session = attach(self._home.choose(), conn.take_fd(), address.carrier, event, self.plan.config)
+            mtu = mtu_to(place.sockaddr)
+            session = attach(self._home.choose(), conn.take_fd(), address.carrier, event, self.plan.config, mtu=mtu)
             if session.lease:
                 self._keep(session, event, address)
             # kept before the caller is woken: it may drop the peer at once, and is the only one to hold it then
@@ -343,7 +355,7 @@ class Dial(Dialling, Generic[T]):
     def _keep(self, session: Session, event: Established, address: Address) -> None:
         """The session makes its other paths, and those that are lost again."""
         claim = event.claim.id_pub
-        redial = Redial(session, self.plan, address, claim, event.node_id, CARRIER_NUMBERS, turn_ratchet)
+        redial = Redial(session, self.plan, address, claim, event.node_id, CARRIER_NUMBERS, turn_ratchet, connecting)
         session.maker = redial
         session.on_path = redial.on_path
         collect_paths(session.engine)

@@ -252,6 +252,14 @@ class Gate:
                 found = keys
         return found
 
+    def knows(self, frame: bytes) -> bool:
+        """True if whoever made this message holds a key of the gate; notes nothing."""
+        try:
+            header = parse_header(frame)
+        except FrameError:
+            return False
+        return header.length == len(frame) and self.find_keys(header, frame) is not None
+
     def check(
         self,
         frame: bytes,

@@ -35,6 +35,7 @@ from netchan.net import resume
 from netchan.net.address import Address
 from netchan.net.aside import collect_paths
 from netchan.net.connecting import Connecting, Phase
+from netchan.net.datagrams import FRAME_MAX, MTU_SAFE, Exchange, is_first, mtu_to, open_socket
 from netchan.net.dial import Link, Outcome, link_of
 from netchan.net.ephemeral import stock_of
 from netchan.net.gate import JOIN, Gate
@@ -111,6 +112,7 @@ class _Door:
         self.fd = sock.fileno()
         self.resting = False
         self.inode: tuple[int, int] | None = None
+        self.peers: dict[Any, Exchange] = {}
 
     def on_io(self, mask: int) -> None:
         self.owner.on_door(self)
@@ -273,18 +275,23 @@ class Listening:
             raise _listen_error(address, last)
 
     def _bind(self, address: Address, family: int, sockaddr: Any) -> _Door:
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        kind = socket.SOCK_DGRAM if address.carrier == "udp" else socket.SOCK_STREAM
+        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             if family == socket.AF_UNIX:
                 return self._bind_unix(sock, address)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if address.carrier == "udp":
+                # the sockets of the paths have the same address, each with its peer; other users' processes may not
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind(sockaddr)
-            sock.listen(self.plan.config.backlog)
+            if address.carrier == "tcp":
+                sock.listen(self.plan.config.backlog)
             name = sock.getsockname()
             host = address.host if address.is_numeric else name[0]
-            return _Door(self, sock, Address("tcp", host=host, port=name[1]))
+            return _Door(self, sock, Address(address.carrier, host=host, port=name[1]))
         except BaseException:
             sock.close()
             raise
@@ -310,6 +317,9 @@ class Listening:
 
     def on_door(self, door: _Door) -> None:
         """Take what waits at a socket."""
+        if door.address.carrier == "udp":
+            self._on_datagrams(door)
+            return
         for _ in range(ACCEPT_BATCH):
             if self.closed or self._shut():
                 break
@@ -328,6 +338,55 @@ class Listening:
             self._admit(door, sock, peer)
         self._watch_doors()
 
+    def _on_datagrams(self, door: _Door) -> None:
+        """First messages of strangers; a datagram of a path comes to the socket of that path."""
+        for _ in range(ACCEPT_BATCH):
+            if self.closed or self._shut():
+                break
+            try:
+                data, peer = door.sock.recvfrom(FRAME_MAX + 1)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # what ICMP has told of an answer
+            if not is_first(data):
+                self._drained += 1
+                continue
+            known = door.peers.get(peer)
+            if known is not None:
+                known.take_first(data)
+                continue
+            if not self.plan.gate.knows(data):
+                self._drained += 1
+                continue
+            sock = self._socket_to(door, peer)
+            if sock is None:
+                self.on_door_error(door)
+                return
+            self._accepted += 1
+            self._worker.give_way()
+            conn = self._admit(door, sock, peer)
+            if isinstance(conn, Exchange):
+                door.peers[peer] = conn
+                conn.peer = peer
+                conn.take_first(data)
+        self._watch_doors()
+
+    def _socket_to(self, door: _Door, peer: Any) -> socket.socket | None:
+        """A socket of the address of the door that has this peer only."""
+        sock = open_socket(door.sock.family)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if sock.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(door.sock.getsockname())
+            sock.connect(peer)
+        except OSError:
+            sock.close()
+            return None
+        return sock
+
     def on_door_error(self, door: _Door) -> None:
         """An accept failed: let the socket rest, then go on."""
         self._accept_errors += 1
@@ -340,12 +399,18 @@ class Listening:
 
         self._worker.at(time.monotonic_ns() + ACCEPT_PAUSE_NS, wake)
 
-    def _admit(self, door: _Door, sock: socket.socket, peer: Any) -> None:
+    def _admit(self, door: _Door, sock: socket.socket, peer: Any) -> Connecting | None:
+        """Begin with it, unless a limit forbids; None: closed."""
         sock.setblocking(False)
         unix = sock.family == socket.AF_UNIX
-        if not unix:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        conn = Connecting(self._worker, sock, self, socket_text(sock.family, peer))
+        datagrams = door.address.carrier == "udp"
+        conn: Connecting
+        if datagrams:
+            conn = Exchange(self._worker, sock, self, socket_text(sock.family, peer, "udp"))
+        else:
+            if not unix:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            conn = Connecting(self._worker, sock, self, socket_text(sock.family, peer))
         now = time.monotonic_ns()
         admission = self._half_open.admit(conn, None if unix else peer[0], now, self._worker.queue_wait_ns())
         for old in admission.drop:
@@ -356,7 +421,7 @@ class Listening:
         if not admission.admitted:
             self._refused += 1
             sock.close()
-            return
+            return None
         plan = self.plan
         conn.machine = Responder(
             plan.handshake,
@@ -365,6 +430,7 @@ class Listening:
             os.urandom,
             now,
             address=conn.where,
+            datagram_source=conn.where.encode() if datagrams else None,
             same_user=unix and same_user(sock),
             busy=lambda: self._half_open.under_load(self._worker.queue_wait_ns()),
             pause=self._worker.give_way,
@@ -373,6 +439,7 @@ class Listening:
         )
         self._door_of[conn] = door
         conn.start()
+        return conn
 
     def _full(self) -> bool:
         return self._waiting + len(self._placed) >= self.plan.config.backlog
@@ -457,14 +524,23 @@ class Listening:
             conn.close()
             return
         self._half_open.done(conn, True)
-        local = socket_text(conn.sock.family, conn.sock.getsockname())
+        if door.address.carrier == "udp" and not event.agreement.datagrams:
+            self._failed["capability"] += 1
+            conn.close()
+            return
+        local = socket_text(
+            conn.sock.family, conn.sock.getsockname(), "udp" if door.address.carrier == "udp" else "tcp"
+        )
         link = link_of(door.address.carrier, local, conn.where, event)
+        mtu, answer = _datagram_facts(conn)
         with self._room_lock:
             self._waiting += 1
         try:
             self._worker.give_way()
             # no giving way from here on: what the new session wants cannot be served before its peer is delivered
-            session = attach(self._home.choose(), conn.take_fd(), link.carrier, event, self.plan.config)
+            engine = self._home.choose()
+            config = self.plan.config
+            session = attach(engine, conn.take_fd(), link.carrier, event, config, mtu=mtu, answer=answer)
             if session.lease:
                 resume.keep_reachable(session)
                 session.on_path = partial(self._on_path, weakref.ref(session), event.node_id, link.remote)
@@ -489,7 +565,9 @@ class Listening:
             return
         self._half_open.done(conn, True)
         found = cast("Session", session)
-        done = resume.take_path(found, conn.take_fd(), CARRIER_NUMBERS[door.address.carrier], event, conn.where)
+        carrier = CARRIER_NUMBERS[door.address.carrier]
+        mtu, answer = _datagram_facts(conn)
+        done = resume.take_path(found, conn.take_fd(), carrier, event, conn.where, mtu=mtu, answer=answer)
         self._resumed += done and not event.beside
 
     def on_failed(self, conn: Connecting, error: BaseException, reason: str) -> None:
@@ -505,7 +583,9 @@ class Listening:
         self._half_open.done(conn, False)
         self._dead.forget(conn)
         self._placed.discard(conn)
-        self._door_of.pop(conn, None)
+        door = self._door_of.pop(conn, None)
+        if door is not None and isinstance(conn, Exchange):
+            door.peers.pop(conn.peer, None)
         if conn.parked:
             self._parked_finish = deque(other for other in self._parked_finish if other is not conn)
             self._parked_hello = deque(other for other in self._parked_hello if other is not conn)
@@ -527,6 +607,13 @@ class Listening:
         for conn in list(self._door_of):
             conn.close()
         self.plan.gate.wipe()
+
+
+def _datagram_facts(conn: Connecting) -> tuple[int, bytes]:
+    """How long its datagrams may be, and what the peer may have to hear again."""
+    if isinstance(conn, Exchange):
+        return mtu_to(conn.sock.getpeername()), conn.answer
+    return MTU_SAFE, b""
 
 
 def _listen_error(address: Address, error: OSError) -> ListenError:

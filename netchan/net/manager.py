@@ -33,6 +33,7 @@ from netchan.config import Config
 from netchan.errors import ConfigError, ForkError
 from netchan.net.aside import collect_from
 from netchan.net.bells import keep
+from netchan.net.datagrams import MTU_SAFE
 from netchan.net.handshake import Established
 from netchan.net.params import AES_256_GCM, CHACHA20_POLY1305, Offer, TransportParams
 from netchan.net.ratchet import RATCHET_SECONDS, Ratchet
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 CLOSE_CLEAN, CLOSE_EXCEPTION = 0, 1
 """Codes of SESSION_CLOSE that this side says."""
-CARRIER_NUMBERS: Final = {"tcp": 1, "unix": 2}
+CARRIER_NUMBERS: Final = {"tcp": 1, "unix": 2, "udp": 3}
 """Carriers as the engine numbers them."""
 TEND_NS: Final = 60_000_000_000
 """Living sessions are looked after this often."""
@@ -290,6 +291,7 @@ def _offer(config: Config, process: bytes, ciphers: tuple[int, ...]) -> Offer:
         lease_s=ceil(config.lease),
         max_paths=limits.paths,
         trunk=1,
+        datagrams=int(config.datagrams),
         instance=process,
     )
     return Offer(params=params, ciphers=ciphers)
@@ -315,8 +317,20 @@ def _numbers(params: TransportParams) -> dict[str, int]:
     }
 
 
-def attach(engine: Engine, fd: int, carrier: str, event: Established, config: Config) -> Session:
-    """Start the session of a finished handshake; takes the descriptor over and wipes the root, also on failure."""
+def attach(
+    engine: Engine,
+    fd: int,
+    carrier: str,
+    event: Established,
+    config: Config,
+    *,
+    mtu: int = MTU_SAFE,
+    answer: bytes = b"",
+) -> Session:
+    """Start the session of a finished handshake; takes the descriptor over and wipes the root, also on failure.
+
+    Datagram paths: ``mtu`` bytes at most, and ``answer``, our last word, that the peer may have to hear again.
+    """
     from netchan._engine import session_handle
 
     try:
@@ -338,6 +352,9 @@ def attach(engine: Engine, fd: int, carrier: str, event: Established, config: Co
             trunk=event.agreement.trunk,
             lease=event.agreement.lease_s,
             max_paths=event.agreement.max_paths,
+            datagrams=event.agreement.datagrams,
+            mtu=mtu,
+            answer=answer,
         )
     finally:
         wipe(event.root)

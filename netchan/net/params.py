@@ -161,6 +161,7 @@ _RULES: dict[str, _Rule] = {
     "max_paths": _Rule(0x18, 1, 64, "min"),
     "parity": _Rule(0x1A, 0, 1, "and"),
     "trunk": _Rule(0x1C, 0, 1, "and"),
+    "datagrams": _Rule(0x1E, 0, 1, "and"),
 }
 _INSTANCE = 0x24
 INSTANCE_LEN = 16
@@ -190,6 +191,7 @@ class TransportParams:
     max_paths: int = 8
     parity: int = 0
     trunk: int = 0
+    datagrams: int = 0
     instance: bytes = b""
 
     def __post_init__(self) -> None:
@@ -309,6 +311,7 @@ class Agreement:
     max_paths: int
     parity: bool
     trunk: bool
+    datagrams: bool
     encoded: bytes
 
 
@@ -355,5 +358,6 @@ def negotiate(initiator: Offer, responder: Offer) -> Agreement:
         combined["max_paths"],
         bool(combined["parity"]),
         bool(combined["trunk"]),
+        bool(combined["datagrams"]),
         encoded,
     )

@@ -11,7 +11,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from netchan.net.address import Address
 from netchan.net.worker import worker
@@ -46,11 +46,11 @@ def numeric(address: Address) -> tuple[int, Any]:
     return int(info[0][0]), info[0][4]
 
 
-def socket_text(family: int, sockaddr: Any) -> str:
+def socket_text(family: int, sockaddr: Any, carrier: Literal["tcp", "udp"] = "tcp") -> str:
     """A socket's address as an ``Address`` would be written; "" where a Unix socket has no name."""
     if family == socket.AF_UNIX:
         return str(Address("unix", path=sockaddr)) if isinstance(sockaddr, str) and sockaddr else "unix://"
-    return str(Address("tcp", host=sockaddr[0], port=sockaddr[1]))
+    return str(Address(carrier, host=sockaddr[0], port=sockaddr[1]))
 
 
 def same_user(sock: socket.socket) -> bool:

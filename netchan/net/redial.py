@@ -20,17 +20,17 @@ from __future__ import annotations
 import logging
 import os
 import random
-import socket
 import time
 import weakref
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from netchan.errors import DialError, DialTimeout
+from netchan.errors import ConfigError, DialError, DialTimeout
 from netchan.net import gate, resume
 from netchan.net.address import Address
-from netchan.net.connecting import Connecting, Dialling
+from netchan.net.connecting import Connecting, Dialling, Owner
+from netchan.net.datagrams import MTU_SAFE, mtu_to
 from netchan.net.join import MAX_PATH, Joiner
 from netchan.net.machine import Joined
 from netchan.net.places import numeric, resolve
@@ -93,6 +93,7 @@ class Redial(Dialling):
         first: the address to which path 0 leads.
         carriers: carrier name -> the engine's number.
         turn: starts a ratchet of the session.
+        open_: begins a connection to an address.
     """
 
     def __init__(
@@ -104,9 +105,11 @@ class Redial(Dialling):
         node_id: str,
         carriers: dict[str, int],
         turn: Callable[[Session], object],
+        open_: Callable[[Worker, Address, int, Owner], Connecting],
     ) -> None:
         self._session = weakref.ref(session)
         self._plan, self._node, self._node_id, self._carriers, self._turn = plan, node, node_id, carriers, turn
+        self._open = open_
         self._worker: Worker = worker()
         self._places = [_Place(first, 0)]
         self._places += [_Place(address, None) for address in plan.addresses if address != first]
@@ -137,6 +140,14 @@ class Redial(Dialling):
         session = self._session()
         if session is None or session.over:
             outcome.fail(DialError(f"{address.location}: the session has ended; dial again"))
+            return
+        if address.carrier == "udp" and not session.datagrams:
+            outcome.fail(
+                ConfigError(
+                    f"{address.location}: this session was begun without datagram paths; "
+                    "give both sides a Config(datagrams=True)"
+                )
+            )
             return
         place = _Place(address, None)
         place.asked = outcome
@@ -253,10 +264,9 @@ class Redial(Dialling):
                 return
             oldest.close()
         try:
-            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            conn = self._open(self._worker, place.address, family, self)
         except OSError:
             return
-        conn = Connecting(self._worker, sock, self, place.address.location)
         conn.begin = partial(self._join, place, conn, began)
         place.live[conn] = began
         try:
@@ -327,7 +337,9 @@ class Redial(Dialling):
             return
         self._resumes += 1
         address = place.address
-        if not resume.take_path(session, conn.take_fd(), self._carriers[address.carrier], event, address.location):
+        mtu = mtu_to(conn.sock.getpeername()) if address.carrier == "udp" else MTU_SAFE
+        carrier = self._carriers[address.carrier]
+        if not resume.take_path(session, conn.take_fd(), carrier, event, address.location, mtu=mtu):
             return  # the timer tries again
         before, place.path = place.path, event.path_id
         place.up_ns = time.monotonic_ns()

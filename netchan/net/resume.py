@@ -12,6 +12,7 @@ import weakref
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from netchan.net.datagrams import MTU_SAFE
 from netchan.net.join import gone, locator
 
 if TYPE_CHECKING:
@@ -102,7 +103,9 @@ def note(reference: weakref.ref[Session], node_id: str, where: str, news: str) -
         _log.info("the path to %s at %s was lost; its session is kept for %g s", node_id, where, session.lease)
 
 
-def take_path(session: Session, fd: int, carrier: int, event: Joined, where: str) -> bool:
+def take_path(
+    session: Session, fd: int, carrier: int, event: Joined, where: str, *, mtu: int = MTU_SAFE, answer: bytes = b""
+) -> bool:
     """Put the connection behind an answered JOIN into use; the descriptor is the engine's, also if this gives False.
 
     Args:
@@ -111,12 +114,22 @@ def take_path(session: Session, fd: int, carrier: int, event: Joined, where: str
         carrier: number of its kind.
         event: what was agreed.
         where: the other end of the connection, for messages.
+        mtu: of a datagram path: bytes of a datagram at most.
+        answer: of a datagram path: our last word, which the peer may have to hear again.
     """
     living = {path["id"] for path in session.paths()}
     session.where = {number: there for number, there in (session.where or {}).items() if number in living}
     session.where[event.path_id] = where
     if event.beside:
-        return session.add(fd, carrier=carrier, path_id=event.path_id, binding=event.binding, early=event.leftover)
+        return session.add(
+            fd,
+            carrier=carrier,
+            path_id=event.path_id,
+            binding=event.binding,
+            early=event.leftover,
+            mtu=mtu,
+            answer=answer,
+        )
     return session.resume(
         fd,
         carrier=carrier,
@@ -125,6 +138,8 @@ def take_path(session: Session, fd: int, carrier: int, event: Joined, where: str
         received=event.received,
         binding=event.binding,
         early=event.leftover,
+        mtu=mtu,
+        answer=answer,
     )
 
 

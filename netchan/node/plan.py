@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -61,6 +62,7 @@ def plan_dial(
         expected_id=None if node_id is None else parse_node_id(node_id),
         known_nodes=known_nodes,
     )
+    settings = _with_datagrams(settings, places)
     return DialPlan(places, _handshake(me, settings, network, pq, membership), policies, key, settings)
 
 
@@ -84,6 +86,7 @@ def plan_listen(
         if place.node_id is not None and place.node_id != me.node_id:
             raise ConfigError(f"address {place} names another node than identity=; leave the node id out to listen")
     keys = _psks(psk)
+    settings = _with_datagrams(settings, places)
     handshake = _handshake(me, settings, network, pq, membership)
     policies = _policies(places, trust, me, dialling=False, psk=bool(keys), expected_id=None, known_nodes=None)
     gate = Gate(handshake.network_id, me.id_pub, handshake.primitives, psks=keys, stealth=bool(stealth))
@@ -95,6 +98,12 @@ def default_known_nodes() -> Path:
     base = os.environ.get("XDG_CONFIG_HOME") or ""
     folder = Path(base) if base.startswith("/") else Path.home() / ".config"
     return folder / "netchan" / "known_nodes"
+
+
+def _with_datagrams(settings: Config, places: tuple[Address, ...]) -> Config:
+    """Who names a udp:// address wants sessions that may have such paths."""
+    wanted = any(place.carrier == "udp" for place in places)
+    return replace(settings, datagrams=True) if wanted and not settings.datagrams else settings
 
 
 def _policies(places: tuple[Address, ...], trust: Trust | None, me: Identity, **options: Any) -> dict[str, Policy]:

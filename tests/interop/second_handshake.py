@@ -248,9 +248,9 @@ def read_items(data: bytes) -> dict[int, bytes]:
 RANGES = {
     0x02: (1200, 65527), 0x04: (1024, 65535), 0x06: (0, 10**6), 0x08: (1024, 2**30), 0x0A: (0, 2**20), 0x0C: (0, 2**30),
     0x0E: (0, 2**30), 0x10: (1, 2**40), 0x12: (65536, 2**40), 0x14: (0, 2**31), 0x16: (0, 2**31), 0x18: (1, 64),
-    0x1A: (0, 1), 0x1C: (0, 1),
+    0x1A: (0, 1), 0x1C: (0, 1), 0x1E: (0, 1),
 }  # fmt: skip
-COMBINED_DEFAULTS = {0x14: 300, 0x16: 0, 0x18: 8, 0x1A: 0, 0x1C: 0}
+COMBINED_DEFAULTS = {0x14: 300, 0x16: 0, 0x18: 8, 0x1A: 0, 0x1C: 0, 0x1E: 0}
 
 
 def read_params(data: bytes) -> dict[int, int]:

@@ -29,6 +29,7 @@ class TestConfig:
             "node_bytes": 256 << 20,
             "await_spin": True,
             "io_threads": 0,
+            "datagrams": False,
         }
 
     def test_config_is_frozen_hashable_and_by_keyword(self) -> None:

@@ -57,8 +57,11 @@ class TestBad:
         ("text", "words"),
         [
             ("", "not understood"),
-            ("127.0.0.1:7000", "there are tcp://host:port and unix:///path"),
-            ("udp://127.0.0.1:7000", "there are tcp://host:port and unix:///path"),
+            ("127.0.0.1:7000", "there are tcp://host:port, udp://host:port and unix:///path"),
+            ("ws://127.0.0.1:7000", "there are tcp://host:port, udp://host:port and unix:///path"),
+            ("udp://127.0.0.1", "write udp://host:port"),
+            ("udp://::1:7000", "an IPv6 address stands in brackets; write udp"),
+            ("udp://127.0.0.1:0", "port 0 cannot be dialled"),
             ("TCP://127.0.0.1:7000", "not understood"),
             ("tcp://", "host is missing"),
             ("tcp://:7000", "host is missing"),

@@ -155,9 +155,9 @@ class TestNegotiate:
         assert p.negotiate(*pair).idle_s == idle
 
     def test_agreement_bytes_are_frozen(self) -> None:
-        # literal bytes of the spec: cipher 1, caps {5}, lease 300, idle 0, max_paths 8, parity 0, trunk 0
+        # literal bytes of the spec: cipher 1, caps {5}, lease 300, idle 0, max_paths 8, parity 0, trunk 0, datagrams 0
         offer = p.Offer(caps=frozenset({5}))
-        assert p.negotiate(offer, offer).encoded.hex() == "0a01010c02000510101402412c1601001801081a01001c0100"
+        assert p.negotiate(offer, offer).encoded.hex() == "0a01010c02000510131402412c1601001801081a01001c01001e0100"
 
     @given(st.binary(max_size=60))
     def test_offer_from_any_items_parses_or_raises_the_one_error(self, data: bytes) -> None:

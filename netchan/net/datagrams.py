@@ -1,0 +1,162 @@
+"""The exchange that makes a datagram path: a handshake or a JOIN over a UDP socket that is connected to its peer.
+
+Layer: net (L3). As Connecting, on the worker's thread; what the machines say does not change, each flight is one
+datagram.
+
+1. The side that dials says its last flight again, after growing pauses, until an answer comes. The other side never
+   speaks unasked, so nobody can be made to send more to a stranger than the stranger has sent.
+2. A datagram that has come before is answered with what was said to it, and looked at no more.
+3. What does not belong to the exchange (another id, no message at all) is dropped, and so are errors of the socket:
+   anybody can forge them. So a port where nobody listens looks like one that does not answer.
+4. The last flight goes to the engine with the socket: it says it again until the first datagram of the path has come.
+
+Spec: docs/spec/handshake.md §2.4.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import time
+from typing import Any, Final
+
+from netchan.net.connecting import Connecting, Owner, Phase
+from netchan.net.gate import HELLO, JOIN
+from netchan.net.handshake import Responder
+from netchan.net.worker import READ, Worker
+
+AGAIN_NS: Final = 200_000_000
+"""First pause before a flight is said again; doubled each time."""
+AGAIN_MAX_NS: Final = 2_000_000_000
+SEEN_MAX: Final = 8
+"""Datagrams of one exchange that are remembered; it has four."""
+FRAME_MIN: Final = 60
+"""Header and trailer of a message: nothing shorter is one."""
+FRAME_MAX: Final = 4_096
+SESSION_BYTE: Final = 0x40
+"""First byte of datagrams of an established path, and above."""
+MTU_SAFE: Final = 1_200
+"""Bytes of a datagram that every path carries (RFC 9000 section 14)."""
+MTU_LOCAL: Final = 1_452
+"""On the loopback interface."""
+_ID: Final = slice(6, 14)
+
+
+def is_first(data: bytes) -> bool:
+    """True if a datagram may be the first message of an exchange."""
+    return FRAME_MIN <= len(data) <= FRAME_MAX and data[0] in (HELLO, JOIN)
+
+
+def open_socket(family: int) -> socket.socket:
+    """A datagram socket."""
+    return socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+
+
+def mtu_to(sockaddr: Any) -> int:
+    """How long datagrams to this socket address may be."""
+    try:
+        local = ipaddress.ip_address(str(sockaddr[0]).partition("%")[0]).is_loopback
+    except ValueError:
+        local = False
+    return MTU_LOCAL if local else MTU_SAFE
+
+
+class Exchange(Connecting):
+    """See the module head; arguments as Connecting.
+
+    Attributes:
+        peer: socket address of the other side, for the listener.
+    """
+
+    def __init__(self, worker: Worker, sock: socket.socket, owner: Owner, where: str) -> None:
+        super().__init__(worker, sock, owner, where)
+        self.peer: Any = None
+        self._seen: list[bytes] = []
+        self._last = b""
+        self._id = b""
+        self._pause_ns = AGAIN_NS
+        self._again_at = 0
+
+    @property
+    def answer(self) -> bytes:
+        """Our last flight, if the other side may have to hear it again."""
+        return self._last if isinstance(self.machine, Responder) else b""
+
+    def connect_to(self, sockaddr: Any) -> None:
+        """The kernel notes the peer; nothing is sent yet. OSError: no way there."""
+        self.sock.connect(sockaddr)
+        self.phase = Phase.HANDSHAKE
+        self._watch(0)
+        self._queue()
+
+    def take_first(self, data: bytes) -> None:
+        """A datagram for this exchange that came to the socket of the listener."""
+        self._take(data)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        try:
+            data = self.sock.recv(FRAME_MAX)
+        except OSError:
+            return
+        self._take(data)
+        self._watch_more()
+
+    def _take(self, data: bytes) -> None:
+        if self.phase is not Phase.HANDSHAKE or len(data) < FRAME_MIN or data[0] >= SESSION_BYTE:
+            return
+        if self._id and data[_ID] != self._id:
+            return
+        if data in self._seen:
+            if self._last and isinstance(self.machine, Responder):
+                self._say(self._last)
+            return
+        if len(self._seen) >= SEEN_MAX:
+            return
+        self._id = bytes(data[_ID])
+        self._seen.append(data)
+        self._input += data
+        self._queue()
+
+    def _write(self) -> None:
+        if self._out:
+            self._last = bytes(self._out)
+            self._out.clear()
+            self._id = self._last[_ID]
+            self._say(self._last)
+            self._pause_ns = AGAIN_NS
+            if not isinstance(self.machine, Responder):
+                self._again_at = time.monotonic_ns() + self._pause_ns
+                self._worker.at(self._again_at, self._again)
+        if self.phase is Phase.SENDING:
+            self._sent_all()
+        elif self.phase is Phase.HANDSHAKE:
+            self._watch_more()
+
+    def _again(self) -> None:
+        """Nothing came for the last flight."""
+        now = time.monotonic_ns()
+        if self.phase is not Phase.HANDSHAKE or now < self._again_at:
+            return
+        self._say(self._last)
+        self._pause_ns = min(2 * self._pause_ns, AGAIN_MAX_NS)
+        self._again_at = now + self._pause_ns
+        self._worker.at(self._again_at, self._again)
+
+    def _say(self, data: bytes) -> None:
+        try:
+            self.sock.send(data, socket.MSG_NOSIGNAL)
+        except OSError:
+            pass  # lost, as on any network
+
+    def _watch_more(self) -> None:
+        if self.phase is Phase.HANDSHAKE:
+            self._watch(READ)
+
+    def _linger(self) -> None:
+        self.close()
+
+    def _drain(self, reason: str) -> None:
+        self.owner.on_drain(self, reason)
+        self.close()
