@@ -23,7 +23,12 @@ cdef int flight_on_deadline(nc_session* s, nc_path* p, int64_t now) noexcept nog
 cdef int flight_open(nc_path* p, uint64_t n, int64_t now) noexcept nogil
 cdef void flight_number(nc_session* s, nc_path* p) noexcept nogil  # of the next datagram: some are left out
 
+# A new address of the peer: these 8 random bytes have to come back from there.
+cdef void flight_challenge(nc_dgram* d, const uint8_t* token8) noexcept nogil
+
 # --- receiver ---
+cdef void flight_challenged(nc_dgram* d, const uint8_t* token8) noexcept nogil  # PATH_CHALLENGE has come
+cdef void flight_response(nc_dgram* d, const uint8_t* token8) noexcept nogil    # PATH_RESPONSE has come
 # Datagram `number` was received, and asks for an answer or does not.
 cdef void flight_received(nc_session* s, nc_path* p, uint64_t number, int eliciting, int64_t now) noexcept nogil
 cdef int flight_put_ack(nc_session* s, nc_path* p, nc_wr* w, int64_t now) noexcept nogil        # 1, 0: nothing to say

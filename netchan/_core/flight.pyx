@@ -6,7 +6,7 @@ sent_again. Spec: docs/spec/session.md §5.5; RFC 9002 (names as there), RFC 900
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from netchan._core.congestion cimport (
     cc_acked, cc_collapse, cc_event, cc_found, cc_init, cc_lost, cc_open, cc_pace, cc_round_trip,
@@ -362,3 +362,20 @@ cdef int flight_put_ack(nc_session* s, nc_path* p, nc_wr* w, int64_t now) noexce
     p.acked_at = now
     s.stats.acks += 1
     return 1
+
+
+# --- a new address of the peer ----------------------------------------------------------------------------------------
+
+cdef void flight_challenge(nc_dgram* d, const uint8_t* token8) noexcept nogil:
+    memcpy(d.challenge, token8, 8)
+    d.challenged = 1
+
+
+cdef void flight_challenged(nc_dgram* d, const uint8_t* token8) noexcept nogil:
+    memcpy(d.response, token8, 8)               # of several the last one is answered
+    d.response_due = 1
+
+
+cdef void flight_response(nc_dgram* d, const uint8_t* token8) noexcept nogil:
+    if d.challenged == 1 and memcmp(d.challenge, token8, 8) == 0:
+        d.challenged = 2

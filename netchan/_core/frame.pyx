@@ -8,7 +8,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from netchan._core cimport defs
 from netchan._core.cursor cimport (
-    nc_rd, nc_wr, rd_bytes, rd_left, rd_u8, rd_varint, rd_vbytes, wr_bytes, wr_u8, wr_u16, wr_varint, wr_vbytes,
+    nc_rd, nc_wr, rd_bytes, rd_left, rd_u8, rd_varint, rd_vbytes, wr_bytes, wr_left, wr_u8, wr_u16, wr_varint,
+    wr_vbytes,
 )
 
 
@@ -391,6 +392,13 @@ cdef int frame_put_ack_ranges(nc_wr* w, uint64_t path, const nc_ranges* got, uin
 
 cdef int frame_put_order(nc_wr* w, uint64_t number) noexcept nogil:
     return wr_fields(w, defs.FRAME_ORDER, &number, 1)
+
+
+cdef int frame_put_path_probe(nc_wr* w, int response, const uint8_t* token8) noexcept nogil:
+    if wr_left(w) < 9:
+        return defs.NC_ESPACE
+    wr_u8(w, defs.FRAME_PATH_RESPONSE if response else defs.FRAME_PATH_CHALLENGE)
+    return wr_bytes(w, token8, 8)
 
 
 cdef int frame_put_pos(nc_wr* w, uint64_t stream, uint64_t received, uint64_t taken, uint64_t max_msgs,

@@ -12,7 +12,7 @@ from netchan._core cimport defs
 from netchan._core.cursor cimport nc_rd, rd_init, rd_left, rd_varint
 from netchan._core.datagram cimport dgram_open, dgram_unmask, nc_dgram_head
 from netchan._core.ends cimport bind_opens, fail, forget_offer, offer_ready, peer_aborted, session_ended, settle_end
-from netchan._core.flight cimport flight_acked, flight_received
+from netchan._core.flight cimport flight_acked, flight_challenged, flight_received, flight_response
 from netchan._core.frame cimport frame_next, nc_frame
 from netchan._core.idmap cimport idmap_get, idmap_put
 from netchan._core.leaf cimport load_acq_u32, load_seq_u64, store_seq_u32, store_seq_u64
@@ -503,6 +503,10 @@ cdef int on_frames(nc_session* s, nc_path* p, uint64_t tag, const uint8_t* body,
             on_session_close(s, &f)
         elif f.type == defs.FRAME_REKEY:
             on_rekey(s, &f)
+        elif f.type == defs.FRAME_PATH_CHALLENGE and p.d is not NULL:
+            flight_challenged(p.d, f.data)
+        elif f.type == defs.FRAME_PATH_RESPONSE and p.d is not NULL:
+            flight_response(p.d, f.data)
         elif f.type == defs.FRAME_RATCHET:
             on_ratchet(s, &f)
         elif f.type == defs.FRAME_PING or f.type == defs.FRAME_PADDING or f.type >= defs.FRAME_EXTENSION:

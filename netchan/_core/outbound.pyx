@@ -15,8 +15,8 @@ from netchan._core.ends cimport end_release, session_ended, settle_end, take_dir
 from netchan._core.flight cimport flight_number, flight_open, flight_put_ack
 from netchan._core.frame cimport (
     frame_put_abort, frame_put_ack, frame_put_ask, frame_put_data_head, frame_put_max_streams, frame_put_order,
-    frame_put_ping, frame_put_session_close, frame_put_skip, frame_put_stop, frame_put_trunk_head, frame_put_want,
-    frame_put_withdraw, frame_put_withdrawn,
+    frame_put_path_probe, frame_put_ping, frame_put_session_close, frame_put_skip, frame_put_stop, frame_put_trunk_head,
+    frame_put_want, frame_put_withdraw, frame_put_withdrawn,
 )
 from netchan._core.idmap cimport idmap_next
 from netchan._core.keys cimport keys_deadline, keys_may_update, keys_tick
@@ -167,6 +167,9 @@ cdef int put_own(nc_session* s, nc_path* p, nc_wr* w, int64_t now) noexcept nogi
     cdef int eliciting = 0
     if p.ack_at <= now or (owes_ack(p) and p == s.control and s.ctl_head is not NULL):
         put_ack(s, p, w, now)
+    if p.d is not NULL and p.d.response_due and frame_put_path_probe(w, 1, p.d.response) >= 0:
+        p.d.response_due = 0
+        eliciting = 1
     if p.ping_due and frame_put_ping(w) >= 0:
         p.ping_due = 0
         s.stats.pings += 1
@@ -613,7 +616,7 @@ cdef int64_t session_send(nc_session* s, nc_path* p, uint8_t* out, size_t cap, i
 
 # 1: a datagram that asks for an answer would have something to say on this path.
 cdef int wants_datagram(nc_session* s, nc_path* p) noexcept nogil:
-    if p.ping_due or s.state == SESSION_CLOSING:
+    if p.ping_due or p.d.response_due or s.state == SESSION_CLOSING:
         return 1
     if p != s.control:
         if s.state != SESSION_UP or p.suspect:
@@ -648,6 +651,23 @@ cdef int64_t send_one(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64
     if size == 0 and s.state == SESSION_UP:
         size = send_line(s, p, out, cap, now)
     return size
+
+
+cdef int64_t session_send_probe(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now_ns) noexcept nogil:
+    cdef nc_wr w
+    cdef size_t head
+    cdef uint8_t* begin
+    if s.state != SESSION_UP or not p.alive or p.d.challenged != 1 or not sent_room(p, 0):
+        return 0
+    flight_number(s, p)
+    head = path_head(p, defs.TAG_CONTROL)
+    begin = out + head
+    if not sent_room(p, 0) or cap < head + defs.AEAD_TAG_SIZE + 16:
+        return 0
+    wr_init(&w, begin, cap - head - defs.AEAD_TAG_SIZE)
+    frame_put_path_probe(&w, 0, p.d.challenge)
+    memset(w.p, 0, <size_t>(w.end - w.p))       # filled up: it also shows how much goes through
+    return finish_record(s, p, out, defs.TAG_CONTROL, <size_t>(w.end - begin), NULL, 0, 0, 0, 0, 1, now_ns)
 
 
 cdef int64_t session_send_datagram(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now_ns) noexcept nogil:

@@ -273,7 +273,9 @@ cdef int sent_again(nc_session* s, nc_path* p, const nc_sent* x) noexcept nogil:
     cdef size_t need = again.log_len + x.log_len + HEAD_SLACK
     cdef uint32_t cap
     cdef size_t room
-    if x.copy or not x.eliciting or (x.numbered and order_arrived(s.order, whole_order(s, x))):
+    if x.copy or not x.eliciting or x.log_len + x.tail_len == 0:
+        return defs.NC_OK
+    if x.numbered and order_arrived(s.order, whole_order(s, x)):
         return defs.NC_OK
     if again.n == again.cap:
         cap = again.cap * 2 if again.cap else 16

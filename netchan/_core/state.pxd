@@ -98,6 +98,11 @@ cdef struct nc_dgram:
     uint64_t skip_at                # this number is left out: who acknowledges it lies (RFC 9000 §21.4)
     uint32_t reordered              # datagrams by which one may be late (RFC 9002 §6.1.1, grown by what was seen)
     int64_t pace_at                 # what waits may leave then; TIMER_NEVER: nothing waits for the pace
+    # a new address of the peer is proved before anything but this goes there (RFC 9000 §8.2)
+    uint8_t challenge[8]
+    uint8_t challenged              # 1: waits for its answer, 2: it has come
+    uint8_t response_due
+    uint8_t response[8]
     int64_t latest_rtt
     int64_t first_rtt_at            # when the first sample was made; 0: none
     nc_cc cc

@@ -8,6 +8,11 @@ from netchan._engine.state cimport nc_engine, nc_link, nc_slot
 
 # The descriptor carries this path of the session from now on. NC_OK; NC_ESYS, NC_ENOMEM: it stays the caller's.
 cdef int slot_link(nc_engine* g, nc_slot* t, nc_path* p, int fd) noexcept nogil
+# A datagram of n bytes for this path has come from another address of the peer, to which fd is connected: if it is
+# sound and the newest one, that address is proved, and takes the place of the old one. NC_OK: fd is the engine's. Else
+# it stays the caller's.
+cdef int slot_move(nc_engine* g, nc_slot* t, nc_path* p, int fd, uint8_t* data_untrusted, size_t n,
+                   const uint8_t* token8) noexcept nogil
 # What this side said last in the exchange that made a datagram path: said again when the other side asks again, until
 # something has come on the path. Copied. NC_OK, NC_ENOMEM.
 cdef int link_answer(nc_link* k, const uint8_t* p, size_t n) noexcept nogil

@@ -4,7 +4,7 @@ Layer: _engine; C only. See links.pxd. Flow of what came: link_ready -> link_rea
 slot_flush -> links_flush -> link_flush -> session_send -> carrier_write.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
@@ -12,8 +12,9 @@ from netchan._core cimport defs
 from netchan._core.ends cimport session_close
 from netchan._core.cursor cimport load_u16, store_u16
 from netchan._core.datagram cimport DATAGRAM_MOST
+from netchan._core.flight cimport flight_challenge
 from netchan._core.inbound cimport session_recv, session_recv_datagram
-from netchan._core.outbound cimport session_said, session_send, session_send_datagram
+from netchan._core.outbound cimport session_said, session_send, session_send_datagram, session_send_probe
 from netchan._core.resume cimport session_forget_gone, session_pass, session_path_lost
 from netchan._core.session cimport session_deadline
 from netchan._core.state cimport MODE_MIRROR, SESSION_CLOSING, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_path
@@ -30,6 +31,8 @@ from netchan._engine.state cimport (
 cdef enum:
     IDLE_PEND = 4096                # a larger buffer of unsent bytes is given back when empty
     READS = 4                       # calls of one turn that read datagrams
+    PROBE_NS = 100000000            # a challenge that was not answered is said again after this
+    PROBE_MOST = 1200               # bytes of one
     ANSWERS_MAX = 16                # times that an answer is said again
 
 
@@ -67,7 +70,8 @@ cdef void link_close(nc_engine* g, nc_link* k) noexcept nogil:
     k.pend = NULL
     k.answer = NULL
     k.slot = NULL
-    k.path.carrier = NULL
+    if k.path.carrier == k:
+        k.path.carrier = NULL
     k.path = NULL
     k.next = g.dead_links
     g.dead_links = k
@@ -243,6 +247,8 @@ cdef int flush_datagrams(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noex
     cdef size_t used
     cdef const uint8_t* rest
     cdef int n, sent, i
+    if k.candidate:
+        return defs.NC_OK
     while size > 0 and link_write_pending(k):
         n = 0
         used = 0
@@ -368,6 +374,60 @@ cdef void say_again(nc_link* k) noexcept nogil:
     batch_send(k.fd, k.answer, &size, 1)
 
 
+# The peer has another address, and it is proved: the path goes there.
+cdef void link_proved(nc_engine* g, nc_slot* t, nc_link* k) noexcept nogil:
+    cdef nc_path* p = k.path
+    cdef nc_link* old = <nc_link*>p.carrier
+    cdef nc_link** at = &t.links
+    p.d.challenged = 0
+    while at[0] != old:
+        at = &at[0].next
+    at[0] = old.next
+    link_close(g, old)
+    p.carrier = k
+    k.candidate = 0
+
+
+cdef void link_probe(nc_engine* g, nc_slot* t, nc_link* k, size_t most, int64_t now) noexcept nogil:
+    cdef int size = <int>session_send_probe(&t.session, k.path, g.tx, most, now)
+    k.probed_at = now
+    if size > 0:
+        batch_send(k.fd, g.tx, &size, 1)
+
+
+cdef int slot_move(nc_engine* g, nc_slot* t, nc_path* p, int fd, uint8_t* data_untrusted, size_t n,
+                   const uint8_t* token8) noexcept nogil:
+    cdef nc_link* k
+    cdef nc_link** at = &t.links
+    cdef void* carrier = p.carrier
+    cdef int64_t now = sys.now_ns()
+    cdef uint64_t newest = p.d.window.next
+    cdef int rc = session_recv_datagram(&t.session, p, data_untrusted, n, now)
+    if rc == defs.NC_OK and p.alive and p.d.window.next == newest:
+        rc = defs.NC_EREPLAY                    # an old one that was late, or that somebody sends again
+    if rc == defs.NC_OK and p.alive and t.session.state == SESSION_UP:
+        while at[0] is not NULL:                # of several new addresses the last one counts
+            k = at[0]
+            if k.candidate and k.path == p:
+                at[0] = k.next
+                link_close(g, k)
+                p.carrier = carrier
+            else:
+                at = &k.next
+        flight_challenge(p.d, token8)
+        rc = slot_link(g, t, p, fd)
+        if rc == defs.NC_OK:
+            k = t.links
+            k.candidate = 1
+            p.carrier = carrier
+            # No more than three times what has come from there, or anybody could make us flood a third party.
+            link_probe(g, t, k, 3 * n if 3 * n < <size_t>PROBE_MOST else PROBE_MOST, now)
+    elif rc == defs.NC_OK:
+        rc = defs.NC_ESTATE
+    slot_flush(g, t, now)
+    return rc
+
+
 cdef void read_datagrams(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noexcept nogil:
     cdef int64_t n
     cdef uint8_t* at
@@ -393,6 +453,11 @@ cdef void read_datagrams(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noex
             if not k.path.alive:
                 slot_reap(g, t)
                 return
+        if k.candidate:
+            if k.path.d.challenged == 2:
+                link_proved(g, t, k)
+            elif now - k.probed_at >= PROBE_NS:
+                link_probe(g, t, k, PROBE_MOST, now)
 
 
 cdef void link_read(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noexcept nogil:

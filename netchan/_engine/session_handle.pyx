@@ -36,7 +36,7 @@ from netchan._engine.carrier cimport CARRIER_UDP, carrier_setup
 from netchan._engine.engine cimport (
     baton_give, baton_take, engine_add, engine_dirty, fork_count, node_drawn, slot_free,
 )
-from netchan._engine.links cimport link_answer, slot_link, slot_lose, slot_lose_all, slot_reap
+from netchan._engine.links cimport link_answer, slot_link, slot_lose, slot_lose_all, slot_move, slot_reap
 from netchan._engine.news cimport engine_collect, engine_poke, path_news
 from netchan._engine.state cimport PATHS_AGAIN, PATHS_MORE, nc_engine, nc_link, nc_offer_event, nc_slot
 
@@ -695,6 +695,36 @@ cdef class Session(Listed):
             return False
         self.engine.notify()
         return True
+
+    def move(self, uint32_t path_id, int fd, data):
+        """A datagram of a path has come from another address of the peer, to which ``fd`` is connected.
+
+        Args:
+            path_id: which path the datagram names.
+            fd: the descriptor; the engine's if this gives True, else the caller's.
+            data: the datagram.
+
+        Returns:
+            True if it was sound and newer than all others: the address is being proved, and the path goes there then.
+        """
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef bytearray buf = bytearray(data)
+        cdef bytes token = os.urandom(8)
+        cdef const uint8_t* token_p = <const uint8_t*><char*>token
+        cdef uint8_t* p = <uint8_t*><char*>buf
+        cdef size_t n = len(buf)
+        cdef nc_path* path
+        cdef int rc = defs.NC_EINVAL
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            path = path_find(&t.session, path_id)
+            if not t.closed and path is not NULL and path.d is not NULL:
+                rc = slot_move(g, t, path, fd, p, n, token_p)
+            baton_give(g)
+        self.engine.notify()
+        return rc == defs.NC_OK
 
     @property
     def datagrams(self):

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from netchan.config import Config
 from netchan.errors import ListenError
-from netchan.net import resume
+from netchan.net import moved, resume
 from netchan.net.address import Address
 from netchan.net.aside import collect_paths
 from netchan.net.connecting import Connecting, Phase
@@ -83,6 +83,7 @@ class ListenCounts:
         accepted: connections taken from the kernel.
         handshakes_ok: handshakes that led to a session.
         resumed: sessions that had come in before and got another path.
+        moved: datagrams of a path that came from a new address of its peer, which is then proved.
         handshakes_failed: handshakes that did not, by reason (lower-case names of the codes; "carrier", "fault").
         drained: connections that did not prove the gate and got no answer.
         refused: connections closed unread because a limit on strangers was reached.
@@ -95,6 +96,7 @@ class ListenCounts:
     accepted: int = 0
     handshakes_ok: int = 0
     resumed: int = 0
+    moved: int = 0
     handshakes_failed: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     drained: int = 0
     refused: int = 0
@@ -165,7 +167,8 @@ class Listening:
         self._room_lock = threading.Lock()
         self._waiting = 0
         self._unresolved = 0
-        self._accepted = self._ok = self._resumed = self._drained = self._refused = self._accept_errors = 0
+        self._accepted = self._ok = self._resumed = self._moved = 0
+        self._drained = self._refused = self._accept_errors = 0
         self._failed: Counter[str] = Counter()
 
     # --- any thread ---------------------------------------------------------------------------------------------------
@@ -196,6 +199,7 @@ class Listening:
             accepted=self._accepted,
             handshakes_ok=self._ok,
             resumed=self._resumed,
+            moved=self._moved,
             handshakes_failed=MappingProxyType(dict(self._failed)),
             drained=self._drained,
             refused=self._refused,
@@ -349,6 +353,9 @@ class Listening:
                 return
             except OSError:
                 continue  # what ICMP has told of an answer
+            if moved.is_of_a_path(data):
+                self._moved += moved.follow(data, partial(self._socket_to, door, peer))
+                continue
             if not is_first(data):
                 self._drained += 1
                 continue
@@ -541,6 +548,8 @@ class Listening:
             engine = self._home.choose()
             config = self.plan.config
             session = attach(engine, conn.take_fd(), link.carrier, event, config, mtu=mtu, answer=answer)
+            if door.address.carrier == "udp":
+                moved.keep_findable(session, 0, event.binding)
             if session.lease:
                 resume.keep_reachable(session)
                 session.on_path = partial(self._on_path, weakref.ref(session), event.node_id, link.remote)
@@ -569,6 +578,8 @@ class Listening:
         mtu, answer = _datagram_facts(conn)
         done = resume.take_path(found, conn.take_fd(), carrier, event, conn.where, mtu=mtu, answer=answer)
         self._resumed += done and not event.beside
+        if done and door.address.carrier == "udp":
+            moved.keep_findable(found, event.path_id, event.binding)
 
     def on_failed(self, conn: Connecting, error: BaseException, reason: str) -> None:
         """No session; the reason is counted."""

@@ -35,6 +35,7 @@ class ListenerStats(ChannelStats):
         accepted: connections taken from the kernel.
         handshakes_ok: handshakes that led to a session.
         resumed: sessions that had come in before and came back over another connection.
+        moved: times that a UDP path was heard from a new address of its peer, which is then proved.
         handshakes_failed: handshakes that did not, by reason (lower-case names of the codes; "carrier", "fault").
         drained: connections that did not prove the gate and got no answer.
         refused: connections closed unread because a limit on strangers was reached.
@@ -47,6 +48,7 @@ class ListenerStats(ChannelStats):
     accepted: int = 0
     handshakes_ok: int = 0
     resumed: int = 0
+    moved: int = 0
     handshakes_failed: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     drained: int = 0
     refused: int = 0
@@ -192,6 +194,7 @@ class Hall:
             accepted=counts.accepted,
             handshakes_ok=counts.handshakes_ok,
             resumed=counts.resumed,
+            moved=counts.moved,
             handshakes_failed=counts.handshakes_failed,
             drained=counts.drained,
             refused=counts.refused,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import time
@@ -167,6 +168,61 @@ async def test_session_that_lost_its_udp_path_goes_on_over_another() -> None:
                     await a.send(n)
                 await near.add_path(only(listener.addresses, "tcp"))
                 assert [await b.recv() for _ in range(18)] == list(range(2, 20))
+
+
+@program
+async def test_path_moves_with_its_peer_behind_a_nat() -> None:
+    async with netchan.listen(UDP, identity=BOSS, trust=[KEY.node_id], config=BOTH) as listener:
+        with Relay(listener.addresses[0]) as relay:
+            async with netchan.dial(relay.address, identity=KEY, config=BOTH) as near:
+                far = await listener.recv()
+                a, b = (peer.open("x", int, capacity=1000) for peer in (near, far))
+                for turn in range(5):
+                    for n in range(50):
+                        await a.send(n)
+                        assert await b.recv() == n
+                        await b.send(-n)
+                        assert await a.recv() == -n
+                    relay.move()
+                    assert near.path_count == far.path_count == 1, turn
+                await until(lambda: listener.stats().moved >= 4)
+                assert (listener.stats().resumed, listener.stats().handshakes_ok) == (0, 1)
+                assert [path.id for path in far.paths] == [0]
+
+
+@program
+async def test_copy_of_a_datagram_from_elsewhere_moves_nothing() -> None:
+    async with netchan.listen(UDP, identity=BOSS, trust=[KEY.node_id], config=BOTH) as listener:
+        with Relay(listener.addresses[0]) as relay:
+            async with netchan.dial(relay.address, identity=KEY, config=BOTH) as near:
+                far = await listener.recv()
+                a, b = (peer.open("x", int, capacity=1000) for peer in (near, far))
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as thief:
+                    thief.settimeout(0.05)
+                    got: list[bytes] = []
+
+                    def tap(way: Direction, n: int, data: bytes) -> bool:
+                        if way == "up" and n % 3 == 0:  # it is quicker than the original
+                            thief.sendto(data, relay._target)
+                            time.sleep(0.002)
+                        return True
+
+                    relay.tap = tap
+                    for n in range(60):
+                        await a.send(n)
+                        assert await b.recv() == n
+                        await b.send(n)
+                        assert await a.recv() == n
+                    relay.tap = None
+                    with contextlib.suppress(TimeoutError):
+                        while True:
+                            got.append(thief.recv(2_000))
+                # What the thief got is challenges that it cannot read, no more than three times what it sent.
+                assert relay.seen["down"] > 60
+                assert sum(map(len, got)) <= 3 * 20 * 1_200
+                for n in range(60):
+                    await a.send(n)
+                    assert await b.recv() == n
 
 
 @program

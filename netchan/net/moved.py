@@ -1,0 +1,88 @@
+"""Datagrams of a path that come from an address where its peer was not before: a NAT has forgotten it, most often.
+
+Layer: net (L3). One table for the process, used on the worker's thread; what the collector does to it is one step under
+the interpreter's lock. The connection id in the datagram names the path; the engine finds out whether the datagram is
+sound and newer than all others, and proves the address before the path goes there. Spec: docs/spec/session.md §5.6.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Callable
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import socket
+
+    from netchan._engine.session_handle import Session
+
+CID: Final = slice(1, 9)
+LEAST_BYTES: Final = 40
+"""No datagram of a path is shorter."""
+PAUSE_NS: Final = 50_000_000
+"""A path is asked once in so long on average: bounds what somebody who has seen its connection id can make us do."""
+BURST: Final = 4
+"""And so many times at once."""
+
+
+class _Entry:
+    """A datagram path that somebody else has dialled."""
+
+    __slots__ = ("__weakref__", "cid", "free_ns", "path_id", "session")
+
+    def __init__(self, session: Session, path_id: int, cid: bytes) -> None:
+        self.session, self.path_id, self.cid = weakref.ref(session, self._collected), path_id, cid
+        self.free_ns = 0  # when all of the burst is allowed again
+
+    def _collected(self, _: object) -> None:
+        _table.pop(self.cid, None)
+
+
+_table: Final[dict[bytes, _Entry]] = {}
+
+
+def keep_findable(session: Session, path_id: int, binding: bytes) -> None:
+    """Datagrams of this path are known from now on, wherever they come from; ``binding``: what the path is bound to."""
+    cid = sha256(b"netchan cid v1\0\0" + binding).digest()[:8]
+    _table[cid] = _Entry(session, path_id, cid)
+
+
+def is_of_a_path(data: bytes) -> bool:
+    """True if a datagram looks like one of a path."""
+    return len(data) >= LEAST_BYTES and data[0] >> 6 == 1
+
+
+def follow(data: bytes, open_to_peer: Callable[[], socket.socket | None]) -> bool:
+    """Let the path of this datagram go to the address from which it came, if it is what it seems.
+
+    Args:
+        data: the datagram. Untrusted.
+        open_to_peer: makes a socket that is connected to that address, or None.
+    """
+    entry = _table.get(data[CID])
+    session = None if entry is None else entry.session()
+    now = time.monotonic_ns()
+    if entry is None or session is None or entry.free_ns - now > (BURST - 1) * PAUSE_NS:
+        return False
+    if session.over:
+        _table.pop(entry.cid, None)
+        return False
+    entry.free_ns = max(entry.free_ns, now) + PAUSE_NS
+    sock = open_to_peer()
+    if sock is None:
+        return False
+    if not session.move(entry.path_id, sock.fileno(), data):
+        sock.close()
+        return False
+    sock.detach()
+    return True
+
+
+def _after_fork() -> None:
+    _table.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
