@@ -80,11 +80,12 @@ long: debug  ## ten million seals without a repeated nonce, on a checked build (
 	@rm -f build/.built
 
 # A test of minutes is not stuck; and a dump of threads that run reads their frames without the lock, and may crash.
-sim: build/.built $(VENV)/.stamp-test  ## 100 000 seeds of cancellations and of lost paths, a million wins of selects (half an hour)
+sim: build/.built $(VENV)/.stamp-test  ## 100 000 seeds of cancellations and of lost paths, a million wins of selects (an hour)
 	NETCHAN_SEEDS=50 $(PY) -m pytest -q -s -o faulthandler_timeout=0 tests/integration/test_cancellation.py tests/integration/test_rendezvous.py \
 	  tests/integration/test_select.py tests/integration/test_trio.py -k "cancel or select or time" $(TESTFLAGS)
-	NETCHAN_RESUME_SEEDS=100000 NETCHAN_PATHS_SEEDS=100000 NETCHAN_SEEDS=50 $(PY) -m pytest -q -s -o faulthandler_timeout=0 \
-	  tests/property/test_core_resume.py tests/property/test_core_paths.py tests/integration/test_resume.py $(TESTFLAGS)
+	NETCHAN_RESUME_SEEDS=100000 NETCHAN_PATHS_SEEDS=100000 NETCHAN_DATAGRAM_SEEDS=100000 NETCHAN_SEEDS=50 $(PY) -m pytest -q -s \
+	  -o faulthandler_timeout=0 tests/property/test_core_resume.py tests/property/test_core_paths.py \
+	  tests/property/test_core_datagrams.py tests/integration/test_resume.py $(TESTFLAGS)
 
 storms: build/.built $(VENV)/.stamp-test  ## a million channels, offers and selects, 10 000 sessions (a quarter of an hour)
 	NETCHAN_LONG=1 $(PY) -m pytest -q -s -p no:xdist -o faulthandler_timeout=0 tests/integration/test_storms.py \

@@ -86,7 +86,8 @@ ctypedef struct nc_in:
     uint64_t field                  # its type
     uint64_t deadline_ms            # of the current message; 0: none
     int64_t now_ns                  # when the bytes that are scanned came
-    uint64_t turn_off               # where the half window that is watched began, and when
+    uint64_t turn_off               # where the half window that is watched began, with which message, and when
+    uint64_t turn_taken
     int64_t turn_ns
     uint64_t dropped_bytes          # arrived after stop
     nc_ranges gaps                  # received out of order beyond `received`

@@ -642,6 +642,7 @@ cdef void in_make_room(nc_in* s, nc_budget* budget) noexcept nogil:
 
 cdef int in_pos(nc_in* s, nc_wr* w, int force, nc_budget* budget) noexcept nogil:
     cdef uint64_t taken, off, bytes_to, want, msgs_to, often
+    cdef double room
     cdef uint32_t over
     cdef int rc
     if s.stopped:
@@ -662,11 +663,18 @@ cdef int in_pos(nc_in* s, nc_wr* w, int force, nc_budget* budget) noexcept nogil
             and s.granted_bytes > defs.INITIAL_BYTES:
         in_widen(s, budget)
     elif s.capacity and off >= s.turn_off + (s.window >> 1):
-        # What is taken in two round trips does not fit in the window: the sender waits, though none of it is here yet.
+        # What is taken in two round trips does not fit in the window beside one more value, since that frees no room
+        # before it is whole: the sender waits, though none of it is here yet.
+        room = <double>s.window
+        if taken > s.turn_taken:
+            room -= <double>(off - s.turn_off) / <double>(taken - s.turn_taken)
+        if room < <double>(s.window >> 2):
+            room = <double>(s.window >> 2)      # where round trips are short longer values need no larger window
         if s.window < defs.STREAM_BYTES_MAX and <double>(off - s.turn_off) * 2.0 * <double>budget.rtt \
-                > <double>s.window * <double>(s.now_ns - s.turn_ns):
+                > room * <double>(s.now_ns - s.turn_ns):
             in_widen(s, budget)
         s.turn_off = off
+        s.turn_taken = taken
         s.turn_ns = s.now_ns
     # Where the oldest make room for the newest nobody has to take any for the sender to go on.
     bytes_to = (s.received if s.keep else off) + s.window

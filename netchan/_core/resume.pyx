@@ -219,6 +219,8 @@ cdef int session_pass(nc_session* s, nc_path* p) noexcept nogil:
 
 cdef void session_path_heard(nc_session* s, nc_path* p) noexcept nogil:
     p.suspect = PATH_HEARD
+    if p.epoch_waits:
+        p.ping_due = 1                          # what asked for an acknowledgement may have been given to another path
     paths_weigh(s)
 
 

@@ -471,7 +471,7 @@ class TestTrust:
             (lambda: netchan.listen(TCP, trust="tofu"), "dial only"),
             (lambda: netchan.listen(TCP, psk="secret" * 9), "psk must be bytes"),
             (lambda: netchan.dial("tcp://127.0.0.1:1", psk=b"short"), "at least 32"),
-            (lambda: netchan.dial("udp://127.0.0.1:1", trust="any"), "there are"),
+            (lambda: netchan.dial("ws://127.0.0.1:1", trust="any"), "there are"),
             (lambda: netchan.dial("tcp://127.0.0.1:1", trust=KEY.node_id), "goes into a list"),
             (lambda: netchan.dial("tcp://127.0.0.1:1", trust="any", identity="me"), "identity is a str"),
             (lambda: netchan.dial("tcp://127.0.0.1:1", trust="any", config={}), "config is a dict"),

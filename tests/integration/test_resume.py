@@ -401,7 +401,9 @@ async def test_second_address_takes_over() -> None:
                 proxy.close()
                 await a.send(2)
                 assert await b.recv() == 2
-                assert near.path_count == 1 and resumes(far) == 1
+                # the path to the second address had joined before, or comes now
+                assert near.path_count == 1
+                assert near.paths[0].address == other.addresses[0].replace(f"{BOSS.node_id}@", "")
                 await near.aclose()
 
 

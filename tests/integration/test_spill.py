@@ -55,6 +55,7 @@ async def test_policy_is_part_of_the_name_that_is_bound(tmp_path: Path) -> None:
             with pytest.raises(ConfigError, match="another overflow"):
                 near.open("x", int, overflow=other)
         theirs = far.open("x", int)
+        await until(lambda: theirs.capacity == 2)
         await mine.send_many(range(50))
         assert mine.stats().on_disk >= 40 and theirs.stats().on_disk == 0
         await theirs.send_many([1, 2])

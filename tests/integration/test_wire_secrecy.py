@@ -51,9 +51,9 @@ class TestCapture:
         def spy(module: Any) -> None:
             real = module.attach
 
-            def attach(engine: Any, fd: int, carrier: str, event: Any, config: Any) -> Any:
+            def attach(engine: Any, fd: int, carrier: str, event: Any, config: Any, **more: Any) -> Any:
                 roots.append(bytes(event.root))
-                return real(engine, fd, carrier, event, config)
+                return real(engine, fd, carrier, event, config, **more)
 
             monkeypatch.setattr(module, "attach", attach)
 

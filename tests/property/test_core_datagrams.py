@@ -135,7 +135,7 @@ def quiet(net: Net, busy: bool) -> bool:
         state = side.state()
         said, floor, _, _ = side.order()
         acted, kept = twin.order()[2:]
-        if state["state"] != UP or state["again"] or (floor, acted, kept) != (said, said, 0):
+        if state["state"] != UP or state["again"] or state["have"] or (floor, acted, kept) != (said, said, 0):
             return False
         if not busy and any(
             flying["in_flight"] or flying["eliciting"] for n in side.paths()[0] if (flying := side.flying(n))
@@ -174,6 +174,10 @@ def play(seed: int) -> dict[str, int]:
             world.toggle()
         elif what < 0.4:
             rng.choice(net.sides).mode(rng.choice(MODES))
+        elif what < 0.44:
+            for path in list(net.paths.values()):
+                net.sides[0].path_lost(path.number)
+            net.reconcile()
         world.run(rng.choice([0, 100_000, 5 * MS, 40 * MS, 300 * MS]))
         for side in net.sides:
             assert side.state()["state"] == UP, side.state()
@@ -189,6 +193,8 @@ def play(seed: int) -> dict[str, int]:
             break
         world.run(7 * MS)
     assert quiet(net, world.busy), [tell(side) for side in net.sides]
+    if world.busy:  # each side has got on with its keys
+        assert min(side.state()["updates"] for side in net.sides) > 10
     counts = world.counts | net.counts
     counts["ratchets"] = sum(side.state()["ratchets"] for side in net.sides)
     counts["resent"] = sum(side.state()["resent"] for side in net.sides)
