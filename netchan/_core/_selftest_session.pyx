@@ -12,9 +12,12 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from netchan._core cimport defs
-from netchan._core.crypto cimport nc_crypto
-from netchan._core.ctxcache cimport cache_new, nc_cache
-from netchan._core.cursor cimport nc_rd, nc_wr, rd_init, wr_init
+from netchan._core.crypto cimport nc_crypto, nc_ctx
+from netchan._core.ctxcache cimport cache_new, cache_seal, nc_cache
+from netchan._core.cursor cimport nc_rd, nc_wr, rd_init, varint_write, wr_init
+from netchan._core.datagram cimport (
+    CID_SIZE, dgram_head_size, dgram_open, dgram_seal, dgram_unmask, nc_dgram_head,
+)
 from netchan._core.frame cimport (
     frame_next, frame_next_range, frame_put_abort, frame_put_ack, frame_put_ask, frame_put_data_head,
     frame_put_extension, frame_put_max_streams, frame_put_ping, frame_put_pos, frame_put_ratchet, frame_put_rekey,
@@ -22,7 +25,8 @@ from netchan._core.frame cimport (
 )
 from netchan._core.idmap cimport idmap_free, idmap_get, idmap_init, idmap_next, idmap_pop, idmap_put, nc_idmap
 from netchan._core.keys cimport (
-    keys_free, keys_limits_default, keys_new, keys_path_add, keys_update, nc_keys, nc_keys_limits,
+    KEYS_HP_RECV, KEYS_HP_SEND, keys_epoch_byte, keys_free, keys_limits_default, keys_new, keys_path_add, keys_seal,
+    keys_secret, keys_update, keys_update_acked, nc_keys, nc_keys_limits,
 )
 from netchan._core.keystore cimport ks_new, nc_keystore
 from netchan._core.leaf cimport load_acq_u32, store_rel_u32
@@ -904,7 +908,12 @@ cdef class Side:
                 "found": p.d.n_found, "refused": p.d.n_refused, "timeouts": p.d.n_timeouts, "srtt": p.srtt,
                 "rttvar": p.rttvar, "min_rtt": p.min_rtt, "tx": p.tx_number, "acked": p.acked,
                 "ssthresh": p.d.cc.ssthresh, "pto_count": p.d.pto_count, "pace_at": p.d.pace_at,
-                "loss_at": p.d.loss_at, "limited": p.d.cc.limited, "log": p.log_next - p.log_first}
+                "loss_at": p.d.loss_at, "limited": p.d.cc.limited, "log": p.log_next - p.log_first,
+                "sent_cap": p.sent_cap, "scan": p.d.scan, "largest": p.d.largest_acked, "reordered": p.d.reordered,
+                "oldest_at": p.oldest_at, "suspect": p.suspect, "ack_at": p.ack_at, "rx": p.rx_number,
+                "acked_ranges": p.d.acked.len, "got_ranges": p.d.got.len, "recovery_at": p.d.cc.recovery_at,
+                "losses": p.d.cc.losses, "skip_at": p.d.skip_at, "probes": p.d.probes,
+                "number_size": p.d.number_size, "latest_rtt": p.d.latest_rtt}
 
     def order(self):
         """Numbers said, acknowledged without a gap, acted on; how many wait here."""
@@ -979,7 +988,9 @@ cdef class Side:
                 "suspended": bool(s.suspended), "suspect": bool(s.suspect),
                 "resumes": s.stats.resumes, "resent": s.stats.resent,
                 "log": p.log_next - p.log_first, "log_cap": p.log_cap,
-                "again": s.replay.n - s.replay.next,
+                "again": s.replay.n - s.replay.next, "again_cap": s.replay.cap, "again_log": s.replay.log_cap,
+                "failed": s.sealer.keys.st.failed if s.sealer.keys is not NULL else 0,
+                "derived": STORE.derived,
                 "sent_cap": p.sent_cap, "left_cap": p.left_cap, "srtt": p.srtt,
                 "epoch": s.sealer.keys.owner.send_epoch if s.sealer.keys is not NULL else 0,
                 "updates": s.sealer.keys.updates if s.sealer.keys is not NULL else 0,
@@ -1063,10 +1074,19 @@ cdef class Pair:
         self.b.free()
 
 
+# A datagram path of a peer.
+cdef class _Way:
+    cdef int key
+    cdef bytes binding
+    cdef uint64_t tx                    # number of the next datagram
+    cdef uint64_t expected              # one above the largest number opened
+
+
 cdef class Peer:
     """The other end of a session, in the hands of a test: seals whatever it is told, opens what it gets."""
 
     cdef nc_sealer sealer
+    cdef dict ways
     cdef int path
     cdef public uint64_t tx
     cdef public uint64_t rx
@@ -1080,6 +1100,7 @@ cdef class Peer:
         self.path = keys_path_add(self.sealer.keys, 0, 1)
         self.binding = binding
         self.left = bytearray()
+        self.ways = {}
 
     def __dealloc__(self):
         if self.sealer.keys is not NULL:
@@ -1136,3 +1157,129 @@ cdef class Peer:
     def update(self):
         """Our next epoch, without asking."""
         return keys_update(self.sealer.keys, CACHE, NULL, 0)
+
+    def secret(self, bint sends):
+        """Key of the header protection of one direction."""
+        return (<const char*>keys_secret(self.sealer.keys, KEYS_HP_SEND if sends else KEYS_HP_RECV))[:32]
+
+    @property
+    def cipher(self):
+        return PROVIDER.ciphers[0]
+
+    def failed(self):
+        """Tags that did not hold here."""
+        return self.sealer.keys.st.failed
+
+    def add_datagram_path(self, uint32_t path_id, bytes binding):
+        """As Side.add with an mtu."""
+        cdef _Way way = _Way.__new__(_Way)
+        if len(binding) != 32:
+            raise ValueError("binding of 32 bytes")
+        way.key = keys_path_add(self.sealer.keys, path_id, 2)
+        if way.key < 0:
+            raise ValueError(way.key)
+        way.binding = binding
+        self.ways[path_id] = way
+
+    def number(self, uint32_t path_id):
+        """Of the next datagram that is sealed here without one."""
+        return (<_Way>self.ways[path_id]).tx
+
+    def seal_part(self, uint32_t path_id, uint64_t number, uint64_t tag, bytes head, bytes frames):
+        """One record of a datagram under any header (without the binding): for headers that a test writes itself."""
+        cdef _Way way = self.ways[path_id]
+        cdef bytes aad = head + way.binding
+        cdef size_t n = len(frames)
+        cdef bytearray out = bytearray(n + 16)
+        cdef uint8_t* p = <uint8_t*><char*>out
+        memcpy(p, <const char*>frames, n)
+        rc = keys_seal(self.sealer.keys, CACHE, way.key, number, tag, <const uint8_t*><const char*>aad, len(aad), p, n,
+                       0)
+        if rc < 0:
+            raise ValueError(rc)
+        return bytes(out[:rc])
+
+    def mask(self, bytes data):
+        """The same datagram with the protection of its header put on: what the core does at the end of sealing."""
+        cdef bytearray out = bytearray(data)
+        cdef uint8_t* p = <uint8_t*><char*>out
+        cdef uint8_t[16] zeros
+        cdef uint8_t[16] mask
+        cdef uint8_t[16] tag
+        cdef size_t n = len(out)
+        cdef int i
+        cdef nc_ctx* ctx = cache_seal(CACHE, self.sealer.keys.owner.serial, 2, <uint32_t>0xFFFFFFFF,
+                                      keys_secret(self.sealer.keys, KEYS_HP_SEND))
+        memset(zeros, 0, 16)
+        if n < 40 or ctx is NULL or ctx.t.seal(ctx, p + n - 12, NULL, 0, zeros, 16, mask, tag) < 0:
+            raise ValueError("too short to be masked")
+        p[0] ^= mask[0] & 0x3F
+        for i in range(15):
+            p[1 + CID_SIZE + i] ^= mask[1 + i]
+        return bytes(out)
+
+    def seal_datagram(self, uint32_t path_id, records, int64_t number=-1, int size=2, bytes cid=None, bint pad=True):
+        """A datagram of records [(tag, frames) ...]; the core itself sends one in each. number: -1 = the next one;
+        pad: records below the least length get PADDING.
+        """
+        cdef _Way way = self.ways[path_id]
+        cdef uint8_t[8] varint
+        cdef list parts = [(tag, frames + bytes(8 - len(frames)) if pad and len(frames) < 8 else frames)
+                           for tag, frames in records]
+        cdef bytes head
+        cdef uint64_t tag
+        if number < 0:
+            number = way.tx
+            way.tx += 1
+        head = bytes([0x40 | (size - 1)]) + (bytes([path_id & 0xFF] * 8) if cid is None else cid)
+        head += (<uint64_t>number & ((<uint64_t>1 << (8 * size)) - 1)).to_bytes(size, "big")
+        head += bytes([keys_epoch_byte(self.sealer.keys), len(parts)])
+        for tag, frames in parts:
+            head += (<const char*>varint)[:varint_write(varint, tag)] + (len(frames) + 16).to_bytes(2, "big")
+        return self.mask(head + b"".join(self.seal_part(path_id, number, tag, head, frames) for tag, frames in parts))
+
+    def quick_datagram(self, uint32_t path_id, uint64_t tag, bytes frames):
+        """One record under the next number, sealed by the core: for tests of tens of thousands."""
+        cdef _Way way = self.ways[path_id]
+        cdef size_t head = dgram_head_size(4, tag)
+        cdef size_t n = len(frames) if len(frames) >= 8 else 8
+        cdef uint8_t[8] cid
+        cdef uint8_t[2048] p
+        if n > 1600:
+            raise ValueError("too long")
+        memset(cid, path_id & 0xFF, 8)
+        memset(p + head, 0, n)
+        memcpy(p + head, <const char*>frames, len(frames))
+        rc = dgram_seal(&self.sealer, way.key, cid, way.tx, 4, tag, <const uint8_t*><const char*>way.binding, p, n,
+                        NULL, 0, 0)
+        if rc < 0:
+            raise ValueError(rc)
+        way.tx += 1
+        return (<const char*>p)[:rc]
+
+    def open_datagram(self, uint32_t path_id, bytes data, expected=None):
+        """(number, epoch byte, [(tag, frames) ...]); ValueError with the code if it does not open."""
+        cdef _Way way = self.ways[path_id]
+        cdef bytearray buf = bytearray(data)
+        cdef uint8_t* p = <uint8_t*><char*>buf
+        cdef nc_dgram_head h
+        cdef size_t at
+        cdef uint32_t i
+        rc = dgram_unmask(&self.sealer, p, len(buf), way.expected if expected is None else expected, &h)
+        if rc < 0:
+            raise ValueError(rc)
+        rc = dgram_open(&self.sealer, way.key, &h, <const uint8_t*><const char*>way.binding, p, 0, 1 << 60)
+        if rc < 0:
+            raise ValueError(rc)
+        if h.number >= way.expected:
+            way.expected = h.number + 1
+        at = h.size
+        out = []
+        for i in range(h.n):
+            out.append((h.tags[i], bytes(buf[at:at + h.lens[i] - 16])))
+            at += h.lens[i]
+        return h.number, h.epoch, out
+
+    def update_acked(self):
+        """Our newest epoch has been acknowledged, whether or not it has."""
+        return keys_update_acked(self.sealer.keys, self.sealer.keys.owner.send_epoch)
