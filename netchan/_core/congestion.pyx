@@ -148,6 +148,10 @@ cdef void cc_collapse(nc_cc* c) noexcept nogil:
     c.recovery_at = 0
     c.epoch_at = 0
     c.losses = 0
+    c.css_rtt = 0                               # slow start begins anew, and so does the look at its round trips
+    c.css_rounds = 0
+    c.last_rtt = 0
+    c.round_end = 0
 
 
 cdef int64_t cc_pace(nc_cc* c, uint64_t n, int64_t srtt, int64_t now) noexcept nogil:

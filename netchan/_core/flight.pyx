@@ -121,7 +121,7 @@ cdef int find_lost(nc_session* s, nc_path* p, int64_t now) noexcept nogil:
     cdef int64_t delay = longest + longest // 8
     cdef uint64_t i = d.scan if d.scan > p.acked else p.acked
     cdef uint64_t open_from = d.largest_acked       # first that is still in flight
-    cdef int64_t first_at = 0, last_at = 0
+    cdef int64_t first_at = 0, outage = 0
     cdef nc_sent* x
     if delay < GRANULARITY:
         delay = GRANULARITY
@@ -132,10 +132,11 @@ cdef int find_lost(nc_session* s, nc_path* p, int64_t now) noexcept nogil:
             if i + d.reordered < d.largest_acked or x.at + delay <= now:
                 if give_up(s, p, x, now) < 0:
                     return defs.NC_ENOMEM
-                if x.eliciting:
+                if x.eliciting and x.at > d.first_rtt_at > 0:
                     if first_at == 0:
                         first_at = x.at
-                    last_at = x.at
+                    if x.at - first_at > outage:
+                        outage = x.at - first_at
             else:
                 if open_from == d.largest_acked:
                     open_from = i
@@ -146,7 +147,7 @@ cdef int find_lost(nc_session* s, nc_path* p, int64_t now) noexcept nogil:
         i += 1
     d.scan = open_from
     # §7.6: nothing arrived for longer than two timeouts in a row would take
-    if first_at > d.first_rtt_at > 0 and last_at - first_at > 3 * pto_base(s, p):
+    if outage > 3 * pto_base(s, p):
         cc_collapse(&d.cc)
     return defs.NC_OK
 
