@@ -173,7 +173,8 @@ cdef int on_newly(nc_session* s, nc_path* p, uint64_t lo, uint64_t hi, int64_t n
                 eliciting[0] = 1
         else:
             d.n_found += 1                      # RFC 9002 §6.1: it was late, not lost
-            cc_found(&d.cc, x.at)
+            if x.size:                          # else it was none of the losses of the window
+                cc_found(&d.cc, x.at)
             if x.eliciting:
                 eliciting[0] = 1                # and it tells the round trip: each number is sent once
             if i + d.reordered < d.largest_acked and d.reordered < <uint32_t>REORDER_MOST:

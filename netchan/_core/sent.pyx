@@ -455,6 +455,7 @@ cdef int flight_move(nc_session* s, nc_path* p) noexcept nogil:
             return defs.NC_ENOMEM
         sent_off(p, x)
         x.state = SENT_LOST
+        x.size = 0                              # given to another path, not lost: nothing for the window
     p.d.scan = p.tx_number
     return defs.NC_OK
 
