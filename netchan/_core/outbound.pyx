@@ -48,11 +48,16 @@ cdef enum:
     TRUNK_FRAME = 33                # the head of its DATA: type and four varints
     TRUNK_HEAD = 96                 # room for that and for POS
     TRUNK_PARTS = 256               # streams in one record of the trunk
+    LONE_ACKS = 256                 # records in a row that nobody acknowledges
     CLOSE_COPIES = 3                # datagrams that say CLOSE: nothing would tell that one was lost
 
 
 cdef int put_ack(nc_session* s, nc_path* p, nc_wr* w, int64_t now) noexcept nogil:
     cdef int rc
+    # A path on which we only acknowledge asks for an acknowledgement itself now and then (RFC 9000 §13.2.4): else the
+    # list of what was sent would fill up, and the path be mute.
+    if p.oldest_at == 0 and p.tx_number - p.acked >= <uint64_t>LONE_ACKS:
+        p.ping_due = 1
     if p.d is not NULL:
         return flight_put_ack(s, p, w, now)
     if p.unacked_records == 0:
@@ -677,15 +682,16 @@ cdef int64_t session_send_datagram(nc_session* s, nc_path* p, uint8_t* out, size
         return defs.NC_ECLOSED
     if s.budget.freed:
         wake_waiting(s)
-    if not p.alive or not sent_room(p, 0):
+    if not p.alive:
         return 0
+    if p == s.control:
+        new_keys(s, now_ns)
     if cap > p.d.mtu:
         cap = p.d.mtu
     flight_number(s, p)
     if not sent_room(p, 0):
+        p.ack_at = TIMER_NEVER                  # nothing can be said, so nothing is due; with the next that comes again
         return 0
-    if p == s.control:
-        new_keys(s, now_ns)
     if not wants_datagram(s, p) or not flight_open(p, cap, now_ns):
         size = send_own(s, p, out, 0, now_ns)
     elif p == s.control:
