@@ -287,7 +287,8 @@ cdef int flight_on_deadline(nc_session* s, nc_path* p, int64_t now) noexcept nog
     d.probes = 2
     d.eliciting_at = now
     p.ping_due = 1
-    if p.suspect != PATH_HEARD:
+    # What waits to be sent again is as good a probe, and would grow with each timeout as long as nothing can leave.
+    if p.suspect != PATH_HEARD or s.replay.next < s.replay.n:
         return defs.NC_OK
     for i in range(d.scan if d.scan > p.acked else p.acked, p.tx_number):
         x = &p.sent[i & (p.sent_cap - 1)]

@@ -6,7 +6,7 @@ Spec: docs/spec/session.md §5, §5.2; docs/decisions/0005-what-was-lost-is-sent
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 from netchan._core cimport defs
 from netchan._core.congestion cimport cc_paced, cc_sent
@@ -266,6 +266,19 @@ cdef void sent_settled(nc_session* s) noexcept nogil:
         ratchet_settled(s)
 
 
+# Forgets what was sent again already: where there is always something left the list would grow for ever.
+cdef void replay_shift(nc_replay* r) noexcept nogil:
+    cdef size_t first = <size_t>r.items[r.next].pos
+    cdef uint32_t i
+    memmove(r.items, r.items + r.next, (r.n - r.next) * sizeof(nc_sent))
+    memmove(r.log, r.log + first, r.log_len - first)
+    r.n -= r.next
+    r.next = 0
+    r.log_len -= first
+    for i in range(r.n):
+        r.items[i].pos -= first
+
+
 cdef int sent_again(nc_session* s, nc_path* p, const nc_sent* x) noexcept nogil:
     cdef nc_replay* again = &s.replay
     cdef nc_sent* items
@@ -277,6 +290,9 @@ cdef int sent_again(nc_session* s, nc_path* p, const nc_sent* x) noexcept nogil:
         return defs.NC_OK
     if x.numbered and order_arrived(s.order, whole_order(s, x)):
         return defs.NC_OK
+    if again.next and (again.n == again.cap or need > again.log_cap):
+        replay_shift(again)
+        need = again.log_len + x.log_len + HEAD_SLACK
     if again.n == again.cap:
         cap = again.cap * 2 if again.cap else 16
         items = <nc_sent*>realloc(again.items, cap * sizeof(nc_sent))
