@@ -406,6 +406,17 @@ cdef void on_session_close(nc_session* s, nc_frame* f) noexcept nogil:
     session_ended(s)
 
 
+# What a record that waits for its turn acknowledges has nothing to wait for: the other side would else send again what
+# is here, and take the wait for a long round trip. At its turn it is said again and changes nothing.
+cdef void early_acks(nc_session* s, uint64_t tag, const uint8_t* body, size_t n, int64_t now) noexcept nogil:
+    cdef nc_rd r
+    cdef nc_frame f
+    rd_init(&r, body, n)
+    while s.state != SESSION_OVER and frame_next(&r, tag, &f) >= 0:
+        if f.type == defs.FRAME_ACK:
+            on_ack(s, &f, now)
+
+
 # One opened record. Where the order of some has to be restored one that comes before its turn is kept until then.
 # Returns 1 if an acknowledgement is due for it.
 cdef int on_record(nc_session* s, nc_path* p, uint64_t tag, const uint8_t* body, size_t n, int64_t now) noexcept nogil:
@@ -434,6 +445,8 @@ cdef int on_record(nc_session* s, nc_path* p, uint64_t tag, const uint8_t* body,
         if rc == defs.NC_EAGAIN:
             if order_keep(s.order, number, tag, r.p, rd_left(&r)) < 0:
                 s.unkept = 1
+            else:
+                early_acks(s, tag, r.p, rd_left(&r), now)
             return 1
         on_frames(s, p, tag, r.p, rd_left(&r), now)
         eliciting = 1
