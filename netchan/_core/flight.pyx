@@ -316,7 +316,8 @@ cdef int flight_open(nc_path* p, uint64_t n, int64_t now) noexcept nogil:
 cdef void flight_number(nc_session* s, nc_path* p) noexcept nogil:
     cdef nc_sent* x
     cdef uint64_t z
-    p.d.number_size = 2 if p.tx_number - p.acked < 8192 else 4
+    # From the largest acknowledged on: what was given up long ago may be forgotten beyond it.
+    p.d.number_size = 2 if p.tx_number - p.d.largest_acked < 8192 else 4
     if p.tx_number != p.d.skip_at or not sent_room(p, 0):
         return
     x = &p.sent[p.tx_number & (p.sent_cap - 1)]
