@@ -603,6 +603,9 @@ cdef int64_t send_copy_free(nc_session* s, nc_path* p, uint8_t* out, size_t cap,
         if (c.d is not NULL and x.state != SENT_FLIGHT) or not x.eliciting:
             continue
         size = seal_again(s, p, x, c.log, c.log_cap, log_place(c, x), 1, out, cap, now, &gone)
+        if size == 0 and not gone and p.d is NULL:
+            p.copied -= 1                       # a stream path takes any record: with the next call
+            return 0
     return size
 
 
