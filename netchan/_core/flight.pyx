@@ -90,6 +90,8 @@ cdef void round_trip(nc_session* s, nc_path* p, int64_t latest, int64_t delay, i
     dev = p.srtt - adjusted if p.srtt > adjusted else adjusted - p.srtt
     p.rttvar = (3 * p.rttvar + dev) // 4
     p.srtt = (7 * p.srtt + adjusted) // 8
+    if p.srtt == 0:
+        p.srtt = 1                              # 0 says that there was no sample yet
 
 
 # Without what grows with each timeout in a row.
@@ -356,7 +358,7 @@ cdef void flight_received(nc_session* s, nc_path* p, uint64_t number, int elicit
 
 cdef int flight_put_ack(nc_session* s, nc_path* p, nc_wr* w, int64_t now) noexcept nogil:
     cdef nc_dgram* d = p.d
-    if d.unacked == 0:
+    if d.unacked == 0 or d.got.len == 0:        # no memory for the first one
         return 0
     if frame_put_ack_ranges(w, p.id, &d.got, <uint64_t>(now - d.largest_at) // 1000 if now > d.largest_at else 0,
                             RANGES_SAID) < 0:
