@@ -33,6 +33,7 @@ ctypedef struct nc_cc:
     double undo_w_max
     double undo_k
     int64_t undo_epoch
+    int64_t undo_from               # datagrams sent up to then belong to the event before
     uint32_t losses                 # datagrams of the event that count as lost
     # HyStart++: one round is what was in flight at its begin
     uint64_t round_end              # datagram number that ends it

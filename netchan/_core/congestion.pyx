@@ -111,6 +111,7 @@ cdef void cc_event(nc_cc* c, int64_t at, int64_t now) noexcept nogil:
     c.undo_w_max = c.w_max
     c.undo_k = c.k
     c.undo_epoch = c.epoch_at
+    c.undo_from = c.recovery_at
     c.losses = 0
     c.recovery_at = now
     w = <double>c.cwnd / c.mtu
@@ -125,12 +126,12 @@ cdef void cc_event(nc_cc* c, int64_t at, int64_t now) noexcept nogil:
 
 
 cdef void cc_lost(nc_cc* c, int64_t at) noexcept nogil:
-    if at <= c.recovery_at:
+    if c.undo_from < at <= c.recovery_at:
         c.losses += 1
 
 
 cdef int cc_found(nc_cc* c, int64_t at) noexcept nogil:
-    if c.losses == 0 or at > c.recovery_at:
+    if c.losses == 0 or at > c.recovery_at or at <= c.undo_from:
         return 0
     c.losses -= 1
     if c.losses or c.undo_cwnd <= c.cwnd:
