@@ -7,7 +7,8 @@ from netchan._core.cursor cimport nc_wr
 from netchan._core.frame cimport nc_frame
 from netchan._core.state cimport nc_dgram, nc_path, nc_session
 
-# What a datagram path has beside others; cids of 8 bytes. NULL: no memory.
+# What a datagram path has beside others; cids of 8 bytes; mtu within DATAGRAM_MTU and DATAGRAM_MOST, else the nearer of
+# them. NULL: no memory.
 cdef nc_dgram* flight_new(const uint8_t* cid, const uint8_t* own_cid, uint32_t mtu, uint64_t seed) noexcept nogil
 cdef void flight_free(nc_dgram* d) noexcept nogil                               # NULL is allowed
 

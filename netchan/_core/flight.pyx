@@ -13,7 +13,7 @@ from netchan._core.congestion cimport (
 )
 from netchan._core cimport defs
 from netchan._core.cursor cimport nc_rd, nc_wr, rd_init
-from netchan._core.datagram cimport CID_SIZE
+from netchan._core.datagram cimport CID_SIZE, DATAGRAM_MOST, DATAGRAM_MTU
 from netchan._core.frame cimport frame_next_range, frame_put_ack_ranges, nc_frame
 from netchan._core.ranges cimport (
     ranges_add, ranges_drop_first, ranges_end, ranges_find, ranges_first_gap, ranges_free, ranges_init,
@@ -49,6 +49,8 @@ cdef nc_dgram* flight_new(const uint8_t* cid, const uint8_t* own_cid, uint32_t m
         return NULL
     memcpy(d.cid, cid, CID_SIZE)
     memcpy(d.own_cid, own_cid, CID_SIZE)
+    # Below the least a record with a number would not fit, and the size of a header be more than there is.
+    mtu = DATAGRAM_MTU if mtu < <uint32_t>DATAGRAM_MTU else DATAGRAM_MOST if mtu > <uint32_t>DATAGRAM_MOST else mtu
     d.mtu = mtu
     d.number_size = 2
     d.reordered = REORDER
