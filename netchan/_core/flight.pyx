@@ -149,7 +149,8 @@ cdef int find_lost(nc_session* s, nc_path* p, int64_t now) noexcept nogil:
         elif x.state == SENT_ACKED:
             first_at = 0                        # what lies between two losses was no outage
         i += 1
-    d.scan = open_from
+    if open_from > d.scan:                      # all was given up beyond it, when the path was suspect
+        d.scan = open_from
     # §7.6: nothing arrived for longer than two timeouts in a row would take
     if outage > 3 * pto_base(s, p):
         cc_collapse(&d.cc)
