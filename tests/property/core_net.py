@@ -23,6 +23,7 @@ class Fate:
     loss: float = 0.0
     twice: float = 0.0
     corrupt: float = 0.0
+    old: float = 0.0  # an old datagram comes again
     rate: int = 0  # bytes a second; 0: no limit
     queue: int = 60_000  # bytes that wait for the rate
     dead: bool = False
@@ -36,6 +37,7 @@ class Link:
         self.free_at = 0
         self.last_at = 0  # of a stream: nothing overtakes
         self.held: list[bytes] = []  # of a stream that is dead: what it will bring
+        self.seen: list[bytes] = []  # of datagrams: some that an attacker has kept
 
     def when(self, now: int, size: int, rng: random.Random) -> int | None:
         """When ``size`` bytes given to it now come out; None: never."""
@@ -68,7 +70,7 @@ class Net:
         self.queue: list[tuple[int, int, int, int, bytes]] = []
         self.events = 0
         self.sent = [0, 0]
-        self.counts = dict.fromkeys(("dropped", "doubled", "corrupted", "reordered"), 0)
+        self.counts = dict.fromkeys(("dropped", "doubled", "corrupted", "reordered", "replayed"), 0)
 
     def add(self, path: Path) -> None:
         self.paths[path.number] = path
@@ -97,6 +99,12 @@ class Net:
             link.last_at = max(link.last_at, at)
             self.post(link.last_at, way, path.number, data)
             return
+        if fate.old:
+            if len(link.seen) < 100 or rng.random() < 0.02:
+                link.seen.append(data)
+            if rng.random() < fate.old:
+                self.counts["replayed"] += 1
+                self.post(self.now + rng.randrange(1, 50 * MS), way, path.number, rng.choice(link.seen))
         at = link.when(self.now, len(data), rng)
         if fate.dead or at is None or rng.random() < fate.loss:
             self.counts["dropped"] += 1

@@ -10,11 +10,11 @@ import random
 import pytest
 
 from netchan._core import _selftest_session as st
-from tests.property.core_lines import LEASE_NS, OK, Line, check, finish, more, settle, steps
+from tests.property.core_lines import LEASE_NS, OK, Line, check, finish, more, settle, steps, take_rest
 from tests.property.core_net import MS, Fate, Net, Path
 
 SEEDS = int(os.environ.get("NETCHAN_DATAGRAM_SEEDS", "200"))
-UP, SUSPENDED = 0, 3
+UP, OVER, SUSPENDED = 0, 2, 3
 MOST = 4
 MODES = (0, 1, 2)  # failover, stripe, mirror
 
@@ -23,9 +23,10 @@ def fate(rng: random.Random) -> Fate:
     return Fate(
         delay=rng.choice([50_000, 2 * MS, 10 * MS, 60 * MS]),
         jitter=rng.choice([0, 0, 1 * MS, 20 * MS]),
-        loss=rng.choice([0, 0, 0.01, 0.05, 0.3]),
+        loss=rng.choice([0, 0, 0, 0.01, 0.05, 0.3, 0.6]),
         twice=rng.choice([0, 0, 0.05]),
         corrupt=rng.choice([0, 0, 0.03]),
+        old=rng.choice([0, 0, 0.05]),
         rate=rng.choice([0, 0, 200_000, 5_000_000]),
         queue=rng.choice([5_000, 30_000]),
     )
@@ -121,6 +122,20 @@ class World:
                 self.net.revive(path)
 
 
+def pour(lines: list[Line], rng: random.Random) -> None:
+    """One value that is much longer than a datagram, and often the end right behind it."""
+    able = [line for line in lines if not (line.offers or line.closed or line.aborted)]
+    if not able:
+        return
+    line = rng.choice(able)
+    body = len(line.sent).to_bytes(4, "big") + rng.randbytes(4) * rng.choice([15_000, 40_000])
+    if line.send.send(body, pin=rng.random() < 0.5) == OK:
+        line.sent.append(body)
+    if rng.random() < 0.5:
+        line.send.close()
+        line.closed = True
+
+
 def tell(side: st.Side) -> dict[str, object]:
     state = {name: side.state()[name] for name in ("state", "again", "rekey", "have", "ratchets", "epoch")}
     return state | {"order": side.order()} | {n: side.flying(n) for n in side.paths()[0]}
@@ -162,6 +177,8 @@ def play(seed: int) -> dict[str, int]:
             more(world.pair, lines, f"d{turn}", rng)
         steps(world.pair, lines, rng)
         if rng.random() < 0.1:
+            pour(lines, rng)
+        if rng.random() < 0.1:
             world.ratchet()
         for side in net.sides:
             side.ready()
@@ -178,7 +195,8 @@ def play(seed: int) -> dict[str, int]:
             for path in list(net.paths.values()):
                 net.sides[0].path_lost(path.number)
             net.reconcile()
-        world.run(rng.choice([0, 100_000, 5 * MS, 40 * MS, 300 * MS]))
+        silence = 13_000 * MS if rng.random() < 0.03 else 0  # whatever is dead now is seen to be
+        world.run(silence or rng.choice([0, 100_000, 5 * MS, 40 * MS, 300 * MS]))
         for side in net.sides:
             assert side.state()["state"] == UP, side.state()
         for line in lines:
@@ -216,3 +234,56 @@ def test_nothing_is_lost_or_doubled_over_datagrams(block: int) -> None:
             raise
         counts = {name: counts.get(name, 0) + n for name, n in found.items()}
     assert all(counts.values()), counts
+
+
+def leave(seed: int) -> str:
+    """One side closes while values are on their way, over links that lose; what the other side knows of it after all."""
+    world = World(seed)
+    rng, net = world.rng, world.net
+    lines: list[Line] = []
+    for i in range(rng.randrange(1, 3)):
+        more(world.pair, lines, f"c{i}", rng)
+    for _ in range(rng.randrange(1, 3)):
+        world.add(True)
+    net.sides[0].path_lost(0)
+    world.mend()
+    for side in net.sides:
+        side.mode(rng.choice(MODES))
+    for _ in range(rng.randrange(1, 5)):
+        steps(world.pair, lines, rng)
+        world.run(rng.choice([0, 5 * MS, 40 * MS]))
+    here, there = rng.sample(net.sides, 2)
+    if rng.random() < 0.2:
+        for path in net.paths.values():
+            path.links[net.sides.index(here)].fate.dead = True
+    here.close(0)
+    for _ in range(40):  # as the engine does: the side that leaves is done when it has said so
+        net.run(net.now + 1000 * MS)
+        if there.state()["state"] != UP:
+            break
+    assert here.state()["state"] == OVER and not here.state()["abrupt"]
+    state = there.state()
+    take_rest(lines)
+    for line in lines:
+        check(line)
+    for line in lines:
+        line.send.release()
+    world.pair.free()
+    if state["state"] == OVER:
+        assert state["code"] == 0 and not state["abrupt"]
+        return "told"
+    assert state["state"] in (UP, SUSPENDED)
+    return "left alone"
+
+
+def test_close_over_datagrams_that_are_lost() -> None:
+    """Three datagrams say it; where all are lost the other side finds out that the path is dead, and nobody is busy."""
+    found: dict[str, int] = {}
+    for seed in range(SEEDS):
+        try:
+            what = leave(seed)
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
+        found[what] = found.get(what, 0) + 1
+    assert found["told"] > SEEDS * 2 // 3 and found.get("left alone", 0) > 0, found
