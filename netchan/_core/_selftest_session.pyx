@@ -915,6 +915,15 @@ cdef class Side:
                 "losses": p.d.cc.losses, "skip_at": p.d.skip_at, "probes": p.d.probes,
                 "number_size": p.d.number_size, "latest_rtt": p.d.latest_rtt}
 
+    def path_ping(self, path):
+        """PING is due on this path."""
+        self.way(path).ping_due = 1
+
+    def unacked(self, path):
+        """Records sent on this path from the oldest on that was not acknowledged."""
+        cdef nc_path* p = self.way(path)
+        return p.tx_number - p.acked
+
     def order(self):
         """Numbers said, acknowledged without a gap, acted on; how many wait here."""
         cdef nc_order* o = self.s.order

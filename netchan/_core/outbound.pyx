@@ -329,6 +329,9 @@ cdef int64_t send_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_
     if e.out.lossy and n:
         n = lossy_claim(&e.out, n, now)
         if n == 0 and not fin:                  # the application dropped it meanwhile
+            if p.d is not NULL and w.p - begin < DATAGRAM_PAD:
+                memset(w.p, 0, DATAGRAM_PAD)    # a number alone is less than a datagram has to have
+                w.p += DATAGRAM_PAD
             return finish_record(s, p, out, e.out.id, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), e.out.sent,
                                  e.out.sent - before, 1, now) if w.p != begin else 0
     rc = frame_put_data_head(&w, e.out.sent, fin, e.out.at_boundary and n > 0 and e.out.sent_msgs > 0,

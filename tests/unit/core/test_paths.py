@@ -338,3 +338,25 @@ def test_figure_that_the_other_side_has_forgotten_costs_copies_and_not_the_sessi
     two.quiet()
     assert two.y.take_all() == [b"1", b"2"]
     two.free()
+
+
+def test_path_on_which_a_side_only_acknowledges_is_never_mute() -> None:
+    """Stripe, one way: beside the path of control the receiver says nothing but ACK, which nobody acknowledges."""
+    two = Two(capacity=100)
+    most = 0
+    for _ in range(1000):  # as many records as are acknowledged one by one
+        two.a.now += MS
+        two.b.now += MS
+        for side in (two.a, two.b):
+            if side.deadline() <= side.now:
+                side.on_deadline()
+        two.b.recv(two.say(two.a, 2), 2)
+        answer = two.say(two.b, 2)
+        if answer:
+            two.a.recv(answer, 2)
+        two.a.path_ping(2)
+        two.b.now += 30 * MS
+        two.a.now += 30 * MS
+        most = max(most, two.b.unacked(2))
+    assert 100 < most <= 300
+    two.free()
