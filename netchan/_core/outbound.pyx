@@ -418,7 +418,9 @@ cdef int64_t send_trunk(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size
         end_release(e, &s.pins)
         if s.active_head is NULL or not fits_trunk(s.active_head) or not trunk_room(p):
             break
-        if w.end - w.p < TRUNK_SHARE + TRUNK_HEAD or parts >= TRUNK_PARTS:
+        # A record with a number has never so much room: what the next one has to send is to fit.
+        left = TRUNK_SHARE if s.order is NULL else s.active_head.out.appended - s.active_head.out.sent
+        if <uint64_t>(w.end - w.p) < left + TRUNK_HEAD or parts >= TRUNK_PARTS:
             break
         e = pop_active(s)
     if w.p == first:

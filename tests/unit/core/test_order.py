@@ -129,3 +129,22 @@ class TestSender:
         pair.run()
         assert pair.a.order()[0] == before
         assert len(y.take_all()) == 20
+
+    def test_small_values_of_many_streams_share_a_record(self) -> None:
+        """The trunk: a record with a number is short, but not so short that each stream has one for itself."""
+        params = {"datagrams": True, "lease_ns": 10**10, "trunk": 1}
+        pair = st.Pair(mine=params, peer=params)
+        ends = [[side.open(f"c{i}", trunk=True) for i in range(50)] for side in (pair.a, pair.b)]
+        pair.run()
+        pair.sleep(100_000_000)
+        before = pair.a.state()["trunk_records"]
+        for end in ends[0]:
+            assert end.send(bytes(20)) == OK
+        pair.run()
+        assert pair.a.state()["trunk_records"] - before <= 4
+        assert [end.take() for end in ends[1]] == [bytes(20)] * 50
+        for end in ends[0]:
+            assert end.send(bytes(600)) == OK
+        pair.run()
+        assert [end.take() for end in ends[1]] == [bytes(600)] * 50
+        pair.free()
