@@ -33,6 +33,7 @@ cdef enum:
     ACK_EVERY = 2                   # eliciting datagrams (RFC 9000 §13.2.2)
     SKIP_FIRST = 64                 # numbers are left out at random distances around this and this many times more
     PTO_DOUBLED = 6                 # times at most
+    LONG_ROUNDS = 3                 # lost in so many rounds, and none arrived: the path carries no long datagrams
 
 cdef int64_t GRANULARITY = 1000000              # kGranularity
 cdef int64_t INITIAL_RTT = 333000000            # kInitialRtt
@@ -113,6 +114,11 @@ cdef int give_up(nc_session* s, nc_path* p, nc_sent* x, int64_t now) noexcept no
         cc_event(&p.d.cc, x.at, now)
         cc_lost(&p.d.cc, x.at)
         p.d.n_lost += 1
+        if x.size > <uint32_t>DATAGRAM_MTU and x.at > p.d.long_at:
+            p.d.long_at = now
+            p.d.long_lost += 1
+            if p.d.long_lost >= <uint32_t>LONG_ROUNDS:
+                p.d.mtu = DATAGRAM_MTU          # RFC 9000 §14.3: else what is lost would be lost for ever
     sent_off(p, x)
     x.state = SENT_LOST
     return defs.NC_OK
@@ -187,6 +193,8 @@ cdef int on_newly(nc_session* s, nc_path* p, uint64_t lo, uint64_t hi, int64_t n
         if i + 1 > d.largest_acked:
             d.largest_acked = i + 1
             sent_at[0] = x.at
+        if x.size > <uint32_t>DATAGRAM_MTU:
+            d.long_lost = 0
         x.state = SENT_ACKED
         if p.epoch_waits and i >= p.epoch_at:
             p.epoch_waits = 0

@@ -106,6 +106,8 @@ cdef struct nc_dgram:
     int64_t latest_rtt
     int64_t first_rtt_at            # when the first sample was made; 0: none
     nc_cc cc
+    uint32_t long_lost              # rounds in a row in which long datagrams were lost and none was acknowledged
+    int64_t long_at                 # when the last of them was counted
     uint64_t n_lost
     uint64_t n_found                # of these, that came after all
     uint64_t n_refused              # datagrams that did not open, or came again
