@@ -564,7 +564,10 @@ cdef int64_t send_copies(nc_session* s, nc_path* p, uint8_t* out, size_t cap, si
 # On a path that does not carry control: what it has to say for itself; copies, or bulk data beside the one that does.
 cdef int64_t send_beside(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
     cdef int64_t own, size
-    if not sent_room(p, 0) or cap < CONTROL_ROOM:
+    if not sent_room(p, 0):
+        p.ack_at = TIMER_NEVER                  # as in session_send
+        return 0
+    if cap < CONTROL_ROOM:
         return 0
     own = send_own(s, p, out, 1, now)
     if own >= 0 and s.state == SESSION_UP and s.mode == MODE_MIRROR and not p.suspect:
@@ -601,6 +604,7 @@ cdef int64_t session_send(nc_session* s, nc_path* p, uint8_t* out, size_t cap, i
     if s.replay.next < s.replay.n or cap - used < CONTROL_ROOM:
         return <int64_t>used                    # what follows was said later
     if not sent_room(p, 0):
+        p.ack_at = TIMER_NEVER                  # nothing can be said, so nothing is due; with the next that comes again
         return <int64_t>used
     new_keys(s, now_ns)
     size = send_control(s, p, out + used, cap - used, now_ns)
