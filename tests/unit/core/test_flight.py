@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from netchan._core import _selftest_session as st
@@ -564,6 +566,43 @@ class TestProbes:
             most = max(most, ends.side.state()["again_cap"])
         assert ends.flying["lost"] > 1000
         assert most <= 64
+
+
+    def test_long_datagrams_that_never_arrive_become_shorter(self) -> None:
+        """The path carries 1200 bytes and no more, although both sides may send longer ones."""
+        ends, end = opened(mtu=1452)
+        for _ in range(10):
+            assert end.send(bytes(20_000)) == OK
+        long = 0
+        for _ in range(600):
+            while datagram := ends.side.send_datagram(PATH):
+                if len(datagram) > 1200:
+                    long += 1
+                    continue
+                number, _, [(_, frames)] = ends.peer.open_datagram(PATH, datagram)
+                ends.say(ack(PATH, number))
+            ends.sleep(max(min(ends.side.deadline() - ends.side.now, 10 * MS), 1))
+            ends.side.on_deadline()
+        assert 3 <= long < 60
+        assert end.out()["acked"] == end.out()["appended"] > 200_000
+        assert ends.flying["in_flight"] == 0
+
+    def test_long_datagrams_of_which_some_arrive_stay(self) -> None:
+        ends, end = opened(mtu=1452)
+        for _ in range(20):
+            assert end.send(bytes(20_000)) == OK
+        rng = random.Random(1)
+        for _ in range(3000):
+            while datagram := ends.side.send_datagram(PATH):
+                if len(datagram) > 1200 and rng.random() < 0.3:
+                    continue
+                number, _, _ = ends.peer.open_datagram(PATH, datagram)
+                ends.say(ack(PATH, number))
+            ends.sleep(max(min(ends.side.deadline() - ends.side.now, 10 * MS), 1))
+            ends.side.on_deadline()
+        assert end.out()["acked"] == end.out()["appended"]
+        assert end.send(bytes(5000)) == OK
+        assert max(len(frames) for _, _, frames in ends.hear()) > 1300
 
 
 class TestWindow:

@@ -360,3 +360,22 @@ def test_path_on_which_a_side_only_acknowledges_is_never_mute() -> None:
         most = max(most, two.b.unacked(2))
     assert 100 < most <= 300
     two.free()
+
+
+def test_stream_path_on_which_nothing_is_acknowledged_makes_nobody_busy() -> None:
+    """A peer that only asks: the list of what was sent is full, and no deadline stays in the past."""
+    side, peer = st.Side(1, mine=LEASE), st.Peer(0)
+    for _ in range(66_000):
+        side.now += 25 * MS
+        side.recv(peer.seal(0, b"\x01"))
+        side.now += 25 * MS
+        if side.deadline() <= side.now:
+            side.on_deadline()
+        side.send()
+    assert side.unacked(0) > 65_000
+    for _ in range(10):
+        if side.deadline() <= side.now:
+            side.on_deadline()
+        side.send()
+    assert side.deadline() > side.now
+    side.free()
