@@ -237,7 +237,7 @@ def test_nothing_is_lost_or_doubled_over_datagrams(block: int) -> None:
 
 
 def leave(seed: int) -> str:
-    """One side closes while values are on their way, over links that lose; what the other side knows of it after all."""
+    """One side closes while values are on their way, over links that lose; what the other side knows of it then."""
     world = World(seed)
     rng, net = world.rng, world.net
     lines: list[Line] = []

@@ -20,7 +20,7 @@ def mask(cipher: str, key: bytes, data: bytes) -> bytes:
     """What covers the header of a datagram, from nothing but the cipher."""
     nonce = data[-12:]
     if cipher == "aes-256-gcm":
-        block = Cipher(algorithms.AES(key), modes.ECB()).encryptor()  # noqa: S305
+        block = Cipher(algorithms.AES(key), modes.ECB()).encryptor()
         return block.update(nonce + b"\0\0\0\2")
     stream = Cipher(algorithms.ChaCha20(key, (1).to_bytes(4, "little") + nonce), None).encryptor()
     return stream.update(bytes(16))
@@ -103,7 +103,7 @@ def opened(**given: int) -> tuple[Ends, st.End]:
     """A session with a channel "x" that both ends have opened: capacity and credit for much; what was said so far was
     acknowledged.
     """
-    from tests.unit.core.test_record import data, preface  # noqa: PLC0415
+    from tests.unit.core.test_record import data, preface
 
     ends = Ends(**given)
     end = ends.side.open("x", capacity=10_000)

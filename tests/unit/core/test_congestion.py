@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import pytest
-
 from netchan._core._selftest_path import Cc
 
 MS, S = 10**6, 10**9
@@ -244,7 +243,9 @@ class TestSlowStart:
             number += 10
         assert cc.state()["ssthresh"] == cc.state()["cwnd"]
 
-    @pytest.mark.parametrize(("base", "grown", "ends"), [(8, 11, 0), (8, 12, 1), (80, 89, 0), (80, 90, 1), (400, 415, 0), (400, 416, 1)])
+    @pytest.mark.parametrize(
+        ("base", "grown", "ends"), [(8, 11, 0), (8, 12, 1), (80, 89, 0), (80, 90, 1), (400, 415, 0), (400, 416, 1)]
+    )
     def test_threshold_is_an_eighth_between_4_and_16_ms(self, base: int, grown: int, ends: int) -> None:
         cc = Cc(MTU)
         self.rounds(cc, [base * MS, base * MS, grown * MS])
