@@ -240,7 +240,11 @@ class TestRows:
 
     @pytest.mark.parametrize("workload", TURNS)
     def test_turns_are_ours_alone(self, workload: str) -> None:
-        assert {row.split("/")[-1] for row in self._rows("--workloads", workload)} == {"netchan", "netchan-threads"}
+        assert {row.split("/")[-1] for row in self._rows("--workloads", workload)} == {
+            "netchan",
+            "netchan-threads",
+            "netchan-udp",
+        }
 
     def test_cells_every_one_has_a_unit(self) -> None:
         assert all(Row(*cell, "blocking", "netchan").unit for cell in CELLS)

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from bench.e2e.contract import BLOCKING, TURNS, AsyncLink, Link, Miscount, Side, Spec
 
 SERVER_KEY, CLIENT_KEY = "netchan-server.key", "netchan-client.key"
-ADDRESS = "tcp://127.0.0.1:0"
+ADDRESS, UDP = "tcp://127.0.0.1:0", "udp://127.0.0.1:0"
 STEP = 128
 TAKE_MSGS = 1024  # recv_many's own default, said here because the loop depends on nothing else
 
@@ -133,18 +133,18 @@ def _options(netchan: Any, spec: Spec, settings: dict[str, Any]) -> dict[str, An
 class SyncSide:
     """Blocking listener or dialler."""
 
-    def __init__(self, spec: Spec, settings: dict[str, Any]) -> None:
+    def __init__(self, spec: Spec, settings: dict[str, Any], address: str) -> None:
         netchan: Any = import_module("netchan")
         self._sync: Any = import_module("netchan.sync")
         self._spec = spec
         self._server = netchan.Identity.load_or_create(spec.folder / SERVER_KEY)
         self._client = netchan.Identity.load_or_create(spec.folder / CLIENT_KEY)
-        self._options = _options(netchan, spec, settings)
+        self._options, self._address = _options(netchan, spec, settings), address
         self._listener: Any = None
 
     def listen(self) -> str:
         trust = [self._client.node_id]
-        self._listener = self._sync.listen(ADDRESS, identity=self._server, trust=trust, **self._options)
+        self._listener = self._sync.listen(self._address, identity=self._server, trust=trust, **self._options)
         return str(self._listener.addresses[0])
 
     def accept(self) -> Link:
@@ -161,17 +161,17 @@ class SyncSide:
 class AwaitSide:
     """Listener or dialler on a loop."""
 
-    def __init__(self, spec: Spec, settings: dict[str, Any]) -> None:
+    def __init__(self, spec: Spec, settings: dict[str, Any], address: str) -> None:
         self._netchan: Any = import_module("netchan")
         self._spec = spec
         self._server = self._netchan.Identity.load_or_create(spec.folder / SERVER_KEY)
         self._client = self._netchan.Identity.load_or_create(spec.folder / CLIENT_KEY)
-        self._options = _options(self._netchan, spec, settings)
+        self._options, self._address = _options(self._netchan, spec, settings), address
         self._listener: Any = None
 
     async def listen(self) -> str:
         trust = [self._client.node_id]
-        self._listener = await self._netchan.listen(ADDRESS, identity=self._server, trust=trust, **self._options)
+        self._listener = await self._netchan.listen(self._address, identity=self._server, trust=trust, **self._options)
         return str(self._listener.addresses[0])
 
     async def accept(self) -> AsyncLink:
@@ -194,6 +194,7 @@ class NetchanPeer:
     mutual = True
     joins = False
     settings: ClassVar[dict[str, Any]] = {}
+    address = ADDRESS
 
     def missing(self) -> str | None:
         try:
@@ -228,7 +229,7 @@ class NetchanPeer:
 
     def side(self, spec: Spec) -> Side:
         make: Any = SyncSide if spec.front == BLOCKING else AwaitSide
-        side: Side = make(spec, self.settings)
+        side: Side = make(spec, self.settings, self.address)
         return side
 
 
@@ -239,4 +240,11 @@ class ThreadsPeer(NetchanPeer):
     settings: ClassVar[dict[str, Any]] = {"io_threads": 1}
 
 
-PEERS = {"netchan": NetchanPeer(), "netchan-threads": ThreadsPeer()}
+class UdpPeer(NetchanPeer):
+    """netchan over UDP; measured when it is asked for."""
+
+    name = "netchan-udp"
+    address = UDP
+
+
+PEERS = {"netchan": NetchanPeer(), "netchan-threads": ThreadsPeer(), "netchan-udp": UdpPeer()}

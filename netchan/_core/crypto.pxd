@@ -91,6 +91,8 @@ ctypedef int (*nc_hkdf_extract_fn)(nc_hash *h, const uint8_t *salt, size_t salt_
                                    const uint8_t *ikm, size_t ikm_len, uint8_t *out) noexcept nogil
 ctypedef int (*nc_hkdf_expand_fn)(nc_hash *h, const uint8_t *prk, const uint8_t *info, size_t info_len,
                                   uint8_t *out, size_t out_len) noexcept nogil
+ctypedef int (*nc_mask_key_fn)(nc_ctx *c, const uint8_t *key) noexcept nogil
+ctypedef int (*nc_mask_fn)(nc_ctx *c, const uint8_t *nonce, uint8_t *out) noexcept nogil
 ctypedef void (*nc_cleanse_fn)(void *p, size_t n) noexcept nogil
 
 # One table per (library, cipher), filled once at load, then read-only and never freed.
@@ -108,6 +110,11 @@ cdef struct nc_crypto:
     # One message of two segments, joined in out. src1 may equal out; src2 may equal out + src1_len, else no overlap.
     # Return codes as seal.
     nc_seal2_fn seal2
+    # The first 16 bytes of keystream for a nonce, which seal gives for zero bytes, without what seal does besides. All
+    # three or none (NULL). The context is of mask_new and for mask alone; ctx_free frees it. NC_OK or NC_ECRYPTO.
+    nc_ctx_new_fn mask_new          # Python side only
+    nc_mask_key_fn mask_key
+    nc_mask_fn mask
     nc_open_fn open                 # out may equal src. 1 = the tag holds; 0 = no, and out is all zero bytes
     nc_hash_new_fn hash_new         # Python side only. Owned result, NULL = out of memory
     nc_hash_free_fn hash_free       # Python side only. NULL is allowed

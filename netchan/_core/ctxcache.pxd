@@ -27,6 +27,8 @@ cdef struct nc_cache:
     nc_cache_entry *entries         # owned, capacity of them, n_ready with a context
     int32_t *buckets                # owned, first entry of each chain or -1
     nc_cache_entry side[CACHE_SIDE]
+    nc_ctx *mask[2]                 # owned: what we send, what we receive; NULL: the library has only seal for it
+    uint64_t mask_session[2]        # whose key is in it; 0: nobody's
     uint64_t seed                   # odd, random: tags are chosen by peers
     int32_t capacity
     int32_t n_ready                 # grows in steps of CACHE_BLOCK
@@ -56,5 +58,9 @@ cdef nc_ctx *cache_seal(nc_cache *c, uint64_t session, uint64_t tag, uint32_t ep
 cdef nc_ctx *cache_open(nc_cache *c, uint64_t session, uint64_t tag, uint32_t epoch, const uint8_t *key) noexcept nogil
 # A tag held: its context moves to the main part (no re-key). Unknown ones are ignored.
 cdef void cache_confirm(nc_cache *c, uint64_t session, uint64_t tag, uint32_t epoch) noexcept nogil
+# 16 bytes of keystream under the header key of a session for a nonce of 12 bytes; which: 0 what it sends, 1 receives.
+# NC_OK, NC_ECRYPTO.
+cdef int cache_mask(nc_cache *c, uint64_t session, int which, const uint8_t *key, const uint8_t *nonce,
+                    uint8_t *out) noexcept nogil
 # Zeroes the keys of a session; direction NC_DIR_NONE = both, epoch -1 = all. Returns how many contexts.
 cdef int cache_forget(nc_cache *c, uint64_t session, int direction, int64_t epoch) noexcept nogil

@@ -13,10 +13,15 @@ Threads: baton holder; see ctxcache.pxd. Spec: docs/spec/keys.md §6.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memset
+from libc.string cimport memcmp, memset
 
 from netchan._core cimport crypto, defs
 from netchan._core.crypto cimport nc_crypto, nc_ctx
+
+cdef enum:
+    MASK_TAG = 2                    # and 3: tags that no record has, for masks that seal has to make
+
+cdef uint32_t MASK_EPOCH = 0xFFFFFFFF
 
 
 cdef nc_cache *cache_new(const nc_crypto *t, int capacity, uint64_t seed) noexcept nogil:
@@ -49,6 +54,7 @@ cdef nc_cache *cache_new(const nc_crypto *t, int capacity, uint64_t seed) noexce
     if cache_grow(c) < 0:
         cache_free(c)
         return NULL
+    masks_new(c)
     return c
 
 
@@ -80,6 +86,8 @@ cdef void cache_free(nc_cache *c) noexcept nogil:
             c.t.ctx_free(c.entries[i].ctx)
     for i in range(CACHE_SIDE):
         c.t.ctx_free(c.side[i].ctx)
+    for i in range(2):
+        c.t.ctx_free(c.mask[i])
     free(c.entries)
     free(c.buckets)
     free(c)
@@ -137,7 +145,52 @@ cdef void cache_confirm(nc_cache *c, uint64_t session, uint64_t tag, uint32_t ep
     c.promoted += 1
 
 
+# Contexts for masks, if the library has them and they give what seal gives.
+cdef void masks_new(nc_cache *c) noexcept nogil:
+    cdef uint8_t key[crypto.NC_KEY_BYTES]
+    cdef uint8_t nonce[crypto.NC_IV_BYTES]
+    cdef uint8_t zeros[16]
+    cdef uint8_t a[16]
+    cdef uint8_t b[16]
+    cdef uint8_t tag[16]
+    cdef int i
+    if c.t.mask_new == NULL:
+        return
+    for i in range(crypto.NC_KEY_BYTES):
+        key[i] = <uint8_t>(7 * i + 1)
+    memset(zeros, 0, 16)
+    for i in range(2):
+        c.mask[i] = c.t.mask_new(c.t)
+        memset(nonce, 3 + i, sizeof(nonce))
+        if (c.mask[i] == NULL or c.t.mask_key(c.mask[i], key) < 0 or c.t.mask(c.mask[i], nonce, a) < 0
+                or c.t.ctx_key(c.side[0].ctx, key, crypto.NC_DIR_SEAL) < 0
+                or c.t.seal(c.side[0].ctx, nonce, NULL, 0, zeros, 16, b, tag) < 0 or memcmp(a, b, 16) != 0):
+            c.t.ctx_free(c.mask[i])
+            c.mask[i] = NULL
+    blank(c, c.side[0].ctx)
+
+
+cdef int cache_mask(nc_cache *c, uint64_t session, int which, const uint8_t *key, const uint8_t *nonce,
+                    uint8_t *out) noexcept nogil:
+    cdef uint8_t zeros[16]
+    cdef uint8_t tag[16]
+    cdef nc_ctx *ctx
+    if c.mask[which] != NULL:
+        if c.mask_session[which] != session:
+            c.mask_session[which] = 0
+            if c.t.mask_key(c.mask[which], key) < 0:
+                return defs.NC_ECRYPTO
+            c.mask_session[which] = session
+        return c.t.mask(c.mask[which], nonce, out)
+    ctx = cache_seal(c, session, MASK_TAG + which, MASK_EPOCH, key)
+    if ctx == NULL:
+        return defs.NC_ECRYPTO
+    memset(zeros, 0, 16)
+    return c.t.seal(ctx, nonce, NULL, 0, zeros, 16, out, tag)
+
+
 cdef int cache_forget(nc_cache *c, uint64_t session, int direction, int64_t epoch) noexcept nogil:
+    cdef uint8_t zero[crypto.NC_KEY_BYTES]
     cdef int32_t i
     cdef int n = 0
     for i in range(c.n_ready):
@@ -154,6 +207,12 @@ cdef int cache_forget(nc_cache *c, uint64_t session, int direction, int64_t epoc
             c.side[i].direction = crypto.NC_DIR_NONE
             blank(c, c.side[i].ctx)
             n += 1
+    if epoch < 0 and direction == crypto.NC_DIR_NONE:
+        for i in range(2):
+            if c.mask_session[i] == session:
+                memset(zero, 0, sizeof(zero))
+                c.t.mask_key(c.mask[i], zero)
+                c.mask_session[i] = 0
     return n
 
 

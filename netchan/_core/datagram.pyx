@@ -5,11 +5,10 @@ calls it.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from netchan._core cimport defs
-from netchan._core.crypto cimport nc_ctx
-from netchan._core.ctxcache cimport cache_seal
+from netchan._core.ctxcache cimport cache_mask
 from netchan._core.cursor cimport load_u16, nc_rd, rd_init, rd_left, rd_varint, store_u16, varint_write
 from netchan._core.keys cimport (
     KEYS_HP_RECV, KEYS_HP_SEND, keys_epoch_byte, keys_open, keys_seal, keys_seal2, keys_secret,
@@ -21,25 +20,13 @@ cdef enum:
     MASK_AT = 1 + CID_SIZE
     MASK_BITS = 0x3F
     FIXED = 0x40                    # top bits of `flags`
-    # Places in the cache of contexts: tags that no record has.
-    HP_TAG_SEND = 2
-    HP_TAG_RECV = 3
-
-cdef uint32_t HP_EPOCH = 0xFFFFFFFF  # these keys never change
 
 
 # The first block of the cipher's keystream under the nonce at the end of the datagram: AES-256(hp, nonce, 2) or
-# ChaCha20(hp, 1, nonce). One function for all providers; the AEAD tag that comes with it is thrown away.
-cdef int make_mask(nc_sealer* k, int which, const uint8_t* end, uint8_t* mask) noexcept nogil:
-    cdef uint8_t[16] zeros
-    cdef uint8_t[16] tag
-    cdef nc_ctx* ctx = cache_seal(k.cache, k.keys.owner.serial, HP_TAG_SEND if which == KEYS_HP_SEND else HP_TAG_RECV,
-                                  HP_EPOCH, keys_secret(k.keys, which))
-    if ctx is NULL:
-        return defs.NC_ECRYPTO
-    memset(zeros, 0, 16)
-    return defs.NC_OK if ctx.t.seal(ctx, end - MASK_NONCE, NULL, 0, zeros, MASK_SIZE, mask, tag) >= 0 \
-        else defs.NC_ECRYPTO
+# ChaCha20(hp, 1, nonce).
+cdef inline int make_mask(nc_sealer* k, int which, const uint8_t* end, uint8_t* mask) noexcept nogil:
+    return cache_mask(k.cache, k.keys.owner.serial, 0 if which == KEYS_HP_SEND else 1, keys_secret(k.keys, which),
+                      end - MASK_NONCE, mask)
 
 
 cdef inline void apply_mask(uint8_t* buf, const uint8_t* mask) noexcept nogil:

@@ -16,7 +16,7 @@ Threads: see crypto.pxd. Spec: docs/spec/keys.md §7.
 
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from netchan._core cimport crypto, defs
 from netchan._core.crypto cimport forget_registers, nc_crypto, nc_ctx, nc_hash
@@ -75,6 +75,7 @@ cdef struct evp_lib:
     fn_mark err_pop_mark
     fn_cleanse cleanse
     const void *sha256              # fetched once, kept for the process's life
+    const void *ecb                 # AES-256 of single blocks, the same; NULL: not there
 
 
 cdef int evp_load(void *handle, nc_crypto *tables, void **lib_out) noexcept nogil:
@@ -105,6 +106,11 @@ cdef int evp_load(void *handle, nc_crypto *tables, void **lib_out) noexcept nogi
     else:
         get = <fn_const>dlsym(handle, "EVP_sha256")
         lib.sha256 = get() if get != NULL else NULL
+    if cipher_fetch != NULL:
+        lib.ecb = cipher_fetch(NULL, "AES-256-ECB", NULL)
+    else:
+        get = <fn_const>dlsym(handle, "EVP_aes_256_ecb")
+        lib.ecb = get() if get != NULL else NULL
     if lib.sha256 != NULL:
         for i in range(2):
             if cipher_fetch != NULL:
@@ -184,6 +190,10 @@ cdef void fill(nc_crypto *t, evp_lib *lib, const void *cipher, int cipher_id) no
     t.seal = seal
     t.seal2 = seal2
     t.open = open_
+    if cipher_id == crypto.NC_CIPHER_AES256GCM and lib.ecb != NULL:
+        t.mask_new = mask_new
+        t.mask_key = mask_key
+        t.mask = mask
     t.hash_new = hash_new
     t.hash_free = hash_free
     t.hmac_begin = hmac_begin
@@ -284,6 +294,48 @@ cdef int open_(nc_ctx *c, const uint8_t *nonce, const uint8_t *aad, size_t aad_l
         memset(out, 0, src_len)     # bytes that were not authenticated never leave this function
         return 0
     return 1
+
+
+# --- masks --------------------------------------------------------------------------------------------------------
+
+cdef nc_ctx *mask_new(const nc_crypto *t) noexcept nogil:
+    cdef const evp_lib *lib = <const evp_lib *>t.lib
+    cdef uint8_t zero[crypto.NC_KEY_BYTES]
+    cdef nc_ctx *c = <nc_ctx *>calloc(1, sizeof(nc_ctx))
+    if c == NULL:
+        return NULL
+    c.t = t
+    c.h = lib.ctx_new()
+    memset(zero, 0, sizeof(zero))
+    if c.h == NULL or lib.enc_init(c.h, lib.ecb, NULL, zero, NULL) != 1:
+        lib.err_clear()
+        ctx_free(c)
+        return NULL
+    return c
+
+
+cdef int mask_key(nc_ctx *c, const uint8_t *key) noexcept nogil:
+    cdef const evp_lib *lib = <const evp_lib *>c.t.lib
+    cdef int ok = lib.enc_init(c.h, NULL, NULL, key, NULL)
+    forget_registers()
+    if ok != 1:
+        lib.err_clear()
+        return defs.NC_ECRYPTO
+    return defs.NC_OK
+
+
+# GCM counts its blocks from 2 on, 1 is for the tag (NIST SP 800-38D section 7.1).
+cdef int mask(nc_ctx *c, const uint8_t *nonce, uint8_t *out) noexcept nogil:
+    cdef const evp_lib *lib = <const evp_lib *>c.t.lib
+    cdef uint8_t block[16]
+    cdef int n = 0
+    memcpy(block, nonce, crypto.NC_IV_BYTES)
+    block[12] = block[13] = block[14] = 0
+    block[15] = 2
+    if lib.enc_update(c.h, out, &n, block, 16) != 1 or n != 16:
+        lib.err_clear()
+        return defs.NC_ECRYPTO
+    return defs.NC_OK
 
 
 # --- HMAC-SHA256 --------------------------------------------------------------------------------------------------

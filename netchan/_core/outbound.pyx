@@ -340,7 +340,7 @@ cdef int64_t send_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_
         return rc
     upto = e.out.sent + n
     span = NULL
-    if n >= DIRECT_MIN and out_span(&e.out, &span, n) == n:
+    if n >= <size_t>(DIRECT_MIN if p.d is NULL else KEEP_MAX + 1) and out_span(&e.out, &span, n) == n:
         out_pass(&e.out, n)
         if fin:
             e.out.fin_sent = 1

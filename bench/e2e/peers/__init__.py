@@ -14,6 +14,7 @@ from bench.e2e.contract import Peer
 _MODULES = {
     "netchan": "bench.e2e.peer_netchan",
     "netchan-threads": "bench.e2e.peer_netchan",
+    "netchan-udp": "bench.e2e.peer_netchan",
     "zmq": "bench.e2e.peers.zeromq",
     "zmq-curve": "bench.e2e.peers.zeromq",
     "tcp": "bench.e2e.peers.stream",
@@ -24,7 +25,7 @@ _MODULES = {
 OURS = "netchan"
 HOST = "127.0.0.1"
 NAMES = tuple(_MODULES)
-USUAL = tuple(name for name in NAMES if name != "netchan-threads")
+USUAL = tuple(name for name in NAMES if name not in ("netchan-threads", "netchan-udp"))
 """Those that are measured when none are named: one setting of ours, the defaults."""
 
 
