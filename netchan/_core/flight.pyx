@@ -17,6 +17,7 @@ from netchan._core.datagram cimport CID_SIZE, DATAGRAM_MOST, DATAGRAM_MTU
 from netchan._core.frame cimport frame_next_range, frame_put_ack_ranges, nc_frame
 from netchan._core.ranges cimport (
     ranges_add, ranges_drop_first, ranges_end, ranges_find, ranges_first_gap, ranges_free, ranges_init,
+    ranges_remove_below,
 )
 from netchan._core.replay cimport REPLAY_BITS, replay_free, replay_init
 from netchan._core.sent cimport epoch_settled, sent_again, sent_arrived, sent_off, sent_pop, sent_room, sent_settled
@@ -195,6 +196,9 @@ cdef int on_newly(nc_session* s, nc_path* p, uint64_t lo, uint64_t hi, int64_t n
             sent_at[0] = x.at
         if x.size > <uint32_t>DATAGRAM_MTU:
             d.long_lost = 0
+        if x.pos:
+            # RFC 9000 §13.2.4: the peer has seen what this one said of lower numbers, and needs not be told again.
+            ranges_remove_below(&d.got, x.pos - 1)
         x.state = SENT_ACKED
         if p.epoch_waits and i >= p.epoch_at:
             p.epoch_waits = 0
@@ -375,6 +379,7 @@ cdef int flight_put_ack(nc_session* s, nc_path* p, nc_wr* w, int64_t now) noexce
                             RANGES_SAID) < 0:
         return 0
     d.unacked = 0
+    d.ack_here = ranges_end(&d.got)
     p.ack_at = TIMER_NEVER
     p.acked_at = now
     s.stats.acks += 1

@@ -194,6 +194,9 @@ cdef int64_t finish_record(nc_session* s, nc_path* p, uint8_t* rec, uint64_t tag
     p.tx_number += 1
     p.tx_bytes += <uint64_t>size
     x.pos = p.tx_bytes
+    if p.d is not NULL:
+        x.pos = p.d.ack_here
+        p.d.ack_here = 0
     s.stats.records_sent += 1
     s.stats.bytes_sent += <uint64_t>size
     p.tx_at = now

@@ -86,6 +86,7 @@ cdef struct nc_dgram:
     nc_ranges got                   # the newest of them, to be acknowledged
     int64_t largest_at              # when the largest came
     uint32_t unacked                # eliciting ones that were not acknowledged yet
+    uint64_t ack_here               # for nc_sent.pos of the datagram that is being built
     # sender
     nc_ranges acked                 # numbers from nc_path.acked on that were acknowledged
     uint64_t largest_acked          # one above; 0: none
@@ -180,7 +181,8 @@ ctypedef struct nc_sent:
     uint64_t upto                   # stream offset behind its data
     uint64_t len                    # bytes of the stream before it that it brings, or passes by SKIP
     int64_t at                      # when it was sealed
-    uint64_t pos                    # bytes of the path up to its end; in a replay: where its frames begin in the log
+    uint64_t pos                    # bytes of the path up to its end; of a datagram: one above the largest number that
+                                    # an ACK in it names, 0: none; in a replay: where its frames begin in the log
     uint32_t log_len                # its frames in the log, where the session may be resumed
     uint32_t tail_len               # behind them: the last bytes before `upto`, which the outbox still holds
     uint32_t rekey                  # the epoch for which it announces what is mixed in; 0: none
