@@ -7,7 +7,7 @@ Threads: everything on the caller's, with the GIL.
 """
 
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -866,17 +866,21 @@ cdef class Side:
         """Each path had its turn."""
         session_said(&self.s)
 
-    cdef nc_dgram* flight(self, uint32_t path_id, mtu) except? NULL:
+    cdef nc_dgram* flight(self, uint32_t path_id, mtu, bint search) except? NULL:
         cdef uint8_t[8] cid
+        cdef nc_dgram* d
         if mtu is None:
             return NULL
         memset(cid, path_id & 0xFF, 8)
-        return flight_new(cid, cid, mtu, self.s.seed)
+        d = flight_new(cid, cid, mtu, self.s.seed)
+        if d is not NULL and not search:
+            d.probe_at = INT64_MAX
+        return d
 
-    def add(self, uint32_t path_id, bytes binding, mtu=None):
-        """A path beside the others; mtu: a datagram path."""
+    def add(self, uint32_t path_id, bytes binding, mtu=None, bint search=False):
+        """A path beside the others; mtu: a datagram path; search: it looks for what goes through."""
         cdef nc_path* p = NULL
-        cdef nc_dgram* d = self.flight(path_id, mtu)
+        cdef nc_dgram* d = self.flight(path_id, mtu, search)
         rc = session_add(&self.s, path_id, <const uint8_t*><char*>binding, d, self.now, &p)
         if rc < 0:
             flight_free(d)
@@ -912,7 +916,7 @@ cdef class Side:
                 "sent_cap": p.sent_cap, "scan": p.d.scan, "largest": p.d.largest_acked, "reordered": p.d.reordered,
                 "oldest_at": p.oldest_at, "suspect": p.suspect, "ack_at": p.ack_at, "rx": p.rx_number,
                 "acked_ranges": p.d.acked.len, "got_ranges": p.d.got.len, "recovery_at": p.d.cc.recovery_at,
-                "losses": p.d.cc.losses, "skip_at": p.d.skip_at, "probes": p.d.probes,
+                "losses": p.d.cc.losses, "skip_at": p.d.skip_at, "mtu": p.d.mtu, "probes": p.d.probes,
                 "number_size": p.d.number_size, "latest_rtt": p.d.latest_rtt}
 
     def path_ping(self, path):
@@ -933,9 +937,10 @@ cdef class Side:
         """Records received on path ``last``, or a code."""
         return session_join(&self.s, path_id, last)
 
-    def resume(self, uint32_t path_id, uint32_t last, uint64_t received, bytes binding, mtu=None):
+    def resume(self, uint32_t path_id, uint32_t last, uint64_t received, bytes binding, mtu=None,
+               bint search=False):
         cdef nc_path* p = NULL
-        cdef nc_dgram* d = self.flight(path_id, mtu)
+        cdef nc_dgram* d = self.flight(path_id, mtu, search)
         rc = session_resume(&self.s, path_id, last, received, <const uint8_t*><char*>binding, d, self.now, &p)
         if rc < 0:
             flight_free(d)

@@ -24,6 +24,10 @@ cdef int flight_on_deadline(nc_session* s, nc_path* p, int64_t now) noexcept nog
 cdef int flight_open(nc_path* p, uint64_t n, int64_t now) noexcept nogil
 cdef void flight_number(nc_session* s, nc_path* p) noexcept nogil  # of the next datagram: some are left out
 
+# How long a datagram is to be tried now; 0: none. And: the last one sent was that.
+cdef uint32_t flight_probe(const nc_path* p, int64_t now) noexcept nogil
+cdef void flight_probed(nc_path* p) noexcept nogil
+
 # A new address of the peer: these 8 random bytes have to come back from there.
 cdef void flight_challenge(nc_dgram* d, const uint8_t* token8) noexcept nogil
 

@@ -34,12 +34,15 @@ cdef enum:
     ACK_EVERY = 2                   # eliciting datagrams (RFC 9000 §13.2.2)
     SKIP_FIRST = 64                 # numbers are left out at random distances around this and this many times more
     PTO_DOUBLED = 6                 # times at most
+    PROBE_STEPS = 3                 # lengths that are tried
+    PROBE_TRIES = 2                 # of each
     LONG_ROUNDS = 3                 # lost in so many rounds, and none arrived: the path carries no long datagrams
 
 cdef int64_t GRANULARITY = 1000000              # kGranularity
 cdef int64_t INITIAL_RTT = 333000000            # kInitialRtt
 cdef int64_t PTO_MOST = 5 * 1000000000          # so that a path that comes back is found soon
 cdef int64_t ACK_DELAY_MOST = 25000000
+cdef int64_t RAISE_NS = <int64_t>600 * 1000000000       # RFC 8899 §5.1.1: PMTU_RAISE_TIMER
 
 
 cdef nc_dgram* flight_new(const uint8_t* cid, const uint8_t* own_cid, uint32_t mtu, uint64_t seed) noexcept nogil:
@@ -108,10 +111,12 @@ cdef int64_t pto_base(const nc_session* s, const nc_path* p) noexcept nogil:
 
 # --- loss -------------------------------------------------------------------------------------------------------------
 
-cdef int give_up(nc_session* s, nc_path* p, nc_sent* x, int64_t now) noexcept nogil:
+cdef int give_up(nc_session* s, nc_path* p, nc_sent* x, uint64_t number, int64_t now) noexcept nogil:
     if sent_again(s, p, x) < 0:
         return defs.NC_ENOMEM
-    if x.eliciting:
+    if number + 1 == p.d.probe_number:
+        probe_failed(p.d, now + 3 * pto_base(s, p), now)        # RFC 9000 §14.4: says nothing of congestion
+    elif x.eliciting:
         cc_event(&p.d.cc, x.at, now)
         cc_lost(&p.d.cc, x.at)
         p.d.n_lost += 1
@@ -119,7 +124,9 @@ cdef int give_up(nc_session* s, nc_path* p, nc_sent* x, int64_t now) noexcept no
             p.d.long_at = now
             p.d.long_lost += 1
             if p.d.long_lost >= <uint32_t>LONG_ROUNDS:
-                p.d.mtu = DATAGRAM_MTU          # RFC 9000 §14.3: else what is lost would be lost for ever
+                p.d.mtu = p.d.cc.mtu = DATAGRAM_MTU     # RFC 9000 §14.3: else what is lost would be lost for ever
+                p.d.probe_step = 0
+                p.d.probe_at = now + RAISE_NS
     sent_off(p, x)
     x.state = SENT_LOST
     return defs.NC_OK
@@ -141,7 +148,7 @@ cdef int find_lost(nc_session* s, nc_path* p, int64_t now) noexcept nogil:
         x = &p.sent[i & (p.sent_cap - 1)]
         if x.state == SENT_FLIGHT:
             if i + d.reordered < d.largest_acked or x.at + delay <= now:
-                if give_up(s, p, x, now) < 0:
+                if give_up(s, p, x, i, now) < 0:
                     return defs.NC_ENOMEM
                 if x.eliciting and x.at > d.first_rtt_at > 0:
                     if first_at == 0:
@@ -162,6 +169,38 @@ cdef int find_lost(nc_session* s, nc_path* p, int64_t now) noexcept nogil:
     if outage > 3 * pto_base(s, p):
         cc_collapse(&d.cc)
     return defs.NC_OK
+
+
+# --- the search for the length ----------------------------------------------------------------------------------------
+
+cdef inline uint32_t probe_size(int step) noexcept nogil:
+    return DATAGRAM_MOST if step == 0 else 1392 if step == 1 else 1320
+
+
+cdef uint32_t flight_probe(const nc_path* p, int64_t now) noexcept nogil:
+    cdef const nc_dgram* d = p.d
+    if d.probe_number or d.mtu >= <uint32_t>DATAGRAM_MOST or d.first_rtt_at == 0 or now < d.probe_at \
+            or p.suspect != PATH_HEARD or d.mtu >= probe_size(d.probe_step):
+        return 0
+    return probe_size(d.probe_step)
+
+
+cdef void flight_probed(nc_path* p) noexcept nogil:
+    p.d.probe_number = p.tx_number
+    p.d.probe_tries += 1
+
+
+# Not so long, then; after all lengths it rests for a while.
+cdef void probe_failed(nc_dgram* d, int64_t next_at, int64_t now) noexcept nogil:
+    d.probe_number = 0
+    d.probe_at = next_at
+    if d.probe_tries < PROBE_TRIES:
+        return
+    d.probe_tries = 0
+    d.probe_step += 1
+    if d.probe_step == PROBE_STEPS:
+        d.probe_step = 0
+        d.probe_at = now + RAISE_NS
 
 
 # --- ACK --------------------------------------------------------------------------------------------------------------
@@ -196,6 +235,10 @@ cdef int on_newly(nc_session* s, nc_path* p, uint64_t lo, uint64_t hi, int64_t n
             sent_at[0] = x.at
         if x.size > <uint32_t>DATAGRAM_MTU:
             d.long_lost = 0
+        if i + 1 == d.probe_number:
+            d.probe_number = 0
+            if x.size > d.mtu:
+                d.mtu = d.cc.mtu = x.size
         if x.pos:
             # RFC 9000 §13.2.4: the peer has seen what this one said of lower numbers, and needs not be told again.
             ranges_remove_below(&d.got, x.pos - 1)

@@ -9,10 +9,10 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memset
 
 from netchan._core cimport defs
-from netchan._core.cursor cimport nc_wr, wr_init
+from netchan._core.cursor cimport nc_wr, varint_len, wr_init
 from netchan._core.datagram cimport DATAGRAM_PAD
 from netchan._core.ends cimport end_release, session_ended, settle_end, take_dirty
-from netchan._core.flight cimport flight_number, flight_open, flight_put_ack
+from netchan._core.flight cimport flight_number, flight_open, flight_probe, flight_probed, flight_put_ack
 from netchan._core.frame cimport (
     frame_put_abort, frame_put_ack, frame_put_ask, frame_put_data_head, frame_put_max_streams, frame_put_order,
     frame_put_path_probe, frame_put_ping, frame_put_session_close, frame_put_skip, frame_put_stop, frame_put_trunk_head,
@@ -319,7 +319,8 @@ cdef int64_t send_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_
         if ready == 0 and not fin:
             return finish_record(s, p, out, e.out.id, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), e.out.sent,
                                  e.out.sent - before, 1, now)
-    n = <size_t>(w.end - w.p) - 24              # type, offset, number
+    # Behind type, offset and number; to the last byte where datagrams are filled.
+    n = <size_t>(w.end - w.p) - (24 if p.d is NULL else 1 + varint_len(e.out.sent) + varint_len(e.out.sent_msgs))
     if n > share:
         n = share
     if n > ready:
@@ -684,8 +685,24 @@ cdef int64_t session_send_probe(nc_session* s, nc_path* p, uint8_t* out, size_t 
     return finish_record(s, p, out, defs.TAG_CONTROL, <size_t>(w.end - begin), NULL, 0, 0, 0, 0, 1, now_ns)
 
 
+# A datagram that finds out whether the path carries so much: PING and PADDING.
+cdef int64_t send_length(nc_session* s, nc_path* p, uint8_t* out, size_t room, int64_t now) noexcept nogil:
+    cdef uint32_t length = flight_probe(p, now)
+    cdef size_t head = path_head(p, defs.TAG_CONTROL)
+    cdef int64_t size
+    if length == 0 or length > room or s.state != SESSION_UP or not flight_open(p, length, now):
+        return 0
+    memset(out + head, 0, length - head - defs.AEAD_TAG_SIZE)
+    out[head] = defs.FRAME_PING
+    size = finish_record(s, p, out, defs.TAG_CONTROL, length - head - defs.AEAD_TAG_SIZE, NULL, 0, 0, 0, 0, 1, now)
+    if size > 0:
+        flight_probed(p)
+    return size
+
+
 cdef int64_t session_send_datagram(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now_ns) noexcept nogil:
     cdef int64_t size
+    cdef size_t room
     take_dirty(s)
     if s.state == SESSION_OVER:
         return defs.NC_ECLOSED
@@ -695,12 +712,16 @@ cdef int64_t session_send_datagram(nc_session* s, nc_path* p, uint8_t* out, size
         return 0
     if p == s.control:
         new_keys(s, now_ns)
+    room = cap
     if cap > p.d.mtu:
         cap = p.d.mtu
     flight_number(s, p)
     if not sent_room(p, 0):
         p.ack_at = TIMER_NEVER                  # nothing can be said, so nothing is due; with the next that comes again
         return 0
+    size = send_length(s, p, out, room, now_ns)
+    if size:
+        return size
     if not wants_datagram(s, p) or not flight_open(p, cap, now_ns):
         size = send_own(s, p, out, 0, now_ns)
     elif p == s.control:

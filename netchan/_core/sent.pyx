@@ -289,8 +289,8 @@ cdef int sent_again(nc_session* s, nc_path* p, const nc_sent* x) noexcept nogil:
     cdef size_t need = again.log_len + x.log_len + HEAD_SLACK
     cdef uint32_t cap
     cdef size_t room
-    if x.copy or not x.eliciting or x.log_len + x.tail_len == 0:
-        return defs.NC_OK
+    if x.copy or not x.eliciting or (x.log_len == 0 and x.stream == defs.TAG_CONTROL):
+        return defs.NC_OK                       # the last: it only asked what goes through, or for an answer
     if x.numbered and order_arrived(s.order, whole_order(s, x)):
         return defs.NC_OK
     if again.next and (again.n == again.cap or need > again.log_cap):

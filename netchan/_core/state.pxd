@@ -107,6 +107,11 @@ cdef struct nc_dgram:
     int64_t latest_rtt
     int64_t first_rtt_at            # when the first sample was made; 0: none
     nc_cc cc
+    # the search for what the path carries (RFC 8899): one longer datagram at a time that brings nothing
+    uint64_t probe_number           # one above its number; 0: none is on its way
+    int64_t probe_at                # not before this
+    uint8_t probe_step              # which length is tried
+    uint8_t probe_tries
     uint32_t long_lost              # rounds in a row in which long datagrams were lost and none was acknowledged
     int64_t long_at                 # when the last of them was counted
     uint64_t n_lost

@@ -14,6 +14,10 @@ cdef void batch_setup(int fd) noexcept nogil:
     sys.setsockopt(fd, sys.SOL_SOCKET, sys.SO_SNDBUF, &size, sizeof(int))
     sys.setsockopt(fd, sys.SOL_SOCKET, sys.SO_RCVBUF, &size, sizeof(int))
     sys.setsockopt(fd, sys.SOL_UDP, sys.UDP_GRO, &on, sizeof(int))
+    # No fragments, and no length that ICMP has told: the path finds out what goes through (RFC 8899).
+    size = sys.IP_PMTUDISC_PROBE
+    sys.setsockopt(fd, sys.IPPROTO_IP, sys.IP_MTU_DISCOVER, &size, sizeof(int))
+    sys.setsockopt(fd, sys.IPPROTO_IPV6, sys.IPV6_MTU_DISCOVER, &size, sizeof(int))
 
 
 cdef int batch_send(int fd, const uint8_t* p, const int* sizes, int n) noexcept nogil:

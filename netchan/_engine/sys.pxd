@@ -153,6 +153,7 @@ cdef extern from *:
     long recv_segments "nc_recv_segments"(int fd, uint8_t* p, size_t n, int* seg) noexcept nogil
 
     int EIO, EINVAL, ENOPROTOOPT, SOL_UDP, UDP_GRO
+    int IPPROTO_IP, IPPROTO_IPV6, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE
     int EAGAIN, EINTR, EPOLLIN, EPOLLOUT, EPOLLHUP, EPOLLERR, EPOLLRDHUP, ETIMEDOUT, ECONNRESET
     uint32_t EPOLLONESHOT
     int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC

@@ -26,6 +26,7 @@ class Fate:
     old: float = 0.0  # an old datagram comes again
     rate: int = 0  # bytes a second; 0: no limit
     queue: int = 60_000  # bytes that wait for the rate
+    most: int = 1 << 16  # bytes of a datagram that goes through
     dead: bool = False
 
 
@@ -106,7 +107,7 @@ class Net:
                 self.counts["replayed"] += 1
                 self.post(self.now + rng.randrange(1, 50 * MS), way, path.number, rng.choice(link.seen))
         at = link.when(self.now, len(data), rng)
-        if fate.dead or at is None or rng.random() < fate.loss:
+        if fate.dead or at is None or len(data) > fate.most or rng.random() < fate.loss:
             self.counts["dropped"] += 1
             return
         if rng.random() < fate.corrupt:

@@ -29,6 +29,7 @@ def fate(rng: random.Random) -> Fate:
         old=rng.choice([0, 0, 0.05]),
         rate=rng.choice([0, 0, 200_000, 5_000_000]),
         queue=rng.choice([5_000, 30_000]),
+        most=rng.choice([1200, 1350, 1452, 1500]),
     )
 
 
@@ -51,7 +52,9 @@ class World:
         number = self.next_id
         self.next_id += 2
         if datagram:
-            return Path(number, self.rng.choice([1200, 1200, 1452]), (fate(self.rng), fate(self.rng)))
+            fates = fate(self.rng), fate(self.rng)
+            long = all(each.most >= 1452 for each in fates)
+            return Path(number, self.rng.choice([1200, 1452 if long else 1200]), fates)
         slow = Fate(delay=self.rng.choice([MS, 30 * MS]), rate=self.rng.choice([0, 500_000]))
         return Path(number, None, (slow, slow))
 
@@ -61,9 +64,9 @@ class World:
             return
         path = self.open_path(datagram)
         binding = self.rng.randbytes(32)
-        if b.add(path.number, binding, path.mtu) != OK:
+        if b.add(path.number, binding, path.mtu, True) != OK:
             return
-        assert a.add(path.number, binding, path.mtu) == OK
+        assert a.add(path.number, binding, path.mtu, True) == OK
         self.net.add(path)
         self.counts["added"] += 1
 
@@ -93,8 +96,8 @@ class World:
         there = b.join(path.number, last)
         assert there >= 0, there
         binding = self.rng.randbytes(32)
-        assert b.resume(path.number, last, got, binding, path.mtu) == OK
-        assert a.resume(path.number, last, there, binding, path.mtu) == OK
+        assert b.resume(path.number, last, got, binding, path.mtu, True) == OK
+        assert a.resume(path.number, last, there, binding, path.mtu, True) == OK
         net.paths = {path.number: path}
         self.counts["rejoined"] += 1
 

@@ -1,0 +1,155 @@
+"""The link: a process that carries packets between two TUN devices, each in a network namespace of its own.
+
+    python -m tests.chaos.link NAME '{"rate": 10e6, "delay": 0.015, "queue": 25, "loss": 0.01}'
+
+It makes the namespaces NAME-a (10.77.0.1) and NAME-b (10.77.0.2), prints "ready", and takes all down when its input
+ends. A line of input is another specification, which counts from then on. Both directions are alike.
+
+Specification: rate (bit/s, 0: no limit), delay (s, each way), queue (packets that wait for the rate), loss (share),
+burst (mean length of a row of losses; 1: each by itself), flip (share of packets with one bit changed behind the
+headers), twice (share), late (share that is 5 ms late, and so overtaken), dead (nothing passes).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import heapq
+import json
+import os
+import random
+import select
+import struct
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
+HEADERS = 28
+"""Bytes that are not changed by ``flip``: IP and UDP; the kernel would drop the packet, which is a loss."""
+LATE_S = 0.005
+
+
+@dataclass
+class Spec:
+    """See the module head."""
+
+    rate: float = 0.0
+    delay: float = 0.0
+    queue: int = 1000
+    loss: float = 0.0
+    burst: float = 1.0
+    flip: float = 0.0
+    twice: float = 0.0
+    late: float = 0.0
+    dead: bool = False
+
+
+class Way:
+    """One direction."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._free_at = 0.0
+        self._bad = False
+
+    def pass_on(self, spec: Spec, size: int, now: float) -> float | None:
+        """When a packet of this size comes out; None: never."""
+        rng = self._rng
+        if spec.dead or self._lost(spec):
+            return None
+        at = now
+        if spec.rate:
+            self._free_at = max(self._free_at, now)
+            if (self._free_at - now) * spec.rate / 8 > spec.queue * 1500:
+                return None
+            self._free_at += size * 8 / spec.rate
+            at = self._free_at
+        return at + spec.delay + (LATE_S if rng.random() < spec.late else 0.0)
+
+    def _lost(self, spec: Spec) -> bool:
+        """Two states (Gilbert): in the bad one all is lost; ``burst`` is its mean length in packets."""
+        if spec.burst <= 1:
+            return self._rng.random() < spec.loss
+        leave = 1 / spec.burst
+        if self._bad:
+            self._bad = self._rng.random() >= leave
+        else:
+            self._bad = self._rng.random() < spec.loss * leave / max(1e-9, 1 - spec.loss)
+        return self._bad
+
+
+def sh(*command: str) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def device(name: str, namespace: str, address: str) -> int:
+    """The descriptor of a TUN device that was put into a new namespace."""
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH", name.encode(), IFF_TUN | IFF_NO_PI))
+    sh("ip", "netns", "add", namespace)
+    sh("ip", "link", "set", name, "netns", namespace)
+    inside = ("ip", "netns", "exec", namespace, "ip")
+    sh(*inside, "address", "add", f"{address}/24", "dev", name)
+    sh(*inside, "link", "set", name, "up", "txqueuelen", "1000")
+    sh(*inside, "link", "set", "lo", "up")
+    return fd
+
+
+def main() -> None:
+    name, spec = sys.argv[1], Spec(**json.loads(sys.argv[2]))
+    rng = random.Random(7)
+    namespaces = (f"{name}-a", f"{name}-b")
+    try:
+        fds = [device(f"{name}{i}", namespaces[i], f"10.77.0.{i + 1}") for i in range(2)]
+        print("ready", flush=True)
+        serve(fds, spec, rng)
+    finally:
+        for namespace in namespaces:
+            subprocess.run(("ip", "netns", "del", namespace), check=False, stderr=subprocess.DEVNULL)
+
+
+def serve(fds: list[int], spec: Spec, rng: random.Random) -> None:
+    """Until the input ends."""
+    ways = (Way(rng), Way(rng))
+    queue: list[tuple[float, int, int, bytes]] = []
+    n = 0
+    poll = select.poll()
+    for fd in (*fds, 0):
+        poll.register(fd, select.POLLIN)
+    while True:
+        wait = max(0.0, queue[0][0] - time.monotonic()) * 1000 if queue else 1000.0
+        for fd, _ in poll.poll(wait if wait >= 0.2 else 0):
+            if fd == 0:
+                line = sys.stdin.readline()
+                if not line:
+                    return
+                spec = Spec(**json.loads(line))
+                continue
+            side = fds.index(fd)
+            for _ in range(64):
+                try:
+                    packet = os.read(fd, 2048)
+                except BlockingIOError:
+                    break
+                now = time.monotonic()
+                at = ways[side].pass_on(spec, len(packet), now)
+                if at is None:
+                    continue
+                if len(packet) > HEADERS and rng.random() < spec.flip:
+                    place = rng.randrange(HEADERS, len(packet))
+                    packet = packet[:place] + bytes((packet[place] ^ 1 << rng.randrange(8),)) + packet[place + 1 :]
+                for _ in range(2 if rng.random() < spec.twice else 1):
+                    n += 1
+                    heapq.heappush(queue, (at, n, 1 - side, packet))
+        now = time.monotonic()
+        while queue and queue[0][0] <= now:
+            _, _, to, packet = heapq.heappop(queue)
+            try:
+                os.write(fds[to], packet)
+            except OSError:
+                pass  # the device's queue is full, or it is gone
+
+
+if __name__ == "__main__":
+    main()

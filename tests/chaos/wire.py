@@ -1,0 +1,74 @@
+"""Starts the link and the programs at its ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+class Wire:
+    """A link; ``with`` takes it down. See link.Spec for the figures."""
+
+    def __init__(self, **spec: float) -> None:
+        self._name = f"nct{os.getpid() % 10_000}"
+        self._spec = spec
+        self._link: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Wire:
+        command = [sys.executable, "-m", "tests.chaos.link", self._name, json.dumps(self._spec)]
+        self._link = subprocess.Popen(
+            command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=1
+        )
+        if self._link.stdout is None or self._link.stdout.readline() != "ready\n":
+            raise RuntimeError("the link did not come up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._link is not None and self._link.stdin is not None:
+            self._link.stdin.close()
+            self._link.wait(10)
+            if self._link.stdout is not None:
+                self._link.stdout.close()
+
+    def set(self, **spec: float) -> None:
+        """From now on the link is so; what is not named stays as it was."""
+        if self._link is None or self._link.stdin is None:
+            raise RuntimeError("there is no link")
+        self._link.stdin.write(json.dumps(self._spec | spec) + "\n")
+        self._link.stdin.flush()
+
+    def _run(self, side: str, *arguments: str) -> subprocess.Popen[str]:
+        command = ["ip", "netns", "exec", f"{self._name}-{side}", sys.executable, "-m", "tests.chaos.ends", *arguments]
+        return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE)
+
+    def transfer(
+        self, *kinds: str, seconds: float, meanwhile: Callable[[Wire], None] | None = None
+    ) -> list[dict[str, Any]]:
+        """Values from one end to the other, over each of the kinds at a time; what the receivers say."""
+        takers = [self._run("b", "take", kind) for kind in kinds]
+        addresses = [taker.stdout.readline().strip() for taker in takers if taker.stdout is not None]
+        senders = [self._run("a", "send", address, str(seconds)) for address in addresses]
+        try:
+            if meanwhile is not None:
+                threading.Thread(target=meanwhile, args=(self,), daemon=True).start()
+            end = time.monotonic() + seconds + 90
+            said = [process.communicate(timeout=max(1, end - time.monotonic()))[0] for process in (*senders, *takers)]
+        finally:
+            for process in (*senders, *takers):
+                if process.poll() is None:
+                    process.kill()
+        results = [json.loads(text.splitlines()[-1]) for text in said]
+        return [
+            taken
+            | {"sent": sent["bytes"], "resent": sent.get("resent", 0), "goodput": 8 * taken["bytes"] / taken["seconds"]}
+            for sent, taken in zip(results[: len(kinds)], results[len(kinds) :], strict=True)
+        ]
