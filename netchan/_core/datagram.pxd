@@ -35,6 +35,8 @@ cdef inline size_t dgram_head_size(int number_size, uint64_t tag) noexcept nogil
 cdef int dgram_seal(nc_sealer* k, int path, const uint8_t* cid, uint64_t number, int number_size, uint64_t tag,
                     const uint8_t* binding, uint8_t* buf, size_t body_len, const uint8_t* tail, size_t tail_len,
                     int64_t now_ns) noexcept nogil
+# Puts the mask on, or takes it off; which: KEYS_HP_SEND or KEYS_HP_RECV; n at least DATAGRAM_LEAST. NC_OK, NC_ECRYPTO.
+cdef int dgram_mask(nc_sealer* k, int which, uint8_t* buf, size_t n) noexcept nogil
 # Takes the mask off and reads the header; `expected` is one above the largest number received. NC_OK; NC_EFRAME: no
 # datagram; NC_ECRYPTO.
 cdef int dgram_unmask(nc_sealer* k, uint8_t* buf_untrusted, size_t n, uint64_t expected,

@@ -81,6 +81,14 @@ cdef int dgram_seal(nc_sealer* k, int path, const uint8_t* cid, uint64_t number,
     return <int>head + rc
 
 
+cdef int dgram_mask(nc_sealer* k, int which, uint8_t* buf, size_t n) noexcept nogil:
+    cdef uint8_t[MASK_SIZE] mask
+    if make_mask(k, which, buf + n, mask) < 0:
+        return defs.NC_ECRYPTO
+    apply_mask(buf, mask)
+    return defs.NC_OK
+
+
 # The number whose low bytes these are: of those the one next to the expected (RFC 9000 appendix A.3).
 cdef inline uint64_t whole_number(uint64_t expected, uint64_t low, int size) noexcept nogil:
     cdef uint64_t span = <uint64_t>1 << (8 * size)
