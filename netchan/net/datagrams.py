@@ -6,8 +6,8 @@ datagram.
 1. The side that dials says its last flight again, after growing pauses, until an answer comes. The other side never
    speaks unasked, so nobody can be made to send more to a stranger than the stranger has sent.
 2. A datagram that has come before is answered with what was said to it, and looked at no more.
-3. What does not belong to the exchange (another id, no message at all) is dropped, and so are errors of the socket:
-   anybody can forge them. So a port where nobody listens looks like one that does not answer.
+3. What does not belong to the exchange (another id, cut short, not made with a key of the gate) is dropped, and so are
+   errors of the socket: anybody can forge them. So a port where nobody listens looks like one that does not answer.
 4. The last flight goes to the engine with the socket: it says it again until the first datagram of the path has come.
 
 Spec: docs/spec/handshake.md §2.4.
@@ -97,7 +97,7 @@ class Exchange(Connecting):
 
     def _read(self) -> None:
         try:
-            data = self.sock.recv(FRAME_MAX)
+            data = self.sock.recv(FRAME_MAX + 1)
         except OSError:
             return
         self._take(data)
@@ -112,7 +112,8 @@ class Exchange(Connecting):
             if self._last and isinstance(self.machine, Responder):
                 self._say(self._last)
             return
-        if len(self._seen) >= SEEN_MAX:
+        # one flight at a time: what would come behind another one is said again
+        if len(self._seen) >= SEEN_MAX or self._input or self.machine is None or not self.machine.fits(data):
             return
         self._id = bytes(data[_ID])
         self._seen.append(data)

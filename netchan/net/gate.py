@@ -154,6 +154,15 @@ def mac1_holds(frame: bytes, key: bytes | bytearray) -> bool:
     return hmac.compare_digest(hmac.digest(key, frame[:end], "sha256")[:MAC_LEN], frame[end : end + MAC_LEN])
 
 
+def is_from(frame: bytes, key: bytes | bytearray) -> bool:
+    """True if this is one whole frame that was made with ``key``, whatever it says."""
+    try:
+        header = parse_header(frame)
+    except FrameError:
+        return False
+    return header.length == len(frame) and mac1_holds(frame, key)
+
+
 def frame_body(frame: bytes) -> bytes:
     """What stands between header and macs."""
     return frame[HEADER_LEN : len(frame) - TRAILER_LEN]

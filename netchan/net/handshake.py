@@ -338,6 +338,10 @@ class Responder(Machine):
         """True once a HELLO passed the gate: tell HalfOpen.heard."""
         return self._hello is not None
 
+    def fits(self, datagram: bytes) -> bool:
+        """As Machine.fits; before a HELLO has passed any key of the gate will do."""
+        return self._gate.knows(datagram) if self._keys is None else super().fits(datagram)
+
     def turn_away(self) -> list[Event]:
         """A newcomer gets its place: CLOSE(BUSY) while it owes us a FINISH; without effect otherwise."""
         if self.state is not State.WAIT_FINISH:

@@ -206,6 +206,10 @@ class Joiner:
         self.state = State.WAIT_REPLY
         return [Send(g.seal_frame(self._header, self._asked, self._keys.to_responder))]
 
+    def fits(self, datagram: bytes) -> bool:
+        """As Machine.fits."""
+        return g.is_from(datagram, self._keys.to_initiator)
+
     def feed(self, data: bytes, wall_s: float, now_ns: int) -> list[Joined | Failed]:
         """Take bytes from the carrier, in any cut; never raises for what the peer sent."""
         if self.state is not State.WAIT_REPLY or self._header is None:

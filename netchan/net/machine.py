@@ -300,6 +300,12 @@ class Machine:
             events += self._on_frame(frame, wall_s, now_ns)
         return events
 
+    def fits(self, datagram: bytes) -> bool:
+        """True if a datagram is one whole message that who holds the gate's keys has made; else it is not worth feeding."""
+        if self._keys is None:
+            return False
+        return g.is_from(datagram, self._keys.to_initiator if self._initiator else self._keys.to_responder)
+
     def tick(self, now_ns: int) -> list[Event]:
         """To be called at deadline_ns (monotonic); gives the events of a handshake that took too long."""
         if self.deadline_ns is None or now_ns < self.deadline_ns:
