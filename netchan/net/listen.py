@@ -15,6 +15,7 @@ Spec: docs/spec/handshake.md §2.2, §5, §9.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -35,8 +36,9 @@ from netchan.net import moved, resume
 from netchan.net.address import Address
 from netchan.net.aside import collect_paths
 from netchan.net.connecting import Connecting, Phase
-from netchan.net.datagrams import FRAME_MAX, MTU_SAFE, Exchange, is_first, mtu_to, open_socket
+from netchan.net.datagrams import MTU_SAFE, Exchange, is_first, mtu_to
 from netchan.net.dial import Link, Outcome, link_of
+from netchan.net.doors import bind_door, open_to_peer, recv_from
 from netchan.net.ephemeral import stock_of
 from netchan.net.gate import JOIN, Gate
 from netchan.net.handshake import Established, HandshakeConfig, Responder, State
@@ -54,6 +56,8 @@ ACCEPT_BATCH: Final = 16
 """Connections taken per look at a socket, so that one busy socket does not keep the others waiting."""
 ACCEPT_PAUSE_NS: Final = 100_000_000
 """How long a socket rests after a failed accept (no descriptors left, most often): bounds what the failure costs."""
+_NOT_OURS: Final = frozenset((errno.EADDRINUSE, errno.EACCES))
+_SCARCE: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class _Door:
     def __init__(self, owner: Listening, sock: socket.socket, address: Address) -> None:
         self.owner, self.sock, self.address = owner, sock, address
         self.fd = sock.fileno()
-        self.resting = False
+        self.resting = self.told = False
         self.inode: tuple[int, int] | None = None
         self.peers: dict[Any, Exchange] = {}
 
@@ -284,14 +288,13 @@ class Listening:
         try:
             if family == socket.AF_UNIX:
                 return self._bind_unix(sock, address)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if address.carrier == "udp":
-                # the sockets of the paths have the same address, each with its peer; other users' processes may not
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(sockaddr)
-            if address.carrier == "tcp":
+            if address.carrier == "udp":
+                bind_door(sock, sockaddr)
+            else:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind(sockaddr)
                 sock.listen(self.plan.config.backlog)
             name = sock.getsockname()
             host = address.host if address.is_numeric else name[0]
@@ -348,13 +351,13 @@ class Listening:
             if self.closed or self._shut():
                 break
             try:
-                data, peer = door.sock.recvfrom(FRAME_MAX + 1)
+                data, there, peer = recv_from(door.sock)
             except BlockingIOError:
                 return
             except OSError:
                 continue  # what ICMP has told of an answer
             if moved.is_of_a_path(data):
-                self._moved += moved.follow(data, partial(self._socket_to, door, peer))
+                self._moved += moved.follow(data, partial(self._socket_to, door, there, peer))
                 continue
             if not is_first(data):
                 self._drained += 1
@@ -366,10 +369,11 @@ class Listening:
             if not self.plan.gate.knows(data):
                 self._drained += 1
                 continue
-            sock = self._socket_to(door, peer)
+            sock = self._socket_to(door, there, peer)
             if sock is None:
-                self.on_door_error(door)
-                return
+                if door.resting:
+                    return
+                continue
             self._accepted += 1
             self._worker.give_way()
             conn = self._admit(door, sock, peer)
@@ -379,20 +383,23 @@ class Listening:
                 conn.take_first(data)
         self._watch_doors()
 
-    def _socket_to(self, door: _Door, peer: Any) -> socket.socket | None:
-        """A socket of the address of the door that has this peer only."""
-        sock = open_socket(door.sock.family)
+    def _socket_to(self, door: _Door, there: Any, peer: Any) -> socket.socket | None:
+        """A socket of the address of the door that has this peer only; None: an error, which is counted."""
         try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if sock.family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(door.sock.getsockname())
-            sock.connect(peer)
-        except OSError:
-            sock.close()
+            return open_to_peer(there, peer, door.sock.family)
+        except OSError as error:
+            if error.errno in _SCARCE:
+                self.on_door_error(door)
+                return None
+            self._accept_errors += 1  # no way to this one peer
+            if error.errno in _NOT_OURS and not door.told:
+                door.told = True
+                log.error(
+                    "%s takes in nobody: %s; a process that changes its user has to do so before it listens",
+                    door.address.location,
+                    (error.strerror or str(error)).lower(),
+                )
             return None
-        return sock
 
     def on_door_error(self, door: _Door) -> None:
         """An accept failed: let the socket rest, then go on."""

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import os
+import resource
+import socket
+import time
 
 import pytest
 
-from netchan import Config, sync
+from netchan import Config, Identity, ListenError, sync
 from tests.integration.kit import BOSS, KEY
+from tests.integration.slope import descriptors
 from tests.integration.test_udp import BOTH, UDP
 from tests.integration.udp_proxy import Direction, Relay
+
+
+def port_of(listener: sync.Listener) -> int:
+    return int(listener.addresses[0].rpartition(":")[2])
+
+
+def works(near: sync.Peer, far: sync.Peer, name: str = "x") -> None:
+    """A value goes each way."""
+    with near.open(name, int) as a, far.open(name, int) as b:
+        a.send(1)
+        assert b.recv(timeout=5) == 1
+        b.send(2)
+        assert a.recv(timeout=5) == 2
 
 
 def toward_dialler(relay: Relay, data: bytes) -> None:
@@ -39,6 +56,75 @@ class TestExchange:
 
                 relay.tap = tap
                 with sync.dial(relay.address, identity=KEY, config=Config(datagrams=True, dial_timeout=5)) as near:
-                    with near.open("x", int) as a, listener.recv(timeout=5).open("x", int) as b:
-                        a.send(1)
-                        assert b.recv(timeout=5) == 1
+                    works(near, listener.recv(timeout=5))
+
+
+class TestDoor:
+    def test_second_listener_of_a_port_is_refused(self) -> None:
+        with sync.listen(UDP, identity=BOSS, trust=[KEY.node_id], config=BOTH) as listener:
+            for live in (False, True):
+                if live:
+                    near = sync.dial(listener.addresses[0], identity=KEY, config=BOTH)
+                    far = listener.recv(timeout=5)
+                for host in ("127.0.0.1", "0.0.0.0"):  # noqa: S104
+                    with pytest.raises(ListenError, match="already in use"):
+                        sync.listen(f"udp://{host}:{port_of(listener)}", identity=BOSS, trust="any", config=BOTH)
+            works(near, far)
+            near.close()
+
+    @pytest.mark.skipif(os.getuid() != 0, reason="needs another user")
+    @pytest.mark.parametrize("option", [socket.SO_REUSEADDR, socket.SO_REUSEPORT])
+    def test_program_of_another_user_gets_no_datagram_of_a_listener(self, option: int) -> None:
+        with sync.listen(UDP, identity=BOSS, trust="any", config=BOTH) as listener:
+            pid = os.fork()
+            if pid == 0:
+                code = 2
+                try:
+                    os.setuid(65_534)
+                    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as thief:
+                        thief.setsockopt(socket.SOL_SOCKET, option, 1)
+                        thief.bind(("127.0.0.1", port_of(listener)))
+                        code = 1
+                except OSError:
+                    code = 0
+                finally:
+                    os._exit(code)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    def test_listener_of_all_addresses_answers_from_the_one_that_was_dialled(self) -> None:
+        with sync.listen("udp://0.0.0.0:0", identity=BOSS, trust=[KEY.node_id], config=BOTH) as listener:
+            for host in ("127.0.0.1", "127.0.0.2", "127.3.2.1"):
+                place = f"udp://{BOSS.node_id}@{host}:{port_of(listener)}"
+                with sync.dial(place, identity=KEY, config=Config(datagrams=True, dial_timeout=2)) as near:
+                    far = listener.recv(timeout=5)
+                    works(near, far)
+                    assert far.local_address == f"udp://{host}:{port_of(listener)}"
+
+    def test_listener_without_descriptors_rests_and_goes_on(self, caplog: pytest.LogCaptureFixture) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with sync.listen(UDP, identity=BOSS, trust="any", config=BOTH) as listener, Relay(listener.addresses[0]) as relay:
+            firsts: list[bytes] = []
+            relay.tap = lambda way, n, data: bool(firsts.append(data)) if way == "up" else True
+            with pytest.raises(TimeoutError):
+                sync.dial(relay.address, identity=KEY, config=Config(datagrams=True, dial_timeout=0.1))
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                held: list[int] = []
+                resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors() + 8, hard))
+                try:
+                    try:
+                        while True:
+                            held.append(os.dup(stranger.fileno()))
+                    except OSError:
+                        pass
+                    used = time.process_time()
+                    stranger.sendto(firsts[0], ("127.0.0.1", port_of(listener)))
+                    time.sleep(0.3)
+                    assert listener.stats().accept_errors == 1
+                    assert time.process_time() - used < 0.15
+                finally:
+                    for fd in held:
+                        os.close(fd)
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            with sync.dial(listener.addresses[0], identity=Identity.generate(), config=BOTH) as near:
+                works(near, listener.recv(timeout=5))
+        assert not caplog.records
