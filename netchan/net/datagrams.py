@@ -28,6 +28,10 @@ from netchan.net.worker import READ, Worker
 AGAIN_NS: Final = 200_000_000
 """First pause before a flight is said again; doubled each time."""
 AGAIN_MAX_NS: Final = 2_000_000_000
+LINGER_NS: Final = 3_000_000_000
+"""How long a refusal is said again."""
+ANSWERS_MAX: Final = 16
+"""And how often."""
 SEEN_MAX: Final = 8
 """Datagrams of one exchange that are remembered; it has four."""
 FRAME_MIN: Final = 60
@@ -73,6 +77,7 @@ class Exchange(Connecting):
         self.peer: Any = None
         self._seen: list[bytes] = []
         self._last = b""
+        self._answers = 0
         self._id = b""
         self._pause_ns = AGAIN_NS
         self._again_at = 0
@@ -104,9 +109,12 @@ class Exchange(Connecting):
         self._watch_more()
 
     def _take(self, data: bytes) -> None:
-        if self.phase is not Phase.HANDSHAKE or len(data) < FRAME_MIN or data[0] >= SESSION_BYTE:
+        if len(data) < FRAME_MIN or data[0] >= SESSION_BYTE or (self._id and data[_ID] != self._id):
             return
-        if self._id and data[_ID] != self._id:
+        if self.phase is Phase.LINGER and self._answers < ANSWERS_MAX:
+            self._answers += 1
+            self._say(self._last)
+        if self.phase is not Phase.HANDSHAKE:
             return
         if data in self._seen:
             if self._last and isinstance(self.machine, Responder):
@@ -156,7 +164,13 @@ class Exchange(Connecting):
             self._watch(READ)
 
     def _linger(self) -> None:
-        self.close()
+        """A refusal that was lost is said again while its dialler still asks."""
+        if not self.answer:
+            self.close()
+            return
+        self.phase = Phase.LINGER
+        self._watch(READ)
+        self._set_timer(time.monotonic_ns() + LINGER_NS, self.close)
 
     def _drain(self, reason: str) -> None:
         self.owner.on_drain(self, reason)

@@ -92,7 +92,7 @@ class ListenCounts:
         drained: connections that did not prove the gate and got no answer.
         refused: connections closed unread because a limit on strangers was reached.
         half_open: handshakes going on now.
-        held: silent connections held open now.
+        held: silent connections held open now; over UDP those that may have to hear their refusal again.
         accept_errors: failed accepts.
         waiting: peers that the program has not taken yet.
     """
@@ -593,6 +593,11 @@ class Listening:
         self._failed[reason] += 1
         self._half_open.done(conn, False)
         self._placed.discard(conn)
+        if isinstance(conn, Exchange) and not self.closed:
+            # it may say its refusal again; what strangers can make us hold is bounded like all that is silent
+            oldest = self._dead.hold(conn, conn.made_ns)
+            if isinstance(oldest, Connecting):
+                oldest.close()
         log.debug("handshake with %s failed: %s", conn.where, error)
         self._go_on()
 

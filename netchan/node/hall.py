@@ -40,7 +40,7 @@ class ListenerStats(ChannelStats):
         drained: connections that did not prove the gate and got no answer.
         refused: connections closed unread because a limit on strangers was reached.
         half_open: handshakes going on now.
-        held: silent connections held open now.
+        held: silent connections held open now; over UDP those that may have to hear their refusal again.
         accept_errors: failed accepts.
     """
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from netchan import Config, Identity, ListenError, sync
+from netchan import AuthError, Config, Identity, ListenError, sync
 from tests.integration.kit import BOSS, KEY
 from tests.integration.slope import descriptors
 from tests.integration.test_udp import BOTH, UDP
@@ -57,6 +57,24 @@ class TestExchange:
                 relay.tap = tap
                 with sync.dial(relay.address, identity=KEY, config=Config(datagrams=True, dial_timeout=5)) as near:
                     works(near, listener.recv(timeout=5))
+
+    def test_refusal_that_was_lost_is_said_again(self) -> None:
+        with sync.listen(UDP, identity=BOSS, trust=[BOSS.node_id], config=BOTH) as listener:
+            with Relay(listener.addresses[0]) as relay:
+                relay.tap = lambda way, n, data: way == "up" or n not in (1, 2)
+                with pytest.raises(AuthError, match="UNTRUSTED"):
+                    sync.dial(relay.address, identity=KEY, config=Config(datagrams=True, dial_timeout=5))
+            assert listener.stats().handshakes_failed == {"untrusted": 1}
+
+    def test_refusals_hold_a_bounded_number_of_sockets_for_a_bounded_time(self) -> None:
+        with sync.listen(UDP, identity=BOSS, trust=[BOSS.node_id], config=BOTH) as listener:
+            before = descriptors()
+            for _ in range(300):
+                with pytest.raises(AuthError):
+                    sync.dial(listener.addresses[0], identity=KEY, config=BOTH)
+            assert listener.stats().held <= 256 and descriptors() - before <= 260
+            time.sleep(3.2)
+            assert listener.stats().held == 0 and descriptors() <= before
 
 
 class TestDoor:
