@@ -5,7 +5,8 @@ Layer: net (L3). Runs on the worker's thread; ``close``, ``room`` and ``counts``
 1. ``start`` resolves and binds; ``outcome`` gets the addresses that can be dialled, or ListenError.
 2. Accepted connections pass limits.HalfOpen; those that do not prove the gate end in limits.DeadSockets, unanswered.
 3. At most ``backlog`` peers wait for the program: beyond that no HELLO is answered and nothing is accepted from the
-   kernel's queue until ``room`` is called, unless a session waits for its next path. A place is taken by a FINISH, not
+   kernel's queue until ``room`` is called, unless a session waits for its next path; from a UDP socket they are taken,
+   because paths move through it, and wait as half-open. A place is taken by a FINISH, not
    by a HELLO, so who proves the gate and then says nothing holds up nobody; what it does hold is a place among the
    half-open, and limits.HalfOpen takes that.
 4. A failed accept is counted and tried again; it never ends the listener.
@@ -348,7 +349,7 @@ class Listening:
     def _on_datagrams(self, door: _Door) -> None:
         """First messages of strangers; a datagram of a path comes to the socket of that path."""
         for _ in range(ACCEPT_BATCH):
-            if self.closed or self._shut():
+            if self.closed:
                 break
             try:
                 data, there, peer = recv_from(door.sock)
@@ -486,7 +487,8 @@ class Listening:
         shut = self._shut()
         for door in self._doors:
             if not door.resting:
-                self._worker.watch(door.fd, 0 if shut else READ, door)
+                # datagrams of paths that move come here, too; a HELLO waits behind the door, as one half-open
+                self._worker.watch(door.fd, 0 if shut and door.address.carrier != "udp" else READ, door)
 
     # --- Connecting's owner -------------------------------------------------------------------------------------------
 

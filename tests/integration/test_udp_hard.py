@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import threading
 import time
 
 import pytest
@@ -146,3 +147,29 @@ class TestDoor:
             with sync.dial(listener.addresses[0], identity=Identity.generate(), config=BOTH) as near:
                 works(near, listener.recv(timeout=5))
         assert not caplog.records
+
+    def test_full_listener_lets_paths_move_and_takes_who_waits_as_soon_as_there_is_room(self) -> None:
+        config = Config(datagrams=True, backlog=1)
+        with sync.listen(UDP, identity=BOSS, trust="any", config=config) as listener:
+            with Relay(listener.addresses[0]) as relay, sync.dial(relay.address, identity=KEY, config=BOTH) as near:
+                far = listener.recv(timeout=5)
+                works(near, far)
+                with sync.dial(listener.addresses[0], identity=Identity.generate(), config=BOTH):
+                    late: list[float] = []
+
+                    def third() -> None:
+                        with sync.dial(listener.addresses[0], identity=Identity.generate(), config=BOTH):
+                            late.append(time.monotonic())
+
+                    thread = threading.Thread(target=third)
+                    thread.start()
+                    time.sleep(0.3)
+                    relay.move()
+                    begun = time.monotonic()
+                    works(near, far, "moved")
+                    assert time.monotonic() - begun < 3 and listener.stats().moved >= 1 and not late
+                    begun = time.monotonic()
+                    listener.recv(timeout=5)
+                    listener.recv(timeout=5)
+                    thread.join(5)
+                    assert late[0] - begun < 0.2
