@@ -57,7 +57,8 @@ SAID_AT: Final = 5
 """Attempts after which the log says that an address of a session gives no path, and why."""
 _log: Final = logging.getLogger("netchan.session")
 ANSWER_NS: Final = 1_000_000_000
-"""Least time for the answer to a JOIN; more where connecting took long."""
+"""Least time for the answer to a JOIN; more where connecting took long, and over UDP, which does not connect, where none
+came in time: twice, or up to eight times where no other address waits for its turn."""
 
 
 class _Place:
@@ -68,9 +69,22 @@ class _Place:
         live: its connections that are being made, and when each began.
         asked: who waits for the first path of this place.
         error: of the last attempt that failed.
+        unanswered: JOINs in a row to which no answer came in time.
     """
 
-    __slots__ = ("address", "asked", "attempts", "error", "live", "looking", "path", "since_ns", "timer", "up_ns")
+    __slots__ = (
+        "address",
+        "asked",
+        "attempts",
+        "error",
+        "live",
+        "looking",
+        "path",
+        "since_ns",
+        "timer",
+        "unanswered",
+        "up_ns",
+    )
 
     def __init__(self, address: Address, path: int | None) -> None:
         self.address, self.path = address, path
@@ -79,7 +93,7 @@ class _Place:
         self.error: BaseException | None = None
         self.timer: Timer | None = None
         self.looking = False
-        self.attempts = 0
+        self.attempts = self.unanswered = 0
         self.since_ns = 0
         self.up_ns = -STEADY_NS
 
@@ -291,6 +305,9 @@ class Redial(Dialling):
         if beside:
             session.expect_more()
         took = time.monotonic_ns() - began
+        least = ANSWER_NS
+        if place.address.carrier == "udp":
+            least <<= min(place.unanswered, 1 if len(self._places) > 1 else 3)
         plan = self._plan
         network = plan.handshake.network_id
         keys = gate.named_keys(self._node, network) if plan.psk is None else gate.psk_keys(plan.psk, network)
@@ -304,7 +321,7 @@ class Redial(Dialling):
             last=last,
             received=received,
             where=conn.where,
-            timeout_ns=max(ANSWER_NS, min(4 * took + ANSWER_NS // 4, plan.handshake.timeout_ns)),
+            timeout_ns=max(least, min(4 * took + ANSWER_NS // 4, plan.handshake.timeout_ns)),
             beside=beside,
         )
 
@@ -341,6 +358,7 @@ class Redial(Dialling):
         carrier = self._carriers[address.carrier]
         if not resume.take_path(session, conn.take_fd(), carrier, event, address.location, mtu=mtu):
             return  # the timer tries again
+        place.unanswered = 0
         before, place.path = place.path, event.path_id
         place.up_ns = time.monotonic_ns()
         self._rest(place)
@@ -359,6 +377,7 @@ class Redial(Dialling):
         place = self._place_of(conn)
         if place is not None:
             place.error = error
+            place.unanswered += conn.machine is not None and isinstance(error, DialTimeout)
         if isinstance(conn.machine, Joiner) and conn.machine.over and session is not None:
             session.lose()
             self._stop()

@@ -11,9 +11,9 @@ import time
 import pytest
 
 from netchan import AuthError, Config, Identity, ListenError, sync
-from tests.integration.kit import BOSS, KEY
+from tests.integration.kit import BOSS, KEY, TCP
 from tests.integration.slope import descriptors
-from tests.integration.test_udp import BOTH, UDP
+from tests.integration.test_udp import BOTH, UDP, only
 from tests.integration.udp_proxy import Direction, Relay
 
 
@@ -169,7 +169,19 @@ class TestDoor:
                     works(near, far, "moved")
                     assert time.monotonic() - begun < 3 and listener.stats().moved >= 1 and not late
                     begun = time.monotonic()
-                    listener.recv(timeout=5)
-                    listener.recv(timeout=5)
+                    for _ in range(2):
+                        listener.recv(timeout=5).close()
                     thread.join(5)
                     assert late[0] - begun < 0.2
+
+
+class TestSession:
+    def test_path_with_a_round_trip_above_a_second_is_joined(self) -> None:
+        with sync.listen([TCP, UDP], identity=BOSS, trust=[KEY.node_id], config=BOTH) as listener:
+            with Relay(only(listener.addresses, "udp")) as relay:
+                relay.delay = 0.55
+                with sync.dial(only(listener.addresses, "tcp"), identity=KEY, config=BOTH) as near:
+                    far = listener.recv(timeout=5)
+                    works(near, far)
+                    near.add_path(relay.address)
+                    assert near.path_count == 2
