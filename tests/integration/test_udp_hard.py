@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -76,6 +78,20 @@ class TestExchange:
             assert listener.stats().held <= 256 and descriptors() - before <= 260
             time.sleep(3.2)
             assert listener.stats().held == 0 and descriptors() <= before
+
+    def test_handshake_gets_through_a_network_that_loses_a_third(self) -> None:
+        with sync.listen(UDP, identity=BOSS, trust="any", config=BOTH) as listener:
+            with contextlib.ExitStack() as stack:
+                relays = [stack.enter_context(Relay(listener.addresses[0], seed)) for seed in range(25)]
+                for relay in relays:
+                    relay.loss = 0.33
+                with ThreadPoolExecutor(8) as pool:
+                    dials = [pool.submit(sync.dial, r.address, identity=Identity.generate(), config=BOTH) for r in relays]
+                    peers = [dial.result() for dial in dials]
+                for relay in relays:
+                    relay.loss = 0.0
+                for peer in [*peers, *(listener.recv(timeout=5) for _ in relays)]:
+                    peer.close()
 
 
 class TestDoor:
