@@ -7,7 +7,8 @@ Layer: net (L3). Runs on the worker's thread, but for ``on_path``, ``add`` and `
    jitter: at least one a second for a minute, then at most ten seconds apart.
    Names are looked up each time, and what they give takes turns.
 2. Attempts of a place connect side by side, at most ``CONNECTS`` of them. Of a session only one JOIN is under way at a
-   time: the answer to one that was given up must not count, because the other side follows the last one it got.
+   time: the answer to one that was given up must not count, because the other side follows the last one it got. One
+   over UDP makes way for one over a connection that has come up: a network that drops UDP does not hold up TCP.
 3. With paths that live the new one comes beside them. Without one it comes instead of all others, the session goes on
    over it, and a ratchet is started.
 4. While all paths are silent where they should not be each place makes another one; that one takes its place.
@@ -30,7 +31,7 @@ from netchan.errors import ConfigError, DialError, DialTimeout
 from netchan.net import gate, resume
 from netchan.net.address import Address
 from netchan.net.connecting import Connecting, Dialling, Owner
-from netchan.net.datagrams import MTU_SAFE, mtu_to
+from netchan.net.datagrams import MTU_SAFE, Exchange, mtu_to
 from netchan.net.join import MAX_PATH, Joiner
 from netchan.net.machine import Joined
 from netchan.net.places import numeric, resolve
@@ -55,6 +56,8 @@ STEADY_NS: Final = 1_000_000_000
 """A path that was lost sooner than this behind its JOIN does not count as one: the pauses go on growing."""
 SAID_AT: Final = 5
 """Attempts after which the log says that an address of a session gives no path, and why."""
+UNSURE_NS: Final = 200_000_000
+"""Behind this a JOIN over UDP, where nothing may listen, makes way for one over a connection that has come up."""
 _log: Final = logging.getLogger("netchan.session")
 ANSWER_NS: Final = 1_000_000_000
 """Least time for the answer to a JOIN; more where connecting took long, and over UDP, which does not connect, where none
@@ -292,7 +295,10 @@ class Redial(Dialling):
         """A connection is up: the JOIN goes over this one, and over no other any more. None: it is not needed."""
         joining = self._joining
         if joining is not None and joining.machine is not None and joining.machine.deadline_ns is not None:
-            return None  # an answer may be on its way
+            asked_ns = time.monotonic_ns() - joining.made_ns
+            if not isinstance(joining, Exchange) or isinstance(conn, Exchange) or asked_ns < UNSURE_NS:
+                return None  # an answer may be on its way
+            joining.close()
         session = self._wanted(place)
         if session is None:
             return None  # the path has answered after all

@@ -14,6 +14,7 @@ import pytest
 
 from netchan import AuthError, Config, Identity, ListenError, sync
 from tests.integration.kit import BOSS, KEY, TCP
+from tests.integration.proxy import Proxy
 from tests.integration.slope import descriptors
 from tests.integration.test_udp import BOTH, UDP, only
 from tests.integration.udp_proxy import Direction, Relay
@@ -201,3 +202,29 @@ class TestSession:
                     works(near, far)
                     near.add_path(relay.address)
                     assert near.path_count == 2
+
+    def test_address_that_drops_udp_does_not_hold_up_the_one_over_tcp(self) -> None:
+        down = False
+        with sync.listen([TCP, UDP], identity=BOSS, trust=[KEY.node_id], config=BOTH) as listener:
+            with (
+                Proxy(only(listener.addresses, "tcp"), tap=lambda link, way, n, data: None if down else data) as proxy,
+                Relay(only(listener.addresses, "udp")) as relay,
+            ):
+                relay.silent = True
+                with sync.dial([proxy.address, relay.address], identity=KEY, config=BOTH) as near:
+                    far = listener.recv(timeout=5)
+                    a, b = (peer.open("x", int, capacity=100) for peer in (near, far))
+                    waits: list[float] = []
+                    for n in range(4):
+                        a.send(n)
+                        assert b.recv(timeout=20) == n
+                        down = True
+                        for link in proxy.links:
+                            link.cut()
+                        time.sleep(1.2 + 0.17 * n)
+                        down = False
+                        begun = time.monotonic()
+                        a.send(-n)
+                        assert b.recv(timeout=20) == -n
+                        waits.append(time.monotonic() - begun)
+                    assert sum(waits) < 6 and max(waits) < 3, waits  # 17 and 8 s were seen
