@@ -31,23 +31,35 @@ BURST: Final = 4
 class _Entry:
     """A datagram path that somebody else has dialled."""
 
-    __slots__ = ("__weakref__", "cid", "free_ns", "path_id", "session")
+    __slots__ = ("__weakref__", "cid", "free_ns", "owner", "path_id", "session")
 
     def __init__(self, session: Session, path_id: int, cid: bytes) -> None:
         self.session, self.path_id, self.cid = weakref.ref(session, self._collected), path_id, cid
+        self.owner = id(session)
         self.free_ns = 0  # when all of the burst is allowed again
 
     def _collected(self, _: object) -> None:
         _table.pop(self.cid, None)
+        mine = _of.get(self.owner)
+        if mine is not None and self in mine:  # else the number is another session's by now
+            del _of[self.owner]
 
 
 _table: Final[dict[bytes, _Entry]] = {}
+_of: Final[dict[int, list[_Entry]]] = {}
+"""Those of a session, so that the ones of its lost paths go."""
 
 
 def keep_findable(session: Session, path_id: int, binding: bytes) -> None:
     """Datagrams of this path are known from now on, wherever they come from; ``binding``: what the path is bound to."""
     cid = sha256(b"netchan cid v1\0\0" + binding).digest()[:8]
-    _table[cid] = _Entry(session, path_id, cid)
+    living = {path["id"] for path in session.paths()}
+    mine = [entry for entry in _of.get(id(session), []) if entry.session() is session]
+    for entry in mine:
+        if entry.path_id not in living:
+            _table.pop(entry.cid, None)
+    entry = _table[cid] = _Entry(session, path_id, cid)
+    _of[id(session)] = [*(other for other in mine if other.path_id in living), entry]
 
 
 def is_of_a_path(data: bytes) -> bool:
@@ -83,6 +95,7 @@ def follow(data: bytes, open_to_peer: Callable[[], socket.socket | None]) -> boo
 
 def _after_fork() -> None:
     _table.clear()
+    _of.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)

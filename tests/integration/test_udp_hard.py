@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
 import socket
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import pytest
 
 from netchan import AuthError, Config, Identity, ListenError, sync
+from netchan.net import moved
 from tests.integration.kit import BOSS, KEY, TCP
 from tests.integration.proxy import Proxy
 from tests.integration.slope import descriptors
@@ -22,6 +26,13 @@ from tests.integration.udp_proxy import Direction, Relay
 
 def port_of(listener: sync.Listener) -> int:
     return int(listener.addresses[0].rpartition(":")[2])
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 8
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.01)
 
 
 def works(near: sync.Peer, far: sync.Peer, name: str = "x") -> None:
@@ -228,3 +239,25 @@ class TestSession:
                         assert b.recv(timeout=20) == -n
                         waits.append(time.monotonic() - begun)
                     assert sum(waits) < 6 and max(waits) < 3, waits  # 17 and 8 s were seen
+
+    def test_paths_that_are_over_are_forgotten(self) -> None:
+        class Session:
+            def __init__(self) -> None:
+                self.ids: list[int] = []
+
+            def paths(self) -> list[dict[str, int]]:
+                return [{"id": number} for number in self.ids]
+
+        before = len(moved._table), len(moved._of)
+        one, other = Session(), Session()
+        for number in range(1_000):
+            for session in (one, other):
+                session.ids = [0, number]
+                moved.keep_findable(cast("Any", session), number, os.urandom(32))
+        assert len(moved._table) <= before[0] + 4
+        del session, other
+        gc.collect()
+        assert len(moved._table) <= before[0] + 2
+        del one
+        gc.collect()
+        assert (len(moved._table), len(moved._of)) == before
