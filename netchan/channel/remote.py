@@ -41,6 +41,8 @@ _TAKEN, _WITHDRAWN = 1, 2
 # Why a direction is over: nc_over of netchan/_core/outbox.pxd.
 _NOT, _FIN, _ABORT_AFTER, _ABORT, _STOPPED, _LOST, _LEFT = range(7)
 
+_SILENT: Final = 13
+"""SESSION_CLOSE code that our own side notes when the last path ended without a close (session.md section 9.1)."""
 NAME_MAX_BYTES: Final = 255
 
 
@@ -470,6 +472,8 @@ class RemoteEndpoint(StreamEnd):
             return "the other side left without ending the channel"
         if session.close_by_us:
             return f"this side closed the session (code {session.close_code})"
+        if session.close_code == _SILENT:
+            return "the connection was cut, or the other side was silent too long"
         return f"the session ended (code {session.close_code})"
 
     def _cause(self) -> BaseException | None:
