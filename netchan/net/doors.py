@@ -1,4 +1,4 @@
-"""Sockets of a UDP listener: the one to which strangers speak, and one for each of its peers, all with the same address.
+"""Sockets of a UDP listener: the one to which strangers speak, and one for each of its peers, all with one address.
 
 Layer: net (L3). SO_REUSEPORT lets sockets of one user share an address; SO_REUSEADDR, which lets those of all users, is
 never set. So nobody else gets datagrams of a listener, and of the same user's programs the second one is refused.
@@ -12,6 +12,7 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from netchan.net.datagrams import FRAME_MAX, open_socket
@@ -75,7 +76,7 @@ def _only_paths(family: int, sockaddr: Any) -> bool:
     """True if every UDP socket that stands in the way has a peer; False also where the system does not say."""
     port = f"{sockaddr[1]:04X}"
     try:
-        with open(f"/proc/self/net/udp{'6' if family == socket.AF_INET6 else ''}", encoding="ascii") as table:
+        with Path("/proc/self/net/udp6" if family == socket.AF_INET6 else "/proc/self/net/udp").open() as table:
             return all(state == _CONNECTED for state in _states(table, port))
     except (OSError, ValueError):
         return False

@@ -301,7 +301,7 @@ class Machine:
         return events
 
     def fits(self, datagram: bytes) -> bool:
-        """True if a datagram is one whole message that who holds the gate's keys has made; else it is not worth feeding."""
+        """True if a datagram is one whole message, made with a key of the gate; else it is not to be fed."""
         if self._keys is None:
             return False
         return g.is_from(datagram, self._keys.to_initiator if self._initiator else self._keys.to_responder)

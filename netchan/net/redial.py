@@ -60,8 +60,8 @@ UNSURE_NS: Final = 200_000_000
 """Behind this a JOIN over UDP, where nothing may listen, makes way for one over a connection that has come up."""
 _log: Final = logging.getLogger("netchan.session")
 ANSWER_NS: Final = 1_000_000_000
-"""Least time for the answer to a JOIN; more where connecting took long, and over UDP, which does not connect, where none
-came in time: twice, or up to eight times where no other address waits for its turn."""
+"""Least time for the answer to a JOIN; more where connecting took long, and over UDP, which does not connect, where no
+answer came in time: twice, or up to eight times where no other address waits for its turn."""
 
 
 class _Place:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import os
 import resource
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from netchan import AuthError, Config, Identity, ListenError, sync
+import netchan
+from netchan import AuthError, Config, ForkError, Identity, ListenError, SessionLost, sync
 from netchan.net import moved
+from netchan.net.connecting import Phase
+from netchan.net.datagrams import Exchange
 from tests.integration.kit import BOSS, KEY, TCP
 from tests.integration.proxy import Proxy
 from tests.integration.slope import descriptors
@@ -33,6 +40,20 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.01)
+
+
+def open_udp_ports() -> list[int]:
+    """Ports on which this process takes datagrams from anybody."""
+    inodes = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            inodes.add(os.readlink(f"/proc/self/fd/{name}"))
+    lines = Path("/proc/self/net/udp").read_text(encoding="ascii").splitlines()[1:]
+    return [
+        int(fields[1].rpartition(":")[2], 16)
+        for fields in map(str.split, lines)
+        if f"socket:[{fields[9]}]" in inodes and fields[3] != "01"
+    ]
 
 
 def works(near: sync.Peer, far: sync.Peer, name: str = "x") -> None:
@@ -98,7 +119,9 @@ class TestExchange:
                 for relay in relays:
                     relay.loss = 0.33
                 with ThreadPoolExecutor(8) as pool:
-                    dials = [pool.submit(sync.dial, r.address, identity=Identity.generate(), config=BOTH) for r in relays]
+                    dials = [
+                        pool.submit(sync.dial, r.address, identity=Identity.generate(), config=BOTH) for r in relays
+                    ]
                     peers = [dial.result() for dial in dials]
                 for relay in relays:
                     relay.loss = 0.0
@@ -113,11 +136,23 @@ class TestDoor:
                 if live:
                     near = sync.dial(listener.addresses[0], identity=KEY, config=BOTH)
                     far = listener.recv(timeout=5)
-                for host in ("127.0.0.1", "0.0.0.0"):  # noqa: S104
+                for host in ("127.0.0.1", "0.0.0.0"):
                     with pytest.raises(ListenError, match="already in use"):
                         sync.listen(f"udp://{host}:{port_of(listener)}", identity=BOSS, trust="any", config=BOTH)
             works(near, far)
             near.close()
+
+    def test_listener_gets_its_port_back_at_once_with_sessions_going_on(self) -> None:
+        with sync.listen(UDP, identity=BOSS, trust="any", config=BOTH) as first:
+            place, port = first.addresses[0], port_of(first)
+            peers = [sync.dial(place, identity=Identity.generate(), config=BOTH) for _ in range(5)]
+            peers += [first.recv(timeout=5) for _ in range(5)]
+            first.close()
+            with sync.listen(f"udp://127.0.0.1:{port}", identity=BOSS, trust="any", config=BOTH) as second:
+                with sync.dial(place, identity=KEY, config=BOTH) as near:
+                    works(near, second.recv(timeout=5))
+            for peer in peers:
+                peer.close()
 
     @pytest.mark.skipif(os.getuid() != 0, reason="needs another user")
     @pytest.mark.parametrize("option", [socket.SO_REUSEADDR, socket.SO_REUSEPORT])
@@ -149,7 +184,10 @@ class TestDoor:
 
     def test_listener_without_descriptors_rests_and_goes_on(self, caplog: pytest.LogCaptureFixture) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        with sync.listen(UDP, identity=BOSS, trust="any", config=BOTH) as listener, Relay(listener.addresses[0]) as relay:
+        with (
+            sync.listen(UDP, identity=BOSS, trust="any", config=BOTH) as listener,
+            Relay(listener.addresses[0]) as relay,
+        ):
             firsts: list[bytes] = []
             relay.tap = lambda way, n, data: bool(firsts.append(data)) if way == "up" else True
             with pytest.raises(TimeoutError):
@@ -261,3 +299,120 @@ class TestSession:
         del one
         gc.collect()
         assert (len(moved._table), len(moved._of)) == before
+
+    def test_peer_whose_process_was_killed_is_lost_with_a_reason(self) -> None:
+        config = Config(datagrams=True, lease=0)
+        with sync.listen(UDP, identity=BOSS, trust="any", config=config) as listener:
+            body = (
+                "import sys, time, netchan.sync as s, netchan as n\n"
+                "p = s.dial(sys.argv[1], identity=n.Identity.generate(), config=n.Config(datagrams=True, lease=0))\n"
+                "c = p.open('x', int); c.send(1); time.sleep(60)\n"
+            )
+            child = subprocess.Popen([sys.executable, "-c", body, listener.addresses[0]])
+            far = listener.recv(timeout=10)
+            channel = far.open("x", int)
+            assert channel.recv(timeout=10) == 1
+            child.kill()
+            child.wait()
+            with pytest.raises(SessionLost, match="silent too long"):
+                channel.recv(timeout=15)
+            assert isinstance(far.error, SessionLost)
+
+    def test_child_of_a_fork_takes_nothing_from_the_sessions_of_its_parent(self) -> None:
+        with sync.listen(UDP, identity=BOSS, trust="any", config=BOTH) as listener:
+            with sync.dial(listener.addresses[0], identity=KEY, config=BOTH) as near:
+                far = listener.recv(timeout=5)
+                a, b = near.open("x", int, capacity=100), far.open("x", int, capacity=100)
+                a.send(0)
+                assert b.recv(timeout=5) == 0
+                port = port_of(listener)
+                pid = os.fork()
+                if pid == 0:
+                    code = 1
+                    try:
+                        with pytest.raises(ForkError):
+                            a.send(1)
+                        with sync.dial(listener.addresses[0], identity=Identity.generate(), config=BOTH):
+                            time.sleep(0.5)
+                        assert port not in open_udp_ports()
+                        code = 0
+                    finally:
+                        os._exit(code)
+                new = listener.recv(timeout=5)
+                for n in range(200):
+                    a.send(n)
+                    assert b.recv(timeout=5) == n
+                assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+                new.close()
+                b.close()
+
+    def test_replayed_exchange_gets_no_answer_and_leaves_nothing(self) -> None:
+        with sync.listen(UDP, identity=BOSS, trust="any", config=BOTH) as listener:
+            caught: list[bytes] = []
+            with Relay(listener.addresses[0]) as relay:
+                relay.tap = lambda way, n, data: not caught.append(data)  # type: ignore[func-returns-value]
+                with sync.dial(relay.address, identity=KEY, config=BOTH) as near:
+                    far = listener.recv(timeout=5)
+                    near.add_path(relay.address)
+                    works(near, far)
+                    before = descriptors()
+                    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as thief:
+                        thief.connect(("127.0.0.1", port_of(listener)))
+                        thief.settimeout(0.3)
+                        for data in [*caught, *reversed(caught)]:
+                            thief.send(data)
+                        with pytest.raises(TimeoutError):
+                            thief.recv(2_000)
+                        assert descriptors() == before + 1
+                    works(near, far, "y")
+                    assert listener.stats().half_open == 0 and listener.stats().moved == 0
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+    def test_session_with_its_own_io_thread_and_a_secret(self, host: str) -> None:
+        config = Config(datagrams=True, io_threads=1)
+        with sync.listen(f"udp://{host}:0", identity=BOSS, trust="any", psk=b"p" * 32, config=config) as listener:
+            with sync.dial(listener.addresses[0], identity=KEY, psk=b"p" * 32, config=config) as near:
+                far = listener.recv(timeout=5)
+                works(near, far)
+                assert near.remote_address == far.local_address == "udp://" + listener.addresses[0].rpartition("@")[2]
+                assert [path.address for path in far.paths] == [near.local_address]
+
+    def test_dials_that_are_cancelled_leave_nothing(self) -> None:
+        def alive() -> list[Exchange]:
+            return [
+                found for found in gc.get_objects() if isinstance(found, Exchange) and found.phase is not Phase.OVER
+            ]
+
+        async def body() -> None:
+            async with netchan.listen(UDP, identity=BOSS, trust="any", config=BOTH) as listener:
+                with Relay(listener.addresses[0]) as relay:
+                    relay.delay = 0.02
+                    for n in range(40):
+                        with contextlib.suppress(TimeoutError):
+                            async with asyncio.timeout(0.003 * n):
+                                await (await netchan.dial(relay.address, identity=KEY, config=BOTH)).aclose()
+                    relay.delay = 0.0
+                    while listener.stats().pending:
+                        await (await listener.recv()).aclose()
+
+        asyncio.run(body())
+        wait_for(lambda: not alive())
+        before = descriptors()
+        asyncio.run(body())
+        gc.collect()
+        wait_for(lambda: not alive() and descriptors() <= before)
+
+    def test_program_under_trio(self) -> None:
+        trio = pytest.importorskip("trio")
+
+        async def body() -> None:
+            with trio.fail_after(10):
+                async with netchan.listen(UDP, identity=BOSS, trust="any", config=BOTH) as listener:
+                    async with netchan.dial(listener.addresses[0], identity=KEY, config=BOTH) as near:
+                        far = await listener.recv()
+                        a, b = near.open("x", int, capacity=10), far.open("x", int, capacity=10)
+                        for n in range(100):
+                            await a.send(n)
+                            assert await b.recv() == n
+
+        trio.run(body)
