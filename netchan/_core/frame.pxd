@@ -35,6 +35,7 @@ cdef int frame_put_ack(nc_wr* w, uint64_t path, uint64_t largest, uint64_t delay
 cdef int frame_put_ack_ranges(nc_wr* w, uint64_t path, const nc_ranges* got, uint64_t delay_us,
                               uint32_t most) noexcept nogil
 cdef int frame_put_order(nc_wr* w, uint64_t number) noexcept nogil
+cdef int frame_put_path_close(nc_wr* w, uint64_t path, uint64_t code) noexcept nogil
 cdef int frame_put_path_probe(nc_wr* w, int response, const uint8_t* token8) noexcept nogil     # challenge or response
 cdef int frame_put_pos(nc_wr* w, uint64_t stream, uint64_t received, uint64_t taken, uint64_t max_msgs,
                        uint64_t max_bytes) noexcept nogil

@@ -394,6 +394,13 @@ cdef int frame_put_order(nc_wr* w, uint64_t number) noexcept nogil:
     return wr_fields(w, defs.FRAME_ORDER, &number, 1)
 
 
+cdef int frame_put_path_close(nc_wr* w, uint64_t path, uint64_t code) noexcept nogil:
+    cdef uint64_t[2] v
+    v[0] = path
+    v[1] = code
+    return wr_fields(w, defs.FRAME_PATH_CLOSE, v, 2)
+
+
 cdef int frame_put_path_probe(nc_wr* w, int response, const uint8_t* token8) noexcept nogil:
     if wr_left(w) < 9:
         return defs.NC_ESPACE

@@ -198,6 +198,14 @@ cdef void on_ask(nc_session* s, nc_frame* f) noexcept nogil:
         want_ctl(s, e, CTL_POS)
 
 
+# The other side has given a datagram path up. Of a stream path its carrier tells, and what comes on a path shows that
+# it is not.
+cdef void on_path_close(nc_session* s, nc_path* p, nc_frame* f, int64_t now) noexcept nogil:
+    cdef nc_path* q = path_find(s, <uint32_t>f.a) if f.a <= <uint64_t>0xFFFFFFFF else NULL
+    if q is not NULL and q != p and q.d is not NULL:
+        session_path_lost(s, q, now)
+
+
 # DATA in a record of the trunk: of a channel that both sides wanted there.
 cdef void on_trunk(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
     cdef nc_end* e = <nc_end*>idmap_get(&s.ins, f.stream)
@@ -516,6 +524,8 @@ cdef int on_frames(nc_session* s, nc_path* p, uint64_t tag, const uint8_t* body,
             on_session_close(s, &f)
         elif f.type == defs.FRAME_REKEY:
             on_rekey(s, &f)
+        elif f.type == defs.FRAME_PATH_CLOSE and s.order is not NULL:
+            on_path_close(s, p, &f, now)
         elif f.type == defs.FRAME_PATH_CHALLENGE and p.d is not NULL:
             flight_challenged(p.d, f.data)
         elif f.type == defs.FRAME_PATH_RESPONSE and p.d is not NULL:

@@ -15,8 +15,8 @@ from netchan._core.ends cimport end_release, session_ended, settle_end, take_dir
 from netchan._core.flight cimport flight_number, flight_open, flight_probe, flight_probed, flight_put_ack
 from netchan._core.frame cimport (
     frame_put_abort, frame_put_ack, frame_put_ask, frame_put_data_head, frame_put_max_streams, frame_put_order,
-    frame_put_path_probe, frame_put_ping, frame_put_session_close, frame_put_skip, frame_put_stop, frame_put_trunk_head,
-    frame_put_want, frame_put_withdraw, frame_put_withdrawn,
+    frame_put_path_close, frame_put_path_probe, frame_put_ping, frame_put_session_close, frame_put_skip,
+    frame_put_stop, frame_put_trunk_head, frame_put_want, frame_put_withdraw, frame_put_withdrawn,
 )
 from netchan._core.idmap cimport idmap_next
 from netchan._core.keys cimport keys_deadline, keys_may_update, keys_tick
@@ -240,6 +240,9 @@ cdef int64_t send_control(nc_session* s, nc_path* p, uint8_t* out, size_t cap, i
     if s.max_streams_due and frame_put_max_streams(&w, s.peer_max) >= 0:
         s.max_streams_due = 0
         s.peer_max_told = s.peer_max
+        eliciting = 1
+    while s.n_closes and frame_put_path_close(&w, s.closes[s.n_closes - 1], defs.CLOSE_NONE) >= 0:
+        s.n_closes -= 1
         eliciting = 1
     put_ratchet(s, &w, &eliciting)
     while s.offer_pos is not NULL and in_pos(s.offer_pos.in_, &w, 1, &s.budget) >= 0:
@@ -474,7 +477,8 @@ cdef int session_wants_send(nc_session* s) noexcept nogil:
         return 1
     if s.rekey_state == 1 and keys_may_update(s.sealer.keys):
         return 1
-    if s.offer_pos is not NULL or s.max_streams_due or (s.state == SESSION_CLOSING and not s.close_sent):
+    if s.offer_pos is not NULL or s.max_streams_due or s.n_closes \
+            or (s.state == SESSION_CLOSING and not s.close_sent):
         return 1
     while p is not NULL:
         if p.ping_due:
@@ -641,7 +645,7 @@ cdef int wants_datagram(nc_session* s, nc_path* p) noexcept nogil:
         return 1 if s.mode == MODE_STRIPE and s.active_head is not NULL and s.replay.next == s.replay.n else 0
     if s.replay.next < s.replay.n or s.ctl_head is not NULL or s.active_head is not NULL:
         return 1
-    if s.offer_pos is not NULL or s.max_streams_due or s.ratchet_out_step != 0xFF \
+    if s.offer_pos is not NULL or s.max_streams_due or s.n_closes or s.ratchet_out_step != 0xFF \
             or (s.rekey_state == 1 and keys_may_update(s.sealer.keys)):
         return 1
     return 0

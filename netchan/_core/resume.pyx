@@ -16,8 +16,8 @@ from netchan._core.keys cimport keys_may_update, keys_path_add, keys_path_free, 
 from netchan._core.leaf cimport load_acq_u32, store_seq_u32
 from netchan._core.sent cimport epoch_settled, sent_acked, sent_free, sent_give, sent_move, sent_own, sent_room
 from netchan._core.state cimport (
-    EV_ACK, EV_SEND, MODE_MIRROR, PATH_HEARD, PATH_SILENT, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_dgram,
-    nc_end, nc_ended, nc_path, nc_session, notify,
+    EV_ACK, EV_SEND, MODE_MIRROR, PATH_CLOSES, PATH_HEARD, PATH_SILENT, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP,
+    nc_dgram, nc_end, nc_ended, nc_path, nc_session, notify,
 )
 from netchan._core.timer cimport TIMER_NEVER
 
@@ -239,6 +239,9 @@ cdef void session_path_lost(nc_session* s, nc_path* p, int64_t now_ns) noexcept 
     if not p.alive:
         return
     if s.n_paths > 1 and s.state != SESSION_OVER:
+        if p.d is not NULL and s.n_closes < <uint8_t>PATH_CLOSES:
+            s.closes[s.n_closes] = p.id         # nothing of the carrier would tell the other side
+            s.n_closes += 1
         carried = s.control == p
         path_off(s, p, now_ns)
         best = best_path(s)

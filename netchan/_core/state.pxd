@@ -33,6 +33,7 @@ cdef enum nc_control:                # bits of end.ctl: control frames to write
 
 cdef enum:
     NAME_BUCKETS = 64               # chains of unpaired names
+    PATH_CLOSES = 8                 # PATH_CLOSE that wait; what is too much the other side finds out by silence
 
 cdef enum nc_session_state:
     SESSION_UP = 0
@@ -362,6 +363,8 @@ cdef struct nc_session:
     uint32_t path_top               # largest id so far
     uint8_t mode                    # nc_mode, of our direction
     uint8_t n_ended                 # position in `ended`
+    uint8_t n_closes                # datagram paths that we gave up, and have to say so
+    uint32_t closes[PATH_CLOSES]
     nc_ended[8] ended               # ring
     nc_replay replay
     nc_order* order                 # owned; NULL: all paths are stream paths, for good

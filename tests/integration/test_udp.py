@@ -310,3 +310,17 @@ class TestMistakes:
         with pytest.raises(DialError) as caught:
             sync.dial(f"udp://{BOSS.node_id}@127.0.0.1:{port}", identity=KEY, config=Config(dial_timeout=0.5))
         assert isinstance(caught.value, DialTimeout)
+
+
+def test_paths_that_are_given_up_make_room_at_once() -> None:
+    with sync.listen([TCP, UDP], identity=BOSS, trust=[KEY.node_id], config=BOTH) as listener:
+        with sync.dial(only(listener.addresses, "tcp"), identity=KEY, config=BOTH) as near:
+            far = listener.recv(timeout=10)
+            begun = time.monotonic()
+            for _ in range(12):  # more than a session may have at a time
+                path = near.add_path(only(listener.addresses, "udp"))
+                near.remove_path(path)
+            assert time.monotonic() - begun < 5
+            while far.path_count > 1 and time.monotonic() - begun < 10:
+                time.sleep(0.01)
+            assert (near.path_count, far.path_count) == (1, 1)

@@ -136,7 +136,9 @@ class Net:
             numbers, control = side.paths()
             for number in sorted(numbers, key=lambda n: n != control):
                 path = self.paths.get(number)
-                if path is None:
+                if path is None:  # the other side has given it up
+                    while self.has(way, number) and side.send_datagram(number):
+                        pass
                     continue
                 for _ in range(4000):
                     if not self.has(way, number):
@@ -164,12 +166,12 @@ class Net:
             side.recv_datagram(data, number)
 
     def reconcile(self) -> None:
-        """Where one side has ended a stream path the other one finds out."""
+        """Where one side has ended a stream path the other one finds out; of a datagram path nothing tells it here."""
         for number in list(self.paths):
             here = [self.has(way, number) for way in (0, 1)]
             if not all(here):
                 for way in (0, 1):
-                    if here[way]:
+                    if here[way] and self.paths[number].mtu is None:
                         self.sides[way].path_lost(number)
                 del self.paths[number]
 

@@ -46,6 +46,7 @@ class World:
         self.net.add(Path(0, None, (Fate(delay=MS), Fate(delay=MS))))
         self.next_id = 2
         self.ratchets = 0
+        self.healed = False
         self.counts = dict.fromkeys(("added", "lost", "dead", "back", "rejoined"), 0)
 
     def open_path(self, datagram: bool) -> Path:
@@ -54,6 +55,8 @@ class World:
         if datagram:
             fates = fate(self.rng), fate(self.rng)
             long = all(each.most >= 1452 for each in fates)
+            if self.healed:
+                fates = Fate(delay=fates[0].delay), Fate(delay=fates[1].delay)
             return Path(number, self.rng.choice([1200, 1452 if long else 1200]), fates)
         slow = Fate(delay=self.rng.choice([MS, 30 * MS]), rate=self.rng.choice([0, 500_000]))
         return Path(number, None, (slow, slow))
@@ -71,12 +74,16 @@ class World:
         self.counts["added"] += 1
 
     def lose(self) -> None:
+        if not self.net.paths:
+            return
         path = self.rng.choice(list(self.net.paths.values()))
         self.net.sides[self.rng.randrange(2)].path_lost(path.number)
         self.net.reconcile()
         self.counts["lost"] += 1
 
     def toggle(self) -> None:
+        if not self.net.paths:
+            return
         path = self.rng.choice(list(self.net.paths.values()))
         dead = not path.links[0].fate.dead
         for link in path.links:
@@ -91,6 +98,9 @@ class World:
         net.reconcile()
         if not any(side.state()["state"] == SUSPENDED for side in net.sides):
             return
+        for side in net.sides:  # JOIN instead of all others: what one side still takes for alive is over
+            for number in side.paths()[0]:
+                side.path_lost(number)
         path = self.open_path(self.rng.random() < 0.7)
         last, got = a.state()["path"], a.state()["rx"]
         there = b.join(path.number, last)
@@ -118,6 +128,8 @@ class World:
                 return
 
     def heal(self) -> None:
+        """From here on nothing is lost, on the paths that are there and on those to come."""
+        self.healed = True
         for path in self.net.paths.values():
             for link in path.links:
                 link.fate = Fate(delay=link.fate.delay)
@@ -207,7 +219,7 @@ def play(seed: int) -> dict[str, int]:
             if not line.aborted:
                 check(line)
     world.heal()
-    world.run(6_000 * MS)  # what was far away from its next probe
+    world.run(12_000 * MS)  # what was far away from its next probe, and paths that only one side still has
     finish(lines, lambda ns: world.run(10 * ns))
     for _ in range(400):  # a heartbeat may be on its way
         if quiet(net, world.busy):
