@@ -8,7 +8,7 @@ import pytest
 
 from netchan._core import _selftest_session as st
 from tests.unit.core.datagrams import BINDING, MS, OK, PATH, PING, Ends, S, ack, mask, masked, opened
-from tests.unit.core.test_record import UNSUPPORTED, data, msg, preface, vint
+from tests.unit.core.test_record import PROTOCOL, UNSUPPORTED, data, msg, preface, vint
 
 EFRAME, ECRYPTO, EINVAL = (st.RC[k] for k in ("EFRAME", "ECRYPTO", "EINVAL"))
 CID = bytes([PATH] * 8)
@@ -453,3 +453,31 @@ class TestPaths:
                 ends.side.path_lost(path)
             ends.side.free()
             end.release()
+
+    @pytest.mark.parametrize(
+        ("named", "left"),
+        [(6, [4, PATH]), (4, [PATH, 6]), (PATH, [4, PATH, 6]), (12, [4, PATH, 6]), (1 << 40, [4, PATH, 6])],
+    )
+    def test_a_path_that_the_peer_gives_up_is_over_but_not_the_one_that_says_it(
+        self, named: int, left: list[int]
+    ) -> None:
+        ends = Ends(others=(4, 6))
+        assert ends.say(path_close(named)) == OK
+        assert sorted(ends.side.paths()[0]) == sorted(left)
+        assert ends.side.state()["state"] == 0
+
+    def test_a_path_that_we_give_up_is_told_on_another(self) -> None:
+        ends = Ends(others=(4,))
+        ends.hear()
+        ends.side.path_lost(4)
+        assert any(path_close(4) in frames for _, _, frames in ends.hear())
+
+    def test_only_a_session_with_datagrams_knows_it(self) -> None:
+        for datagrams, code in ((False, PROTOCOL), (True, 0)):
+            side = st.Side(1, mine={"datagrams": datagrams, "lease_ns": 10**10})
+            side.recv(st.Peer(0).seal(0, path_close(4)))
+            assert side.state()["code"] == code
+
+
+def path_close(path: int) -> bytes:
+    return b"\x0d" + vint(path) + vint(0)
