@@ -137,8 +137,10 @@ class Net:
             for number in sorted(numbers, key=lambda n: n != control):
                 path = self.paths.get(number)
                 if path is None:  # the other side has given it up
-                    while self.has(way, number) and side.send_datagram(number):
-                        pass
+                    for _ in range(4000):
+                        said = side.send_datagram(number) if self.has(way, number) else b""
+                        if isinstance(said, int) or not said:
+                            break
                     continue
                 for _ in range(4000):
                     if not self.has(way, number):

@@ -81,11 +81,12 @@ class World:
         self.net.reconcile()
         self.counts["lost"] += 1
 
-    def toggle(self) -> None:
-        if not self.net.paths:
+    def toggle(self, dead: bool) -> None:
+        """One path falls silent, or is heard again."""
+        able = [path for path in self.net.paths.values() if path.links[0].fate.dead != dead]
+        if not able:
             return
-        path = self.rng.choice(list(self.net.paths.values()))
-        dead = not path.links[0].fate.dead
+        path = self.rng.choice(able)
         for link in path.links:
             link.fate.dead = dead
         self.counts["dead" if dead else "back"] += 1
@@ -203,13 +204,15 @@ def play(seed: int) -> dict[str, int]:
         elif what < 0.2:
             world.lose()
         elif what < 0.3:
-            world.toggle()
+            world.toggle(True)
         elif what < 0.4:
             rng.choice(net.sides).mode(rng.choice(MODES))
         elif what < 0.44:
             for path in list(net.paths.values()):
                 net.sides[0].path_lost(path.number)
             net.reconcile()
+        if rng.random() < 0.2:
+            world.toggle(False)
         silence = 13_000 * MS if rng.random() < 0.03 else 0  # whatever is dead now is seen to be
         world.run(silence or rng.choice([0, 100_000, 5 * MS, 40 * MS, 300 * MS]))
         for side in net.sides:
