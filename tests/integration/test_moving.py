@@ -596,6 +596,9 @@ def test_r40_cancelled_send_of_an_end_has_happened_or_not() -> None:
                     assert await soon(rx.recv()) == seed, f"{seed=}"
                     taking.cancel()
                     tx.close()
+                    for late in await asyncio.gather(taking, return_exceptions=True):
+                        if isinstance(late, netchan.Sender):
+                            late.close()  # cancelled a second time while it asked: in doubt, and of no use over there
                 else:
                     moved += 1
                     there = await soon(taking)
