@@ -472,6 +472,21 @@ class TestPaths:
         ends.side.path_lost(4)
         assert any(path_close(4) in frames for _, _, frames in ends.hear())
 
+    def test_that_it_was_given_up_is_said_again_when_that_was_lost(self) -> None:
+        ends, end = opened(others=(4,))
+        ends.side.path_lost(4)
+        [(lost, _, _)] = [record for record in ends.hear() if path_close(4) in record[2]]
+        again: list[bytes] = []
+        for _ in range(8):
+            assert end.send(b"later") == OK
+            for number, _, frames in ends.hear():
+                assert number != lost
+                again += [frames] if path_close(4) in frames else []
+                ends.say(ack(PATH, number))
+            ends.sleep(2 * MS)
+            ends.side.on_deadline()
+        assert len(again) == 1
+
     def test_only_a_session_with_datagrams_knows_it(self) -> None:
         for datagrams, code in ((False, PROTOCOL), (True, 0)):
             side = st.Side(1, mine={"datagrams": datagrams, "lease_ns": 10**10})
