@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from netchan._core import _selftest_session as st
 
 OK, ECLOSED = st.RC["OK"], st.RC["ECLOSED"]
 LEASE_NS = 300_000_000_000
 DROP_OLD, LATEST = 3, 4
+BLOCKS = 10
+
+
+def block_of(seeds: int, block: int) -> range:
+    """The seeds of one of ``BLOCKS`` tests."""
+    return range(block * seeds // BLOCKS, (block + 1) * seeds // BLOCKS)
+
+
+@contextmanager
+def noting(seed: int) -> Iterator[None]:
+    """Whatever goes wrong, the seed that shows it again stands beside it."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"seed {seed}")
+        raise
 
 
 class Line:

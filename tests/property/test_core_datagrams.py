@@ -10,7 +10,19 @@ import random
 import pytest
 
 from netchan._core import _selftest_session as st
-from tests.property.core_lines import LEASE_NS, OK, Line, check, finish, more, settle, steps, take_rest
+from tests.property.core_lines import (
+    LEASE_NS,
+    OK,
+    Line,
+    block_of,
+    check,
+    finish,
+    more,
+    noting,
+    settle,
+    steps,
+    take_rest,
+)
 from tests.property.core_net import MS, Fate, Net, Path
 
 SEEDS = int(os.environ.get("NETCHAN_DATAGRAM_SEEDS", "200"))
@@ -244,12 +256,9 @@ def play(seed: int) -> dict[str, int]:
 @pytest.mark.parametrize("block", range(10))
 def test_nothing_is_lost_or_doubled_over_datagrams(block: int) -> None:
     counts: dict[str, int] = {}
-    for seed in range(block * SEEDS // 10, (block + 1) * SEEDS // 10):
-        try:
+    for seed in block_of(SEEDS, block):
+        with noting(seed):
             found = play(seed)
-        except BaseException as error:
-            error.add_note(f"seed {seed}")
-            raise
         counts = {name: counts.get(name, 0) + n for name, n in found.items()}
     assert all(counts.values()), counts
 
@@ -298,10 +307,7 @@ def test_close_over_datagrams_that_are_lost() -> None:
     """Three datagrams say it; where all are lost the other side finds out that the path is dead, and nobody is busy."""
     found: dict[str, int] = {}
     for seed in range(SEEDS):
-        try:
+        with noting(seed):
             what = leave(seed)
-        except BaseException as error:
-            error.add_note(f"seed {seed}")
-            raise
         found[what] = found.get(what, 0) + 1
     assert found["told"] > SEEDS * 2 // 3 and found.get("left alone", 0) > 0, found

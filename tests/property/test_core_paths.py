@@ -13,7 +13,7 @@ import random
 import pytest
 
 from netchan._core import _selftest_session as st
-from tests.property.core_lines import LEASE_NS, OK, Line, check, finish, more, settle, steps
+from tests.property.core_lines import LEASE_NS, OK, Line, block_of, check, finish, more, noting, settle, steps
 
 SEEDS = int(os.environ.get("NETCHAN_PATHS_SEEDS", "200"))
 UP, SUSPENDED = 0, 3
@@ -289,11 +289,8 @@ def play(seed: int) -> dict[str, int]:
 @pytest.mark.parametrize("block", range(10))
 def test_nothing_is_lost_or_doubled_whatever_the_paths_do(block: int) -> None:
     counts: dict[str, int] = {}
-    for seed in range(block * SEEDS // 10, (block + 1) * SEEDS // 10):
-        try:
+    for seed in block_of(SEEDS, block):
+        with noting(seed):
             found = play(seed)
-        except BaseException as error:
-            error.add_note(f"seed {seed}")
-            raise
         counts = {name: counts.get(name, 0) + n for name, n in found.items()}
     assert all(counts.values()), counts

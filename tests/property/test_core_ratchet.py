@@ -7,6 +7,7 @@ import random
 import pytest
 
 from netchan._core import _selftest_session as st
+from tests.property.core_lines import block_of, noting
 from tests.property.test_core_resume import LEASE_NS, UP, rejoin
 
 SEEDS = 200
@@ -65,11 +66,8 @@ def play(seed: int) -> tuple[int, int]:
 @pytest.mark.parametrize("block", range(10))
 def test_ratchets_survive_cuts_at_any_byte(block: int) -> None:
     paths = ratchets = 0
-    for seed in range(block * SEEDS // 10, (block + 1) * SEEDS // 10):
-        try:
+    for seed in block_of(SEEDS, block):
+        with noting(seed):
             path, number = play(seed)
-        except BaseException as error:
-            error.add_note(f"seed {seed}")
-            raise
         paths, ratchets = paths + path, ratchets + number
     assert paths > 50 and ratchets > 50

@@ -12,7 +12,7 @@ import random
 import pytest
 
 from netchan._core import _selftest_session as st
-from tests.property.core_lines import LEASE_NS, OK, Line, check, finish, more, settle, steps
+from tests.property.core_lines import LEASE_NS, OK, Line, block_of, check, finish, more, noting, settle, steps
 
 SEEDS = int(os.environ.get("NETCHAN_RESUME_SEEDS", "200"))
 UP = 0
@@ -97,11 +97,8 @@ def play(seed: int) -> tuple[int, int]:
 @pytest.mark.parametrize("block", range(10))
 def test_nothing_is_lost_or_doubled_whatever_is_cut(block: int) -> None:
     cuts = resent = 0
-    for seed in range(block * SEEDS // 10, (block + 1) * SEEDS // 10):
-        try:
+    for seed in block_of(SEEDS, block):
+        with noting(seed):
             a, b = play(seed)
-        except BaseException as error:
-            error.add_note(f"seed {seed}")
-            raise
         cuts, resent = cuts + a, resent + b
     assert cuts > 0 and resent > 0

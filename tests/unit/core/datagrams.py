@@ -125,3 +125,19 @@ def settle(ends: Ends) -> None:
         ends.sleep(30 * MS)
         if not said and not ends.flying["eliciting"]:
             return
+
+
+def pair_on_datagrams(search: bool = False) -> tuple[st.Pair, st.End, st.End]:
+    """Two sides with a channel and one datagram path; search: for how long its datagrams may be."""
+    params = {"datagrams": True, "lease_ns": 10**11, "max_paths": 4}
+    pair = st.Pair(mine=params, peer=params)
+    x, y = pair.a.open("c", capacity=1000), pair.b.open("c", capacity=1000)
+    pair.run()
+    assert x.send(b"first") == OK
+    pair.sleep(100 * MS)
+    assert y.take() == b"first"
+    for side in (pair.b, pair.a):
+        assert side.add(PATH, b"2" * 32, MTU, search) == OK
+    pair.a.path_lost(0)
+    pair.b.path_lost(0)
+    return pair, x, y

@@ -8,7 +8,21 @@ from itertools import pairwise
 import pytest
 
 from netchan._core import _selftest_session as st
-from tests.unit.core.datagrams import BINDING, MS, NEVER, OK, PATH, PEER_DELAY, PING, Ends, S, ack, opened, settle
+from tests.unit.core.datagrams import (
+    BINDING,
+    MS,
+    NEVER,
+    OK,
+    PATH,
+    PEER_DELAY,
+    PING,
+    Ends,
+    S,
+    ack,
+    opened,
+    pair_on_datagrams,
+    settle,
+)
 from tests.unit.core.test_record import PROTOCOL, data, msg, vint
 
 MTU = 1200
@@ -740,16 +754,7 @@ class TestKept:
 
 
 def test_acknowledgements_stay_short_though_numbers_are_left_out() -> None:
-    params = {"datagrams": True, "lease_ns": 10**11, "max_paths": 4}
-    pair = st.Pair(mine=params, peer=params)
-    x, y = pair.a.open("c", capacity=1000), pair.b.open("c", capacity=1000)
-    pair.run()
-    assert x.send(b"first") == OK
-    pair.sleep(100 * MS)
-    assert y.take() == b"first"
-    assert pair.b.add(2, b"2" * 32, 1200) == OK and pair.a.add(2, b"2" * 32, 1200) == OK
-    pair.a.path_lost(0)
-    pair.b.path_lost(0)
+    pair, x, y = pair_on_datagrams()
     answers: list[int] = []
     for _ in range(1500):  # more than a dozen numbers are left out, and each leaves a gap
         assert x.send(bytes(3000)) == OK

@@ -3,25 +3,10 @@
 import pytest
 
 from netchan._core import _selftest_session as st
+from tests.unit.core.datagrams import pair_on_datagrams
 
 OK = st.RC["OK"]
 MS = 1_000_000
-
-
-def joined() -> tuple[st.Pair, st.End, st.End]:
-    """A session on one datagram path that searches, and a channel."""
-    params = {"datagrams": True, "lease_ns": 10**11, "max_paths": 4}
-    pair = st.Pair(mine=params, peer=params)
-    x, y = pair.a.open("c", capacity=1000), pair.b.open("c", capacity=1000)
-    pair.run()
-    assert x.send(b"first") == OK
-    pair.sleep(100 * MS)
-    assert y.take() == b"first"
-    for side in (pair.b, pair.a):
-        assert side.add(2, b"2" * 32, 1200, True) == OK
-    pair.a.path_lost(0)
-    pair.b.path_lost(0)
-    return pair, x, y
 
 
 def run(pair: st.Pair, carries: int, ms: int) -> list[int]:
@@ -44,7 +29,7 @@ def run(pair: st.Pair, carries: int, ms: int) -> list[int]:
     ("carries", "found"), [(1500, 1452), (1452, 1452), (1451, 1392), (1391, 1320), (1319, 1200), (1200, 1200)]
 )
 def test_the_longest_that_goes_through_is_found(carries: int, found: int) -> None:
-    pair, x, y = joined()
+    pair, x, y = pair_on_datagrams(search=True)
     sent = run(pair, carries, 10_000)
     assert pair.a.flying(2)["mtu"] == pair.b.flying(2)["mtu"] == found
     assert sum(size > found for size in sent) <= 6  # two of each length, and none of them brings anything
@@ -57,7 +42,7 @@ def test_the_longest_that_goes_through_is_found(carries: int, found: int) -> Non
 
 
 def test_a_path_that_carries_less_from_now_on_is_noticed() -> None:
-    pair, x, y = joined()
+    pair, x, y = pair_on_datagrams(search=True)
     run(pair, 1500, 2_000)
     assert pair.a.flying(2)["mtu"] == 1452
     assert x.send(bytes(20_000)) == OK
@@ -66,7 +51,7 @@ def test_a_path_that_carries_less_from_now_on_is_noticed() -> None:
 
 
 def test_it_is_tried_again_after_ten_minutes() -> None:
-    pair, _, _ = joined()
+    pair, _, _ = pair_on_datagrams(search=True)
     run(pair, 1200, 10_000)
     assert pair.a.flying(2)["mtu"] == 1200
     for side in (pair.a, pair.b):
