@@ -823,6 +823,11 @@ cdef class Side:
     def mode(self, int mode):
         session_mode(&self.s, mode)
 
+    def measured(self, path):
+        """Of a stream path: bytes a second, shortest round trip in ns, bytes in flight."""
+        cdef nc_path* p = self.way(path)
+        return p.rate, p.min_rtt, p.tx_bytes - p.acked_bytes
+
     def pass_control(self, path):
         return session_pass(&self.s, self.way(path))
 

@@ -22,7 +22,7 @@ from netchan._core.idmap cimport idmap_next
 from netchan._core.keys cimport keys_deadline, keys_may_update, keys_tick
 from netchan._core.leaf cimport load_acq_u32, load_acq_u64
 from netchan._core.ratchet cimport put_ratchet, rekey_first
-from netchan._core.rate cimport flight_full
+from netchan._core.rate cimport flight_full, path_arrival, path_rate
 from netchan._core.order cimport ORDER_BODY, order_room
 from netchan._core.sent cimport (
     KEEP_MAX, SENT_RESERVE, epoch_begun, finish_record, path_head, send_again, send_copy, sent_room, trunk_note,
@@ -521,11 +521,27 @@ cdef inline int may_stripe(const nc_session* s, nc_end* e) noexcept nogil:
     return 1 if s.order is NULL or s.order.floor > e.named_at else 0
 
 
+# 1: another path would bring all that e has to send before this one brings a record: e waits for that path (earliest
+# completion first, Lim et al. 2017). Nobody waits for ever: the path that would be first of all waits for none, and
+# what fills it up is acknowledged.
+cdef int another_first(const nc_session* s, const nc_path* p, const nc_end* e) noexcept nogil:
+    cdef const nc_path* q = s.paths
+    cdef uint64_t waits = e.out.appended - e.out.sent
+    cdef uint64_t record = waits if waits < <uint64_t>defs.RECORD_BODY_DEFAULT else defs.RECORD_BODY_DEFAULT
+    cdef double here = path_arrival(p, record)
+    while q is not NULL:
+        if q != p and not q.suspect and path_rate(q) > 0.0 and path_arrival(q, waits) < here:
+            return 1
+        q = q.next
+    return 0
+
+
 # The streams that wait take their turns on this path, as far as it may carry them.
 cdef int64_t send_line(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
     cdef size_t used = 0
     cdef int64_t size
     cdef int shared = s.mode == MODE_STRIPE and s.n_paths > 1
+    cdef int full
     cdef nc_end* before = NULL
     cdef nc_end* e = s.active_head
     # Room in which a record is begun: into a datagram goes one.
@@ -542,11 +558,14 @@ cdef int64_t send_line(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int6
                     before = e
                     e = e.active_next
                     continue
-            elif p.d is NULL and flight_full(p):
-                p.limited = 1
-                before = e
-                e = e.active_next
-                continue
+            else:
+                full = p.d is NULL and flight_full(p)
+                if full:
+                    p.limited = 1
+                if full or another_first(s, p, e):
+                    before = e
+                    e = e.active_next
+                    continue
         take_active(s, before, e)
         size = send_turn(s, p, e, out + used, cap - used, now)
         if size < 0:

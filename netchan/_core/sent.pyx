@@ -21,6 +21,7 @@ from netchan._core.outbox cimport out_ack_part, out_peek
 from netchan._core.ranges cimport ranges_remove_below
 from netchan._core.ratchet cimport ratchet_settled, rekey_done
 from netchan._core.record cimport record_seal
+from netchan._core.rate cimport rate_mark
 from netchan._core.state cimport (
     SENT_FLIGHT, SENT_LOST, nc_end, nc_path, nc_replay, nc_sent, nc_session, nc_trunk_sent,
 )
@@ -191,6 +192,8 @@ cdef int64_t finish_record(nc_session* s, nc_path* p, uint8_t* rec, uint64_t tag
                 p.d.probes -= 1
     if p.oldest_at == 0 and eliciting:
         p.oldest_at = now
+    if p.d is NULL and eliciting:
+        rate_mark(p, now)
     p.tx_number += 1
     p.tx_bytes += <uint64_t>size
     x.pos = p.tx_bytes

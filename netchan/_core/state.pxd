@@ -172,8 +172,11 @@ cdef struct nc_path:
     uint64_t tx_bytes               # sealed so far
     uint64_t acked_bytes            # of these in records below `acked`
     uint64_t rate                   # bytes a second that arrive over there; 0: not measured
-    int64_t rate_at                 # since when, for the next sample; 0: nothing in flight
+    uint64_t rate_number            # of the record whose acknowledgement makes the next sample
+    int64_t rate_at                 # when it was sent
     uint64_t rate_bytes             # acked_bytes at that time
+    uint8_t rate_marked             # there is one
+    uint8_t rate_steady             # samples in a row that were no better than the one before
     uint8_t limited                 # bulk data had to wait since then
 
 ctypedef struct nc_trunk_sent:      # one stream's part of a trunk record

@@ -25,6 +25,7 @@ from netchan._core.keys cimport (
 )
 from netchan._core.leaf cimport leaf_lock, leaf_unlock, load_acq_u32, store_seq_u32, xchg_u32
 from netchan._core.ratchet cimport session_ratchet_secret, session_ratchet_send
+from netchan._core.rate cimport path_rate
 from netchan._core.resume cimport (
     path_find, session_add, session_join, session_may_add, session_mode, session_path_lost, session_resume,
 )
@@ -481,24 +482,29 @@ cdef class Session(Listed):
 
         Returns:
             list of dicts: ``id``; ``control``, True for the one that carries what must come in order; ``suspect``, True
-            while it is silent where it should not be; ``rtt_us``, 0 without a sample; ``sent`` and ``received``,
-            records; ``in_flight``, records that were not acknowledged yet.
+            while it is silent where it should not be; ``rtt_us``, 0 without a sample; ``rate``, bytes a second that
+            arrive over there, 0 where it was not measured; ``sent`` and ``received``, records; ``lost``, those of a
+            datagram path that were given up; ``in_flight``, records that were not acknowledged yet.
         """
         cdef nc_slot* t = self.t
         cdef nc_engine* g = t.engine
         cdef nc_path* p
         cdef nc_path* copy
+        cdef int64_t* lost
         cdef int control = -1
         cdef int n = 0, i
         check_fork(g)
-        copy = <nc_path*>PyMem_Malloc(t.session.mine.max_paths * sizeof(nc_path))
+        copy = <nc_path*>PyMem_Malloc(t.session.mine.max_paths * (sizeof(nc_path) + sizeof(int64_t)))
         if copy is NULL:
             raise MemoryError("netchan paths")
+        lost = <int64_t*>(copy + t.session.mine.max_paths)
         with nogil:
             baton_take(g)
             p = t.session.paths
             while p is not NULL and n < <int>t.session.mine.max_paths:
                 copy[n] = p[0]
+                copy[n].rate = <uint64_t>path_rate(p)
+                lost[n] = <int64_t>p.d.n_lost - <int64_t>p.d.n_found if p.d is not NULL else 0
                 if p == t.session.control:
                     control = n
                 n += 1
@@ -512,6 +518,8 @@ cdef class Session(Listed):
                 "rtt_us": copy[i].srtt // 1000,
                 "sent": copy[i].tx_number,
                 "received": copy[i].rx_number,
+                "rate": copy[i].rate,
+                "lost": lost[i],
                 "in_flight": copy[i].tx_number - copy[i].acked,
             }
             for i in range(n)

@@ -35,6 +35,9 @@ class PathInfo:
         state: "active" = carries what this side sends; "standby" = ready to take over; "suspect" = an acknowledgement
             is overdue and nothing is heard, so what was sent there goes again over another path, where there is one.
         rtt: seconds of a round trip, smoothed; 0.0 without a measurement.
+        rate: bytes a second that it delivers, records and all, as far as this side has found out: over a stream by the
+            data that is striped, over datagrams by the window of its congestion control; 0.0 without a measurement.
+        loss: share of the records sent there that were lost, 0.0 to 1.0; 0.0 over a stream, which hides it.
         in_flight: records sent there and not acknowledged yet.
     """
 
@@ -42,6 +45,8 @@ class PathInfo:
     address: str
     state: PathState
     rtt: float
+    rate: float
+    loss: float
     in_flight: int
 
 
@@ -55,6 +60,8 @@ def paths_of(session: Session, first: str) -> tuple[PathInfo, ...]:
             where.get(path["id"], first if path["id"] == 0 else ""),
             "suspect" if path["suspect"] else "active" if path["control"] or all_carry else "standby",
             path["rtt_us"] / 1e6,
+            float(path["rate"]),
+            path["lost"] / max(1, path["sent"]),
             path["in_flight"],
         )
         for path in session.paths()

@@ -3,7 +3,8 @@
     python -m tests.chaos.ends take udp|tcp|kernel     at 10.77.0.2; prints its address, then what came, as JSON
     python -m tests.chaos.ends send ADDRESS SECONDS    from the other namespace; prints what was sent
 
-``kernel`` is a plain TCP socket with the kernel's CUBIC, for comparison.
+``kernel`` is a plain TCP socket with the kernel's CUBIC, for comparison. Several kinds joined by ``+`` are paths of one
+session, the i-th over link i, and what is sent is striped over them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import time
 from hashlib import sha256
 
-HOST, PORT = "10.77.0.2", 7000
+PORT = 7000
 SIZE = 8_000
 SEED = b"\7" * 32
 
@@ -24,10 +25,15 @@ def body(n: int) -> bytes:
     return sha256(n.to_bytes(8, "big")).digest() * (SIZE // 32)
 
 
+def host(link: int) -> str:
+    """Where the side that takes is reached over this link."""
+    return f"10.77.{link}.2"
+
+
 def take(kind: str) -> dict[str, float]:
     if kind == "kernel":
-        with socket.create_server((HOST, PORT)) as door:
-            print(f"kernel://{HOST}:{PORT}", flush=True)
+        with socket.create_server((host(0), PORT)) as door:
+            print("kernel://", flush=True)
             sock, _ = door.accept()
             got, first = 0, 0.0
             while data := sock.recv(1 << 20):
@@ -37,8 +43,9 @@ def take(kind: str) -> dict[str, float]:
     import netchan
     from netchan import sync
 
-    with sync.listen(f"{kind}://{HOST}:{PORT}", identity=netchan.Identity.generate(), trust="any") as listener:
-        print(listener.addresses[0], flush=True)
+    places = [f"{each}://{host(link)}:{PORT}" for link, each in enumerate(kind.split("+"))]
+    with sync.listen(places, identity=netchan.Identity.generate(), trust="any") as listener:
+        print(" ".join(map(str, listener.addresses)), flush=True)
         peer = listener.recv(timeout=30)
         count, first = 0, 0.0
         longest, last = 0.0, time.monotonic()
@@ -58,7 +65,7 @@ def send(address: str, seconds: float) -> dict[str, float]:
     if address.startswith("kernel://"):
         with socket.socket() as sock:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
-            sock.connect((HOST, PORT))
+            sock.connect((host(0), PORT))
             sent = 0
             while time.monotonic() - begun < seconds:
                 sent += sock.send(bytes(65_536))
@@ -68,8 +75,14 @@ def send(address: str, seconds: float) -> dict[str, float]:
 
     count = 0
     config = netchan.Config(close_timeout=60, dial_timeout=30)
-    with sync.dial(address, identity=netchan.Identity.generate(), config=config) as peer:
+    addresses = address.split()
+    with sync.dial(addresses, identity=netchan.Identity.generate(), config=config) as peer:
         channel = peer.open("x", bytes, capacity=4096)
+        if len(addresses) > 1:
+            peer.redundancy = "stripe"
+            while peer.path_count < len(addresses) and time.monotonic() - begun < seconds:
+                time.sleep(0.01)
+            begun = time.monotonic()
         while time.monotonic() - begun < seconds:
             channel.send(body(count))
             count += 1

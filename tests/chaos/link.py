@@ -1,9 +1,10 @@
-"""The link: a process that carries packets between two TUN devices, each in a network namespace of its own.
+"""The links: a process that carries packets between two network namespaces, over a pair of TUN devices for each link.
 
-    python -m tests.chaos.link NAME '{"rate": 10e6, "delay": 0.015, "queue": 25, "loss": 0.01}'
+    python -m tests.chaos.link NAME '[{"rate": 10e6, "delay": 0.015, "queue": 25, "loss": 0.01}]'
 
-It makes the namespaces NAME-a (10.77.0.1) and NAME-b (10.77.0.2), prints "ready", and takes all down when its input
-ends. A line of input is another specification, which counts from then on. Both directions are alike.
+It makes the namespaces NAME-a and NAME-b, joined by link number i from 10.77.i.1 to 10.77.i.2, prints "ready", and
+takes all down when its input ends. A line of input is other specifications, which count from then on. Both directions
+are alike.
 
 Specification: rate (bit/s, 0: no limit), delay (s, each way), queue (packets that wait for the rate), loss (share),
 burst (mean length of a row of losses; 1: each by itself), flip (share of packets with one bit changed behind the
@@ -84,34 +85,43 @@ def sh(*command: str) -> None:
 
 
 def device(name: str, namespace: str, address: str) -> int:
-    """The descriptor of a TUN device that was put into a new namespace."""
+    """The descriptor of a TUN device that was put into the namespace."""
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH", name.encode(), IFF_TUN | IFF_NO_PI))
-    sh("ip", "netns", "add", namespace)
     sh("ip", "link", "set", name, "netns", namespace)
     inside = ("ip", "netns", "exec", namespace, "ip")
     sh(*inside, "address", "add", f"{address}/24", "dev", name)
     sh(*inside, "link", "set", name, "up", "txqueuelen", "1000")
-    sh(*inside, "link", "set", "lo", "up")
     return fd
 
 
+def read_specs(text: str) -> list[Spec]:
+    return [Spec(**spec) for spec in json.loads(text)]
+
+
 def main() -> None:
-    name, spec = sys.argv[1], Spec(**json.loads(sys.argv[2]))
+    name, specs = sys.argv[1], read_specs(sys.argv[2])
     rng = random.Random(7)
     namespaces = (f"{name}-a", f"{name}-b")
     try:
-        fds = [device(f"{name}{i}", namespaces[i], f"10.77.0.{i + 1}") for i in range(2)]
+        for namespace in namespaces:
+            sh("ip", "netns", "add", namespace)
+            sh("ip", "netns", "exec", namespace, "ip", "link", "set", "lo", "up")
+        fds = [
+            device(f"{name}{'ab'[side]}{i}", namespaces[side], f"10.77.{i}.{side + 1}")
+            for i in range(len(specs))
+            for side in range(2)
+        ]
         print("ready", flush=True)
-        serve(fds, spec, rng)
+        serve(fds, specs, rng)
     finally:
         for namespace in namespaces:
             subprocess.run(("ip", "netns", "del", namespace), check=False, stderr=subprocess.DEVNULL)
 
 
-def serve(fds: list[int], spec: Spec, rng: random.Random) -> None:
-    """Until the input ends."""
-    ways = (Way(rng), Way(rng))
+def serve(fds: list[int], specs: list[Spec], rng: random.Random) -> None:
+    """Until the input ends. The two ends of a link are next to each other in `fds`."""
+    ways = [Way(rng) for _ in fds]
     queue: list[tuple[float, int, int, bytes]] = []
     n = 0
     poll = select.poll()
@@ -124,24 +134,25 @@ def serve(fds: list[int], spec: Spec, rng: random.Random) -> None:
                 line = sys.stdin.readline()
                 if not line:
                     return
-                spec = Spec(**json.loads(line))
+                specs = read_specs(line)
                 continue
-            side = fds.index(fd)
+            place = fds.index(fd)
+            spec = specs[place // 2]
             for _ in range(64):
                 try:
                     packet = os.read(fd, 2048)
                 except BlockingIOError:
                     break
                 now = time.monotonic()
-                at = ways[side].pass_on(spec, len(packet), now)
+                at = ways[place].pass_on(spec, len(packet), now)
                 if at is None:
                     continue
                 if len(packet) > HEADERS and rng.random() < spec.flip:
-                    place = rng.randrange(HEADERS, len(packet))
-                    packet = packet[:place] + bytes((packet[place] ^ 1 << rng.randrange(8),)) + packet[place + 1 :]
+                    bad = rng.randrange(HEADERS, len(packet))
+                    packet = packet[:bad] + bytes((packet[bad] ^ 1 << rng.randrange(8),)) + packet[bad + 1 :]
                 for _ in range(2 if rng.random() < spec.twice else 1):
                     n += 1
-                    heapq.heappush(queue, (at, n, 1 - side, packet))
+                    heapq.heappush(queue, (at, n, place ^ 1, packet))
         now = time.monotonic()
         while queue and queue[0][0] <= now:
             _, _, to, packet = heapq.heappop(queue)

@@ -91,3 +91,16 @@ def test_it_shares_a_link_with_the_cubic_of_the_kernel() -> None:
             indices.append(sum(rates) ** 2 / (2 * sum(rate**2 for rate in rates)))  # Jain's
             print(f"\n  ours {rates[0] / 1e6:.2f}, kernel {rates[1] / 1e6:.2f} Mbit/s: {indices[-1]:.3f}")
     assert median(indices) >= 0.9, indices
+
+
+@pytest.mark.parametrize("kind", ["udp", "tcp"])
+def test_stripe_adds_up_unequal_links(kind: str) -> None:
+    links = [(30e6, 0.0025, 50), (15e6, 0.01, 25), (6e6, 0.04, 40)]  # a queue of 20 ms, or a round trip
+    shares = []
+    with Wire(*({"rate": rate, "delay": delay, "queue": queue} for rate, delay, queue in links)) as wire:
+        for _ in range(3):
+            result = wire.transfer("+".join([kind] * len(links)), seconds=20)[0]
+            tell(f"30, 15 and 6 Mbit/s, {kind}", result)
+            shares.append(result["goodput"] / sum(rate for rate, _, _ in links))
+            assert result["bytes"] == result["sent"] > 0
+    assert median(shares) >= 0.9, shares

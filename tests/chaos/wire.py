@@ -16,15 +16,15 @@ ROOT = Path(__file__).parents[2]
 
 
 class Wire:
-    """A link; ``with`` takes it down. See link.Spec for the figures."""
+    """One link, or several; ``with`` takes them down. See link.Spec for the figures."""
 
-    def __init__(self, **spec: float) -> None:
+    def __init__(self, *links: dict[str, float], **link: float) -> None:
         self._name = f"nct{os.getpid() % 10_000}"
-        self._spec = spec
+        self._links = list(links) or [link]
         self._link: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Wire:
-        command = [sys.executable, "-m", "tests.chaos.link", self._name, json.dumps(self._spec)]
+        command = [sys.executable, "-m", "tests.chaos.link", self._name, json.dumps(self._links)]
         self._link = subprocess.Popen(
             command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=1
         )
@@ -39,11 +39,13 @@ class Wire:
             if self._link.stdout is not None:
                 self._link.stdout.close()
 
-    def set(self, **spec: float) -> None:
-        """From now on the link is so; what is not named stays as it was."""
+    def set(self, link: int = 0, **spec: float) -> None:
+        """From now on this link is so; what is not named is as at the beginning, on all of them."""
         if self._link is None or self._link.stdin is None:
             raise RuntimeError("there is no link")
-        self._link.stdin.write(json.dumps(self._spec | spec) + "\n")
+        self._link.stdin.write(
+            json.dumps([was | spec if i == link else was for i, was in enumerate(self._links)]) + "\n"
+        )
         self._link.stdin.flush()
 
     def _run(self, side: str, *arguments: str) -> subprocess.Popen[str]:

@@ -127,6 +127,8 @@ def about_paths(path: netchan.PathInfo) -> None:
     assert_type(path.address, str)
     assert_type(path.state, Literal["active", "standby", "suspect"])
     assert_type(path.rtt, float)
+    assert_type(path.rate, float)
+    assert_type(path.loss, float)
     assert_type(path.in_flight, int)
 
 

@@ -18,11 +18,12 @@ FAILOVER, STRIPE, MIRROR = range(3)
 class Two:
     """Two sides with paths 0 and 2; what each has to say on a path is taken and given by hand."""
 
-    def __init__(self, capacity: int | None = 1000, **options: Any) -> None:
+    def __init__(self, capacity: int | None = 1000, way: int = 0, **options: Any) -> None:
+        self.way = way  # ms from one side to the other
         self.pair = st.Pair(mine=LEASE, peer=LEASE, **options)
         self.a, self.b = self.pair.a, self.pair.b
         self.x, self.y = (side.open("x", capacity=capacity) for side in (self.a, self.b))
-        self.pair.run()
+        self.quiet()
         self.add(2)
         self.quiet()
 
@@ -49,6 +50,8 @@ class Two:
                 for here, there in ((self.a, self.b), (self.b, self.a)):
                     data = self.say(here, path)
                     if data and path in there.paths()[0]:
+                        here.now += self.way * MS
+                        there.now += self.way * MS
                         there.recv(data, path)
                         moved = True
             if not moved:
@@ -134,22 +137,113 @@ def test_stripe_keeps_to_the_path_of_control_what_has_to_be_in_order() -> None:
     two.free()
 
 
-def test_stripe_leaves_a_path_alone_that_has_enough_in_flight() -> None:
-    two = Two(capacity=None)
-    two.a.mode(STRIPE)
-    for _ in range(12):  # the windows grow
-        two.x.send(bytes(60_000))
-        two.quiet()
+class Links:
+    """Two.a sends; path 0 and 2 deliver so many bytes a ms, after so many ms each way, in order."""
+
+    def __init__(self, two: Two, rates: dict[int, int], delays: dict[int, int]) -> None:
+        self.two, self.rates, self.delays = two, rates, delays
+        self.queues: dict[int, bytes] = dict.fromkeys(rates, b"")
+        self.there: dict[int, list[tuple[int, bytes]]] = {path: [] for path in rates}
+        self.back: dict[int, list[tuple[int, bytes]]] = {path: [] for path in rates}
+        self.carried = dict.fromkeys(rates, 0)
+        self.ms = 0
+
+    def tick(self) -> None:
+        """One ms passes."""
+        two = self.two
+        self.ms += 1
+        for side in (two.a, two.b):
+            side.now += MS
+            if side.now >= side.deadline():
+                side.on_deadline()
+        for path, delay in self.delays.items():
+            self.queues[path] += two.say(two.a, path)
+            passes, self.queues[path] = self.queues[path][: self.rates[path]], self.queues[path][self.rates[path] :]
+            self.carried[path] += len(passes)
+            if passes:
+                self.there[path].append((self.ms + delay, passes))
+            while self.there[path] and self.there[path][0][0] <= self.ms:
+                two.b.recv(self.there[path].pop(0)[1], path)
+            answer = two.say(two.b, path)
+            if answer:
+                self.back[path].append((self.ms + delay, answer))
+            while self.back[path] and self.back[path][0][0] <= self.ms:
+                two.a.recv(self.back[path].pop(0)[1], path)
         two.y.take_all()
-        two.quiet()
-    sent = 0
-    while two.x.send(bytes(20_000)) == OK and sent < 40:
-        sent += 1
-    first, second = two.say(two.a, 0), two.say(two.a, 2)
-    assert first and second and len(second) < 200_000
-    two.b.recv(second, 2), two.b.recv(first, 0)
-    two.quiet()
-    assert [len(v) for v in two.y.take_all()] == [20_000] * sent
+
+
+def striped(rates: dict[int, int], delays: dict[int, int], ms: int) -> Links:
+    """The paths are kept busy for so many ms."""
+    two = Two(capacity=100_000, way=100)
+    two.a.mode(STRIPE)
+    links = Links(two, rates, delays)
+    for _ in range(ms):
+        while two.x.send(bytes(1000)) == OK:
+            pass
+        links.tick()
+    return links
+
+
+def test_stripe_fills_unequal_paths_and_finds_out_what_they_deliver() -> None:
+    rates, delays = {0: 3000, 2: 1500}, {0: 5, 2: 40}
+    links = striped(rates, delays, 1500)
+    before = dict(links.carried)
+    for _ in range(500):
+        while links.two.x.send(bytes(1000)) == OK:
+            pass
+        links.tick()
+    for path, rate in rates.items():
+        assert links.carried[path] - before[path] >= 0.97 * 500 * rate
+        found, shortest, flying = links.two.a.measured(path)
+        assert 0.9 * rate <= found / 1000 <= 1.3 * rate
+        assert 2 * delays[path] * MS <= shortest <= (2 * delays[path] + 15) * MS
+        assert flying <= 65_536 + 2 * found * shortest // S  # no more than one queue of its own
+    links.two.free()
+
+
+def test_new_path_gets_no_more_at_first_than_shows_what_it_delivers() -> None:
+    links = striped({0: 3000, 2: 1500}, {0: 5, 2: 40}, 500)
+    two = links.two
+    while two.x.send(bytes(1000)) == OK:
+        pass
+    two.add(4)
+    assert 100_000 < len(two.say(two.a, 4)) < 131_072 + 17_000
+    two.free()
+
+
+def test_what_a_faster_path_brings_earlier_does_not_go_on_a_slow_one() -> None:
+    links = striped({0: 3000, 2: 1500}, {0: 5, 2: 80}, 500)
+    two = links.two
+    for _ in range(400):
+        links.tick()
+    before = dict(links.carried)
+    for _ in range(20):  # more than path 0 may have in flight; all is there after 50 ms, by path 2 the rest after 80
+        for _ in range(160):
+            assert two.x.send(bytes(1000)) == OK
+        for _ in range(100):
+            links.tick()
+    assert links.carried[0] - before[0] > 20 * 160_000
+    assert links.carried[2] - before[2] < 3000  # acknowledgements and PING
+    two.free()
+
+
+def test_slow_path_that_was_not_measured_gets_nothing_that_is_sooner_over_there_by_another() -> None:
+    two = Two(capacity=100_000, way=200)
+    links = Links(two, {0: 3000, 2: 1500}, {0: 5, 2: 100})
+    two.a.now += 6 * S
+    two.a.on_deadline()  # PING on both: their round trips are known
+    for mode in (FAILOVER, STRIPE):
+        before = dict(links.carried)
+        two.a.mode(mode)
+        for _ in range(600):
+            while two.x.out()["appended"] - two.x.out()["sent"] < 90_000 and two.x.send(bytes(1000)) == OK:
+                pass
+            links.tick()
+        for _ in range(900):
+            links.tick()
+        assert links.carried[0] - before[0] > 1_000_000
+        assert links.carried[2] - before[2] < 3000
+    assert two.a.measured(0)[0] > 0 and two.a.measured(2)[0] == 0
     two.free()
 
 
