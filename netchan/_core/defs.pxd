@@ -140,6 +140,8 @@ cdef enum nc_wire_size:
     AEAD_TAG_SIZE = 16
     BINDING_SIZE = 32
     RECORD_BODY_MAX = 65508         # sealed bytes of one record at most
+    PARITY_SYMBOLS_MAX = 32         # data and parity symbols of one group, parity.md §1
+    PARITY_BYTES_MAX = 16384        # bytes of one symbol
 
 # --- implementation limits (docs/spec/limits.md): each bounds an attack or a cost ------------------------------------
 cdef enum nc_limit:

@@ -34,7 +34,7 @@ one='m=$(basename "$1" .pyx); shift
     "$python" -m cython -3 -X boundscheck=True -X wraparound=False -X cdivision=True -X initializedcheck=True \
         -X auto_pickle=False -X binding=True --module-name "netchan._core.$m" -o "$out/c/$m.c" "netchan/_core/$m.pyx" &&
     "$compiler" -std=gnu11 -O1 -g -fPIC -shared -fno-omit-frame-pointer -Wno-unused -DNETCHAN_DEBUG=1 "$@" \
-        "-I$inc" -Inetchan/_core "$out/c/$m.c" -o "$out/lib/netchan/_core/$m$ext" -lpthread -ldl'
+        "-I$inc" -Inetchan/_core "$out/c/$m.c" $(find netchan/_core -name "k_$m.c" -o -name "k_${m}_*.c") -o "$out/lib/netchan/_core/$m$ext" -lpthread -ldl'
 sources=netchan/_core/*.pyx
 [ -z "${MODULES:-}" ] || sources=$(printf 'netchan/_core/%s.pyx ' $MODULES)
 # shellcheck disable=SC2086
