@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from netchan._core import provider
+from netchan._core import gf256, provider
 from netchan.cli import common
 
 OPTIONAL: Final = {
@@ -48,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = Findings()
     _python(found)
     _crypto(found, measure=not arguments.no_speed)
+    _parity(found)
     _system(found)
     _packages(found)
     usable = not any(state == "bad" for state, _, _ in found.lines)
@@ -95,6 +96,11 @@ def _crypto(found: Findings, *, measure: bool) -> None:
     hybrid = _ml_kem()
     text = "X25519 with ML-KEM-768" if hybrid else "no ML-KEM-768: update 'cryptography', or say pq='off' on both sides"
     found.add("ml_kem", hybrid, text, "ok" if hybrid else "warn")
+
+
+def _parity(found: Findings) -> None:
+    used, forms = gf256.form(), gf256.forms()
+    found.add("parity", {"form": used, "forms": list(forms)}, f"by {used}, of {', '.join(forms)} that run here")
 
 
 def _system(found: Findings) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import netchan
-from netchan._core import provider
+from netchan._core import gf256, provider
 from netchan.cli import cmd_doctor, common
 from netchan.cli.__main__ import main
 
@@ -147,6 +147,7 @@ class TestDoctor:
             assert set(rates) == {"64", "1024", "16384"}
             assert all(rate > 0 for rate in rates.values())
         assert said["ml_kem"] is True
+        assert said["parity"] == {"form": gf256.form(), "forms": list(gf256.forms())}
         assert said["epoll"] is True
         assert said["cpus"]["usable"] == len(os.sched_getaffinity(0))
         assert set(said["packages"]) == {"msgspec", "numpy", "uvloop", "nacl"}
@@ -158,6 +159,16 @@ class TestDoctor:
         assert "GB/s" not in done.stdout
         assert ESCAPE not in done.stdout
         assert done.stderr == ""
+
+    def test_form_of_the_erasure_code_in_use_is_shown(self, capsys: pytest.CaptureFixture[str]) -> None:
+        before = gf256.form()
+        gf256.use("portable")
+        try:
+            assert main(["doctor", "--no-speed"]) == 0
+        finally:
+            gf256.use(before)
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if " parity " in line]
+        assert line.split()[:4] == ["ok", "parity", "by", "portable,"]
 
     def test_without_a_crypto_library_it_says_so_with_status_1(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
