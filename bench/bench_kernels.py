@@ -6,12 +6,13 @@ Run: ``python -m pytest bench/bench_kernels.py`` (group ``bench``; bench/README.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from netchan import sync
-from netchan._core import provider
+from netchan._core import gf256, provider
 from netchan.channel.codec import codec_for
 from netchan.markers import EMPTY
 from netchan.testing.pair import Side, joined
@@ -53,6 +54,40 @@ def test_ring_passes_descriptors(benchmark: Any, kind: str) -> None:
     ns = benchmark.pedantic(ring.bench, (rounds,), rounds=5)
     benchmark.extra_info["ns a push and a pop"] = ns
     assert len(ring) == 0
+
+
+@pytest.fixture(params=gf256.forms())
+def form(request: pytest.FixtureRequest) -> Iterator[str]:
+    before = gf256.form()
+    gf256.use(request.param)
+    yield request.param
+    gf256.use(before)
+
+
+@pytest.mark.parametrize("c", [1, 0x8E])
+@pytest.mark.parametrize("size", [1100, 16384])
+def test_bytes_times_a_constant_are_added(benchmark: Any, form: str, size: int, c: int) -> None:
+    from netchan._core import _selftest_erasure as core
+
+    ns = benchmark.pedantic(core.bench_mul_add, (size, c, 20_000_000 // size), rounds=5)
+    benchmark.extra_info["GB/s"] = size / ns
+
+
+@pytest.mark.parametrize(("k", "m"), [(4, 1), (4, 2), (8, 3)])
+def test_parity_of_a_group_is_made(benchmark: Any, form: str, k: int, m: int) -> None:
+    from netchan._core import _selftest_erasure as core
+
+    size = 1100
+    ns = benchmark.pedantic(core.bench_add, (k, m, size, size, 20_000_000 // (k * m * size)), rounds=5)
+    benchmark.extra_info["GB/s of data"] = k * size / ns
+
+
+@pytest.mark.parametrize("e", [1, 3, 16])
+def test_missing_symbols_are_solved(benchmark: Any, form: str, e: int) -> None:
+    from netchan._core import _selftest_erasure as core
+
+    ns = benchmark.pedantic(core.bench_solve, (e, 1100, 20_000 // (e * e)), rounds=5)
+    benchmark.extra_info["us a solution"] = ns / 1000
 
 
 @pytest.mark.parametrize("kind", ["any", "int", "str", "bytes"])
