@@ -147,7 +147,8 @@ cdef int parity_gaps(const nc_ranges* got, uint64_t received, uint64_t start, ui
     cdef uint32_t g
     cdef int e = 0
     cdef int i
-    if S < 1 or S > defs.PARITY_BYTES_MAX or column >= S or end < start or end - start > INDICES * S:
+    # An end before the start wraps around to a length that is out of range.
+    if S < 1 or S > defs.PARITY_BYTES_MAX or column >= S or end - start > INDICES * S:
         return defs.NC_EINVAL
     for i in range(INDICES):
         base = start + <uint64_t>i * S
