@@ -6,7 +6,7 @@ Run: ``python -m pytest bench/bench_kernels.py`` (group ``bench``; bench/README.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -64,12 +64,19 @@ def form(request: pytest.FixtureRequest) -> Iterator[str]:
     gf256.use(before)
 
 
+def least(benchmark: Any, nanoseconds: Callable[..., float], *arguments: Any) -> float:
+    """The least of what eleven rounds give: everything else on the machine only adds to it."""
+    seen: list[float] = []
+    benchmark.pedantic(lambda: seen.append(nanoseconds(*arguments)), rounds=11)
+    return min(seen)
+
+
 @pytest.mark.parametrize("c", [1, 0x8E])
 @pytest.mark.parametrize("size", [1100, 16384])
 def test_bytes_times_a_constant_are_added(benchmark: Any, form: str, size: int, c: int) -> None:
     from netchan._core import _selftest_erasure as core
 
-    ns = benchmark.pedantic(core.bench_mul_add, (size, c, 20_000_000 // size), rounds=5)
+    ns = least(benchmark, core.bench_mul_add, size, c, 40_000_000 // size)
     benchmark.extra_info["GB/s"] = size / ns
 
 
@@ -78,7 +85,7 @@ def test_parity_of_a_group_is_made(benchmark: Any, form: str, k: int, m: int) ->
     from netchan._core import _selftest_erasure as core
 
     size = 1100
-    ns = benchmark.pedantic(core.bench_add, (k, m, size, size, 20_000_000 // (k * m * size)), rounds=5)
+    ns = least(benchmark, core.bench_add, k, m, size, size, 40_000_000 // (k * m * size))
     benchmark.extra_info["GB/s of data"] = k * size / ns
 
 
@@ -86,7 +93,7 @@ def test_parity_of_a_group_is_made(benchmark: Any, form: str, k: int, m: int) ->
 def test_missing_symbols_are_solved(benchmark: Any, form: str, e: int) -> None:
     from netchan._core import _selftest_erasure as core
 
-    ns = benchmark.pedantic(core.bench_solve, (e, 1100, 20_000 // (e * e)), rounds=5)
+    ns = least(benchmark, core.bench_solve, e, 1100, 20_000 // (e * e))
     benchmark.extra_info["us a solution"] = ns / 1000
 
 
