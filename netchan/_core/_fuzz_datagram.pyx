@@ -87,6 +87,7 @@ cdef nc_lab* lab_make() noexcept nogil:
     p.session_bytes = 100000
     p.node_bytes = <uint64_t>1 << 40
     p.trunk = 1
+    p.parity = 1
     p.heartbeat_ns = 5000000000
     p.dead_ns = 10000000000
     p.lease_ns = 60000000000

@@ -374,6 +374,7 @@ cdef void params_fill(nc_params* p) noexcept nogil:
     p.max_channels = 5
     p.session_bytes = 100000
     p.trunk = 1
+    p.parity = 1
     p.heartbeat_ns = 5000000000
     p.dead_ns = 10000000000
     p.lease_ns = 30000000000
@@ -787,7 +788,7 @@ cdef void path_more(nc_arena_of_one* a) noexcept nogil:
     cdef nc_arena_way* other = &a.ways[1 - a.at]
     if other.path is not NULL:
         a.at = 1 - a.at
-        session_mode(&a.s, <int>(a.path_id >> 1) % 3)
+        session_mode(&a.s, <int>(a.path_id >> 1) % 4, 2, 1)
         return
     memset(secret, 9, 32)
     a.path_id += 2

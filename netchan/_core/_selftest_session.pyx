@@ -50,7 +50,9 @@ from netchan._core.state cimport (
     nc_end, nc_offer, nc_params, nc_path, nc_session,
 )
 from netchan._core.budget cimport budget_init, nc_budget
-from netchan._core.inbox cimport in_data, in_free, in_init, in_over, in_pos, in_pos_due, in_skip, nc_in
+from netchan._core.parity cimport nc_parity_in
+from netchan._core.rebuild cimport rebuild_held, rebuild_symbol
+from netchan._core.inbox cimport in_data, in_free, in_give_back, in_init, in_over, in_pos, in_pos_due, in_skip, nc_in
 from netchan._core.lossy cimport lossy_append
 from netchan._core.take cimport (
     in_advance, in_claim, in_copy, in_discard, in_drop, in_expire, in_peek, in_pending, in_run, in_run_end, nc_msg,
@@ -471,6 +473,28 @@ cdef class In:
         free(p)
         return rc
 
+    def symbol(self, bytes frame, uint64_t max_message=1 << 24):
+        """A PARITY frame, as in a record of the stream."""
+        cdef nc_rd r
+        cdef nc_frame f
+        rd_init(&r, <const uint8_t*><const char*>frame, len(frame))
+        rc = frame_next(&r, self.s.id, &f)
+        return rebuild_symbol(&self.s, &f, &self.b, max_message) if rc >= 0 else rc
+
+    def rebuild(self, uint64_t max_message=1 << 24):
+        """After data; None where nothing is held."""
+        if self.s.parity is NULL or self.s.parity.held is NULL:
+            return None
+        return rebuild_held(&self.s, &self.b, max_message)
+
+    def held(self):
+        """(groups, bytes of past that are kept, bytes drawn on the budget)"""
+        cdef nc_parity_in* q = self.s.parity
+        return (q.n_held, q.upto - q.first, q.drawn) if q is not NULL else None
+
+    def give_back(self):
+        in_give_back(&self.s, &self.b)
+
     def preface(self):
         return (<const char*>self.s.preface)[:self.s.preface_len] if self.s.preface_done else None
 
@@ -546,7 +570,7 @@ DEFAULTS = {
     "max_streams": 256, "max_message": 1 << 24, "max_channels": 1024, "session_bytes": 1 << 26,
     "node_bytes": 1 << 40,
     "heartbeat_ns": 5_000_000_000, "dead_ns": 10_000_000_000, "trunk": True, "max_paths": 8, "lease_ns": 0,
-    "datagrams": False,
+    "datagrams": False, "parity": False,
 }
 
 
@@ -570,6 +594,7 @@ cdef int fill_params(nc_params* p, dict given) except -1:
     p.lease_ns = d["lease_ns"]
     p.max_paths = d["max_paths"]
     p.datagrams = d["datagrams"]
+    p.parity = d["parity"]
     return 0
 
 
@@ -820,8 +845,8 @@ cdef class Side:
             p = p.next
         return out, (self.s.control.id if self.s.control is not NULL else None)
 
-    def mode(self, int mode):
-        session_mode(&self.s, mode)
+    def mode(self, int mode, int k=2, int m=1):
+        session_mode(&self.s, mode, k, m)
 
     def measured(self, path):
         """Of a stream path: bytes a second, shortest round trip in ns, bytes in flight."""
@@ -1006,6 +1031,7 @@ cdef class Side:
                 "path": p.id, "alive": bool(p.alive), "in_order": bool(s.in_order),
                 "suspended": bool(s.suspended), "suspect": bool(s.suspect),
                 "resumes": s.stats.resumes, "resent": s.stats.resent,
+                "parity_sent": s.stats.parity_sent, "rebuilt": s.stats.rebuilt,
                 "log": p.log_next - p.log_first, "log_cap": p.log_cap,
                 "again": s.replay.n - s.replay.next, "again_cap": s.replay.cap, "again_log": s.replay.log_cap,
                 "failed": s.sealer.keys.st.failed if s.sealer.keys is not NULL else 0,

@@ -597,6 +597,10 @@ cdef void settle_end(nc_session* s, nc_end* e) noexcept nogil:
     # Where the session may be resumed what was sent may have to be sent again.
     if e.out_done and e.in_done and e.bound and e.ctl == 0 and (s.mine.lease_ns == 0 or e.out.acked >= e.out.sent):
         e.bound = 0
+        if e.group is not NULL:
+            e.group.end = NULL                  # group_sweep frees it
+            e.group = NULL
+            s.group_orphans = 1
         idmap_pop(&s.outs, e.out.id)
         if i is not NULL:
             idmap_pop(&s.ins, i.id)

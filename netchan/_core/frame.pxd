@@ -48,6 +48,10 @@ cdef int frame_put_withdrawn(nc_wr* w, uint64_t stream, uint64_t number, uint8_t
 cdef int frame_put_stop(nc_wr* w, uint64_t stream, uint64_t code, uint64_t taken) noexcept nogil
 cdef int frame_put_skip(nc_wr* w, uint64_t first, uint64_t n, uint8_t reason, uint64_t offset,
                         uint64_t bytes) noexcept nogil
+# Symbol j of m over the n bytes from start on, in symbols of `size` bytes; len_ 0: only that there will be such a
+# group.
+cdef int frame_put_parity(nc_wr* w, uint64_t start, uint64_t size, uint64_t n, int m, int j, const uint8_t* p,
+                          size_t len_) noexcept nogil
 cdef int frame_put_max_streams(nc_wr* w, uint64_t count) noexcept nogil
 cdef int frame_put_ping(nc_wr* w) noexcept nogil
 cdef int frame_put_rekey(nc_wr* w, uint8_t kind, uint64_t epoch, uint64_t ratchet, const uint8_t* mix32) noexcept nogil

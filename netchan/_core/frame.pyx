@@ -248,10 +248,16 @@ cdef int parse_stream_rest(nc_rd* r, nc_frame* f) noexcept nogil:
             rc = rd_two(r, &f.d, &x)
         if rc < 0:
             return rc
-        if f.c == 0 or f.d == 0 or f.c + f.d > 32 or x >= f.d or f.b > defs.RECORD_BODY_MAX:
+        # Bytes of the group, so that f.c - 1 cannot wrap and the sum stays an offset.
+        if f.b == 0 or f.b > defs.PARITY_BYTES_MAX or f.c == 0 or f.d == 0 or x >= f.d \
+                or f.d > defs.PARITY_SYMBOLS_MAX or f.c > defs.PARITY_SYMBOLS_MAX * <uint64_t>f.b \
+                or (f.c - 1) // f.b + 1 + f.d > defs.PARITY_SYMBOLS_MAX or f.a + f.c > <uint64_t>0x3FFFFFFFFFFFFFFF:
             return defs.NC_EFRAME
         f.n = <uint32_t>x
-        return rd_blob(r, defs.RECORD_BODY_MAX, f)
+        rc = rd_blob(r, defs.PARITY_BYTES_MAX, f)
+        if rc >= 0 and f.len and f.len != (f.c if f.c < f.b else f.b):
+            return defs.NC_EFRAME
+        return rc
     if f.type == defs.FRAME_DATAGRAM:
         return rd_blob(r, defs.RECORD_BODY_MAX, f)
     return defs.NC_EFRAME
@@ -492,6 +498,21 @@ cdef int frame_put_skip(nc_wr* w, uint64_t first, uint64_t n, uint8_t reason, ui
     v[1] = n
     if wr_fields(w, defs.FRAME_SKIP, v, 2) < 0 or wr_u8(w, reason) < 0 or wr_varint(w, offset) < 0 \
             or wr_varint(w, bytes) < 0:
+        w.p = begin
+        return defs.NC_ESPACE
+    return defs.NC_OK
+
+
+cdef int frame_put_parity(nc_wr* w, uint64_t start, uint64_t size, uint64_t n, int m, int j, const uint8_t* p,
+                          size_t len_) noexcept nogil:
+    cdef uint64_t[5] v
+    cdef uint8_t* begin = w.p
+    v[0] = start
+    v[1] = size
+    v[2] = n
+    v[3] = <uint64_t>m
+    v[4] = <uint64_t>j
+    if wr_fields(w, defs.FRAME_PARITY, v, 5) < 0 or wr_vbytes(w, p, len_) < 0:
         w.p = begin
         return defs.NC_ESPACE
     return defs.NC_OK

@@ -18,6 +18,7 @@ from netchan._core.idmap cimport idmap_get, idmap_put
 from netchan._core.leaf cimport load_acq_u32, load_seq_u64, store_seq_u32, store_seq_u64
 from netchan._core.order cimport ORDER_BODY, nc_kept, order_due, order_keep, order_look, order_pass
 from netchan._core.ratchet cimport on_ratchet, on_rekey
+from netchan._core.rebuild cimport rebuild_held, rebuild_symbol
 from netchan._core.rate cimport rate_round_trip, rate_sample
 from netchan._core.record cimport record_open, record_size
 from netchan._core.replay cimport replay_check, replay_commit
@@ -344,11 +345,50 @@ cdef void on_skip(nc_session* s, nc_frame* f) noexcept nogil:
         settle_end(s, e)
 
 
+# A parity symbol: what it makes up for counts as received.
+cdef void on_parity(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
+    cdef nc_end* e = <nc_end*>idmap_get(&s.ins, f.stream)
+    cdef uint64_t had
+    cdef int rc
+    if e is NULL:
+        # Of a stream that is over here; one that is not open on both sides has no groups.
+        if f.stream >= s.next_in or idmap_get(&s.offers, f.stream) is not NULL:
+            fail(s, defs.CLOSE_PROTOCOL)
+        return
+    if e.in_.lossy or e.in_.rendezvous:
+        fail(s, defs.CLOSE_PROTOCOL)
+        return
+    if s.in_order:
+        return                                  # there is nothing to make up for
+    had = e.in_.msgs
+    e.in_.now_ns = now
+    rc = rebuild_symbol(e.in_, f, &s.budget, s.mine.max_message)
+    if rc:
+        rebuilt(s, e, had, rc)
+
+
+# Bytes of e's stream were made up for (rc > 0), or they are not what they should be.
+cdef void rebuilt(nc_session* s, nc_end* e, uint64_t had, int rc) noexcept nogil:
+    cdef nc_in* i = e.in_
+    if rc < 0:
+        refuse(s, rc)
+        return
+    s.stats.rebuilt += 1
+    s.stats.messages_received += i.msgs - had
+    if s.budget.turn == i.id and i.msgs != had:
+        in_give_turn(i, &s.budget)
+    want_ctl(s, e, CTL_POS)                     # so that it is not sent again
+    if i.msgs != had or load_acq_u32(&i.over):
+        notify(s, e, EV_RECV)
+        if load_acq_u32(&i.over):
+            settle_end(s, e)                    # may be the end of e
+
+
 cdef void on_data(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
     cdef nc_end* e = <nc_end*>idmap_get(&s.ins, f.stream)
     cdef nc_offer* o = NULL
     cdef nc_in* i
-    cdef uint64_t had
+    cdef uint64_t had, had_held
     cdef uint8_t had_preface
     cdef int rc
     if e is not NULL:
@@ -394,6 +434,13 @@ cdef void on_data(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
         if o is not NULL:
             answer_offer(s, o)
         return
+    if i.parity is not NULL and i.parity.held is not NULL:
+        had_held = i.msgs
+        rc = rebuild_held(i, &s.budget, s.mine.max_message)
+        if rc:
+            notify(s, e, EV_RECV)               # the message that came by itself, too
+            rebuilt(s, e, had_held, rc)
+            return
     if in_pos_due(i):
         want_ctl(s, e, CTL_POS)
     if i.msgs != had or load_acq_u32(&i.over):
@@ -498,6 +545,8 @@ cdef int on_frames(nc_session* s, nc_path* p, uint64_t tag, const uint8_t* body,
             on_data(s, &f, now)
         elif f.type == defs.FRAME_SKIP:
             on_skip(s, &f)
+        elif f.type == defs.FRAME_PARITY and s.mine.parity:
+            on_parity(s, &f, now)
         elif f.type == defs.FRAME_TRUNK_DATA:
             on_trunk(s, &f, now)
         elif f.type == defs.FRAME_POS:

@@ -10,6 +10,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from netchan._core.budget cimport nc_budget
 from netchan._core.cursor cimport nc_wr
 from netchan._core.leaf cimport nc_leaf
+from netchan._core.parity cimport nc_parity_in
 from netchan._core.ranges cimport nc_ranges
 from netchan._core.rendezvous cimport nc_claims
 from netchan._core.segment cimport nc_seg
@@ -94,6 +95,7 @@ ctypedef struct nc_in:
     nc_seg* ooo                     # their bytes, ascending, disjoint
     nc_seg* early_tail              # the last of these; NULL: none
     uint32_t n_early                # how many
+    nc_parity_in* parity            # owned; NULL: the sender has not said any
     size_t next_cap
     uint8_t head_len                # bytes of an incomplete message head held in head_buf
     uint8_t stage                   # nc_stage

@@ -17,6 +17,7 @@ from netchan._core.leaf cimport (
     store_rel_u32, store_rel_u64, store_rlx_u64, store_seq_u32, store_seq_u64,
 )
 from netchan._core.over cimport OVER_NOT, OVER_FIN, OVER_ABORT_AFTER, OVER_ABORT, OVER_STOPPED
+from netchan._core.parity cimport parity_end, parity_push
 from netchan._core.ranges cimport ranges_add, ranges_free, ranges_init, ranges_remove_below
 from netchan._core.rendezvous cimport claims_withdraw
 from netchan._core.segment cimport SEG_FIRST, SEG_MAX, nc_seg, seg_free_list, seg_new, seg_room
@@ -332,6 +333,8 @@ cdef int in_order(nc_in* s, const uint8_t* p, size_t n, uint64_t max_message) no
     rc = in_store(s, p, n)
     if rc < 0:
         return rc
+    if s.parity is not NULL:
+        parity_push(s.parity, p, n)
     s.received += n
     store_seq_u64(&s.end, s.end + n)
     if done:
@@ -628,6 +631,8 @@ cdef int in_lend(nc_in* s, uint64_t need, nc_budget* b) noexcept nogil:
 
 
 cdef void in_give_back(nc_in* s, nc_budget* budget) noexcept nogil:
+    parity_end(s.parity, budget)
+    s.parity = NULL
     in_wait_no_more(s, budget)
     in_give_turn(s, budget)
     budget_return(budget, s.lent)
@@ -734,4 +739,6 @@ cdef void in_free(nc_in* s) noexcept nogil:
     s.preface = NULL
     free(s.due)
     s.due = NULL
+    parity_end(s.parity, NULL)
+    s.parity = NULL
     ranges_free(&s.gaps)

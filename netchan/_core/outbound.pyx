@@ -15,8 +15,11 @@ from netchan._core.ends cimport end_release, session_ended, settle_end, take_dir
 from netchan._core.flight cimport flight_number, flight_open, flight_probe, flight_probed, flight_put_ack
 from netchan._core.frame cimport (
     frame_put_abort, frame_put_ack, frame_put_ask, frame_put_data_head, frame_put_max_streams, frame_put_order,
-    frame_put_path_close, frame_put_path_probe, frame_put_ping, frame_put_session_close, frame_put_skip,
-    frame_put_stop, frame_put_trunk_head, frame_put_want, frame_put_withdraw, frame_put_withdrawn,
+    frame_put_parity, frame_put_path_close, frame_put_path_probe, frame_put_ping, frame_put_session_close,
+    frame_put_skip, frame_put_stop, frame_put_trunk_head, frame_put_want, frame_put_withdraw, frame_put_withdrawn,
+)
+from netchan._core.group cimport (
+    group_begin, group_left, group_length, group_open, group_path, group_put, group_said, group_waits,
 )
 from netchan._core.idmap cimport idmap_next
 from netchan._core.keys cimport keys_deadline, keys_may_update, keys_tick
@@ -25,13 +28,13 @@ from netchan._core.ratchet cimport put_ratchet, rekey_first
 from netchan._core.rate cimport flight_full, path_arrival, path_rate
 from netchan._core.order cimport ORDER_BODY, order_room
 from netchan._core.sent cimport (
-    KEEP_MAX, SENT_RESERVE, epoch_begun, finish_record, path_head, send_again, send_copy, sent_room, trunk_note,
-    trunk_room,
+    KEEP_MAX, SENT_ONCE, SENT_RESERVE, epoch_begun, finish_record, path_head, send_again, send_copy, sent_room,
+    trunk_note, trunk_room,
 )
 from netchan._core.state cimport (
-    CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, CTL_WANT, CTL_WITHDRAW, CTL_WITHDRAWN, MODE_MIRROR, MODE_STRIPE,
-    SESSION_CLOSING, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, load_ptr, nc_end, nc_path, nc_session, pop_active,
-    take_active, want_ctl, want_data,
+    CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, CTL_WANT, CTL_WITHDRAW, CTL_WITHDRAWN, MODE_MIRROR, MODE_PARITY, MODE_STRIPE,
+    SESSION_CLOSING, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, load_ptr, nc_end, nc_group, nc_path, nc_session,
+    pop_active, take_active, want_ctl, want_data,
 )
 from netchan._core.inbox cimport in_pos, in_pos_due
 from netchan._core.lossy cimport lossy_claim, lossy_expire, lossy_gap, lossy_passed
@@ -280,6 +283,7 @@ cdef int64_t send_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_
     cdef size_t head = path_head(p, e.out.id)
     cdef uint8_t* begin = out + head
     cdef int numbered = s.order is not NULL and not may_stripe(s, e)
+    cdef int grouped = 0
     cdef size_t room, n, kept
     cdef const uint8_t* span
     cdef uint64_t upto
@@ -295,6 +299,8 @@ cdef int64_t send_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_
         ready = out_ready(&e.out, &fin)
     if ready == 0 and not fin and not gap:
         return 0
+    if s.mode == MODE_PARITY and may_stripe(s, e):
+        grouped = group_begin(s, e)
     room = cap - head - defs.AEAD_TAG_SIZE
     if room > s.peer.max_record - 64:
         room = <size_t>s.peer.max_record - 64
@@ -338,6 +344,17 @@ cdef int64_t send_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_
                 w.p += DATAGRAM_PAD
             return finish_record(s, p, out, e.out.id, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), e.out.sent,
                                  e.out.sent - before, 1, now) if w.p != begin else 0
+    if grouped:
+        if e.group.announce and frame_put_parity(&w, e.group.start, e.group.size, <uint64_t>e.group.k * e.group.size,
+                                                 e.group.m, 0, NULL, 0) >= 0:
+            room = <size_t>(w.end - w.p) - (24 if p.d is NULL else 1 + varint_len(e.out.sent)
+                                            + varint_len(e.out.sent_msgs))
+            if n > room:
+                n = room
+                fin = 0
+        if n > group_left(e):
+            n = <size_t>group_left(e)
+            fin = 0
     rc = frame_put_data_head(&w, e.out.sent, fin, e.out.at_boundary and n > 0 and e.out.sent_msgs > 0,
                              e.out.sent_msgs, -1)
     if rc < 0:
@@ -346,16 +363,43 @@ cdef int64_t send_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_
     span = NULL
     if n >= <size_t>(DIRECT_MIN if p.d is NULL else KEEP_MAX + 1) and out_span(&e.out, &span, n) == n:
         out_pass(&e.out, n)
+        if grouped:
+            group_put(s, e, span, n, fin, now)
         if fin:
             e.out.fin_sent = 1
         return finish_record(s, p, out, e.out.id, <size_t>(w.p - begin), span, n, <size_t>(w.p - begin), upto,
                              upto - before, 1, now)
     kept = <size_t>(w.p - begin) + (n if n <= <size_t>KEEP_MAX else 0)
     out_read(&e.out, w.p, n)
+    if grouped:
+        group_put(s, e, w.p, n, fin, now)
     w.p += n
     if fin:
         e.out.fin_sent = 1
     return finish_record(s, p, out, e.out.id, <size_t>(w.p - begin), NULL, 0, kept, upto, upto - before, 1, now)
+
+
+# A parity symbol of what e has sent. It is not kept: lost, it is not sent again.
+cdef int64_t send_symbol(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
+    cdef nc_wr w
+    cdef nc_group* g = e.group
+    cdef size_t head = path_head(p, e.out.id)
+    cdef uint8_t* begin = out + head
+    cdef size_t n = group_length(e)
+    cdef int64_t size
+    wr_init(&w, begin, cap - head - defs.AEAD_TAG_SIZE)
+    if frame_put_parity(&w, g.start, g.size, g.n, g.m, g.said, g.rows + <size_t>g.said * g.size, n) < 0:
+        group_said(s, e)                        # the path carries less by now than when the group began
+        return 0
+    if p.d is not NULL and w.p - begin < DATAGRAM_PAD:
+        memset(w.p, 0, DATAGRAM_PAD)
+        w.p += DATAGRAM_PAD
+    s.copy_here = SENT_ONCE
+    size = finish_record(s, p, out, e.out.id, <size_t>(w.p - begin), NULL, 0, 0, 0, 0, 1, now)
+    s.copy_here = 0
+    if size > 0:
+        group_said(s, e)
+    return size
 
 
 # 1: what this end has to send now may ride in a record of the trunk.
@@ -420,7 +464,7 @@ cdef int64_t send_trunk(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size
             if fin:
                 settle_end(s, e)
         end_release(e, &s.pins)
-        if s.active_head is NULL or not fits_trunk(s.active_head) or not trunk_room(p):
+        if s.active_head is NULL or not fits_trunk(s.active_head) or group_open(s.active_head) or not trunk_room(p):
             break
         # A record with a number has never so much room: what the next one has to send is to fit.
         left = TRUNK_SHARE if s.order is NULL else s.active_head.out.appended - s.active_head.out.sent
@@ -492,8 +536,13 @@ cdef int session_wants_send(nc_session* s) noexcept nogil:
 cdef int64_t send_turn(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
     cdef size_t share = defs.RECORD_BODY_DEFAULT
     cdef int64_t size = 0
-    if fits_trunk(e) and trunk_room(p):
+    if fits_trunk(e) and trunk_room(p) and not group_open(e):
         return send_trunk(s, p, e, out, cap, now)
+    if group_waits(e):
+        size = send_symbol(s, p, e, out, cap, now) if not e.out_done else 0
+        want_data(s, e)
+        end_release(e, &s.pins)
+        return size
     if s.n_active:
         share = 65536 // s.n_active
         if share < ROUND_BYTES:
@@ -516,7 +565,8 @@ cdef int64_t send_turn(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_
 
 # 1: bytes of e may overtake those before them, and what is said of them: no more than the inbox puts right again.
 cdef inline int may_stripe(const nc_session* s, nc_end* e) noexcept nogil:
-    if not load_acq_u32(&e.paired) or not e.out.acked or e.out.lossy or e.out.rendezvous or fits_trunk(e):
+    if not load_acq_u32(&e.paired) or not e.out.acked or e.out.lossy or e.out.rendezvous \
+            or (fits_trunk(e) and not group_open(e)):
         return 0
     return 1 if s.order is NULL or s.order.floor > e.named_at else 0
 
@@ -536,11 +586,19 @@ cdef int another_first(const nc_session* s, const nc_path* p, const nc_end* e) n
     return 0
 
 
+# 1: the next record of e goes on this path.
+cdef int its_turn(nc_session* s, nc_path* p, nc_end* e) noexcept nogil:
+    if s.mode == MODE_STRIPE:
+        return 0 if another_first(s, p, e) else 1
+    group_begin(s, e)
+    return 1 if group_path(s, e) == p else 0
+
+
 # The streams that wait take their turns on this path, as far as it may carry them.
 cdef int64_t send_line(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
     cdef size_t used = 0
     cdef int64_t size
-    cdef int shared = s.mode == MODE_STRIPE and s.n_paths > 1
+    cdef int shared = (s.mode == MODE_STRIPE or s.mode == MODE_PARITY) and s.n_paths > 1
     cdef int full
     cdef nc_end* before = NULL
     cdef nc_end* e = s.active_head
@@ -562,7 +620,7 @@ cdef int64_t send_line(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int6
                 full = p.d is NULL and flight_full(p)
                 if full:
                     p.limited = 1
-                if full or another_first(s, p, e):
+                if full or not its_turn(s, p, e):
                     before = e
                     e = e.active_next
                     continue
@@ -585,6 +643,11 @@ cdef int64_t send_copies(nc_session* s, nc_path* p, uint8_t* out, size_t cap, si
     return <int64_t>used
 
 
+# 1: paths beside the one that carries control have data of their own.
+cdef inline int spreads(const nc_session* s) noexcept nogil:
+    return 1 if s.mode == MODE_STRIPE or s.mode == MODE_PARITY else 0
+
+
 # On a path that does not carry control: what it has to say for itself; copies, or bulk data beside the one that does.
 cdef int64_t send_beside(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
     cdef int64_t own, size
@@ -596,7 +659,7 @@ cdef int64_t send_beside(nc_session* s, nc_path* p, uint8_t* out, size_t cap, in
     own = send_own(s, p, out, 1, now)
     if own >= 0 and s.state == SESSION_UP and s.mode == MODE_MIRROR and not p.suspect:
         return send_copies(s, p, out, cap, <size_t>own, now)
-    if own < 0 or s.state != SESSION_UP or s.mode != MODE_STRIPE or p.suspect or s.replay.next < s.replay.n:
+    if own < 0 or s.state != SESSION_UP or not spreads(s) or p.suspect or s.replay.next < s.replay.n:
         return own
     size = send_line(s, p, out + own, cap - <size_t>own, now)
     return size if size < 0 else own + size
@@ -661,7 +724,7 @@ cdef int wants_datagram(nc_session* s, nc_path* p) noexcept nogil:
             return 0
         if s.mode == MODE_MIRROR:
             return 1 if p.copied < s.control.tx_number else 0
-        return 1 if s.mode == MODE_STRIPE and s.active_head is not NULL and s.replay.next == s.replay.n else 0
+        return 1 if spreads(s) and s.active_head is not NULL and s.replay.next == s.replay.n else 0
     if s.replay.next < s.replay.n or s.ctl_head is not NULL or s.active_head is not NULL:
         return 1
     if s.offer_pos is not NULL or s.max_streams_due or s.n_closes or s.ratchet_out_step != 0xFF \
@@ -754,7 +817,7 @@ cdef int64_t session_send_datagram(nc_session* s, nc_path* p, uint8_t* out, size
         if size == 0 and s.state == SESSION_UP and not p.suspect:
             if s.mode == MODE_MIRROR:
                 size = send_copy(s, p, out, cap, now_ns)
-            elif s.mode == MODE_STRIPE and s.replay.next == s.replay.n:
+            elif spreads(s) and s.replay.next == s.replay.n:
                 size = send_line(s, p, out, cap, now_ns)
     if s.state == SESSION_CLOSING and all_told(s):
         session_ended(s)

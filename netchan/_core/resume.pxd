@@ -14,7 +14,7 @@ cdef nc_path* path_find(nc_session* s, uint32_t path_id) noexcept nogil         
 cdef nc_path* path_new(nc_session* s, uint32_t path_id, const uint8_t* binding32, nc_dgram* d,
                        int64_t now_ns) noexcept nogil
 # What several paths are used for from now on, nc_mode.
-cdef void session_mode(nc_session* s, int mode) noexcept nogil
+cdef void session_mode(nc_session* s, int mode, int k, int m) noexcept nogil
 # Mirror: the path that carries control takes nothing now; p, which has all that it has, carries on. 1 done, 0: cannot.
 cdef int session_pass(nc_session* s, nc_path* p) noexcept nogil
 # Something came on it; or it owes an acknowledgement (how: nc_silence): which path carries is decided anew.

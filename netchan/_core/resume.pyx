@@ -11,12 +11,14 @@ from libc.string cimport memcpy
 from netchan._core cimport defs
 from netchan._core.ends cimport fail, session_ended
 from netchan._core.flight cimport flight_free
+from netchan._core.group cimport groups_free
 from netchan._core.idmap cimport idmap_next
 from netchan._core.keys cimport keys_may_update, keys_path_add, keys_path_free, keys_path_remove
 from netchan._core.leaf cimport load_acq_u32, store_seq_u32
 from netchan._core.sent cimport epoch_settled, sent_acked, sent_free, sent_give, sent_move, sent_own, sent_room
 from netchan._core.state cimport (
-    EV_ACK, EV_SEND, MODE_MIRROR, PATH_CLOSES, PATH_HEARD, PATH_SILENT, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP,
+    EV_ACK, EV_SEND, MODE_MIRROR, MODE_PARITY, PATH_CLOSES, PATH_HEARD, PATH_SILENT, SESSION_OVER, SESSION_SUSPENDED,
+    SESSION_UP,
     nc_dgram, nc_end, nc_ended, nc_path, nc_session, notify,
 )
 from netchan._core.timer cimport TIMER_NEVER
@@ -134,7 +136,8 @@ cdef int take_copies(nc_session* s, nc_path* before, nc_path* best) noexcept nog
         return 0
     sent_give(before, best.copied)
     for i in range(best.copies if best.copies > best.acked else best.acked, best.tx_number):
-        best.sent[i & (best.sent_cap - 1)].copy = 0
+        if best.sent[i & (best.sent_cap - 1)].copy == 1:
+            best.sent[i & (best.sent_cap - 1)].copy = 0
     best.whole_from = best.copies
     return 1
 
@@ -196,9 +199,13 @@ cdef void paths_weigh(nc_session* s) noexcept nogil:
         epoch_settled(s)
 
 
-cdef void session_mode(nc_session* s, int mode) noexcept nogil:
+cdef void session_mode(nc_session* s, int mode, int k, int m) noexcept nogil:
     cdef nc_path* p = s.paths
     s.mode = <uint8_t>mode
+    s.parity_k = <uint8_t>k
+    s.parity_m = <uint8_t>m
+    if mode != MODE_PARITY:
+        groups_free(s)
     while p is not NULL and s.control is not NULL:
         copies_begin(s, s.control, p)
         p = p.next

@@ -20,6 +20,7 @@ cdef enum:
     LOG_RECORD = 69632              # room that one more record may need
     LOG_RESERVE = 131072            # of defs.LOG_MAX, kept for control: acknowledgements must go when data may not
     SENT_RESERVE = 1024             # of defs.SENT_MAX, for the same
+    SENT_ONCE = 2                   # nc_sent.copy of a record that is neither sent again nor copied
 
 # The first record that the path still answers for: behind those that were acknowledged or that others took over.
 cdef inline uint64_t sent_own(const nc_path* p) noexcept nogil:

@@ -160,7 +160,7 @@ cdef int64_t finish_record(nc_session* s, nc_path* p, uint8_t* rec, uint64_t tag
         if log_put(p, rec + path_head(p, tag), kept) < 0:       # now: sealing is done in place
             return defs.NC_ENOMEM
         x.log_len = <uint32_t>kept
-        x.tail_len = <uint32_t>(body + tail_len - kept)
+        x.tail_len = <uint32_t>(body + tail_len - kept) if x.copy != <uint8_t>SENT_ONCE else 0
     if p.d is NULL:
         size = record_seal(&s.sealer, p.key, p.tx_number, tag, rec, body, tail, tail_len,
                            p.binding if p.tx_number == 0 else NULL, now)
@@ -583,6 +583,9 @@ cdef int64_t send_copy(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int6
         p.copy_at = c.log_first
     while p.copied < c.tx_number:
         x = &c.sent[p.copied & (c.sent_cap - 1)]
+        if x.copy == <uint8_t>SENT_ONCE:
+            p.copied += 1                       # it has nothing in the log
+            continue
         size = seal_again(s, p, x, c.log, c.log_cap, p.copy_at, 1, out, cap, now, &gone)
         if size == 0 and not gone:
             return 0
@@ -606,7 +609,7 @@ cdef int64_t send_copy_free(nc_session* s, nc_path* p, uint8_t* out, size_t cap,
     while p.copied < c.tx_number and size == 0:
         x = &c.sent[p.copied & (c.sent_cap - 1)]
         p.copied += 1
-        if (c.d is not NULL and x.state != SENT_FLIGHT) or not x.eliciting:
+        if (c.d is not NULL and x.state != SENT_FLIGHT) or not x.eliciting or x.copy == <uint8_t>SENT_ONCE:
             continue
         size = seal_again(s, p, x, c.log, c.log_cap, log_place(c, x), 1, out, cap, now, &gone)
         if size == 0 and not gone and p.d is NULL:

@@ -11,6 +11,7 @@ from netchan._core.budget cimport budget_init
 from netchan._core cimport defs
 from netchan._core.ends cimport end_release, fail, session_ended, session_next_ready, take_dirty
 from netchan._core.flight cimport flight_deadline, flight_free, flight_on_deadline
+from netchan._core.group cimport groups_free, groups_on_deadline
 from netchan._core.idmap cimport idmap_free, idmap_init, idmap_next
 from netchan._core.keys cimport keys_deadline
 from netchan._core.leaf cimport leaf_init
@@ -56,6 +57,8 @@ cdef int64_t session_deadline(nc_session* s) noexcept nogil:
         return at
     if s.state == SESSION_SUSPENDED:
         return s.lease_until
+    if s.group_at < at:
+        at = s.group_at
     if not rekey_first(s) and 0 <= keys_deadline(s.sealer.keys) < at:
         at = keys_deadline(s.sealer.keys)
     while p is not NULL:
@@ -99,6 +102,7 @@ cdef void session_on_deadline(nc_session* s, int64_t now_ns) noexcept nogil:
             s.close_code = defs.CLOSE_TIMEOUT
             session_ended(s)
         return
+    groups_on_deadline(s, now_ns)
     while p is not NULL:
         following = p.next
         path_on_deadline(s, p, now_ns)
@@ -129,6 +133,7 @@ cdef int session_init(nc_session* s, int role, const nc_params* mine, const nc_p
         if s.order is NULL:
             return defs.NC_ENOMEM
     s.ratchet_out_step = 0xFF
+    s.group_at = TIMER_NEVER
     s.control = path_new(s, 0, binding32, d, now_ns)
     return defs.NC_OK if s.control is not NULL else defs.NC_ENOMEM
 
@@ -185,6 +190,7 @@ cdef void session_free(nc_session* s) noexcept nogil:
         in_free(o.in_)
         free(o.in_)
         free(o)
+    groups_free(s)
     idmap_free(&s.outs)
     idmap_free(&s.ins)
     idmap_free(&s.offers)

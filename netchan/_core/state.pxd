@@ -50,6 +50,7 @@ cdef enum nc_mode:                  # what several paths are used for (session.m
     MODE_FAILOVER = 0               # one carries, the others stand by
     MODE_STRIPE = 1                 # bulk data on all of them
     MODE_MIRROR = 2                 # everything on all of them; what arrives first counts
+    MODE_PARITY = 3                 # bulk data on all of them, and symbols that make up for what one of them loses
 
 cdef enum nc_event:                 # bits: what an end waits for (end.waiting) and what happened to it (end.ready)
     EV_RECV = 1                     # a value, or the direction is over
@@ -69,6 +70,7 @@ cdef enum nc_request:               # bits an application sets in end.requests
 cdef struct nc_session
 cdef struct nc_end
 cdef struct nc_path
+cdef struct nc_group
 
 cdef enum nc_sent_state:            # of a datagram
     SENT_FLIGHT = 0
@@ -196,7 +198,7 @@ ctypedef struct nc_sent:
     uint32_t tail_len               # behind them: the last bytes before `upto`, which the outbox still holds
     uint32_t rekey                  # the epoch for which it announces what is mixed in; 0: none
     uint8_t eliciting
-    uint8_t copy                    # of one that another path carries: that one answers for it
+    uint8_t copy                    # 1: of one that another path carries, which answers for it; 2: never sent again
     uint8_t state                   # nc_sent_state; datagrams only
     uint8_t numbered                # `order` holds
     uint32_t order                  # low bits of the number it has in the order of the session (order.pxd)
@@ -212,6 +214,25 @@ ctypedef struct nc_replay:
     uint32_t cap
     size_t log_len
     size_t log_cap
+
+# A group of data symbols that is being sent, at its sender (group.pyx).
+cdef struct nc_group:
+    nc_group* next                  # of the session's list
+    nc_end* end                     # borrowed; NULL: it is over
+    uint64_t start                  # offset in the stream
+    uint64_t n                      # bytes so far
+    uint64_t room                   # bytes at `rows`
+    uint8_t* rows                   # owned: the parity symbols as they grow, behind one another
+    int64_t quiet_at                # the group ends here when nothing more comes; TIMER_NEVER
+    uint32_t size                   # bytes of a symbol
+    uint8_t k                       # data symbols at most
+    uint8_t m
+    uint8_t open
+    uint8_t used                    # the rows are not all zeros
+    uint8_t closed                  # its parity symbols are to be said
+    uint8_t said                    # of these
+    uint8_t turn                    # which path its first symbol takes
+    uint8_t announce                # records that say that there will be a group
 
 cdef struct nc_end:
     nc_session* session             # borrowed: outlives its ends' engine use
@@ -275,6 +296,7 @@ cdef struct nc_end:
     uint64_t named_at               # in a session with an order: of the last numbered record before it may be striped
     uint64_t want_version           # of the WANT said last
     uint32_t want_said              # what it said
+    nc_group* group                 # owned while bound; NULL: none
     uint32_t answers                # WITHDRAWN to say, by number & 31
     uint32_t outcomes               # the message was taken
 
@@ -309,6 +331,7 @@ ctypedef struct nc_params:          # transport parameters (handshake.md), one s
     uint64_t max_message
     uint64_t max_channels           # local only
     uint8_t trunk                   # local only: both sides know the trunk
+    uint8_t parity                  # local only: both sides know PARITY
     int64_t session_bytes           # local only: budget beyond the floors
     uint64_t node_bytes             # local only: the same for all sessions of the process together
     int64_t heartbeat_ns            # local only
@@ -331,6 +354,8 @@ ctypedef struct nc_session_stats:
     uint64_t trunk_records
     uint64_t resumes
     uint64_t resent                 # records sealed again after one
+    uint64_t parity_sent            # parity symbols
+    uint64_t rebuilt                # groups in which they made up for something
 
 # A path that is no more, and how much came on it: the other side may ask when it makes the next one.
 ctypedef struct nc_ended:
@@ -365,6 +390,12 @@ cdef struct nc_session:
     uint32_t n_paths
     uint32_t path_top               # largest id so far
     uint8_t mode                    # nc_mode, of our direction
+    uint8_t parity_k                # MODE_PARITY: data symbols of a group at most, and parity symbols
+    uint8_t parity_m
+    nc_group* groups                # of all ends
+    int64_t group_at                # when the first of them ends; TIMER_NEVER
+    uint64_t group_bytes            # of their rows
+    uint8_t group_orphans           # some have no end any more
     uint8_t n_ended                 # position in `ended`
     uint8_t n_closes                # datagram paths that we gave up, and have to say so
     uint32_t closes[PATH_CLOSES]

@@ -17,7 +17,9 @@ from netchan._core.inbound cimport session_recv, session_recv_datagram
 from netchan._core.outbound cimport session_said, session_send, session_send_datagram, session_send_probe
 from netchan._core.resume cimport session_forget_gone, session_pass, session_path_lost
 from netchan._core.session cimport session_deadline
-from netchan._core.state cimport MODE_MIRROR, SESSION_CLOSING, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_path
+from netchan._core.state cimport (
+    MODE_MIRROR, MODE_PARITY, SESSION_CLOSING, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_path,
+)
 from netchan._core.timer cimport theap_set
 from netchan._engine cimport sys
 from netchan._engine.batch cimport BATCH, BATCH_ROOM, batch_recv, batch_send
@@ -298,6 +300,17 @@ cdef int link_flush(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noexcept 
 
 # The carrier of control first: the others take what it leaves.
 cdef int links_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
+    cdef uint64_t before
+    cdef int rc = defs.NC_OK
+    while rc == defs.NC_OK:
+        before = t.session.stats.records_sent
+        rc = links_flush_once(g, t, now)
+        if t.session.mode != MODE_PARITY or t.session.stats.records_sent == before:
+            break                               # else what one has sent may have given the next its turn
+    return rc
+
+
+cdef int links_flush_once(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
     cdef nc_link* first = <nc_link*>t.session.control.carrier if t.session.control is not NULL else NULL
     cdef nc_link* k = t.links
     cdef int rc = defs.NC_OK

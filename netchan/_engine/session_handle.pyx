@@ -62,6 +62,7 @@ cdef int fill_params(nc_params* p, d) except -1:
     p.max_message = d["max_message"]
     p.max_channels = 1
     p.trunk = 0
+    p.parity = 0
     p.session_bytes = 0
     p.node_bytes = 0
     p.heartbeat_ns = 0
@@ -87,7 +88,7 @@ cdef nc_dgram* new_flight(bytes binding, int role, uint32_t mtu, uint64_t seed) 
 def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding, int cipher, mine, peer, bytes early,
            int max_channels, int64_t session_bytes, double heartbeat, double dead=10.0, bint trunk=False,
            uint64_t node_bytes=256 << 20, double lease=0.0, uint32_t max_paths=8, bint datagrams=False,
-           uint32_t mtu=DATAGRAM_MTU, bytes answer=b""):
+           bint parity=False, uint32_t mtu=DATAGRAM_MTU, bytes answer=b""):
     """Make a session of a connected, non-blocking socket whose handshake has ended.
 
     Args:
@@ -105,6 +106,7 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         lease: seconds for which the session is kept without a path, as agreed; 0: not at all.
         max_paths: at a time, 1 to 64, as agreed.
         datagrams: the session may have datagram paths, as agreed.
+        parity: both sides know parity symbols.
         mtu: bytes of a datagram at most, 1 200 to 1 452.
         answer: datagram paths: our last word of the handshake, said again when the peer asks again.
 
@@ -143,6 +145,7 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         m.lease_ns = <int64_t>(lease * 1e9)
         m.max_paths = max_paths
         m.datagrams = datagrams
+        m.parity = parity
         if carrier == CARRIER_UDP:
             if not datagrams:
                 raise ValueError("a datagram path needs a session that may have some")
@@ -529,17 +532,20 @@ cdef class Session(Listed):
 
     @property
     def mode(self):
-        """What several paths are used for in our direction: 0 failover, 1 stripe, 2 mirror."""
-        return self.t.session.mode
+        """What several paths are used for in our direction: 0 failover, 1 stripe, 2 mirror, 3 parity; and of that the
+        data and parity symbols of a group, else 0."""
+        return self.t.session.mode, self.t.session.parity_k, self.t.session.parity_m
 
     @mode.setter
-    def mode(self, int mode):
+    def mode(self, mode):
         cdef nc_slot* t = self.t
+        cdef int number, k, m
         cdef nc_engine* g = t.engine
+        number, k, m = mode
         check_fork(g)
         with nogil:
             baton_take(g)
-            session_mode(&t.session, mode)
+            session_mode(&t.session, number, k, m)
             if xchg_u32(&t.session.dirty_any, 1) == 0:
                 engine_dirty(g, t)
             baton_give(g)
@@ -778,6 +784,8 @@ cdef class Session(Listed):
             "acks": s.stats.acks,
             "resumes": s.stats.resumes,
             "resent": s.stats.resent,
+            "parity_sent": s.stats.parity_sent,
+            "rebuilt": s.stats.rebuilt,
             "rtt_us": s.control.srtt // 1000 if s.control is not NULL else 0,
             "paths": s.n_paths,
             "epoch": s.sealer.keys.owner.send_epoch,

@@ -290,6 +290,7 @@ def _offer(config: Config, process: bytes, ciphers: tuple[int, ...]) -> Offer:
         max_message=config.max_message,
         lease_s=ceil(config.lease),
         max_paths=limits.paths,
+        parity=1,
         trunk=1,
         datagrams=int(config.datagrams),
         instance=process,
@@ -353,6 +354,7 @@ def attach(
             lease=event.agreement.lease_s,
             max_paths=event.agreement.max_paths,
             datagrams=event.agreement.datagrams,
+            parity=event.agreement.parity,
             mtu=mtu,
             answer=answer,
         )

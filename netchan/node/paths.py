@@ -6,6 +6,7 @@ each side decides for itself over which of them it sends. Spec: docs/spec/sessio
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -19,10 +20,14 @@ if TYPE_CHECKING:
     from netchan.net.redial import Redial
     from netchan.node.session import PeerCore
 
-Redundancy = Literal["failover", "stripe", "mirror"]
+Redundancy = str
+"""``"failover"``, ``"stripe"``, ``"mirror"`` or ``"parity(k, m)"``."""
 PathState = Literal["active", "standby", "suspect"]
-_MODES: Final[tuple[Redundancy, ...]] = ("failover", "stripe", "mirror")
+_MODES: Final = ("failover", "stripe", "mirror", "parity")
 """By number of the core (nc_mode)."""
+_PARITY: Final = re.compile(r"parity\(([0-9]{1,2}), ?([0-9]{1,2})\)", re.ASCII)
+_SYMBOLS_MAX: Final = 32
+"""Data and parity symbols of one group (docs/spec/parity.md §1.1)."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class PathInfo:
 
 def paths_of(session: Session, first: str) -> tuple[PathInfo, ...]:
     """The paths that are up, oldest first; empty while there is none. ``first``: address of the first of all."""
-    all_carry = session.mode != 0
+    all_carry = session.mode[0] != 0
     where = session.where or {}
     return tuple(
         PathInfo(
@@ -70,14 +75,26 @@ def paths_of(session: Session, first: str) -> tuple[PathInfo, ...]:
 
 def set_redundancy(session: Session, mode: object) -> None:
     """What several paths are used for from now on, in the direction of this side."""
-    if mode not in _MODES:
-        raise ConfigError(f"redundancy={mode!r} is not known; it is one of {', '.join(_MODES)}")
-    session.mode = _MODES.index(mode)
+    session.mode = _read_mode(mode)
+
+
+def _read_mode(mode: object) -> tuple[int, int, int]:
+    if isinstance(mode, str):
+        if mode in _MODES[:3]:
+            return _MODES.index(mode), 0, 0
+        symbols = _PARITY.fullmatch(mode)
+        if symbols is not None:
+            k, m = int(symbols[1]), int(symbols[2])
+            if k and m and k + m <= _SYMBOLS_MAX:
+                return _MODES.index("parity"), k, m
+            raise ConfigError(f"redundancy={mode!r}: k and m are 1 or more, and at most {_SYMBOLS_MAX} together")
+    raise ConfigError(f"redundancy={mode!r} is not known; it is one of {', '.join(_MODES[:3])}, parity(k, m)")
 
 
 def redundancy_of(session: Session) -> Redundancy:
     """What they are used for."""
-    return _MODES[session.mode]
+    number, k, m = session.mode
+    return f"parity({k}, {m})" if m else _MODES[number]
 
 
 def add_path(core: PeerCore, address: object) -> Outcome[int]:

@@ -86,8 +86,10 @@ class Peer:
 
         "failover" (the default): one path carries everything, the others stand by. "stripe": what is sent in bulk goes
         over all of them at once; small and ordered traffic stays on one. "mirror": everything goes over all of them,
-        and what arrives first counts. What is sent on a path that falls silent or is lost goes again over another, in
-        any case. ConfigError: another word.
+        and what arrives first counts. "parity(k, m)": bulk data goes over all of them in groups of up to k symbols,
+        with m more (k + m at most 32) that make up for any m that are lost, without a wait; on P paths k is
+        m * (P - 1) at most, so that one path may vanish. What is sent on a path that falls silent or is lost goes again
+        over another, in any case. ConfigError: another word, or k and m that cannot be.
         """
         return redundancy_of(self._core.session)
 

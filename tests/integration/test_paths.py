@@ -113,12 +113,12 @@ async def test_mirror_waits_for_no_path_that_falls_silent() -> None:
         assert near.path_count == 2
 
 
-@pytest.mark.parametrize("mode", ["failover", "stripe", "mirror"])
+@pytest.mark.parametrize("mode", ["failover", "stripe", "mirror", "parity(2, 1)"])
 @program
 async def test_values_survive_whatever_becomes_of_three_paths(mode: str) -> None:
     rng = random.Random(mode)
     async with joined(3) as (near, far, proxies):
-        near.redundancy = far.redundancy = mode  # type: ignore[assignment]
+        near.redundancy = far.redundancy = mode
         values = [n.to_bytes(4, "big") + bytes(rng.choice([0, 60, 3000, 70_000])) for n in range(400)]
         a, b = (peer.open("x", bytes, capacity=64) for peer in (near, far))
 
@@ -138,6 +138,32 @@ async def test_values_survive_whatever_becomes_of_three_paths(mode: str) -> None
         got = await asyncio.gather(send(a), send(b), take(a), take(b), cut())
         assert got[2] == got[3] == values
         await until(lambda: near.path_count == far.path_count == 3)
+
+
+@program
+async def test_parity_waits_for_no_path_that_falls_silent() -> None:
+    def silent(link: Link, direction: Direction, number: int, unit: bytes) -> bytes | None:
+        return b""
+
+    async with joined(3) as (near, far, proxies):
+        near.redundancy = "parity(2,1)"
+        assert near.redundancy == "parity(2, 1)"
+        a, b = (peer.open("x", bytes, capacity=64) for peer in (near, far))
+        for n in range(100):
+            await a.send(n.to_bytes(2, "big"))
+            assert await b.recv() == n.to_bytes(2, "big")
+        for n in range(100, 400):
+            if n == 200:
+                proxies[1].tap = silent
+                before, begun = (near.stats()["resent"], far.stats()["rebuilt"]), time.monotonic()
+            for part in range(6):  # some of them take the path that is silent
+                await a.send(bytes([part]) * 9000)
+            for part in range(6):
+                assert await b.recv() == bytes([part]) * 9000
+            if n == 200:  # all is here, and nothing was sent again: a path is suspect after 50 ms at the least
+                assert far.stats()["rebuilt"] > before[1]
+                assert near.stats()["resent"] == before[0] or time.monotonic() - begun > 0.045
+        assert near.stats()["parity_sent"] > 100
 
 
 @program
@@ -215,7 +241,7 @@ async def test_what_cannot_be_said_or_reached() -> None:
         with pytest.raises(ConfigError, match="there is no path 7"):
             near.remove_path(7)
         with pytest.raises(ConfigError, match="failover, stripe, mirror"):
-            near.redundancy = "raid0"  # type: ignore[assignment]
+            near.redundancy = "raid0"
         with pytest.raises(ConfigError, match="names another node"):
             await near.add_path(f"tcp://{KEY.node_id}@127.0.0.1:9")
         with pytest.raises(DialTimeout, match=r"no path within 0\.5 s"):

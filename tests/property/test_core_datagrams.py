@@ -28,7 +28,7 @@ from tests.property.core_net import MS, Fate, Net, Path
 SEEDS = int(os.environ.get("NETCHAN_DATAGRAM_SEEDS", "200"))
 UP, OVER, SUSPENDED = 0, 2, 3
 MOST = 4
-MODES = (0, 1, 2)  # failover, stripe, mirror
+MODES = (0, 1, 2, 3)  # failover, stripe, mirror, parity
 
 
 def fate(rng: random.Random) -> Fate:
@@ -50,7 +50,7 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.rng = rng = random.Random(seed)
-        params = {"lease_ns": LEASE_NS, "max_paths": MOST, "datagrams": True}
+        params = {"lease_ns": LEASE_NS, "max_paths": MOST, "datagrams": True, "parity": True}
         self.busy = rng.random() < 0.5  # new keys all the time
         limits = {"use_ns": 50 * MS if self.busy else 10**18}
         self.pair = st.Pair(mine=params, peer=params, limits=limits, seed=seed)
@@ -245,7 +245,8 @@ def play(seed: int) -> dict[str, int]:
         assert min(side.state()["updates"] for side in net.sides) > 10
     counts = world.counts | net.counts
     counts["ratchets"] = sum(side.state()["ratchets"] for side in net.sides)
-    counts["resent"] = sum(side.state()["resent"] for side in net.sides)
+    for what in ("resent", "parity_sent", "rebuilt"):
+        counts[what] = sum(side.state()[what] for side in net.sides)
     for line in lines:
         line.send.release()
     world.pair.a.released(), world.pair.b.released()

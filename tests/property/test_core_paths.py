@@ -18,7 +18,7 @@ from tests.property.core_lines import LEASE_NS, OK, Line, block_of, check, finis
 SEEDS = int(os.environ.get("NETCHAN_PATHS_SEEDS", "200"))
 UP, SUSPENDED = 0, 3
 MOST = 4
-MODES = (0, 1, 2)  # failover, stripe, mirror
+MODES = (0, 1, 2, 3)  # failover, stripe, mirror, parity
 
 
 class Wire:
@@ -35,7 +35,7 @@ class Net:
     """Two sides and the paths between them; ``pair`` is there for its sides."""
 
     def __init__(self, rng: random.Random, seed: int) -> None:
-        params = {"lease_ns": LEASE_NS, "max_paths": MOST}
+        params = {"lease_ns": LEASE_NS, "max_paths": MOST, "parity": True}
         limits = {"use_ns": rng.choice([10_000_000, 10**18])}  # the first: new keys all the time
         self.pair = st.Pair(mine=params, peer=params, limits=limits, seed=seed)
         self.sides = (self.pair.a, self.pair.b)
@@ -278,7 +278,8 @@ def play(seed: int) -> dict[str, int]:
         assert state["state"] == UP and state["again"] == 0 and state["log"] < 4000, state
         assert set(side.paths()[0]) == set(net.wires)
     net.counts["ratchets"] = sum(side.state()["ratchets"] for side in net.sides)
-    net.counts["resent"] = sum(side.state()["resent"] for side in net.sides)
+    for what in ("resent", "parity_sent", "rebuilt"):
+        net.counts[what] = sum(side.state()[what] for side in net.sides)
     for line in lines:
         line.send.release()
     net.pair.a.released(), net.pair.b.released()

@@ -209,7 +209,8 @@ def being_with(peer: sync.Peer) -> None:
     peer.remove_path(peer.paths[0])
     peer.remove_path(2)
     peer.redundancy = "stripe"
-    peer.redundancy = "raid0"  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    peer.redundancy = "parity(4, 1)"
+    peer.redundancy = 1  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
     assert_type(peer.closed, bool)
     assert_type(peer.loss_cause, BaseException | None)
     assert_type(peer.error, netchan.NetchanError | None)

@@ -93,9 +93,9 @@ LAYOUTS: list[tuple[bytes, int, dict[str, Any]]] = [
     (b"\x27" + vints(77, 6, 3) + b"xyz", 16, {"type": 0x20, "a": 77, "b": 6, "flags": 7, "data": b"xyz"}),
     (b"\x28" + vints(5, 2) + b"\1" + vints(100, 30), 16, {"type": 0x28, "a": 5, "b": 2, "c": 100, "d": 30, "flags": 1}),
     (
-        b"\x29" + vints(0, 100, 8, 2, 1, 3) + b"sym",
+        b"\x29" + vints(0, 100, 3, 2, 1, 3) + b"sym",
         16,
-        {"type": 0x29, "b": 100, "c": 8, "d": 2, "n": 1, "data": b"sym"},
+        {"type": 0x29, "b": 100, "c": 3, "d": 2, "n": 1, "data": b"sym"},
     ),
     (b"\x2a" + vints(3) + b"dgm", 16, {"type": 0x2A, "data": b"dgm"}),
     (
@@ -256,6 +256,14 @@ class TestBounds:
         assert refused(b"\x13" + vints(1) + b"\3" + vints(0)) == EFRAME  # step
         assert refused(b"\x29" + vints(0, 10, 0, 1, 0, 0), 16) == EFRAME  # parity over nothing
         assert refused(b"\x29" + vints(0, 10, 4, 2, 2, 0), 16) == EFRAME  # symbol 2 of 2
+        assert refused(b"\x29" + vints(0, 0, 4, 2, 0, 0), 16) == EFRAME  # symbols of no bytes
+        assert refused(b"\x29" + vints(0, 16_385, 4, 2, 0, 0), 16) == EFRAME  # and of too many
+        assert refused(b"\x29" + vints(0, 10, 301, 2, 0, 0), 16) == EFRAME  # 31 symbols and 2
+        assert refused(b"\x29" + vints(0, 10, 2**61, 2, 0, 0), 16) == EFRAME
+        assert refused(b"\x29" + vints(0, 10, 10, 2**61, 0, 0), 16) == EFRAME
+        assert refused(b"\x29" + vints(2**62 - 5, 10, 10, 2, 0, 0), 16) == EFRAME  # beyond all offsets
+        assert refused(b"\x29" + vints(0, 10, 4, 2, 0, 3) + b"sym", 16) == EFRAME  # shorter than its group
+        assert refused(b"\x29" + vints(0, 2, 9, 2, 0, 3) + b"sym", 16) == EFRAME  # longer than a symbol
         for reason in (0, 4, 255):
             assert refused(b"\x28" + vints(1, 1) + bytes([reason]) + vints(1, 1), 16) == EFRAME  # reason of SKIP
         assert refused(b"\x30" + vints(15, 0) + b"a", TRUNK) == EFRAME  # a trunk frame names a stream

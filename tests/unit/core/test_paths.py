@@ -18,9 +18,9 @@ FAILOVER, STRIPE, MIRROR = range(3)
 class Two:
     """Two sides with paths 0 and 2; what each has to say on a path is taken and given by hand."""
 
-    def __init__(self, capacity: int | None = 1000, way: int = 0, **options: Any) -> None:
+    def __init__(self, capacity: int | None = 1000, way: int = 0, parity: bool = False, **options: Any) -> None:
         self.way = way  # ms from one side to the other
-        self.pair = st.Pair(mine=LEASE, peer=LEASE, **options)
+        self.pair = st.Pair(mine=LEASE | {"parity": parity}, peer=LEASE | {"parity": parity}, **options)
         self.a, self.b = self.pair.a, self.pair.b
         self.x, self.y = (side.open("x", capacity=capacity) for side in (self.a, self.b))
         self.quiet()

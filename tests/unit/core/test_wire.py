@@ -271,7 +271,7 @@ class TestFramesOfLaterVersions:
         self.check(b"\x16" + vint(1500), a=1500)
 
     def test_wire_frame_parity_is_refused(self) -> None:
-        self.check(b"\x29" + b"".join(map(vint, (0, 100, 8, 2, 1, 3))) + b"sym", THEIRS, b=100, c=8, d=2, n=1)
+        self.check(b"\x29" + b"".join(map(vint, (0, 100, 3, 2, 1, 3))) + b"sym", THEIRS, b=100, c=3, d=2, n=1)
 
     def test_wire_frame_datagram_is_refused(self) -> None:
         self.check(b"\x2a" + vint(3) + b"dgm", THEIRS, data=b"dgm")
