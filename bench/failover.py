@@ -75,7 +75,7 @@ async def stall(mode: str, rtt: float, rng: random.Random) -> float:
         async with netchan.dial(addresses[0], identity=them) as dialler:
             peer = await listener.recv()
             await dialler.add_path(addresses[1])
-            dialler.redundancy = peer.redundancy = mode  # type: ignore[assignment]
+            dialler.redundancy = peer.redundancy = mode
             tx, rx = dialler.open("n", int, capacity=4096), peer.open("n", int, capacity=4096)
             over = asyncio.Event()
 
@@ -111,11 +111,11 @@ def main() -> None:
     parser.add_argument("--rtt", type=float, default=0.02, help="round trip in seconds")
     options = parser.parse_args()
     rng = random.Random(1)
-    for mode in ("failover", "stripe", "mirror"):
+    for mode in ("failover", "stripe", "mirror", "parity(1, 1)"):
         found = sorted(asyncio.run(stall(mode, options.rtt, rng)) * 1e3 for _ in range(options.rounds))
         p99 = found[min(len(found) - 1, int(0.99 * len(found)))]
         print(
-            f"{mode:9} round trip {options.rtt * 1e3:g} ms, {len(found)} cuts: "
+            f"{mode:12} round trip {options.rtt * 1e3:g} ms, {len(found)} cuts: "
             f"stall p50 {statistics.median(found):.0f} ms, p99 {p99:.0f} ms, longest {found[-1]:.0f} ms"
         )
 
