@@ -23,6 +23,7 @@ from netchan._core.inbound cimport session_recv
 from netchan._core.outbound cimport session_said, session_send
 from netchan._core.ratchet cimport session_ratchet_secret
 from netchan._core.resume cimport session_add, session_forget_gone, session_mode, session_path_lost, session_resume
+from netchan._core.ticket cimport session_ticket_send
 from netchan._core.timer cimport TIMER_NEVER
 from netchan._core.session cimport session_deadline, session_free, session_init, session_on_deadline
 from netchan._core.state cimport (
@@ -725,6 +726,7 @@ cdef void rendezvous_step(nc_arena_of_one* a, int act, int i) noexcept nogil:
     if act == 7:
         memset(secret, 5, 32)
         session_ratchet_secret(&a.s, 1, secret)
+        session_ticket_send(&a.s, 9, secret, 32)
         return
     if i != 2:
         return

@@ -21,7 +21,7 @@ from netchan._core.datagram cimport (
 from netchan._core.frame cimport (
     frame_next, frame_next_range, frame_put_abort, frame_put_ack, frame_put_ask, frame_put_data_head,
     frame_put_extension, frame_put_max_streams, frame_put_ping, frame_put_pos, frame_put_ratchet, frame_put_rekey,
-    frame_put_session_close, frame_put_stop, message_head, name_is_valid, nc_frame,
+    frame_put_session_close, frame_put_stop, frame_put_ticket, message_head, name_is_valid, nc_frame,
 )
 from netchan._core.idmap cimport idmap_free, idmap_get, idmap_init, idmap_next, idmap_pop, idmap_put, nc_idmap
 from netchan._core.keys cimport (
@@ -45,6 +45,7 @@ from netchan._core.resume cimport (
     session_resume,
 )
 from netchan._core.session cimport session_deadline, session_free, session_init, session_on_deadline
+from netchan._core.ticket cimport session_replaced, session_ticket_send, session_ticket_take
 from netchan._core.state cimport (
     EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW, nc_dgram,
     nc_end, nc_offer, nc_params, nc_path, nc_session,
@@ -172,6 +173,9 @@ def put(str name, *args, size_t room=2048):
         elif name == "ratchet":
             blob = args[2]
             rc = frame_put_ratchet(&w, args[0], args[1], <const uint8_t*><char*>blob, len(blob))
+        elif name == "ticket":
+            blob = args[1]
+            rc = frame_put_ticket(&w, args[0], <const uint8_t*><char*>blob, len(blob))
         elif name == "session_close":
             blob = args[1]
             rc = frame_put_session_close(&w, args[0], <const uint8_t*><char*>blob, len(blob))
@@ -980,6 +984,22 @@ cdef class Side:
     def ratchet(self, uint64_t number, bytes secret):
         """Both sides have agreed on 32 bytes; the responder is told first."""
         session_ratchet_secret(&self.s, number, <const uint8_t*><char*>secret)
+
+    def ticket_send(self, uint64_t life_s, bytes ticket):
+        return session_ticket_send(&self.s, life_s, <const uint8_t*><char*>ticket, len(ticket))
+
+    def ticket_take(self):
+        """(life, ticket) of the newest one that came, or None."""
+        cdef uint8_t* p = NULL
+        cdef uint64_t life = 0
+        cdef size_t n = session_ticket_take(&self.s, &life, &p)
+        try:
+            return (life, (<const char*>p)[:n]) if n else None
+        finally:
+            free(p)
+
+    def replaced(self):
+        session_replaced(&self.s)
 
     def close(self, uint16_t code, bytes reason=b""):
         session_close(&self.s, code, <const uint8_t*><char*>reason, len(reason))

@@ -56,6 +56,7 @@ cdef int frame_put_max_streams(nc_wr* w, uint64_t count) noexcept nogil
 cdef int frame_put_ping(nc_wr* w) noexcept nogil
 cdef int frame_put_rekey(nc_wr* w, uint8_t kind, uint64_t epoch, uint64_t ratchet, const uint8_t* mix32) noexcept nogil
 cdef int frame_put_ratchet(nc_wr* w, uint64_t ratchet, uint8_t step, const uint8_t* p, size_t n) noexcept nogil
+cdef int frame_put_ticket(nc_wr* w, uint64_t life_s, const uint8_t* p, size_t n) noexcept nogil
 cdef int frame_put_session_close(nc_wr* w, uint16_t code, const uint8_t* reason, size_t n) noexcept nogil
 cdef int frame_put_extension(nc_wr* w, uint64_t type, const uint8_t* p, size_t n) noexcept nogil
 # Head of a DATA frame; the bytes follow and the caller puts them. len < 0: no LEN field (to the end of the record).

@@ -554,6 +554,16 @@ cdef int frame_put_ratchet(nc_wr* w, uint64_t ratchet, uint8_t step, const uint8
     return rc
 
 
+cdef int frame_put_ticket(nc_wr* w, uint64_t life_s, const uint8_t* p, size_t n) noexcept nogil:
+    cdef nc_wr at = w[0]
+    cdef int rc = wr_fields(&at, defs.FRAME_TICKET, &life_s, 1)
+    if rc >= 0:
+        rc = wr_vbytes(&at, p, n)
+    if rc >= 0:
+        w[0] = at
+    return rc
+
+
 cdef int frame_put_session_close(nc_wr* w, uint16_t code, const uint8_t* reason, size_t n) noexcept nogil:
     cdef nc_wr at = w[0]
     cdef int rc = wr_u8(&at, defs.FRAME_SESSION_CLOSE)

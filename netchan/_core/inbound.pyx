@@ -24,6 +24,7 @@ from netchan._core.record cimport record_open, record_size
 from netchan._core.replay cimport replay_check, replay_commit
 from netchan._core.rendezvous cimport offer_bit
 from netchan._core.resume cimport path_find, session_path_heard, session_path_lost
+from netchan._core.ticket cimport on_ticket
 from netchan._core.sent cimport sent_acked
 from netchan._core.state cimport (
     CTL_ABORT, CTL_POS, CTL_WITHDRAWN, EV_ACK, EV_RECV, EV_SEND, EV_STATE, SESSION_CLOSING, SESSION_OVER, SESSION_UP,
@@ -581,6 +582,8 @@ cdef int on_frames(nc_session* s, nc_path* p, uint64_t tag, const uint8_t* body,
             flight_response(p.d, f.data)
         elif f.type == defs.FRAME_RATCHET:
             on_ratchet(s, &f)
+        elif f.type == defs.FRAME_TICKET:
+            on_ticket(s, &f)
         elif f.type == defs.FRAME_PING or f.type == defs.FRAME_PADDING or f.type >= defs.FRAME_EXTENSION:
             pass
         else:

@@ -90,6 +90,9 @@ cdef int keys_export(nc_keys *k, const char *label, size_t label_len, const uint
 # mac = the code of JOIN over what has this SHA-256 (docs/spec/keys.md §1), 32 bytes. NC_OK, NC_EFORK, NC_ECRYPTO.
 cdef int keys_join_mac(nc_keys *k, const uint8_t *digest32, uint8_t *mac) noexcept nogil
 
+# secret = what a ticket with this id of 16 bytes stands for, 32 bytes. NC_OK, NC_EFORK, NC_ECRYPTO.
+cdef int keys_ticket_secret(nc_keys *k, const uint8_t *id16, uint8_t *secret) noexcept nogil
+
 # --- paths ---
 # Index for the calls below. NC_EINVAL: kind unknown, or an id that was added before (or is 128 below the newest of its
 # parity): the number would start again under the same keys. NC_ELIMIT: KEYS_PATHS are there.

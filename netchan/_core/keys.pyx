@@ -138,6 +138,12 @@ cdef int keys_join_mac(nc_keys *k, const uint8_t *digest32, uint8_t *mac) noexce
     return ks_expand(k.store, k.x.join, "mac", 3, digest32, 32, mac, 32)
 
 
+cdef int keys_ticket_secret(nc_keys *k, const uint8_t *id16, uint8_t *secret) noexcept nogil:
+    if not ks_alive(k.store):
+        return defs.NC_EFORK
+    return ks_expand(k.store, k.x.resumption, "ticket", 6, id16, 16, secret, 32)
+
+
 # --- paths ----------------------------------------------------------------------------------------------------------
 
 cdef int keys_path_add(nc_keys *k, uint32_t path_id, int kind) noexcept nogil:

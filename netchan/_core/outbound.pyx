@@ -31,6 +31,7 @@ from netchan._core.sent cimport (
     KEEP_MAX, SENT_ONCE, SENT_RESERVE, epoch_begun, finish_record, path_head, send_again, send_copy, sent_room,
     trunk_note, trunk_room,
 )
+from netchan._core.ticket cimport put_ticket, ticket_due
 from netchan._core.state cimport (
     CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, CTL_WANT, CTL_WITHDRAW, CTL_WITHDRAWN, MODE_MIRROR, MODE_PARITY, MODE_STRIPE,
     SESSION_CLOSING, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, load_ptr, nc_end, nc_group, nc_path, nc_session,
@@ -93,7 +94,7 @@ cdef void put_order(nc_session* s, nc_wr* w) noexcept nogil:
 # counts need none; but the last POS of a stream stays behind the answers to WITHDRAW.
 cdef int control_in_order(nc_session* s) noexcept nogil:
     cdef nc_end* e = s.ctl_head
-    if s.ratchet_out_step != 0xFF or (s.rekey_state == 1 and keys_may_update(s.sealer.keys)):
+    if s.ratchet_out_step != 0xFF or ticket_due(s) or (s.rekey_state == 1 and keys_may_update(s.sealer.keys)):
         return 1
     while e is not NULL:
         if e.ctl & ~<uint8_t>(CTL_POS | CTL_WANT) or (e.in_ is not NULL and load_acq_u32(&e.in_.over)):
@@ -248,6 +249,7 @@ cdef int64_t send_control(nc_session* s, nc_path* p, uint8_t* out, size_t cap, i
         s.n_closes -= 1
         eliciting = 1
     put_ratchet(s, &w, &eliciting)
+    put_ticket(s, &w, &eliciting)
     while s.offer_pos is not NULL and in_pos(s.offer_pos.in_, &w, 1, &s.budget) >= 0:
         s.offer_pos.pos_due = 0
         s.offer_pos = s.offer_pos.pos_next
@@ -517,7 +519,7 @@ cdef int session_wants_send(nc_session* s) noexcept nogil:
         return 1
     if s.sealer.keys.wants_update and s.sealer.keys.acked and s.rekey_state != 2:
         return 1
-    if s.ratchet_out_step != 0xFF and s.ratchet_out is not NULL:
+    if (s.ratchet_out_step != 0xFF and s.ratchet_out is not NULL) or ticket_due(s):
         return 1
     if s.rekey_state == 1 and keys_may_update(s.sealer.keys):
         return 1
@@ -728,7 +730,7 @@ cdef int wants_datagram(nc_session* s, nc_path* p) noexcept nogil:
     if s.replay.next < s.replay.n or s.ctl_head is not NULL or s.active_head is not NULL:
         return 1
     if s.offer_pos is not NULL or s.max_streams_due or s.n_closes or s.ratchet_out_step != 0xFF \
-            or (s.rekey_state == 1 and keys_may_update(s.sealer.keys)):
+            or ticket_due(s) or (s.rekey_state == 1 and keys_may_update(s.sealer.keys)):
         return 1
     return 0
 

@@ -17,6 +17,7 @@ from netchan._core.keys cimport keys_deadline
 from netchan._core.leaf cimport leaf_init
 from netchan._core.order cimport order_free, order_new
 from netchan._core.ratchet cimport cleanse, rekey_first
+from netchan._core.ticket cimport ticket_free
 from netchan._core.resume cimport path_new, session_forget_gone, session_path_lost, session_path_silent
 from netchan._core.sent cimport replay_free, sent_free
 from netchan._core.state cimport (
@@ -202,5 +203,6 @@ cdef void session_free(nc_session* s) noexcept nogil:
     cleanse(s.rekey_mix, 32)
     free(s.ratchet_out)
     free(s.ratchet_in)
+    ticket_free(s)
     s.ratchet_out = NULL
     s.ratchet_in = NULL

@@ -460,6 +460,13 @@ cdef struct nc_session:
     uint64_t ratchet_in_number
     size_t ratchet_in_len
     uint8_t* ratchet_in             # owned, RATCHET_MAX
+    # Tickets (handshake.md §12): the side that was dialled gives them
+    uint64_t ticket_out_life        # seconds
+    size_t ticket_out_len
+    uint8_t* ticket_out             # owned; NULL: none waits to be sent
+    uint64_t ticket_in_life
+    size_t ticket_in_len
+    uint8_t* ticket_in              # owned, the newest that came; NULL: none waits for the application
 
 
 # --- lists of ends (baton) ---

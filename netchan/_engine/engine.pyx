@@ -705,4 +705,5 @@ cdef void slot_free(nc_slot* t) noexcept nogil:
         t.offers = x.next
         free(x)
     free(t.ratchet)
+    free(t.ticket)
     free(t)

@@ -26,4 +26,7 @@ cdef void slot_lose(nc_engine* g, nc_slot* t, nc_path* p, int64_t now) noexcept 
 cdef void slot_lose_all(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil
 # Lets go of the carriers of paths that are over. After each call of the core that may end one.
 cdef void slot_reap(nc_engine* g, nc_slot* t) noexcept nogil
+# The peer has shown with a ticket that the session is over there. What it had said before is read first, since it may
+# have left in the ordinary way; else the session is lost. 1: it is lost by this.
+cdef int slot_replaced(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil
 cdef void slot_shut(nc_engine* g, nc_slot* t) noexcept nogil                    # no carriers any more, for good

@@ -20,6 +20,7 @@ from netchan._core.session cimport session_deadline
 from netchan._core.state cimport (
     MODE_MIRROR, MODE_PARITY, SESSION_CLOSING, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_path,
 )
+from netchan._core.ticket cimport session_replaced
 from netchan._core.timer cimport theap_set
 from netchan._engine cimport sys
 from netchan._engine.batch cimport BATCH, BATCH_ROOM, batch_recv, batch_send
@@ -33,6 +34,7 @@ from netchan._engine.state cimport (
 cdef enum:
     IDLE_PEND = 4096                # a larger buffer of unsent bytes is given back when empty
     READS = 4                       # calls of one turn that read datagrams
+    LAST_READS = 64                 # what a session that is replaced may have waiting: 4 MiB
     PROBE_NS = 100000000            # a challenge that was not answered is said again after this
     PROBE_MOST = 1200               # bytes of one
     ANSWERS_MAX = 16                # times that an answer is said again
@@ -500,3 +502,30 @@ cdef void link_ready(nc_engine* g, nc_link* k, uint32_t bits, int64_t now) noexc
             engine_collect(g, t)
             return
     slot_flush(g, t, now)
+
+
+cdef int slot_replaced(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
+    cdef nc_link* k
+    cdef nc_link* following
+    cdef uint64_t had
+    cdef int _turn
+    for _turn in range(LAST_READS):
+        had = t.session.stats.records_received
+        k = t.links
+        while k is not NULL:
+            following = k.next
+            link_read(g, t, k, now)
+            if t.closed or (following is not NULL and following.slot is NULL):
+                break                           # one that was lost may have taken others with it
+            k = following
+        if t.session.stats.records_received == had:
+            break
+    if t.session.state == SESSION_CLOSING or t.session.state == SESSION_OVER:
+        slot_flush(g, t, now)
+        return 0
+    session_replaced(&t.session)
+    slot_flush(g, t, now)                       # an old process that runs on after all hears why
+    if t.session.state == SESSION_CLOSING:
+        slot_lose_all(g, t, now)
+    engine_collect(g, t)
+    return 1

@@ -4,7 +4,7 @@ Layer: _engine; C only. See news.pxd.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport malloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from netchan._core cimport defs
@@ -12,6 +12,7 @@ from netchan._core.ends cimport end_release, session_next_offer, session_next_re
 from netchan._core.leaf cimport leaf_lock, leaf_unlock, load_rlx_u64, store_rlx_u64, store_seq_u32, xchg_u32
 from netchan._core.segment cimport nc_seg
 from netchan._core.state cimport SESSION_OVER, nc_end, nc_offer
+from netchan._core.ticket cimport session_ticket_take
 from netchan._engine cimport sys
 from netchan._engine.state cimport (
     PATHS_AGAIN, PATHS_MORE, PINS_SOFT, nc_engine, nc_offer_event, nc_slot,
@@ -68,6 +69,8 @@ cdef void engine_collect(nc_engine* g, nc_slot* t) noexcept nogil:
         list_slot(g, t, 0)
     if t.session.ratchet_in_new:
         collect_ratchet(g, t)
+    if t.session.ticket_in is not NULL:
+        collect_ticket(g, t)
     t.session.ready_any = 0
     if t.session.state == SESSION_OVER and not t.told_over:
         t.told_over = 1
@@ -91,6 +94,19 @@ cdef void collect_ratchet(nc_engine* g, nc_slot* t) noexcept nogil:
     t.ratchet_step = t.session.ratchet_in_step
     t.ratchet_new = 1
     leaf_unlock(&g.app_lock)
+    list_slot(g, t, 0)
+
+
+cdef void collect_ticket(nc_engine* g, nc_slot* t) noexcept nogil:
+    cdef uint8_t* p = NULL
+    cdef uint64_t life = 0
+    cdef size_t n = session_ticket_take(&t.session, &life, &p)
+    leaf_lock(&g.app_lock)
+    p, t.ticket = t.ticket, p
+    t.ticket_len = n
+    t.ticket_life = life
+    leaf_unlock(&g.app_lock)
+    free(p)                                     # one that nobody has looked at yet
     list_slot(g, t, 0)
 
 

@@ -14,6 +14,8 @@ cdef class Session(Listed):
     cdef public object on_over
     cdef public object on_ratchet
     cdef public object on_path
+    cdef public object on_ticket
+    cdef public object kept
     cdef public dict where
     cdef public object maker
     cdef bint told

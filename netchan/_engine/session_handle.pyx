@@ -21,7 +21,7 @@ from netchan._core.ends cimport session_close
 from netchan._core.flight cimport flight_free, flight_new
 from netchan._core.inbound cimport session_recv
 from netchan._core.keys cimport (
-    keys_export, keys_join_mac, keys_may_update, keys_new, keys_take_warning, nc_keys_warning,
+    keys_export, keys_join_mac, keys_may_update, keys_new, keys_take_warning, keys_ticket_secret, nc_keys_warning,
 )
 from netchan._core.leaf cimport leaf_lock, leaf_unlock, load_acq_u32, store_seq_u32, xchg_u32
 from netchan._core.ratchet cimport session_ratchet_secret, session_ratchet_send
@@ -31,13 +31,16 @@ from netchan._core.resume cimport (
 )
 from netchan._core.session cimport session_free, session_init, session_on_deadline
 from netchan._core.state cimport SESSION_SUSPENDED, nc_dgram, nc_params, nc_path, nc_session
+from netchan._core.ticket cimport session_ticket_send
 from netchan._engine cimport sys
 from netchan._engine.engine_handle cimport Engine, Listed, check_fork
 from netchan._engine.carrier cimport CARRIER_UDP, carrier_setup
 from netchan._engine.engine cimport (
     baton_give, baton_take, engine_add, engine_dirty, fork_count, node_drawn, slot_free,
 )
-from netchan._engine.links cimport link_answer, slot_link, slot_lose, slot_lose_all, slot_move, slot_reap
+from netchan._engine.links cimport (
+    link_answer, slot_link, slot_lose, slot_lose_all, slot_move, slot_reap, slot_replaced,
+)
 from netchan._engine.news cimport engine_collect, engine_poke, path_news
 from netchan._engine.state cimport PATHS_AGAIN, PATHS_MORE, nc_engine, nc_link, nc_offer_event, nc_slot
 
@@ -215,6 +218,8 @@ cdef class Session(Listed):
         on_offers: called without arguments when ``take_offers`` has something.
         on_over: called once, without arguments, when the session is over.
         on_ratchet: called without arguments when ``take_ratchet`` has something.
+        on_ticket: called without arguments when ``take_ticket`` has something.
+        kept: the newest ticket of this session, in the form of the layer above (net/kept.py).
         where: path id -> the other end of its connection, for messages, of all paths but the first; None: no others.
         maker: who makes paths (net/redial.py), or None: the other side does.
         on_path: called with "lost" when the last path is and the session waits for another, "up" when it has one again,
@@ -244,6 +249,8 @@ cdef class Session(Listed):
             self.on_offers()
         if self.t.ratchet_new and self.on_ratchet is not None:
             self.on_ratchet()
+        if self.t.ticket is not NULL and self.on_ticket is not None:
+            self.on_ticket()
         leaf_lock(&self.t.engine.app_lock)
         path = self.t.app_path
         self.t.app_path = 0
@@ -348,6 +355,80 @@ cdef class Session(Listed):
                 engine_dirty(g, t)
             baton_give(g)
         wipe(copy, 32)
+
+    # --- tickets (handshake.md §12) ---
+
+    def ticket_secret(self, bytes id16):
+        """What the ticket of this session with an id of 16 bytes stands for, 32 bytes; the caller wipes them."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef bytearray out = bytearray(32)
+        cdef uint8_t* p = <uint8_t*><char*>out
+        cdef const uint8_t* id_p = <const uint8_t*><char*>id16
+        cdef int rc
+        check_fork(g)
+        if len(id16) != 16:
+            raise ValueError("the id of a ticket has 16 bytes")
+        with nogil:
+            baton_take(g)
+            rc = keys_ticket_secret(t.session.sealer.keys, id_p, p)
+            baton_give(g)
+        if rc < 0:
+            raise RuntimeError(f"netchan: no secret of a ticket (code {rc})")
+        return out
+
+    def ticket_send(self, uint64_t life_s, bytes ticket):
+        """Give the peer a ticket of 1 to 1 024 bytes; on the side that was dialled."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef const uint8_t* p = <const uint8_t*><char*>ticket
+        cdef size_t n = len(ticket)
+        cdef int rc
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            rc = session_ticket_send(&t.session, life_s, p, n)
+            if xchg_u32(&t.session.dirty_any, 1) == 0:
+                engine_dirty(g, t)
+            baton_give(g)
+        if rc < 0:
+            raise ValueError(f"ticket of {n} bytes (code {rc})")
+
+    def take_ticket(self):
+        """(seconds it lives, ticket) of the newest one that came, once; or None."""
+        cdef nc_slot* t = self.t
+        cdef uint8_t* p
+        cdef uint64_t life
+        cdef size_t n
+        leaf_lock(&t.engine.app_lock)
+        p = t.ticket
+        life = t.ticket_life
+        n = t.ticket_len
+        t.ticket = NULL
+        leaf_unlock(&t.engine.app_lock)
+        if p is NULL:
+            return None
+        try:
+            return life, PyBytes_FromStringAndSize(<char*>p, n)
+        finally:
+            free(p)
+
+    def replaced(self):
+        """The peer has shown with a ticket of this session that it is over there: it is lost at once.
+
+        Returns:
+            False: it was over, or being left, already.
+        """
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef bint lost
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            lost = slot_replaced(g, t, sys.now_ns())
+            baton_give(g)
+        self.engine.notify()
+        return lost
 
     def export(self, bytes label, bytes context, Py_ssize_t n):
         """A secret of this session for another use (keys.md §1): label 1-64, context 0-48 and n 1-8160 bytes."""

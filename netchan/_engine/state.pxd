@@ -109,6 +109,9 @@ cdef struct nc_slot:
     uint64_t ratchet_number
     size_t ratchet_len
     uint8_t* ratchet                # owned, RATCHET_MAX; NULL until the first
+    uint64_t ticket_life            # seconds
+    size_t ticket_len
+    uint8_t* ticket                 # owned, the newest that came; NULL: none waits for the application
 
 cdef struct nc_engine:
     pthread_mutex_t baton

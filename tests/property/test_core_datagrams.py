@@ -58,6 +58,8 @@ class World:
         self.net.add(Path(0, None, (Fate(delay=MS), Fate(delay=MS))))
         self.next_id = 2
         self.ratchets = 0
+        self.tickets = 0
+        self.ticket_here = 0
         self.healed = False
         self.counts = dict.fromkeys(("added", "lost", "dead", "back", "rejoined"), 0)
 
@@ -131,6 +133,18 @@ class World:
         secret = self.rng.randbytes(32)
         for side in reversed(self.net.sides):
             side.ratchet(self.ratchets, secret)
+
+    def ticket(self) -> None:
+        self.tickets += 1
+        assert self.net.sides[1].ticket_send(self.tickets, self.tickets.to_bytes(2, "big") * 200) == 0
+
+    def take_ticket(self) -> None:
+        got = self.net.sides[0].ticket_take()
+        if got is not None:
+            number, data = got
+            assert data == number.to_bytes(2, "big") * 200
+            assert self.ticket_here < number <= self.tickets  # in order, and each once
+            self.ticket_here = number
 
     def run(self, ns: int) -> None:
         until = self.net.now + ns
@@ -208,6 +222,10 @@ def play(seed: int) -> dict[str, int]:
             pour(lines, rng)
         if rng.random() < 0.1:
             world.ratchet()
+        if rng.random() < 0.15:
+            world.ticket()
+        if rng.random() < 0.5:
+            world.take_ticket()
         for side in net.sides:
             side.ready()
         what = rng.random()
@@ -241,12 +259,15 @@ def play(seed: int) -> dict[str, int]:
             break
         world.run(7 * MS)
     assert quiet(net, world.busy), [tell(side) for side in net.sides]
+    world.take_ticket()
+    assert world.ticket_here == world.tickets
     if world.busy:  # each side has got on with its keys
         assert min(side.state()["updates"] for side in net.sides) > 10
     counts = world.counts | net.counts
     counts["ratchets"] = sum(side.state()["ratchets"] for side in net.sides)
     for what in ("resent", "parity_sent", "rebuilt"):
         counts[what] = sum(side.state()[what] for side in net.sides)
+    counts["tickets"] = world.tickets
     for line in lines:
         line.send.release()
     world.pair.a.released(), world.pair.b.released()

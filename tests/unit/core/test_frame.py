@@ -160,6 +160,7 @@ WRITERS: list[tuple[str, tuple[Any, ...], int, dict[str, Any]]] = [
     ("rekey", (1, 5, 0, b"k" * 32), 0, {"type": 18, "flags": 1, "a": 5, "data": b"k" * 32}),
     ("rekey", (2, 5, 6, b""), 0, {"type": 18, "flags": 2, "a": 5, "b": 6}),
     ("ratchet", (6, 1, b"n" * 1024), 0, {"type": 19, "a": 6, "flags": 1, "data": b"n" * 1024}),
+    ("ticket", (TOP, b"t" * 1024), 0, {"type": 21, "a": TOP, "data": b"t" * 1024}),
     ("session_close", (65535, b"why"), 0, {"type": 23, "a": 65535, "data": b"why"}),
     ("extension", (1000, b"x" * 70), 0, {"type": 1000, "data": b"x" * 70}),
     ("data", (100, 1, 1, 9, 0), 16, {"type": 0x20, "a": 100, "b": 9, "flags": 7}),

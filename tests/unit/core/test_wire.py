@@ -183,6 +183,14 @@ class TestFrames:
         side.recv(peer.seal(THEIRS, data(HEAD, msg(b"goes on"))))
         assert end.take() == b"goes on"
 
+    def test_wire_frame_ticket_is_kept_for_the_application_and_comes_from_the_side_that_was_dialled(self) -> None:
+        side, peer = st.Side(0), st.Peer(1)
+        for number in (3, 4):
+            side.recv(peer.seal(CONTROL, st.put("ticket", number, bytes((number,)) * 1024)))
+        assert side.ticket_take() == (4, b"\4" * 1024)  # the newest
+        assert side.ticket_take() is None
+        assert refused(CONTROL, st.put("ticket", 9, b"t" * 100)) == PROTOCOL
+
     def test_wire_frame_session_close_ends_the_session_with_its_code_and_reason(self) -> None:
         side, peer, end = hosted()
         side.recv(peer.seal(THEIRS, data(HEAD, msg(b"here"))))
