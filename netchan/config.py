@@ -17,6 +17,8 @@ MIB: Final = 1024 * KIB
 
 IO_THREADS_MAX: Final = 64
 """Most threads for input and output: more than one for each processor only take turns."""
+TICKETS_MAX: Final = 1 << 16
+"""Most tickets that are kept in memory: 64 MiB."""
 CAPACITY_MAX: Final = 1 << 30
 """Largest capacity; keeps positions plus credit far below the 62 bits of the wire."""
 
@@ -85,6 +87,9 @@ class Config:
     datagrams: bool = False
     """Sessions may have UDP paths (both sides must say so); on by itself where an address of this call is udp://.
     Off by default: records that need their order have a number then, and are short, also over TCP."""
+    tickets: int = 64
+    """Tickets in memory for faster dials of nodes that were dialled before (with ``identity=``), 1 KiB each; the oldest
+    goes first. A listener gives them. 0: neither asked for, nor given, nor taken."""
     limits: Limits = field(default_factory=Limits)
     """Bounds against floods and mistakes."""
 
@@ -100,6 +105,7 @@ class Config:
         _check_int("session_bytes", self.session_bytes, 64 * KIB, 1 << 40)
         _check_int("node_bytes", self.node_bytes, 64 * KIB, 1 << 44)
         _check_int("io_threads", self.io_threads, 0, IO_THREADS_MAX)
+        _check_int("tickets", self.tickets, 0, TICKETS_MAX)
         if self.await_spin is not True and self.await_spin is not False:
             raise ConfigError(f"await_spin={self.await_spin!r} is not a bool; write True or False")
         if self.datagrams is not True and self.datagrams is not False:

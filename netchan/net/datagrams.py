@@ -21,7 +21,7 @@ import time
 from typing import Any, Final
 
 from netchan.net.connecting import Connecting, Owner, Phase
-from netchan.net.gate import HELLO, JOIN
+from netchan.net.gate import HELLO, JOIN, RESUME
 from netchan.net.handshake import Responder
 from netchan.net.worker import READ, Worker
 
@@ -34,7 +34,7 @@ LINGER_NS: Final = 3_000_000_000
 ANSWERS_MAX: Final = 16
 """And how often."""
 SEEN_MAX: Final = 8
-"""Datagrams of one exchange that are remembered; it has four."""
+"""Datagrams of one exchange that are remembered; it has six at most."""
 FRAME_MIN: Final = 60
 """Header and trailer of a message: nothing shorter is one."""
 FRAME_MAX: Final = 4_096
@@ -49,7 +49,7 @@ _ID: Final = slice(6, 14)
 
 def is_first(data: bytes) -> bool:
     """True if a datagram may be the first message of an exchange."""
-    return FRAME_MIN <= len(data) <= FRAME_MAX and data[0] in (HELLO, JOIN)
+    return FRAME_MIN <= len(data) <= FRAME_MAX and data[0] in (HELLO, JOIN, RESUME)
 
 
 def open_socket(family: int) -> socket.socket:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from netchan.config import Config
 from netchan.errors import AuthError, DialError, DialTimeout, HandshakeError
+from netchan.net import kept
 from netchan.net.address import Address
 from netchan.net.aside import collect_paths
 from netchan.net.connecting import Connecting, Dialling, Owner
@@ -57,6 +58,7 @@ class Link:
     node_id: str
     max_message: int
     keeps: bool
+    by_ticket: bool = False
 
 
 def link_of(carrier: str, local: str, remote: str, event: Established) -> Link:
@@ -65,7 +67,7 @@ def link_of(carrier: str, local: str, remote: str, event: Established) -> Link:
     Equal ranks are two ends in one process, which both give way and then wait for a random time (session.md §4.1).
     """
     keeps = event.local.params.instance < event.remote.params.instance
-    return Link(carrier, local, remote, event.node_id, event.remote.params.max_message, keeps)
+    return Link(carrier, local, remote, event.node_id, event.remote.params.max_message, keeps, event.by_ticket)
 
 
 class Outcome(Generic[T]):
@@ -120,6 +122,8 @@ class DialPlan:
         policies: by carrier; made when the arguments were checked, so that mistakes raise there.
         psk: 32 bytes or more, or None.
         config: settings.
+        tickets: how many are kept in memory; 0: none are asked for.
+        ticket: one to begin with, that the program had stored.
     """
 
     addresses: tuple[Address, ...]
@@ -127,6 +131,8 @@ class DialPlan:
     policies: dict[str, Policy]
     psk: bytes | None
     config: Config
+    tickets: int = 0
+    ticket: kept.Kept | None = None
 
 
 def connecting(thread: Worker, address: Address, family: int, owner: Owner) -> Connecting:
@@ -172,6 +178,8 @@ class Dial(Dialling, Generic[T]):
         self._tried = 0
         self._live: dict[Connecting, _Place] = {}
         self._committed: Connecting | None = None
+        self._ticket = plan.ticket
+        self._mark = kept.mark_of(plan.psk) if plan.tickets or plan.ticket else kept.NO_PSK
         self._causes: dict[int, BaseException] = {}
         self._timers: list[Timer] = []
 
@@ -244,6 +252,7 @@ class Dial(Dialling, Generic[T]):
                 same_user=sock.family == socket.AF_UNIX and same_user(sock),
                 pause=self._worker.give_way,
                 ahead=stock_of(self._worker),
+                kept=self._choose_ticket(conn, address),
             )
 
         conn.begin = begin
@@ -254,6 +263,34 @@ class Dial(Dialling, Generic[T]):
             del self._live[conn]
             conn.close()
             raise
+
+    def _place_of(self, address: Address) -> kept.Place:
+        """For which dials the tickets of this one are."""
+        config = self.plan.handshake
+        expected = self.plan.policies[address.carrier].expected_id
+        return kept.Place(
+            config.identity.id_pub, config.network_id, config.primitives, self._mark, address.location, expected
+        )
+
+    def _choose_ticket(self, conn: Connecting, address: Address) -> kept.Kept | None:
+        """A ticket for a connection that is up, or None.
+
+        With it the other side may begin a session as soon as it hears of us, so no other handshake goes on meanwhile;
+        and none is tried over UDP, where perhaps nobody is, while there are other addresses.
+        """
+        plan, place = self.plan, self._place_of(address)
+        if self._committed is not None or (
+            address.carrier == "udp" and any(other.carrier != "udp" for other in plan.addresses)
+        ):
+            return None
+        chosen, self._ticket = self._ticket, None
+        if chosen is None or not chosen.is_for(plan.handshake.identity, *place[1:4], place.expected_id):
+            chosen = kept.take(place) if plan.tickets else None
+        if chosen is None or chosen.age_ms(time.time()) is None:
+            return None
+        kept.forget(chosen)
+        self._committed = conn
+        return chosen
 
     def _check_end(self) -> None:
         if self.outcome.done or self._live or self._unresolved or self._places:
@@ -340,6 +377,9 @@ class Dial(Dialling, Generic[T]):
             link = link_of(address.carrier, local, address.location, event)
             mtu = mtu_to(place.sockaddr)
             session = attach(self._home.choose(), conn.take_fd(), address.carrier, event, self.plan.config, mtu=mtu)
+            if self.plan.tickets and event.remote.params.tickets:
+                me, most = self.plan.handshake.identity, self.plan.tickets
+                kept.watch(session, event, me, self._place_of(address), most, time.time)
             if session.lease:
                 self._keep(session, event, address)
             # kept before the caller is woken: it may drop the peer at once, and is the only one to hold it then

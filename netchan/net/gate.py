@@ -20,14 +20,26 @@ from netchan.net.secret import SecureBytes, derive
 from netchan.net.seen import SeenSet
 
 VERSION = 1
-HELLO, REPLY, FINISH, COOKIE, VERSIONS, JOIN, RESUME, CLOSE, ACCEPT = range(1, 10)
+HELLO, REPLY, FINISH, COOKIE, VERSIONS, JOIN, RESUME, CLOSE, ACCEPT, RESUMED, NO_TICKET = range(1, 12)
 MODE_XX_OPEN, MODE_XX_NAMED, MODE_XK = 0, 1, 2
 SUITE_HYBRID, SUITE_CLASSICAL = 1, 2
 HEADER_LEN = 22
 MAC_LEN = 16
 TRAILER_LEN = 2 * MAC_LEN
 MIN_FRAME = HEADER_LEN + TRAILER_LEN + 1
-MAX_FRAME = {HELLO: 2_048, REPLY: 4_096, FINISH: 4_096, COOKIE: 70, VERSIONS: 71, CLOSE: 88, ACCEPT: 1_024, JOIN: 151}
+MAX_FRAME = {
+    HELLO: 2_048,
+    REPLY: 4_096,
+    FINISH: 4_096,
+    COOKIE: 70,
+    VERSIONS: 71,
+    JOIN: 151,
+    RESUME: 2_048,
+    CLOSE: 88,
+    ACCEPT: 1_024,
+    RESUMED: 1_024,
+    NO_TICKET: 55,
+}
 MAX_PSKS = 16
 MIN_PSK_LEN = 32
 MAX_CLOCK_DIFF_MS = 30_000
@@ -280,7 +292,7 @@ class Gate:
         busy: bool = False,
         kind: int = HELLO,
     ) -> GateResult:
-        """Judge a HELLO, or a JOIN, which comes first like one.
+        """Judge a HELLO, or a JOIN or RESUME, which come first like one.
 
         Args:
             frame: one whole frame.
@@ -289,7 +301,7 @@ class Gate:
             rng: random bytes, for cookie secrets.
             address: text of the sender on a datagram carrier; None on a stream, which has proved its address.
             busy: the limits say that this node is under load.
-            kind: HELLO or JOIN.
+            kind: HELLO, JOIN or RESUME.
         """
         try:
             header = parse_header(frame)

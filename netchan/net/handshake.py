@@ -2,24 +2,28 @@
 
 Layer: net (L3), sans-IO: no socket, no thread, no await, no clock; randomness is an argument (`rng`). Cold code.
 Flow: Initiator.start -> feed ... -> Established | Failed; Responder.feed ... -> Established | Failed | Drain.
+With a ticket both begin with the abbreviated handshake, and go on with the full one if the ticket is refused.
 The caller writes every Send at once and in order, closes after Failed (behind a Send that came with it), and after
 Drain reads and throws away until limits.drain_deadline. Ask: the policy gave an awaitable; await it, then resolve().
 Ownership: one machine per connection, used by one thread at a time; it wipes its keys at the end. The root in
-Established belongs to the receiver of that event. Spec: docs/spec/handshake.md §2.3, §3, §4, §6.
+Established belongs to the receiver of that event. Spec: docs/spec/handshake.md §2.3, §3, §4, §6, §12.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from netchan.errors import ConfigError
+from netchan.net import abbreviated as short
 from netchan.net import gate as g
 from netchan.net import params as p
 from netchan.net.identity import StaticKey, format_node_id
 from netchan.net.join import Reach, answer, is_genuine, parse_request
+from netchan.net.kept import Kept, leaves_behind, mark_of
 from netchan.net.machine import (
     HANDSHAKE_TIMEOUT_NS,
     Ask,
@@ -30,16 +34,18 @@ from netchan.net.machine import (
     HandshakeConfig,
     Joined,
     Machine,
+    Peer,
     Refused,
     Rng,
     Send,
     State,
 )
-from netchan.net.noise import KEM_PUBLIC_LEN, TAG_LEN, Ahead, NoiseError, no_pause
+from netchan.net.noise import DH_LEN, KEM_PUBLIC_LEN, TAG_LEN, Ahead, NoiseError, no_pause
 from netchan.net.params import Refusal
 from netchan.net.record import NodeRecord, RecordError
 from netchan.net.secret import SecureBytes, wipe
-from netchan.net.trust import Decision, Policy
+from netchan.net.ticket import Context, NoTicketError, TicketKeys, ticket_id
+from netchan.net.trust import Claim, Decision, Policy
 
 __all__ = [
     "HANDSHAKE_TIMEOUT_NS",
@@ -99,6 +105,7 @@ class Initiator(Machine):
         same_user: the carrier has checked that the peer is the same user.
         pause: called between costly steps; the caller's thread may do something else there.
         ahead: ephemeral keys that are there already; None: each is made when it is wanted, from ``rng``.
+        kept: a ticket to begin with, if it fits; else, and when it is refused, the handshake is a full one.
 
     Raises:
         ConfigError: the PSK is no bytes or too short.
@@ -118,8 +125,10 @@ class Initiator(Machine):
         same_user: bool = False,
         pause: Callable[[], object] = no_pause,
         ahead: Ahead | None = None,
+        kept: Kept | None = None,
     ) -> None:
         super().__init__(config, policy, rng, address, same_user, pause, ahead)
+        self._kept = kept
         try:
             self._psk = None if psk is None else SecureBytes(g.check_psk(psk))
         except (TypeError, ValueError) as error:
@@ -150,8 +159,87 @@ class Initiator(Machine):
             self._keys = g.named_keys(expected, self._config.network_id)
         else:
             self._keys = g.open_keys(self._config.network_id)
+        return self._ask_for_ticket(wall_s) or self._begin_full(wall_s, None)
+
+    def _begin_full(self, wall_s: float, cookie: bytes | None) -> list[Event]:
+        self._kept = self._peer = None
         self.state = State.WAIT_REPLY
-        return [Send(self._make_hello(wall_s, None))]
+        return [Send(self._make_hello(wall_s, cookie))]
+
+    # --- with a ticket ----------------------------------------------------------------------------------------------
+
+    def _ask_for_ticket(self, wall_s: float) -> list[Event]:
+        """Our policy judges the node that gave the ticket as if it had answered now. Nothing: not with this ticket."""
+        kept, config = self._kept, self._config
+        if kept is None or config.require_live or kept.age_ms(wall_s) is None:
+            return []
+        mark = mark_of(self._psk)
+        if not kept.is_for(config.identity, config.network_id, config.primitives, mark, self._policy.expected_id):
+            return []
+        try:
+            record = config.records.verify(kept.record.raw, config.network_id, wall_s)
+        except RecordError:
+            return []
+        claim = Claim(record.id_pub, record, kept.membership, self._address, True, self._same_user)
+        decision = self._policy.decide(claim, wall_s)
+        if decision.pending is not None:
+            self.state = State.ASKING
+            return [Ask(claim, decision.pending)]
+        return self._make_resume(wall_s, None) if decision.allowed else []
+
+    def _make_resume(self, wall_s: float, cookie: bytes | None) -> list[Event]:
+        kept, config, keys = self._kept, self._config, self._keys
+        if kept is None or keys is None:
+            raise RuntimeError("not started")
+        age_ms = kept.age_ms(wall_s)
+        if age_ms is None:
+            return []
+        payload = short.asking(config.offer, config.membership, age_ms, leaves_behind(kept), self._rng)
+        body = len(short.pack_body(kept.ticket, b"")) + DH_LEN + len(payload) + TAG_LEN
+        length = g.HEADER_LEN + body + g.TRAILER_LEN
+        if length > g.MAX_FRAME[g.RESUME]:
+            return []
+        mode = g.MODE_XX_OPEN if self._policy.expected_id is None else g.MODE_XX_NAMED
+        ts = max(int(wall_s * 1000), 0)
+        self._hello = g.Header(g.RESUME, g.VERSION, length, mode << 4 | config.primitives, 0, self._scid, ts)
+        if self._noise is not None:
+            self._noise.wipe()
+        self._noise = short.begin_noise(
+            self._hello,
+            config.network_id,
+            kept.record.id_pub,
+            kept.ticket,
+            kept.secret,
+            keys.psk0,
+            initiator=True,
+            rng=self._rng,
+            pause=self._pause,
+            ahead=self._ahead,
+        )
+        self.state = State.WAIT_RESUMED
+        return [Send(self._frame(g.RESUME, short.pack_body(kept.ticket, self._noise.write_message(payload)), cookie))]
+
+    def _on_resumed(self, body: bytes) -> list[Event]:
+        noise, kept, config = self._noise, self._kept, self._config
+        if noise is None or kept is None:
+            raise RuntimeError("not started")
+        try:
+            offer = short.read_given(noise.read_message(body))
+            agreement = p.negotiate(config.offer, offer)
+        except NoiseError as error:
+            return self._refuse(Refusal.CRYPTO, str(error))
+        except p.ParamError as error:
+            return self._refuse(Refusal.PARAMETER, str(error))
+        except p.VersionError as error:
+            return self._refuse(Refusal.VERSION, str(error))
+        except p.CapabilityError as error:
+            return self._refuse(Refusal.CAPABILITY, str(error))
+        self._finish_noise(noise)
+        claim = Claim(kept.record.id_pub, kept.record, kept.membership, self._address, True, self._same_user)
+        self._peer = Peer(claim, offer, agreement, False)
+        return [self._establish(bytes(2) + agreement.encoded, by_ticket=True)]
+
+    # --- in full ----------------------------------------------------------------------------------------------------
 
     @property
     def mode(self) -> int:
@@ -201,8 +289,13 @@ class Initiator(Machine):
         self._answered = True
         if header.kind == g.CLOSE:
             return self._on_close(frame)
-        if self.state is State.WAIT_REPLY:
-            if header.kind == g.REPLY:
+        if self.state is State.WAIT_RESUMED:
+            if header.kind == g.RESUMED:
+                return self._on_resumed(g.frame_body(frame))
+            if header.kind == g.NO_TICKET:
+                return self._begin_full(wall_s, None)
+        if self.state in (State.WAIT_REPLY, State.WAIT_RESUMED):
+            if header.kind == g.REPLY and self.state is State.WAIT_REPLY:
                 return self._on_reply(g.frame_body(frame), wall_s)
             if header.kind == g.COOKIE:
                 return self._on_cookie(g.frame_body(frame), wall_s)
@@ -216,7 +309,8 @@ class Initiator(Machine):
         self._cookies += 1
         if len(cookie) != g.MAC_LEN or self._cookies > MAX_COOKIES:
             return self._refuse(Refusal.PROTOCOL, "cookie is malformed or one too many")
-        return [Send(self._make_hello(wall_s, cookie))]
+        again = self._make_resume(wall_s, cookie) if self.state is State.WAIT_RESUMED else []
+        return again or self._begin_full(wall_s, cookie)
 
     def _on_reply(self, body: bytes, wall_s: float) -> list[Event]:
         noise = self._noise
@@ -235,6 +329,8 @@ class Initiator(Machine):
         return self._ask_policy(peer, wall_s)
 
     def _decided(self, decision: Decision, wall_s: float) -> list[Event]:
+        if self._kept is not None:
+            return (self._make_resume(wall_s, None) if decision.allowed else []) or self._begin_full(wall_s, None)
         if not decision.allowed:
             return self._refuse(decision.code, decision.reason)
         noise, static = self._noise, self._static
@@ -289,6 +385,7 @@ class Initiator(Machine):
     def _wipe(self) -> None:
         super()._wipe()
         wipe(self._psk)
+        self._kept = None
         if self._keys is not None:
             self._keys.wipe()
             self._keys = None
@@ -310,6 +407,10 @@ class Responder(Machine):
         busy: asked at the HELLO; True while the limits say that the node is under load.
         pause, ahead: as for Initiator.
         reach: the sessions that a JOIN may resume; None: none.
+        tickets: the keys of the tickets that a RESUME may begin with; None: each is refused.
+
+    Attributes:
+        no_ticket: why a ticket was refused in this handshake, in a word or two; "" = none was.
     """
 
     def __init__(
@@ -327,9 +428,13 @@ class Responder(Machine):
         pause: Callable[[], object] = no_pause,
         ahead: Ahead | None = None,
         reach: Reach | None = None,
+        tickets: TicketKeys | None = None,
     ) -> None:
         super().__init__(config, policy, rng, address, same_user, pause, ahead)
         self._gate, self._source, self._busy, self._reach = gate, datagram_source, busy, reach
+        self._tickets = tickets
+        self._predecessor: bytes | None = None
+        self.no_ticket = ""
         self.state = State.WAIT_HELLO
         self.deadline_ns = now_ns + config.timeout_ns
 
@@ -366,7 +471,7 @@ class Responder(Machine):
 
     def _on_frame(self, frame: bytes, wall_s: float, now_ns: int) -> list[Event]:
         if self.state is State.WAIT_HELLO:
-            return (self._on_join if frame[0] == g.JOIN else self._on_hello)(frame, wall_s, now_ns)
+            return self._first.get(frame[0], Responder._on_hello)(self, frame, wall_s, now_ns)
         try:
             header = self._open(frame)
         except g.FrameError as error:
@@ -425,9 +530,10 @@ class Responder(Machine):
             return self._refuse(Refusal.BUSY, result.reason)
         return None
 
-    def _on_hello(self, frame: bytes, wall_s: float, now_ns: int) -> list[Event]:
+    def _pass_gate(self, frame: bytes, wall_s: float, now_ns: int, kind: int) -> list[Event] | None:
+        """The checks of §5.2 up to 6: what is to be said if it goes no further, or None."""
         busy = self._busy is not None and self._busy()
-        result = self._gate.check(frame, wall_s, now_ns, self._rng, address=self._source, busy=busy)
+        result = self._gate.check(frame, wall_s, now_ns, self._rng, address=self._source, busy=busy, kind=kind)
         if result.header is None or result.keys is None:
             return self._drain(result.reason)
         self._hello, self._keys = result.header, result.keys
@@ -435,11 +541,90 @@ class Responder(Machine):
             answer = Send(self._frame(g.COOKIE, result.cookie))
             self._hello = self._keys = None
             return [answer]
-        ended = self._judged(result)
-        if ended is not None:
-            return ended
+        return self._judged(result)
+
+    def _on_hello(self, frame: bytes, wall_s: float, now_ns: int) -> list[Event]:
+        stopped = self._pass_gate(frame, wall_s, now_ns, g.HELLO)
+        if stopped is not None:
+            return stopped
+        if self._hello is None or self._keys is None:
+            raise RuntimeError("no HELLO yet")
         self._pause()
-        return self._run_noise(g.frame_body(frame), result.header, result.keys, wall_s)
+        return self._run_noise(g.frame_body(frame), self._hello, self._keys, wall_s)
+
+    # --- with a ticket ----------------------------------------------------------------------------------------------
+
+    def _on_resume(self, frame: bytes, wall_s: float, now_ns: int) -> list[Event]:
+        """§12: the abbreviated handshake, or the word that it has to be a full one."""
+        stopped = self._pass_gate(frame, wall_s, now_ns, g.RESUME)
+        if stopped is not None:
+            return stopped
+        if self.no_ticket:
+            return self._refuse(Refusal.PROTOCOL, "a second ticket came")
+        try:
+            return self._open_ticket(g.frame_body(frame), wall_s, now_ns)
+        except NoTicketError as error:
+            return self._refuse_ticket(str(error))
+
+    def _open_ticket(self, body: bytes, wall_s: float, now_ns: int) -> list[Event]:
+        config, tickets, header, keys = self._config, self._tickets, self._hello, self._keys
+        if header is None or keys is None:
+            raise RuntimeError("no RESUME yet")
+        if tickets is None or config.require_live:
+            raise NoTicketError("off")
+        ticket, message = short.split_body(body)
+        me = config.identity.id_pub
+        content = tickets.open(ticket, Context(me, config.network_id, config.primitives), now_ns)
+        self._pause()
+        with content.secret as secret:
+            self._noise = short.begin_noise(
+                header,
+                config.network_id,
+                me,
+                ticket,
+                secret,
+                keys.psk0,
+                initiator=False,
+                rng=self._rng,
+                pause=self._pause,
+                ahead=self._ahead,
+            )
+        items = short.read_asked(self._noise, message, ticket, tickets, content, now_ns)
+        asked = short.judge(items, content, config.offer, wall_s)
+        if self._buffer:
+            return self._refuse(Refusal.PROTOCOL, "the peer sent before its turn")
+        record = asked.record
+        claim = Claim(record.id_pub, record, asked.membership, self._address, False, self._same_user)
+        self._predecessor = ticket_id(ticket) if asked.replaces else b""
+        self._pause()
+        return self._ask_policy(Peer(claim, asked.offer, asked.agreement, False), wall_s)
+
+    def _refuse_ticket(self, reason: str) -> list[Event]:
+        """The dialler has to begin again, in full; nothing of this is kept but the reason."""
+        said = Send(self._frame(g.NO_TICKET, bytes(1)))
+        if self._noise is not None:
+            self._noise.wipe()
+        self._noise = self._hello = self._keys = self._peer = self._predecessor = None
+        self.no_ticket = reason
+        self.state = State.WAIT_HELLO
+        return [said]
+
+    def _resumed(self, decision: Decision, predecessor: bytes) -> list[Event]:
+        peer, noise = self._peer, self._noise
+        if peer is None or noise is None:
+            raise RuntimeError("no RESUME yet")
+        if not decision.allowed:
+            return self._refuse_ticket("policy")
+        try:
+            message = noise.write_message(short.giving(self._config.offer, self._rng))
+        except NoiseError:
+            return self._refuse_ticket("does not open")
+        said = Send(self._frame(g.RESUMED, message))
+        self._pause()
+        self._finish_noise(noise)
+        return [said, self._establish(bytes(2) + peer.agreement.encoded, True, predecessor)]
+
+    # --- in full ----------------------------------------------------------------------------------------------------
 
     def _run_noise(self, body: bytes, header: g.Header, keys: g.GateKeys, wall_s: float) -> list[Event]:
         config, mode = self._config, header.mode
@@ -511,6 +696,8 @@ class Responder(Machine):
     def _decided(self, decision: Decision, wall_s: float) -> list[Event]:
         peer = self._peer
         self._pause()
+        if self._predecessor is not None:
+            return self._resumed(decision, self._predecessor)
         if not decision.allowed or peer is None:
             return self._refuse_sealed(decision.code, decision.reason)
         verdict = bytes(2) + peer.agreement.encoded
@@ -538,3 +725,8 @@ class Responder(Machine):
         # the gate keys are the listener's: only let go of
         super()._wipe()
         self._keys = None
+
+    _first: ClassVar[dict[int, Callable[[Responder, bytes, float, int], list[Event]]]] = {
+        g.JOIN: _on_join,
+        g.RESUME: _on_resume,
+    }

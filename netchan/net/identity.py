@@ -187,6 +187,16 @@ class Identity:
         self._statics[period] = private, private.public_key().public_bytes_raw()
         return self._statics[period]
 
+    def ticket_key(self, id16: bytes) -> SecureBytes:
+        """The key under which a ticket with this id is kept outside of the process, 32 bytes; the caller wipes them.
+
+        Raises:
+            ConfigError: the identity is closed.
+        """
+        if self._key is None:
+            raise ConfigError("the identity is closed; load it again, or close it after its last use")
+        return derive(self._seed, b"netchan ticket store v1", id16)
+
     def close(self) -> None:
         """Wipe the seed; the identity can no longer sign. Idempotent."""
         self._seed.wipe()

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from netchan.config import Config
 from netchan.errors import ListenError
-from netchan.net import moved, resume
+from netchan.net import giving, moved, resume
 from netchan.net.address import Address
 from netchan.net.aside import collect_paths
 from netchan.net.connecting import Connecting, Phase
@@ -41,12 +41,13 @@ from netchan.net.datagrams import MTU_SAFE, Exchange, is_first, mtu_to
 from netchan.net.dial import Link, Outcome, link_of
 from netchan.net.doors import bind_door, open_to_peer, recv_from
 from netchan.net.ephemeral import stock_of
-from netchan.net.gate import JOIN, Gate
+from netchan.net.gate import JOIN, RESUME, Gate
 from netchan.net.handshake import Established, HandshakeConfig, Responder, State
 from netchan.net.limits import DeadSockets, HalfOpen, drain_deadline
 from netchan.net.machine import Joined
 from netchan.net.manager import CARRIER_NUMBERS, AskTrust, Home, attach, log
 from netchan.net.places import numeric, resolve, same_user, socket_text
+from netchan.net.ticket import ticket_keys
 from netchan.net.trust import Policy
 from netchan.net.worker import READ, Worker, worker
 
@@ -88,6 +89,8 @@ class ListenCounts:
         accepted: connections taken from the kernel.
         handshakes_ok: handshakes that led to a session.
         resumed: sessions that had come in before and got another path.
+        by_ticket: of ``handshakes_ok`` those that began with a ticket.
+        tickets_refused: tickets that began nothing, by reason; a full handshake may have followed.
         moved: datagrams of a path that came from a new address of its peer, which is then proved.
         handshakes_failed: handshakes that did not, by reason (lower-case names of the codes; "carrier", "fault").
         drained: connections that did not prove the gate and got no answer.
@@ -101,6 +104,8 @@ class ListenCounts:
     accepted: int = 0
     handshakes_ok: int = 0
     resumed: int = 0
+    by_ticket: int = 0
+    tickets_refused: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     moved: int = 0
     handshakes_failed: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     drained: int = 0
@@ -172,9 +177,10 @@ class Listening:
         self._room_lock = threading.Lock()
         self._waiting = 0
         self._unresolved = 0
-        self._accepted = self._ok = self._resumed = self._moved = 0
+        self._accepted = self._ok = self._by_ticket = self._resumed = self._moved = 0
         self._drained = self._refused = self._accept_errors = 0
         self._failed: Counter[str] = Counter()
+        self._no_ticket: Counter[str] = Counter()
 
     # --- any thread ---------------------------------------------------------------------------------------------------
 
@@ -204,6 +210,8 @@ class Listening:
             accepted=self._accepted,
             handshakes_ok=self._ok,
             resumed=self._resumed,
+            by_ticket=self._by_ticket,
+            tickets_refused=MappingProxyType(dict(self._no_ticket)),
             moved=self._moved,
             handshakes_failed=MappingProxyType(dict(self._failed)),
             drained=self._drained,
@@ -451,6 +459,7 @@ class Listening:
             pause=self._worker.give_way,
             ahead=stock_of(self._worker),
             reach=resume,
+            tickets=ticket_keys() if plan.config.tickets else None,
         )
         self._door_of[conn] = door
         conn.start()
@@ -493,7 +502,7 @@ class Listening:
     # --- Connecting's owner -------------------------------------------------------------------------------------------
 
     def may_step(self, conn: Connecting) -> bool:
-        """Bytes are looked at only while there is room for one more peer; those of a FINISH take the room.
+        """Bytes are looked at only while there is room for one more peer; those of a FINISH or RESUME take the room.
 
         A JOIN brings no peer more.
         """
@@ -502,7 +511,7 @@ class Listening:
         if self._full():
             (self._parked_finish if conn.heard else self._parked_hello).append(conn)
             return False
-        if conn.heard:
+        if conn.heard or conn.begins_with(RESUME):
             self._placed.add(conn)
         return True
 
@@ -511,10 +520,10 @@ class Listening:
         self._half_open.heard(conn, time.monotonic_ns())
 
     def on_stepped(self, conn: Connecting) -> None:
-        """Give the place back if what came was only a part of a FINISH; let the next one go on."""
+        """Give the place back if what came was a part of a FINISH, or a refused ticket; let the next one go on."""
         machine = conn.machine
         if conn in self._placed:
-            if machine is not None and machine.state is State.WAIT_FINISH:
+            if machine is not None and machine.state in (State.WAIT_FINISH, State.WAIT_HELLO):
                 self._placed.discard(conn)
             else:
                 self._half_open.went_on(conn)
@@ -528,6 +537,7 @@ class Listening:
         until = drain_deadline(conn.made_ns, os.urandom)
         oldest = self._dead.hold(conn, until)
         self._half_open.done(conn, False)
+        self._placed.discard(conn)
         if isinstance(oldest, Connecting):
             oldest.close()
         self._go_on()
@@ -556,7 +566,18 @@ class Listening:
             # no giving way from here on: what the new session wants cannot be served before its peer is delivered
             engine = self._home.choose()
             config = self.plan.config
-            session = attach(engine, conn.take_fd(), link.carrier, event, config, mtu=mtu, answer=answer)
+            if event.predecessor:
+                giving.replaced(event.predecessor)
+            session = attach(
+                engine,
+                conn.take_fd(),
+                link.carrier,
+                event,
+                config,
+                mtu=mtu,
+                answer=answer,
+                gives=self.plan.handshake,
+            )
             if door.address.carrier == "udp":
                 moved.keep_findable(session, 0, event.binding)
             if session.lease:
@@ -573,6 +594,7 @@ class Listening:
             log.exception("the session with %s could not be started and was closed", event.node_id)
             return
         self._ok += 1
+        self._by_ticket += event.by_ticket
 
     def on_joined(self, conn: Connecting, event: Joined) -> None:
         """A session that came in before has a new path; it is not handed out again."""
@@ -608,6 +630,8 @@ class Listening:
         self._half_open.done(conn, False)
         self._dead.forget(conn)
         self._placed.discard(conn)
+        if isinstance(conn.machine, Responder) and conn.machine.no_ticket:
+            self._no_ticket[conn.machine.no_ticket] += 1
         door = self._door_of.pop(conn, None)
         if door is not None and isinstance(conn, Exchange):
             door.peers.pop(conn.peer, None)

@@ -129,7 +129,11 @@ class Ask:
 
 @dataclass(frozen=True)
 class Established:
-    """Both sides accepted. `root` belongs to the receiver of the event; `leftover`: stream bytes behind the end."""
+    """Both sides accepted. `root` belongs to the receiver of the event; `leftover`: stream bytes behind the end.
+
+    `by_ticket`: identities were taken from a ticket; `predecessor`: its id, if the session that gave it is over at the
+    side that dialled (at the responder only).
+    """
 
     initiator: bool
     claim: Claim
@@ -140,6 +144,8 @@ class Established:
     remote: p.Offer
     live: bool
     leftover: bytes = field(repr=False)
+    by_ticket: bool = False
+    predecessor: bytes = b""
 
     @property
     def node_id(self) -> str:
@@ -208,6 +214,7 @@ class State(Enum):
     NEW = "not started"
     WAIT_HELLO = "waits for HELLO"
     WAIT_REPLY = "waits for REPLY"
+    WAIT_RESUMED = "waits for RESUMED"
     WAIT_FINISH = "waits for FINISH"
     ASKING = "waits for the trust policy"
     WAIT_ACCEPT = "waits for ACCEPT"
@@ -485,7 +492,7 @@ class Machine:
         frame_length = g.HEADER_LEN + length + TAG_LEN + g.TRAILER_LEN
         return self._hello._replace(kind=g.ACCEPT, length=frame_length).pack() + self._binding
 
-    def _establish(self, verdict: bytes) -> Established:
+    def _establish(self, verdict: bytes, by_ticket: bool = False, predecessor: bytes = b"") -> Established:
         if self._prk is None or self._peer is None:
             raise RuntimeError("the handshake is not over")
         self._pause()
@@ -504,6 +511,8 @@ class Machine:
             peer.offer,
             peer.live,
             leftover,
+            by_ticket,
+            predecessor,
         )
 
     def _refuse(self, code: Refusal, reason: str) -> list[Event]:

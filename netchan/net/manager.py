@@ -34,7 +34,8 @@ from netchan.errors import ConfigError, ForkError
 from netchan.net.aside import collect_from
 from netchan.net.bells import keep
 from netchan.net.datagrams import MTU_SAFE
-from netchan.net.handshake import Established
+from netchan.net.giving import Giver, wants
+from netchan.net.handshake import Established, HandshakeConfig
 from netchan.net.params import AES_256_GCM, CHACHA20_POLY1305, Offer, TransportParams
 from netchan.net.ratchet import RATCHET_SECONDS, Ratchet
 from netchan.net.secret import wipe
@@ -275,13 +276,16 @@ def _discard(pending: Awaitable[object]) -> None:
 # --- a session from a handshake --------------------------------------------------------------------------------------
 
 
-def offer_for(config: Config) -> Offer:
-    """What this node says about itself in a handshake, from its settings and the ciphers that it has."""
-    return _offer(config, instance(), record_ciphers())
+def offer_for(config: Config, *, tickets: bool = True) -> Offer:
+    """What this node says about itself in a handshake, from its settings and the ciphers that it has.
+
+    Without ``tickets`` none are wanted, whatever the settings say.
+    """
+    return _offer(config, instance(), record_ciphers(), tickets and config.tickets > 0)
 
 
 @lru_cache(OFFERS_KEPT)
-def _offer(config: Config, process: bytes, ciphers: tuple[int, ...]) -> Offer:
+def _offer(config: Config, process: bytes, ciphers: tuple[int, ...], tickets: bool) -> Offer:
     limits = config.limits
     params = TransportParams(
         initial_msgs=limits.unopened_values,
@@ -293,6 +297,7 @@ def _offer(config: Config, process: bytes, ciphers: tuple[int, ...]) -> Offer:
         parity=1,
         trunk=1,
         datagrams=int(config.datagrams),
+        tickets=int(tickets),
         instance=process,
     )
     return Offer(params=params, ciphers=ciphers)
@@ -327,10 +332,12 @@ def attach(
     *,
     mtu: int = MTU_SAFE,
     answer: bytes = b"",
+    gives: HandshakeConfig | None = None,
 ) -> Session:
     """Start the session of a finished handshake; takes the descriptor over and wipes the root, also on failure.
 
     Datagram paths: ``mtu`` bytes at most, and ``answer``, our last word, that the peer may have to hear again.
+    ``gives``: of the listener, whose tickets the peer gets if both sides know them.
     """
     from netchan._engine import session_handle
 
@@ -361,7 +368,11 @@ def attach(
     finally:
         wipe(event.root)
     ratchet = Ratchet(session, initiator=event.initiator, rng=os.urandom)
-    _tend(_Tended(session, ratchet if event.initiator else None))
+    giver = None
+    if gives is not None and wants(gives, event):
+        giver = Giver(session, gives, event)
+        giver.give()
+    _tend(_Tended(session, ratchet if event.initiator else None, giver))
     if event.initiator:
         _engines.ratchets[session] = ratchet  # the other side only answers
     return session
@@ -377,11 +388,11 @@ def turn_ratchet(session: Session) -> None:
 class _Tended:
     """A living session that is looked after once a minute. Forgotten when the session is collected."""
 
-    __slots__ = ("ratchet", "session", "turned_at")
+    __slots__ = ("giver", "ratchet", "session", "turned_at")
 
-    def __init__(self, session: Session, ratchet: Ratchet | None) -> None:
+    def __init__(self, session: Session, ratchet: Ratchet | None, giver: Giver | None) -> None:
         self.session = weakref.ref(session, self._collected)
-        self.ratchet = ratchet
+        self.ratchet, self.giver = ratchet, giver
         self.turned_at = time.monotonic()
 
     def _collected(self, _: object) -> None:
@@ -389,7 +400,7 @@ class _Tended:
         _engines.tended.discard(self)
 
     def look(self) -> bool:
-        """A ratchet when its time has come, and the warning about much-used keys; False: the session is over."""
+        """A ratchet or ticket when its time has come, the warning about much-used keys; False: the session is over."""
         session = self.session()
         if session is None or session.over:
             return False
@@ -404,6 +415,8 @@ class _Tended:
         if self.ratchet is not None and now - self.turned_at >= RATCHET_SECONDS:
             self.ratchet.start()
             self.turned_at = now
+        if self.giver is not None:
+            self.giver.renew()
         return True
 
 

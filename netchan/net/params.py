@@ -26,8 +26,10 @@ PARAMS_KEPT = 64
 """Parameters and agreements that are remembered, at most MAX_PAYLOAD bytes each: most peers of a node say the same."""
 
 RECORD, MEMBERSHIP, LIVE_SIG, VERSIONS, CIPHERS = 0x02, 0x04, 0x06, 0x08, 0x0A
-CAPS, REQUIRED, PARAMS, KNOWN_SEQ, PADDING = 0x0C, 0x0E, 0x10, 0x12, 0x14
-KNOWN_ITEMS = frozenset({RECORD, MEMBERSHIP, LIVE_SIG, VERSIONS, CIPHERS, CAPS, REQUIRED, PARAMS, KNOWN_SEQ, PADDING})
+CAPS, REQUIRED, PARAMS, KNOWN_SEQ, PADDING, SINCE = 0x0C, 0x0E, 0x10, 0x12, 0x14, 0x16
+KNOWN_ITEMS = frozenset(
+    {RECORD, MEMBERSHIP, LIVE_SIG, VERSIONS, CIPHERS, CAPS, REQUIRED, PARAMS, KNOWN_SEQ, PADDING, SINCE}
+)
 _GREASE_FIRST, _GREASE_LAST = 0x4000, 0x7FFE
 Rng = Callable[[int], bytes]
 
@@ -162,6 +164,7 @@ _RULES: dict[str, _Rule] = {
     "parity": _Rule(0x1A, 0, 1, "and"),
     "trunk": _Rule(0x1C, 0, 1, "and"),
     "datagrams": _Rule(0x1E, 0, 1, "and"),
+    "tickets": _Rule(0x26, 0, 1, "stated"),
 }
 _INSTANCE = 0x24
 INSTANCE_LEN = 16
@@ -193,6 +196,7 @@ class TransportParams:
     trunk: int = 0
     datagrams: int = 0
     instance: bytes = b""
+    tickets: int = 0
 
     def __post_init__(self) -> None:
         for name, rule in _RULES.items():

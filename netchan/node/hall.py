@@ -35,6 +35,8 @@ class ListenerStats(ChannelStats):
         accepted: connections taken from the kernel.
         handshakes_ok: handshakes that led to a session.
         resumed: sessions that had come in before and came back over another connection.
+        by_ticket: of ``handshakes_ok`` those that began with a ticket of an earlier session.
+        tickets_refused: tickets that began nothing, by reason; a full handshake may have followed.
         moved: times that a UDP path was heard from a new address of its peer, which is then proved.
         handshakes_failed: handshakes that did not, by reason (lower-case names of the codes; "carrier", "fault").
         drained: connections that did not prove the gate and got no answer.
@@ -48,6 +50,8 @@ class ListenerStats(ChannelStats):
     accepted: int = 0
     handshakes_ok: int = 0
     resumed: int = 0
+    by_ticket: int = 0
+    tickets_refused: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     moved: int = 0
     handshakes_failed: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     drained: int = 0
@@ -194,6 +198,8 @@ class Hall:
             accepted=counts.accepted,
             handshakes_ok=counts.handshakes_ok,
             resumed=counts.resumed,
+            by_ticket=counts.by_ticket,
+            tickets_refused=counts.tickets_refused,
             moved=counts.moved,
             handshakes_failed=counts.handshakes_failed,
             drained=counts.drained,

@@ -108,6 +108,7 @@ def dial(
     pq: Pq = "require",
     membership: Membership | bytes | None = None,
     known_nodes: str | os.PathLike[str] | None = None,
+    ticket: bytes | None = None,
 ) -> Opening[Peer]:
     """Open a session with one node; ``await`` it, or ``async with`` it.
 
@@ -123,6 +124,9 @@ def dial(
         pq: "require" the hybrid post-quantum key exchange, or "off"; both sides need the same.
         membership: what an authority issued for us.
         known_nodes: file for "tofu"; None = ``~/.config/netchan/known_nodes``.
+        ticket: bytes of ``peer.ticket`` of a session that this identity had, perhaps in another process: the handshake
+            is shorter, and what is left of that session at the other side is lost at once. Good for one dial; one that
+            cannot be used makes no difference.
 
     Raises:
         ConfigError: an argument cannot be used (from the call itself).
@@ -141,6 +145,7 @@ def dial(
         pq=pq,
         membership=membership,
         known_nodes=known_nodes,
+        ticket=ticket,
     )
     return Opening(_dial(plan))
 
@@ -202,6 +207,7 @@ def listen(
 # sync-only:     pq: Pq = "require",
 # sync-only:     membership: Membership | bytes | None = None,
 # sync-only:     known_nodes: str | os.PathLike[str] | None = None,
+# sync-only:     ticket: bytes | None = None,
 # sync-only:     timeout: float | None = None,
 # sync-only: ) -> Peer:
 # sync-only:     """Open a session with one node; arguments and errors as ``netchan.dial``.
@@ -219,6 +225,7 @@ def listen(
 # sync-only:         pq=pq,
 # sync-only:         membership=membership,
 # sync-only:         known_nodes=known_nodes,
+# sync-only:         ticket=ticket,
 # sync-only:     )
 # sync-only:     return _dial(plan, timeout=timeout)
 # sync-only:

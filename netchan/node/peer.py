@@ -69,6 +69,42 @@ class Peer:
         return self._core.link.remote
 
     @property
+    def by_ticket(self) -> bool:
+        """True if the session began with a ticket of an earlier one (``dial(..., ticket=)``), not a full handshake."""
+        return self._core.link.by_ticket
+
+    @property
+    def ticket(self) -> bytes | None:
+        """What lets the next dial of this node be shorter, from another process too: ``dial(..., ticket=)``.
+
+        300 to 2500 bytes, good for one dial within about a day, by the same ``identity=`` only, whose key seals them.
+        None: none has come yet (``wait_ticket``), or none will: the other side has dialled, one side has
+        ``Config(tickets=0)``, or the dial was without ``identity=``. A newer one comes now and then; each is good once.
+
+        Raises:
+            ConfigError: the identity was closed. ForkError: the session belongs to the parent process.
+        """
+        return self._core.ticket()
+
+    async def wait_ticket(self) -> bytes | None:  # + timeout
+        # async-only: begin
+        """Wait for the first ticket, which comes right behind the handshake, and give the newest; see ``ticket``.
+
+        Returns:
+            The ticket; None: this session has none and will have none, or it is over.
+
+        Raises:
+            ConfigError: the identity was closed. ForkError: the session belongs to the parent process.
+
+        Cancelled: nothing has changed.
+        """
+        # async-only: end
+        # sync-only: """As ``netchan.Peer.wait_ticket``. TimeoutError: none has come within ``timeout`` seconds."""
+        core = self._core
+        await wait_until(core.has_ticket, core.ticket_waiters, new_waiter(core.engine))
+        return core.ticket()
+
+    @property
     def path_count(self) -> int:
         """Paths that are up; 0 while the session waits for another one, and once it is over."""
         return 0 if self._core.over else len(self._core.session.paths())

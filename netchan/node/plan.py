@@ -14,13 +14,14 @@ from typing import Any, Final, Literal
 
 from netchan.config import Config
 from netchan.errors import ConfigError
+from netchan.net import kept
 from netchan.net.address import Address, parse_addresses
 from netchan.net.dial import DialPlan
 from netchan.net.gate import MAX_PSKS, Gate, check_psk
 from netchan.net.handshake import HandshakeConfig
 from netchan.net.identity import Identity, parse_node_id
 from netchan.net.listen import ListenPlan
-from netchan.net.manager import offer_for
+from netchan.net.manager import log, offer_for
 from netchan.net.record import MAX_NETWORK_ID, Membership, RecordCache
 from netchan.net.trust import Policy, Trust, make_policy
 
@@ -44,6 +45,7 @@ def plan_dial(
     pq: Pq,
     membership: Membership | bytes | None,
     known_nodes: str | os.PathLike[str] | None,
+    ticket: bytes | None,
 ) -> DialPlan:
     """Check what ``dial`` got. ConfigError, with the line to write; OSError: the known-nodes file cannot be read."""
     places = parse_addresses(addresses)
@@ -63,7 +65,10 @@ def plan_dial(
         known_nodes=known_nodes,
     )
     settings = _with_datagrams(settings, places)
-    return DialPlan(places, _handshake(me, settings, network, pq, membership), policies, key, settings)
+    # a fresh identity is gone with this dial, and so is what a ticket could vouch for
+    tickets = settings.tickets if identity is not None else 0
+    handshake = _handshake(me, settings, network, pq, membership, tickets=tickets > 0)
+    return DialPlan(places, handshake, policies, key, settings, tickets, _ticket(ticket, identity))
 
 
 def plan_listen(
@@ -114,7 +119,13 @@ def _policies(places: tuple[Address, ...], trust: Trust | None, me: Identity, **
 
 
 def _handshake(
-    me: Identity, config: Config, network: object, pq: Pq, membership: Membership | bytes | None
+    me: Identity,
+    config: Config,
+    network: object,
+    pq: Pq,
+    membership: Membership | bytes | None,
+    *,
+    tickets: bool = True,
 ) -> HandshakeConfig:
     if not isinstance(network, str) or not network.isprintable():
         raise ConfigError(f"network={network!r} is no printable str; leave it out, or give one name to all your nodes")
@@ -130,11 +141,29 @@ def _handshake(
         me,
         network_id=network_id,
         pq=pq,
-        offer=offer_for(config),
+        offer=offer_for(config, tickets=tickets),
         membership=membership.raw if isinstance(membership, Membership) else membership,
         timeout_ns=int(config.handshake_timeout * 1e9),
         records=_records,
     )
+
+
+def _ticket(ticket: object, identity: Identity | None) -> kept.Kept | None:
+    """A stored ticket; None if there is none that can be used: then the handshake is a full one."""
+    if ticket is None:
+        return None
+    if not isinstance(ticket, bytes) or len(ticket) > kept.STORED_MAX:
+        raise ConfigError(
+            f"ticket is {f'{len(ticket)} bytes' if isinstance(ticket, bytes) else f'a {type(ticket).__name__}'}; give "
+            "the bytes of peer.ticket, or None"
+        )
+    if identity is None:
+        raise ConfigError("ticket= is good only with the identity= that it was given to; give both, or leave it out")
+    try:
+        return kept.unpack(ticket, identity)
+    except kept.TicketError as error:
+        log.warning("the ticket for this dial is not used: %s; the handshake is a full one", error)
+        return None
 
 
 def _config(config: object) -> Config:

@@ -52,6 +52,8 @@ DROP_GRACE_NS: Final = 100_000_000
 """How long after its last handle was collected a channel is ended as dropped, unless its peer is left meanwhile."""
 TIMEOUT = 13
 """SESSION_CLOSE code that our own side notes when the last path ended without a close."""
+REPLACED = 16
+"""SESSION_CLOSE code for a session whose other side has begun another one with a ticket of it."""
 PROTOCOL = 4
 """SESSION_CLOSE code for bytes that no conforming peer sends (session.md section 9.1)."""
 _ABORTS: Final = {1: Code.LEFT_BY_EXCEPTION, 2: Code.PROCESS_EXIT, 3: Code.HANDED_OVER}
@@ -117,13 +119,15 @@ class PeerCore:
         engine: drives it.
         session: the engine's.
         link: its path.
-        offer_waiters: callers that wait for an offered channel; end_waiters: for the end of the session.
+        offer_waiters: callers that wait for an offered channel; end_waiters: for the end of the session;
+            ticket_waiters: for its first ticket.
     """
 
     def __init__(self, engine: Engine, session: Session, link: Link, config: Config) -> None:
         self.engine, self.session, self.link, self.config = engine, session, link, config
         self.made = forks()
         self.offer_waiters, self.end_waiters = WaitQueue(), WaitQueue()
+        self.ticket_waiters = WaitQueue()
         self.front: weakref.ref[Any] = lambda: None  # type: ignore[assignment]
         self.handles: Any = None
         self.when_over: Callable[[], object] | None = None
@@ -144,6 +148,8 @@ class PeerCore:
         me = weakref.ref(self)
         self.session.on_offers = lambda: _tell(me, PeerCore.take_offers)
         self.session.on_over = lambda: _tell(me, PeerCore._on_over)
+        if self.session.kept is not None:
+            self.session.kept.told = lambda: _tell(me, PeerCore._on_ticket)
         remember_leaver(self)
         self.take_offers()
         if self.session.over:
@@ -327,6 +333,23 @@ class PeerCore:
             bound.codec, bound.type = codec, type
             bound.decode = None if codec.id == ID_BYTES else codec.decode
 
+    # --- tickets -----------------------------------------------------------------------------------------------------
+
+    def ticket(self) -> bytes | None:
+        """The newest ticket of this session, as a program may store it."""
+        check_fork(self.made)
+        box = self.session.kept
+        return None if box is None or box.newest is None else box.newest.pack()
+
+    def has_ticket(self) -> bool:
+        """True when there is a ticket, or will be none."""
+        check_fork(self.made)
+        box = self.session.kept
+        return box is None or box.newest is not None or self.session.over
+
+    def _on_ticket(self) -> None:
+        self.ticket_waiters.wake_all()
+
     # --- the end -----------------------------------------------------------------------------------------------------
 
     @property
@@ -360,6 +383,12 @@ class PeerCore:
             return ConnectionResetError(
                 f"the connection with {self.link.node_id} at {self.link.remote} was cut, or it was silent too long; "
                 "dial again when it can be reached"
+            )
+        if code == REPLACED:
+            here = session.close_by_us
+            return ConnectionResetError(
+                f"{self.link.node_id if here else 'another process of this identity'} has begun a new session with a "
+                f"ticket of this one; {'its peer comes from the listener' if here else 'only one can go on'}"
             )
         if code >= PROTOCOL:
             said = quote(session.close_reason)
@@ -457,6 +486,7 @@ class PeerCore:
                 self.when_over()
         self.end_waiters.wake_all()
         self.offer_waiters.wake_all()
+        self.ticket_waiters.wake_all()
 
 
 class _Notice:
@@ -600,6 +630,8 @@ _FORMS: Final[dict[int, Any]] = {codec_for(form).id: form for form in (bytes, st
 
 
 def _why(code: int, lost: bool) -> str:
+    if code == REPLACED:
+        return "a new one was begun with a ticket of it"
     if code and not (code == TIMEOUT and lost):
         return f"it was closed with code {code}"
     return "the connection ended without a close" if lost else "it ended"

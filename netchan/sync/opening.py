@@ -47,6 +47,7 @@ def dial(
     pq: Pq = "require",
     membership: Membership | bytes | None = None,
     known_nodes: str | os.PathLike[str] | None = None,
+    ticket: bytes | None = None,
     timeout: float | None = None,
 ) -> Peer:
     """Open a session with one node; arguments and errors as ``netchan.dial``.
@@ -64,6 +65,7 @@ def dial(
         pq=pq,
         membership=membership,
         known_nodes=known_nodes,
+        ticket=ticket,
     )
     return _dial(plan, timeout=timeout)
 

@@ -135,7 +135,7 @@ ITEMS = [
     b"\x02",
     bytes(params.MAX_PAYLOAD + 1),
 ]
-_FULL = params.TransportParams(1_300, 2_048, 9, 4_096, 3, 5, 7, 11, 70_000, 13, 15, 2, 1, 1, 1, b"i" * 16)
+_FULL = params.TransportParams(1_300, 2_048, 9, 4_096, 3, 5, 7, 11, 70_000, 13, 15, 2, 1, 1, 1, b"i" * 16, 1)
 PARAMS = [
     b"",
     _FULL.encode(),

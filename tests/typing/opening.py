@@ -28,6 +28,7 @@ async def dialling(key: netchan.Identity) -> None:
     assert_type(netchan.dial(ADDRESS), Opening[netchan.Peer])
     assert_type(await netchan.dial(ADDRESS, identity=key), netchan.Peer)
     assert_type(await netchan.dial([ADDRESS, "unix:///tmp/x"], trust="tofu", known_nodes=Path("known")), netchan.Peer)
+    assert_type(await netchan.dial(ADDRESS, identity=key, ticket=bytes(100)), netchan.Peer)
     async with netchan.dial((ADDRESS,), psk=bytes(32), pq="off", network="farm") as peer:
         assert_type(peer, netchan.Peer)
 
@@ -42,6 +43,7 @@ async def listening(key: netchan.Identity) -> None:
 async def opening_wrong() -> None:
     netchan.dial()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     netchan.dial(7000)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    netchan.dial(ADDRESS, ticket="t")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     netchan.dial(ADDRESS, psk="secret")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     netchan.dial(ADDRESS, timeout=1.0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     netchan.listen(ADDRESS, pq="on")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -137,6 +139,9 @@ async def being_with(peer: netchan.Peer) -> None:
     assert_type(peer.local_address, str)
     assert_type(peer.remote_address, str)
     assert_type(peer.path_count, int)
+    assert_type(peer.by_ticket, bool)
+    assert_type(peer.ticket, bytes | None)
+    assert_type(await peer.wait_ticket(), bytes | None)
     assert_type(peer.paths, tuple[netchan.PathInfo, ...])
     assert_type(await peer.add_path("unix:///run/n.sock"), netchan.PathInfo)
     peer.remove_path(peer.paths[0])

@@ -30,6 +30,7 @@ class TestConfig:
             "await_spin": True,
             "io_threads": 0,
             "datagrams": False,
+            "tickets": 64,
         }
 
     def test_config_is_frozen_hashable_and_by_keyword(self) -> None:

@@ -58,8 +58,10 @@ class TestFrame:
         [
             {"kind": 0},
             {"kind": 6, "length": 152},
-            {"kind": 7},
-            {"kind": 10},
+            {"kind": 12},
+            {"kind": 7, "length": 2049},
+            {"kind": 10, "length": 1025},
+            {"kind": 11, "length": 56},
             {"length": 54},
             {"length": 2049},
             {"frag": 1},

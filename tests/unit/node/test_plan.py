@@ -22,6 +22,7 @@ def test_records_that_were_verified_once_count_for_all_dials_and_listeners() -> 
             pq="require",
             membership=None,
             known_nodes=None,
+            ticket=None,
         )
         for _ in range(2)
     ]
