@@ -21,7 +21,7 @@ import time
 from typing import Any, Final
 
 from netchan.net.connecting import Connecting, Owner, Phase
-from netchan.net.gate import HELLO, JOIN, RESUME
+from netchan.net.gate import HELLO, JOIN, MIN_FRAME, RESUME
 from netchan.net.handshake import Responder
 from netchan.net.worker import READ, Worker
 
@@ -35,8 +35,8 @@ ANSWERS_MAX: Final = 16
 """And how often."""
 SEEN_MAX: Final = 8
 """Datagrams of one exchange that are remembered; it has six at most."""
-FRAME_MIN: Final = 60
-"""Header and trailer of a message: nothing shorter is one."""
+FRAME_MIN: Final = MIN_FRAME
+"""Nothing shorter is a message."""
 FRAME_MAX: Final = 4_096
 SESSION_BYTE: Final = 0x40
 """First byte of datagrams of an established path, and above."""

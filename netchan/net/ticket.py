@@ -17,8 +17,7 @@ from typing import Final, NamedTuple, Protocol
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV, ChaCha20Poly1305
 
-from netchan.net.params import MAX_CAPS
-from netchan.net.record import NodeRecord, RecordError, parse_record
+from netchan.net.record import NodeRecord, parse_record
 from netchan.net.secret import SecureBytes, hkdf_expand
 from netchan.net.seen import SLOTS, SeenSet
 
@@ -219,14 +218,8 @@ class TicketKeys:
             raise NoTicketError("does not open") from None
         secret, issued_ms, n_caps = _HEAD.unpack_from(data)
         end = _HEAD.size + 2 * n_caps
-        try:
-            record = parse_record(data[end:])
-        except RecordError:
-            raise NoTicketError("malformed") from None
         caps = frozenset(int.from_bytes(data[at : at + 2], "big") for at in range(_HEAD.size, end, 2))
-        if n_caps > MAX_CAPS:
-            raise NoTicketError("malformed")
-        return Content(SecureBytes(secret), issued_ms, caps, record)
+        return Content(SecureBytes(secret), issued_ms, caps, parse_record(data[end:]))
 
     def strike(self, ticket: bytes, now_ns: int) -> None:
         """Its owner has used a ticket that was opened: not again.

@@ -19,7 +19,8 @@ Direction = Literal["up", "down"]
 Tap = Callable[["Link", Direction, int, bytes], bytes | None]
 """(link, direction, number of the unit, its bytes) -> bytes to pass on; None: end the connection instead."""
 
-FINISH, JOIN, ACCEPT = 3, 6, 9
+FINISH, JOIN, RESUME, ACCEPT, RESUMED = 3, 6, 7, 9, 10
+LAST = {"up": (JOIN, FINISH), "down": (JOIN, ACCEPT, RESUMED)}
 HEADER = struct.Struct(">BBHBB8sQ")
 
 
@@ -192,14 +193,17 @@ class Proxy:
 def _units(source: socket.socket, direction: Direction) -> Iterator[bytes]:
     """Whole units of a stream; what is left at its end comes last, as it is."""
     data = bytearray()
-    handshake = True
+    handshake, asked = True, False
     while True:
+        if asked and len(data) >= 4:  # behind RESUME: a HELLO, or the first record, whose epoch and flags are 0
+            handshake, asked = data[:2] == b"\1\1" and any(data[2:4]), False
         need = (22 if handshake else 2) if len(data) < (22 if handshake else 2) else _size(data, handshake)
         if len(data) >= max(need, 2):
             unit = bytes(data[:need])
             del data[:need]
-            if handshake and unit[0] in (JOIN, FINISH if direction == "up" else ACCEPT):
+            if handshake and unit[0] in LAST[direction]:
                 handshake = False
+            asked = handshake and unit[0] == RESUME
             yield unit
             continue
         more = source.recv(65536)

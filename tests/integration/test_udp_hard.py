@@ -20,7 +20,7 @@ from typing import Any, cast
 import pytest
 
 import netchan
-from netchan import AuthError, Config, ForkError, Identity, ListenError, SessionLost, sync
+from netchan import AuthError, Config, ForkError, HandshakeError, Identity, ListenError, SessionLost, sync
 from netchan.net import moved
 from netchan.net.connecting import Phase
 from netchan.net.datagrams import Exchange
@@ -101,6 +101,11 @@ class TestExchange:
                 with pytest.raises(AuthError, match="UNTRUSTED"):
                     sync.dial(relay.address, identity=KEY, config=Config(datagrams=True, dial_timeout=5))
             assert listener.stats().handshakes_failed == {"untrusted": 1}
+
+    def test_refusal_in_the_shortest_message_is_heard(self) -> None:
+        with sync.listen(UDP, identity=BOSS, trust="any", pq="off") as listener:
+            with pytest.raises(HandshakeError, match="SUITE"):  # CLOSE with a code and nothing else
+                sync.dial(listener.addresses[0], identity=KEY)
 
     def test_refusals_hold_a_bounded_number_of_sockets_for_a_bounded_time(self) -> None:
         with sync.listen(UDP, identity=BOSS, trust=[BOSS.node_id], config=BOTH) as listener:
