@@ -238,6 +238,9 @@ class TestRows:
         rows = self._rows("--sizes", "65536")
         assert {"w3/1024/one/blocking/tls", "w3c/64/one/asyncio/netchan"} <= rows
 
+    def test_sessions_by_ticket_are_ours_alone(self) -> None:
+        assert {row.split("/")[-1].partition("-")[0] for row in self._rows("--workloads", "w4c")} == {"netchan"}
+
     @pytest.mark.parametrize("workload", TURNS)
     def test_turns_are_ours_alone(self, workload: str) -> None:
         assert {row.split("/")[-1] for row in self._rows("--workloads", workload)} == {

@@ -21,6 +21,7 @@ CELLS = (
     *((name, 1024, ONE) for name in FANS),
     *((name, 64, ONE) for name in TURNS),
     ("w4", 64, ONE),
+    ("w4c", 64, ONE),
     ("w5", 64, ONE),
     ("w5c", 64, ONE),
 )

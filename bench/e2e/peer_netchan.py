@@ -124,9 +124,24 @@ class AwaitLink(AsyncLink):
         await self._peer.aclose()
 
 
+class Tickets:
+    """Sees to it that the sessions of W4c, but for the first, begin with a ticket, and no others of W4."""
+
+    def __init__(self, workload: str) -> None:
+        self._due = {"w4": False, "w4c": True}.get(workload)
+        self._first = True
+
+    def check(self, peer: Any) -> Any:
+        """Give the peer back."""
+        if self._due is not None and peer.by_ticket is not (self._due and not self._first):
+            raise Miscount(f"a session of this row began {'with' if peer.by_ticket else 'without'} a ticket")
+        self._first = False
+        return peer
+
+
 def _options(netchan: Any, spec: Spec, settings: dict[str, Any]) -> dict[str, Any]:
-    """Defaults everywhere; only the row with ten thousand channels asks for room for them."""
-    room = {"max_channels": 16384} if spec.workload == "w5c" else {}
+    """Defaults everywhere; the row with ten thousand channels asks for room, and full handshakes for no tickets."""
+    room = {"w5c": {"max_channels": 16384}, "w4": {"tickets": 0}}.get(spec.workload, {})
     return {"config": netchan.Config(**room, **settings)} if room or settings else {}
 
 
@@ -140,6 +155,7 @@ class SyncSide:
         self._server = netchan.Identity.load_or_create(spec.folder / SERVER_KEY)
         self._client = netchan.Identity.load_or_create(spec.folder / CLIENT_KEY)
         self._options, self._address = _options(netchan, spec, settings), address
+        self._tickets = Tickets(spec.workload)
         self._listener: Any = None
 
     def listen(self) -> str:
@@ -151,7 +167,8 @@ class SyncSide:
         return SyncLink(self._listener.recv(), self._spec.workload)
 
     def dial(self, address: str) -> Link:
-        return SyncLink(self._sync.dial(address, identity=self._client, **self._options), self._spec.workload)
+        peer = self._sync.dial(address, identity=self._client, **self._options)
+        return SyncLink(self._tickets.check(peer), self._spec.workload)
 
     def stop(self) -> None:
         if self._listener is not None:
@@ -167,6 +184,7 @@ class AwaitSide:
         self._server = self._netchan.Identity.load_or_create(spec.folder / SERVER_KEY)
         self._client = self._netchan.Identity.load_or_create(spec.folder / CLIENT_KEY)
         self._options, self._address = _options(self._netchan, spec, settings), address
+        self._tickets = Tickets(spec.workload)
         self._listener: Any = None
 
     async def listen(self) -> str:
@@ -179,7 +197,7 @@ class AwaitSide:
 
     async def dial(self, address: str) -> AsyncLink:
         peer = await self._netchan.dial(address, identity=self._client, **self._options)
-        return AwaitLink(peer, self._spec.workload)
+        return AwaitLink(self._tickets.check(peer), self._spec.workload)
 
     async def stop(self) -> None:
         if self._listener is not None:

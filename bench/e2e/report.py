@@ -102,7 +102,7 @@ def _extra(row: dict[str, Any]) -> str:
     if row["workload"] in TURNS:
         packed, shared = (statistics.median(run["extra"][key] for run in runs) for key in ("values/record", "shared"))
         words.append(f"{packed:.1f} values/record, {shared:.0%} shared")
-    if row["workload"] in ("w2", "w4", *RATES):
+    if row["workload"] in ("w2", "w4", "w4c", *RATES):
         sender, receiver = (
             statistics.median(run[key] / run["wall_s"] for run in runs) for key in ("cpu_sender_s", "cpu_receiver_s")
         )

@@ -59,7 +59,7 @@ class Row:
     @property
     def unit(self) -> str:
         """The unit of the row's value."""
-        units = {"w2": "us", "w4": "sessions/s", "w5": "KiB/session", "w5c": "KiB/channel"}
+        units = {"w2": "us", "w4": "sessions/s", "w4c": "sessions/s", "w5": "KiB/session", "w5c": "KiB/channel"}
         return "msg/s" if self.is_rate else units[self.workload]
 
     @property
@@ -70,7 +70,7 @@ class Row:
     @property
     def more_is_better(self) -> bool:
         """Whether a larger value is the better one."""
-        return self.is_rate or self.workload == "w4"
+        return self.is_rate or self.workload in ("w4", "w4c")
 
 
 @dataclass
@@ -289,7 +289,7 @@ class Bench:
         if row.workload == "w2":
             self._connect()
             return self._timed(("pong", "ping"), seconds, 1, TRIPS_MIN if seconds >= 1 else 1)
-        if row.workload == "w4":
+        if row.workload in ("w4", "w4c"):
             self._listen()
             return self._timed(("serve", "trips"), seconds, 1, 1, address=self._address)
         return self._memory()

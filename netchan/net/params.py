@@ -74,9 +74,11 @@ class VersionError(Exception):
 
 def encode_varint(value: int) -> bytes:
     """QUIC varint (RFC 9000 §16) in its shortest form; ValueError outside 0 to 2^62 - 1."""
+    if 0 <= value < 64:  # most of them
+        return value.to_bytes(1, "big")
     if value < 0 or value >= 1 << 62:
         raise ValueError(f"varint out of range: {value}")
-    for log, limit in enumerate((1 << 6, 1 << 14, 1 << 30, 1 << 62)):
+    for log, limit in ((1, 1 << 14), (2, 1 << 30), (3, 1 << 62)):
         if value < limit:
             return (value | log << (8 << log) - 2).to_bytes(1 << log, "big")
     raise AssertionError("unreachable")
@@ -87,11 +89,13 @@ def decode_varint(data: bytes, place: int) -> tuple[int, int]:
     if place >= len(data):
         raise ParamError("item ends early")
     log = data[place] >> 6
+    if not log:  # most of them
+        return data[place], place + 1
     size = 1 << log
     if len(data) - place < size:
         raise ParamError("item ends early")
     value = int.from_bytes(data[place : place + size], "big") & ((1 << (8 << log) - 2) - 1)
-    if log and value < 1 << ((8 << log - 1) - 2):
+    if value < 1 << ((8 << log - 1) - 2):
         raise ParamError("number is not in its shortest form")
     return value, place + size
 
@@ -207,10 +211,11 @@ class TransportParams:
 
     def encode(self, rng: Rng | None = None) -> bytes:
         """The item list; parameters at their default are left out. With `rng` grease may be added."""
-        items = dict(_stated(self))
+        stated = _stated(self)
+        items = dict(stated)
         if rng is not None:
             grease(items, rng)
-        return encode_items(items)
+        return _encoded(self) if len(items) == len(stated) else encode_items(items)
 
     @classmethod
     def decode(cls, data: bytes) -> TransportParams:
@@ -229,6 +234,11 @@ def _stated(params: TransportParams) -> Mapping[int, bytes]:
     if params.instance:
         items[_INSTANCE] = params.instance
     return items
+
+
+@lru_cache(PARAMS_KEPT)
+def _encoded(params: TransportParams) -> bytes:
+    return encode_items(_stated(params))
 
 
 @lru_cache(PARAMS_KEPT)
