@@ -365,6 +365,8 @@ class Connecting:
             if self.phase is Phase.HANDSHAKE and machine is not None and not isinstance(machine, Joiner):
                 self._handle(machine.resolve(allowed, time.time(), time.monotonic_ns()))
                 self._watch_more()
+                if self.phase is Phase.HANDSHAKE:  # a ticket was refused, and it goes on in full
+                    self.owner.on_stepped(self)
 
         self.owner.ask(event.pending, max(0.0, left), answer)
 

@@ -23,6 +23,8 @@ import pytest
 import netchan
 from netchan import AuthError, Config, ConfigError, ForkError, Identity, SessionLost, sync
 from netchan.net import gate, giving, kept, manager, ticket
+from netchan.net.handshake import HandshakeConfig, Initiator, Send
+from netchan.net.trust import make_policy
 from tests.integration.kit import BOSS, KEY, TCP, joined, program, until
 from tests.integration.udp_proxy import Relay
 
@@ -242,6 +244,30 @@ async def test_async_policies_are_asked_on_both_sides() -> None:
                 assert near.by_ticket is (n > 0)
                 await spoken(near, far)
             assert sorted(asked) == [("dialler", BOSS.node_id), ("listener", KEY.node_id)]
+
+
+@program
+async def test_ticket_that_an_async_policy_refuses_gives_its_place_back() -> None:
+    allowed = [True, False]
+
+    async def policy(node_id: str) -> bool:
+        await asyncio.sleep(0)
+        return allowed.pop(0) if allowed else True
+
+    async with node(trust=policy, config=Config(backlog=1)) as listener:
+        found = await stored(listener)
+        host, _, port = listener.addresses[0].rpartition("@")[2].rpartition(":")
+        kept._after_fork()
+        with socket.create_connection((host, int(port))) as sock:
+            loop, mine = asyncio.get_running_loop(), kept.unpack(found, KEY)
+            config = HandshakeConfig(KEY)
+            trust = make_policy(None, own_id=KEY.id_pub, dialling=True, expected_id=BOSS.id_pub)
+            (first,) = Initiator(config, trust, os.urandom, kept=mine).start(time.time(), 0)
+            assert isinstance(first, Send)
+            sock.sendall(first.data)
+            assert (await loop.run_in_executor(None, sock.recv, 100))[0] == gate.NO_TICKET  # and says nothing more
+            async with visit(listener) as (near, far):
+                await spoken(near, far)
 
 
 @program
