@@ -41,7 +41,7 @@ from netchan.net.datagrams import MTU_SAFE, Exchange, is_first, mtu_to
 from netchan.net.dial import Link, Outcome, link_of
 from netchan.net.doors import bind_door, open_to_peer, recv_from
 from netchan.net.ephemeral import stock_of
-from netchan.net.gate import JOIN, RESUME, Gate
+from netchan.net.gate import HELLO, JOIN, Gate
 from netchan.net.handshake import Established, HandshakeConfig, Responder, State
 from netchan.net.limits import DeadSockets, HalfOpen, drain_deadline
 from netchan.net.machine import Joined
@@ -511,7 +511,7 @@ class Listening:
         if self._full():
             (self._parked_finish if conn.heard else self._parked_hello).append(conn)
             return False
-        if conn.heard or conn.begins_with(RESUME):
+        if conn.heard or not conn.begins_with(HELLO):  # a RESUME, or the rest of one
             self._placed.add(conn)
         return True
 

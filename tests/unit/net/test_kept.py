@@ -119,6 +119,15 @@ class TestStored:
         with pytest.raises(kept.TicketError):
             kept._parse(content, bytes(16), ME)
 
+    def test_ticket_under_the_id_of_another_one_is_refused(self) -> None:
+        data = made().pack()
+        prefix = data[:17]
+        with ME.ticket_key(prefix[1:]) as key:
+            content = kept.ChaCha20Poly1305(key).decrypt(bytes(12), data[17:], prefix)
+        assert kept._parse(content, prefix[1:], ME).ticket == TICKET
+        with pytest.raises(kept.TicketError):
+            kept._parse(content, bytes(16), ME)
+
     def test_closed_identity_neither_seals_nor_opens(self) -> None:
         gone = Identity(SecureBytes(b"\4" * 32))
         one = made(identity=gone)
