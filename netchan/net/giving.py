@@ -29,36 +29,31 @@ class Giver:
     """Gives tickets to the peer of one session.
 
     Args:
-        session: held weakly.
         config: what this node says and wants.
         event: the handshake of the session.
     """
 
-    __slots__ = ("_caps", "_context", "_record", "_session", "given_at")
+    __slots__ = ("_caps", "_config", "_record", "given_at")
 
-    def __init__(self, session: Session, config: HandshakeConfig, event: Established) -> None:
-        self._session = weakref.ref(session)
-        self._context = Context(config.identity.id_pub, config.network_id, config.primitives)
-        self._record, self._caps = event.claim.record, event.agreement.caps
+    def __init__(self, config: HandshakeConfig, event: Established) -> None:
+        self._config, self._record, self._caps = config, event.claim.record, event.agreement.caps
         self.given_at = time.monotonic()
 
-    def give(self) -> None:
+    def give(self, session: Session) -> None:
         """Send one more ticket; of the older ones each is still good for one use."""
-        session = self._session()
-        if session is None or session.over:
-            return
-        id16 = os.urandom(ID_LEN)
+        config, id16 = self._config, os.urandom(ID_LEN)
+        context = Context(config.identity.id_pub, config.network_id, config.primitives)
         secret = session.ticket_secret(id16)
-        life_s, ticket = ticket_keys().issue(id16, secret, self._record, self._caps, self._context, time.monotonic_ns())
+        life_s, ticket = ticket_keys().issue(id16, secret, self._record, self._caps, context, time.monotonic_ns())
         wipe(secret)
         session.ticket_send(life_s, ticket)
         _given[id16] = session
         self.given_at = time.monotonic()
 
-    def renew(self) -> None:
+    def renew(self, session: Session) -> None:
         """Give another one if it is time; asked now and then."""
         if time.monotonic() - self.given_at >= RENEW_S:
-            self.give()
+            self.give(session)
 
 
 def wants(config: HandshakeConfig, event: Established) -> bool:

@@ -370,8 +370,8 @@ def attach(
     ratchet = Ratchet(session, initiator=event.initiator, rng=os.urandom)
     giver = None
     if gives is not None and wants(gives, event):
-        giver = Giver(session, gives, event)
-        giver.give()
+        giver = Giver(gives, event)
+        giver.give(session)
     _tend(_Tended(session, ratchet if event.initiator else None, giver))
     if event.initiator:
         _engines.ratchets[session] = ratchet  # the other side only answers
@@ -416,7 +416,7 @@ class _Tended:
             self.ratchet.start()
             self.turned_at = now
         if self.giver is not None:
-            self.giver.renew()
+            self.giver.renew(session)
         return True
 
 

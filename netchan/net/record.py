@@ -127,6 +127,10 @@ class RecordCache:
     def __len__(self) -> int:
         return len(self._good)
 
+    def shared(self, record: NodeRecord) -> NodeRecord:
+        """The remembered one that is equal, so that sessions of one peer have it once; else this one."""
+        return self._good.get(hashlib.sha256(record.raw).digest(), record)
+
     def verify(self, raw: bytes, network_id: bytes, wall_s: float) -> NodeRecord:
         """Parse and check everything about a record but trust.
 

@@ -223,7 +223,7 @@ class Responder(Machine):
         asked = short.judge(items, content, config.offer, wall_s)
         if self._buffer:
             return self._refuse(Refusal.PROTOCOL, "the peer sent before its turn")
-        record = asked.record
+        record = config.records.shared(asked.record)
         claim = Claim(record.id_pub, record, asked.membership, self._address, False, self._same_user)
         self._predecessor = ticket_id(ticket) if asked.replaces else b""
         return self._ask_policy(Peer(claim, asked.offer, asked.agreement, False), wall_s)

@@ -87,6 +87,14 @@ class TestRecord:
                 cache.verify(record.raw, b"other", NOW)
             cache.verify(record.raw, NET, NOW)
 
+    def test_equal_record_is_had_once_and_an_unknown_one_is_not_remembered(self) -> None:
+        cache, record = r.RecordCache(), make()
+        again = r.parse_record(record.raw)
+        assert cache.shared(again) is again
+        assert len(cache) == 0
+        known = cache.verify(record.raw, NET, NOW)
+        assert cache.shared(again) is known
+
     def test_record_signature_of_a_membership_is_no_record(self) -> None:
         body = make().raw[:-64]
         with pytest.raises(r.RecordError, match="signature"):
