@@ -21,8 +21,8 @@ cdef int session_may_move(const nc_session* s) noexcept nogil
 # and of which values are left to take.
 cdef void session_hold(nc_session* s, nc_end** loose, uint32_t n_loose) noexcept nogil
 cdef void session_unhold(nc_session* s, nc_end** loose, uint32_t n_loose) noexcept nogil
-# Writes a session that is held. *out: owned by the caller. NC_OK; NC_ESTATE: session_may_move says no; NC_ELIMIT: longer
-# than HANDOVER_MOST; NC_ENOMEM; NC_EFRAME: a fault of ours, it would not be read.
+# Writes a session that is held. *out: owned by the caller. NC_OK; NC_ESTATE: session_may_move says no; NC_ELIMIT:
+# longer than HANDOVER_MOST; NC_ENOMEM; NC_EFRAME: a fault of ours, it would not be read.
 cdef int session_write(nc_session* s, nc_end** loose, uint32_t n_loose, int64_t now_ns, uint8_t** out,
                        size_t* n) noexcept nogil
 # Reads it into a zeroed struct whose sealer.cache is set, with keys in `store`. mix32: random, for the epoch that is

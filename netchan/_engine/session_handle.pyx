@@ -69,6 +69,8 @@ cdef int fill_params(nc_params* p, d) except -1:
     p.dead_ns = 0
     p.lease_ns = 0
     p.max_paths = 1
+    p.max_datagram = 0
+    p.datagrams = 0
     return 0
 
 

@@ -111,11 +111,15 @@ class ListenCounts:
     waiting: int = 0
 
 
+Inherited = dict[str, list[tuple[Address, socket.socket]]]
+
+
 class _Door:
     """One listening socket."""
 
     def __init__(self, owner: Listening, sock: socket.socket, address: Address) -> None:
         self.owner, self.sock, self.address = owner, sock, address
+        self.asked = ""
         self.fd = sock.fileno()
         self.resting = self.told = False
         self.inode: tuple[int, int] | None = None
@@ -147,11 +151,20 @@ class Listening:
         home: where the sessions will live.
         deliver: takes a new session; runs on the worker's thread. What it raises costs that session only.
         ask: awaits trust callables.
+        inherited: sockets that listen already, with their addresses, by the address that is asked for.
     """
 
-    def __init__(self, plan: ListenPlan, home: Home, deliver: Callable[[Session, Link], object], ask: AskTrust) -> None:
+    def __init__(
+        self,
+        plan: ListenPlan,
+        home: Home,
+        deliver: Callable[[Session, Link], object],
+        ask: AskTrust,
+        inherited: Inherited | None = None,
+    ) -> None:
         self.plan, self.outcome = plan, Outcome[tuple[str, ...]]()
-        self.closed = False
+        self.closed = self.paused = False
+        self._inherited: Inherited = inherited or {}
         self._home, self._deliver, self._ask = home, deliver, ask
         self._worker: Worker = worker()
         limits = plan.config.limits
@@ -219,7 +232,9 @@ class Listening:
     def _begin(self) -> None:
         places: dict[int, list[tuple[int, Any]] | OSError] = {}
         for index, address in enumerate(self.plan.addresses):
-            if address.is_numeric:
+            if str(address) in self._inherited:
+                places[index] = []
+            elif address.is_numeric:
                 try:
                     places[index] = [numeric(address)]
                 except OSError as error:
@@ -269,6 +284,9 @@ class Listening:
     def _bind_one(self, address: Address, found: list[tuple[int, Any]]) -> None:
         """Bind an address; a name with several addresses needs one that works, and all share the port of the first."""
         bound, last, port = 0, OSError("the name has no address"), 0
+        for place, sock in self._inherited.pop(str(address), ()):
+            self._doors.append(self._adopt(place, sock))
+            bound += 1
         for family, sockaddr in found:
             target = (sockaddr[0], port, *sockaddr[2:]) if port else sockaddr
             try:
@@ -276,6 +294,7 @@ class Listening:
             except OSError as error:
                 last = error
                 continue
+            door.asked = str(address)
             self._doors.append(door)
             bound += 1
             if not address.port:
@@ -304,6 +323,15 @@ class Listening:
             sock.close()
             raise
 
+    def _adopt(self, address: Address, sock: socket.socket) -> _Door:
+        """A socket that listens already."""
+        sock.setblocking(False)
+        door = _Door(self, sock, address)
+        door.asked = str(address)
+        if sock.family == socket.AF_UNIX:
+            door.inode = _inode(Path(address.path))
+        return door
+
     def _bind_unix(self, sock: socket.socket, address: Address) -> _Door:
         path = Path(address.path)
         try:
@@ -317,8 +345,7 @@ class Listening:
         path.chmod(0o600)
         sock.listen(self.plan.config.backlog)
         door = _Door(self, sock, address)
-        info = path.stat()
-        door.inode = (info.st_dev, info.st_ino)
+        door.inode = _inode(path)
         return door
 
     # --- accepting ----------------------------------------------------------------------------------------------------
@@ -329,7 +356,7 @@ class Listening:
             self._on_datagrams(door)
             return
         for _ in range(ACCEPT_BATCH):
-            if self.closed or self._shut():
+            if self.closed or self.paused or self._shut():
                 break
             try:
                 sock, peer = door.sock.accept()
@@ -349,7 +376,7 @@ class Listening:
     def _on_datagrams(self, door: _Door) -> None:
         """First messages of strangers; a datagram of a path comes to the socket of that path."""
         for _ in range(ACCEPT_BATCH):
-            if self.closed:
+            if self.closed or self.paused:
                 break
             try:
                 data, there, peer = recv_from(door.sock)
@@ -482,7 +509,7 @@ class Listening:
         self._watch_doors()
 
     def _watch_doors(self) -> None:
-        if self.closed:
+        if self.closed or self.paused:
             return
         shut = self._shut()
         for door in self._doors:
@@ -620,6 +647,52 @@ class Listening:
         """Await a trust callable."""
         self._ask(pending, timeout_s, answer)
 
+    # --- to another process -------------------------------------------------------------------------------------------
+
+    def occupy(self) -> None:
+        """A peer that came from another process waits for the program. Any thread."""
+        with self._room_lock:
+            self._waiting += 1
+
+    def reach(self, session: Session, node_id: str, where: str, number: int) -> None:
+        """A session from another process, which came in by one of these sockets, may lose its path and get another."""
+        self._worker.post(partial(self._reach, session, node_id, where, number))
+
+    def _reach(self, session: Session, node_id: str, where: str, number: int) -> None:
+        if session.lease and not session.over:
+            resume.keep_reachable(session, number)
+            session.on_path = partial(self._on_path, weakref.ref(session), node_id, where)
+            collect_paths(session.engine)
+            if session.suspended:
+                session.on_path("lost")
+
+    def pause(self) -> None:
+        """Accept nothing for a while; who has begun may go on."""
+        self.paused = True
+        for door in self._doors:
+            self._worker.watch(door.fd, 0, door)
+
+    @property
+    def busy(self) -> bool:
+        """True while handshakes are going on."""
+        return len(self._half_open) > 0
+
+    def go_on(self) -> None:
+        """Accept again."""
+        self.paused = False
+        self._watch_doors()
+
+    def sockets(self) -> list[tuple[str, str, int]]:
+        """(address asked for, address, descriptor) of each socket."""
+        return [(door.asked, str(door.address), door.fd) for door in self._doors]
+
+    def leave_sockets(self) -> None:
+        """Another process listens on them: close them here and remove nothing."""
+        for door in self._doors:
+            door.inode = None
+        self.closed = True
+        self._close()
+
     # --- closing ------------------------------------------------------------------------------------------------------
 
     def _close(self) -> None:
@@ -662,6 +735,11 @@ def _is_stale(error: OSError, path: Path) -> bool:
         except OSError:
             return False
     return False
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    info = path.stat()
+    return info.st_dev, info.st_ino
 
 
 def _unlink(path: Path, inode: tuple[int, int]) -> None:
