@@ -120,7 +120,7 @@ class _Wire:
         if kind not in kinds or (fds and kind != _ITEM):
             _close_all(fds)
             if kind in (_REFUSED, _CANCEL):
-                raise HandoverError(f"the other process says: {data[1:].decode('utf-8', 'replace')}")
+                raise HandoverError(_refusal(data))
             raise HandoverError(f"the other process sent a packet of kind {kind} where none may be")
         return kind, data[1:], fds
 
@@ -201,6 +201,7 @@ class Giving:
                 raise HandoverError("the hand-over was given up")
             wire.send(_RELEASE)
         except BaseException as error:
+            why = _last_word(conn) if isinstance(error, OSError) else None
             try:
                 conn.settimeout(LOOK_S)
                 conn.sendmsg([bytes((_CANCEL,)), _words(error).encode()[: CHUNK - 1]])
@@ -208,6 +209,8 @@ class Giving:
                 pass  # it has gone, or finds out by the end of the connection that it got not all
             conn.close()
             self._source.take_back()
+            if why is not None:
+                raise why from None
             raise
         finally:
             for item in items:
@@ -228,6 +231,20 @@ class Giving:
                 for at in range(0, len(whole), CHUNK):
                     wire.send(_DATA, whole[at : at + CHUNK])
         wire.send(_END)
+
+
+def _last_word(conn: socket.socket) -> HandoverError | None:
+    """Why the other process has gone, if it has said so."""
+    try:
+        conn.settimeout(LOOK_S)
+        data = conn.recv(CHUNK)
+    except OSError:
+        return None
+    return HandoverError(_refusal(data)) if data[:1] == bytes((_REFUSED,)) else None
+
+
+def _refusal(data: bytes) -> str:
+    return f"the other process says: {data[1:].decode('utf-8', 'replace')}"
 
 
 def _bind(path: Path) -> socket.socket:

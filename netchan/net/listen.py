@@ -285,7 +285,9 @@ class Listening:
         """Bind an address; a name with several addresses needs one that works, and all share the port of the first."""
         bound, last, port = 0, OSError("the name has no address"), 0
         for place, sock in self._inherited.pop(str(address), ()):
-            self._doors.append(self._adopt(place, sock))
+            door = self._adopt(place, sock)
+            door.asked = str(address)
+            self._doors.append(door)
             bound += 1
         for family, sockaddr in found:
             target = (sockaddr[0], port, *sockaddr[2:]) if port else sockaddr
@@ -327,7 +329,6 @@ class Listening:
         """A socket that listens already."""
         sock.setblocking(False)
         door = _Door(self, sock, address)
-        door.asked = str(address)
         if sock.family == socket.AF_UNIX:
             door.inode = _inode(Path(address.path))
         return door

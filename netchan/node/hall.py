@@ -166,11 +166,15 @@ class Hall:
     # --- leaving -----------------------------------------------------------------------------------------------------
 
     def moved(self) -> None:
-        """Another process listens, and has the peers. On the worker's thread."""
+        """Another process listens, and has the peers, those that wait here too. On the worker's thread."""
         self.closed = True
         self.listening.leave_sockets()
-        if self._endpoint is not None:
-            self._endpoint.stop_recv()
+        self._heirs.clear()
+        endpoint = self._endpoint
+        if endpoint is not None:
+            while endpoint.pending():
+                endpoint.try_recv_many(endpoint.pending())
+            endpoint.close_send()
         self.gone()
 
     def stop(self) -> None:
