@@ -203,6 +203,7 @@ cdef void walk_offers(nc_walk* w, nc_out* o) noexcept nogil:
     if w.rc == defs.NC_OK:
         for n in range(o.offers.low, o.accepted):
             offers_let_go(&o.offers, n)         # nobody here waits for what becomes of them
+        walk_need(w, o.offers.low <= o.accepted)
 
 
 cdef void walk_out(nc_walk* w, nc_out* o) noexcept nogil:

@@ -16,7 +16,7 @@ from libc.stdlib cimport calloc, free, malloc
 from netchan._core cimport defs
 from netchan._core.ctxcache cimport cache_grow, cache_wants_grow
 from netchan._core.handover cimport session_hold, session_may_move, session_read, session_unhold, session_write
-from netchan._core.leaf cimport leaf_lock, leaf_unlock, xchg_u32
+from netchan._core.leaf cimport leaf_lock, leaf_unlock, store_seq_u32, xchg_u32
 from netchan._core.resume cimport path_find
 from netchan._core.session cimport session_free
 from netchan._core.state cimport SESSION_SUSPENDED, nc_end, nc_path
@@ -211,6 +211,7 @@ def read(Engine engine, state, int cipher):
         rc = session_read(&t.session, <const uint8_t*>view.buf, <size_t>view.len, g.stores[cipher], node_drawn(), seed,
                           mix_p, sys.now_ns())
         if rc == defs.NC_OK:
+            store_seq_u32(&t.session.dirty_any, 0)      # it is on no list yet, whatever was asked of it
             rc = engine_list(g, t)
         if rc < 0:
             session_free(&t.session)

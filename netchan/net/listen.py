@@ -39,13 +39,14 @@ from netchan.net.aside import collect_paths
 from netchan.net.connecting import Connecting, Phase
 from netchan.net.datagrams import MTU_SAFE, Exchange, is_first, mtu_to
 from netchan.net.dial import Link, Outcome, link_of
-from netchan.net.doors import bind_door, open_to_peer, recv_from
+from netchan.net.doors import bind_door, open_door, open_to_peer, recv_from
 from netchan.net.ephemeral import stock_of
 from netchan.net.gate import JOIN, Gate
 from netchan.net.handshake import Established, HandshakeConfig, Responder, State
 from netchan.net.limits import DeadSockets, HalfOpen, drain_deadline
 from netchan.net.machine import Joined
 from netchan.net.manager import CARRIER_NUMBERS, AskTrust, Home, attach, log
+from netchan.net.passed import passed
 from netchan.net.places import numeric, resolve, same_user, socket_text
 from netchan.net.trust import Policy
 from netchan.net.worker import READ, Worker, worker
@@ -306,6 +307,9 @@ class Listening:
 
     def _bind(self, address: Address, family: int, sockaddr: Any) -> _Door:
         kind = socket.SOCK_DGRAM if address.carrier == "udp" else socket.SOCK_STREAM
+        given = passed().take(kind, sockaddr)
+        if given is not None:
+            return self._use(given, address)
         sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             if family == socket.AF_UNIX:
@@ -325,8 +329,17 @@ class Listening:
             sock.close()
             raise
 
+    def _use(self, sock: socket.socket, address: Address) -> _Door:
+        """A socket that whoever started this process has bound; a socket file is not ours to remove."""
+        sock.setblocking(False)
+        if address.carrier == "udp":
+            open_door(sock)
+        else:
+            sock.listen(self.plan.config.backlog)
+        return _Door(self, sock, address)
+
     def _adopt(self, address: Address, sock: socket.socket) -> _Door:
-        """A socket that listens already."""
+        """A socket that another process has listened on."""
         sock.setblocking(False)
         door = _Door(self, sock, address)
         if sock.family == socket.AF_UNIX:

@@ -34,7 +34,7 @@ from netchan.sync.node_waits import new_waiter, wait_until
 _DEFAULTS = Config()
 
 
-def hand_over(path: str | os.PathLike[str], *given: Listener | Peer, timeout: float = 60.0) -> None:
+def hand_over(path: str | os.PathLike[str], *given: Listener | Peer, wait: float = 60.0) -> None:
     """Give listeners, with the peers that came out of them, and dialled peers to the process that asks for them.
 
     Waits at ``path`` until a process of the same user calls ``take_over`` there. Then everything that is given stops
@@ -46,7 +46,7 @@ def hand_over(path: str | os.PathLike[str], *given: Listener | Peer, timeout: fl
         path: of a Unix socket that is made here, for this user only, and removed in the end; in a directory to which
             nobody else may write.
         given: listeners of ``listen``, and peers of ``dial``.
-        timeout: seconds to wait for the other process. The hand-over itself is given 5 s.
+        wait: seconds to wait for the other process. The hand-over itself is given 5 s.
 
     Raises:
         HandoverError: it did not take place; everything goes on here.
@@ -61,7 +61,7 @@ def hand_over(path: str | os.PathLike[str], *given: Listener | Peer, timeout: fl
         raise ConfigError("hand_over() gives listeners and dialled peers: hand_over(path, listener, peer)")
     if any(not core.session.initiator for core in cores):
         raise ConfigError("a peer that came out of a listener moves with its listener; give that")
-    giving = Giving(os.fspath(path), Estate(halls, cores), timeout)
+    giving = Giving(os.fspath(path), Estate(halls, cores), wait)
     outcome = giving.outcome
     giving.start()
     engine = halls[0].engine if halls else cores[0].engine

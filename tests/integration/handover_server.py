@@ -88,7 +88,7 @@ async def main(address: str, key: str, path: str, which: str, fds: str = "") -> 
             os._exit(0)
         where = line[1] if len(line) > 1 else path
         try:
-            await netchan.hand_over(where, listener, timeout=20)
+            await netchan.hand_over(where, listener, wait=20)
         except netchan.HandoverError as error:
             say(kept=str(error))
             continue

@@ -310,7 +310,7 @@ def test_giver_dies_before_everything_was_said_and_the_taker_takes_nothing(tmp_p
                 other = await listener.recv()
                 between = Between(tmp_path / "hand", tmp_path / "asked", END)
                 passing = asyncio.create_task(pass_on(between))
-                giving = asyncio.create_task(netchan.hand_over(tmp_path / "hand", listener, timeout=5))
+                giving = asyncio.create_task(netchan.hand_over(tmp_path / "hand", listener, wait=5))
                 with pytest.raises(HandoverError):
                     async with netchan.take_over(tmp_path / "asked", wait=5):
                         raise AssertionError("nothing was there to take")
@@ -367,7 +367,7 @@ def run(body: Any) -> None:
 
 async def moved(path: Path, given: list[Any], me: Identity, address: str) -> Any:
     """(what was taken over, its listener)."""
-    handing = asyncio.create_task(netchan.hand_over(path, *given, timeout=5))
+    handing = asyncio.create_task(netchan.hand_over(path, *given, wait=5))
     before = await netchan.take_over(path, wait=5)
     await handing
     return before, await before.listen(address, identity=me, trust="any", config=netchan.Config(lease=20))
@@ -450,7 +450,7 @@ def test_dialled_session_moves_and_makes_its_path_again(tmp_path: Path) -> None:
         async with giving(tmp_path) as (_, listener, client, peer):
             here, there = client.open("c", int), peer.open("c", int)
             await here.send(1)
-            handing = asyncio.create_task(netchan.hand_over(tmp_path / "hand", client, timeout=5))
+            handing = asyncio.create_task(netchan.hand_over(tmp_path / "hand", client, wait=5))
             async with netchan.take_over(tmp_path / "hand", wait=5) as before:
                 await handing
                 fresh = await before.dial(listener.addresses[0], trust="any", config=netchan.Config(lease=20))
@@ -473,7 +473,7 @@ def test_what_nobody_claims_is_closed_with_handed_over(tmp_path: Path) -> None:
     async def body() -> None:
         async with giving(tmp_path) as (_, listener, client, _peer):
             channel = client.open("c", int)
-            handing = asyncio.create_task(netchan.hand_over(tmp_path / "hand", listener, timeout=5))
+            handing = asyncio.create_task(netchan.hand_over(tmp_path / "hand", listener, wait=5))
             async with netchan.take_over(tmp_path / "hand", wait=5) as before:
                 await handing
                 assert before.happened
@@ -514,7 +514,7 @@ def test_process_that_gives_to_nobody_goes_on(tmp_path: Path) -> None:
     async def body() -> None:
         async with giving(tmp_path) as (_, listener, client, peer):
             with pytest.raises(HandoverError, match="nobody came"):
-                await netchan.hand_over(tmp_path / "hand", listener, timeout=0.1)
+                await netchan.hand_over(tmp_path / "hand", listener, wait=0.1)
             assert not (tmp_path / "hand").exists()
             await client.open("c", int).send(1)
             assert await peer.open("c", int).recv() == 1
@@ -554,7 +554,7 @@ def talk_to(path: Path, packets: list[bytes], fds: list[int] | None = None) -> b
 def test_giver_takes_everything_back_whatever_the_other_one_says(packets: list[bytes], tmp_path: Path) -> None:
     async def body() -> None:
         async with giving(tmp_path) as (_, listener, client, peer):
-            handing = asyncio.create_task(netchan.hand_over(tmp_path / "hand", listener, timeout=5))
+            handing = asyncio.create_task(netchan.hand_over(tmp_path / "hand", listener, wait=5))
             await asyncio.to_thread(talk_to, tmp_path / "hand", packets)
             with pytest.raises(HandoverError):
                 await handing
@@ -667,7 +667,7 @@ def test_another_user_gets_nothing_and_gives_nothing(tmp_path: Path) -> None:
             folder.chmod(0o755)
             folder = folder.parent
         async with giving(tmp_path) as (_, listener, client, peer):
-            handing = asyncio.create_task(netchan.hand_over(tmp_path / "hand", listener, timeout=3))
+            handing = asyncio.create_task(netchan.hand_over(tmp_path / "hand", listener, wait=3))
             while not (tmp_path / "hand").exists():
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.05)
