@@ -115,7 +115,7 @@ class TakenOver:
         ``Peer.open`` of a name finds the channel that was open over there; what had come out of iteration there, and
         what is half closed, comes out of it again.
 
-        Arguments and errors as ``netchan.listen``; ConfigError also: the other process listened as another node.
+        Arguments (psk: bytes) and errors as ``netchan.listen``; ConfigError also: the other process was another node.
 
         Cancelled: nothing stays open.
         """
@@ -148,7 +148,7 @@ class TakenOver:
     ) -> Opening[Peer]:
         """As ``netchan.dial``; the peer that the other process had dialled there, if it gave one.
 
-        Arguments and errors as ``netchan.dial``.
+        Arguments (psk: bytes) and errors as ``netchan.dial``.
 
         Cancelled: nothing stays open.
         """
@@ -182,7 +182,8 @@ class TakenOver:
     # sync-only: ) -> Listener:
     # sync-only:     """As ``netchan.sync.listen``, over the sockets of the other process; see ``netchan.TakenOver``.
     # sync-only:
-    # sync-only:     Errors as ``netchan.sync.listen``; ConfigError also: the other process listened as another node.
+    # sync-only:     psk: bytes, as there. Errors as there; ConfigError also: the other process was another node.
+    # sync-only:     TimeoutError: looking the addresses up took more than ``timeout`` seconds; nothing stays open.
     # sync-only:     """
     # sync-only:     check_blocking_trust(trust)
     # sync-only:     plan = plan_listen(
@@ -215,7 +216,8 @@ class TakenOver:
     # sync-only: ) -> Peer:
     # sync-only:     """As ``netchan.sync.dial``; the peer that the other process had dialled there, if it gave one.
     # sync-only:
-    # sync-only:     Errors as ``netchan.sync.dial``.
+    # sync-only:     psk: bytes, as there. Errors as there.
+    # sync-only:     TimeoutError: ``timeout`` seconds passed first; nothing stays open.
     # sync-only:     """
     # sync-only:     check_blocking_trust(trust)
     # sync-only:     plan = plan_dial(

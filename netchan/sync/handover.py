@@ -104,7 +104,8 @@ class TakenOver:
     ) -> Listener:
         """As ``netchan.sync.listen``, over the sockets of the other process; see ``netchan.TakenOver``.
 
-        Errors as ``netchan.sync.listen``; ConfigError also: the other process listened as another node.
+        psk: bytes, as there. Errors as there; ConfigError also: the other process was another node.
+        TimeoutError: looking the addresses up took more than ``timeout`` seconds; nothing stays open.
         """
         check_blocking_trust(trust)
         plan = plan_listen(
@@ -137,7 +138,8 @@ class TakenOver:
     ) -> Peer:
         """As ``netchan.sync.dial``; the peer that the other process had dialled there, if it gave one.
 
-        Errors as ``netchan.sync.dial``.
+        psk: bytes, as there. Errors as there.
+        TimeoutError: ``timeout`` seconds passed first; nothing stays open.
         """
         check_blocking_trust(trust)
         plan = plan_dial(
