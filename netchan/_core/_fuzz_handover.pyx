@@ -133,7 +133,7 @@ cdef int use(nc_session* s, uint8_t* buf, nc_seg** pins) noexcept nogil:
     say(s, buf, NOW)
     for _round in range(6):
         at = session_deadline(s)
-        if at == TIMER_NEVER or at > NOW + <int64_t>1 << 50:
+        if at == TIMER_NEVER or at > NOW + (<int64_t>1 << 50):
             break
         session_on_deadline(s, at if at > NOW else NOW)
         session_forget_gone(s)

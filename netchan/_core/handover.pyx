@@ -28,7 +28,7 @@ from netchan._core.state cimport (
 )
 from netchan._core.walk cimport (
     nc_walk, walk_count, walk_drop, walk_fail, walk_flag, walk_flag32, walk_i64, walk_need, walk_pos, walk_raw,
-    walk_read, walk_time, walk_u32, walk_u64, walk_u8, walk_wipe, walk_write,
+    walk_read, walk_span, walk_time, walk_u32, walk_u64, walk_u8, walk_wipe, walk_write,
 )
 
 cdef enum:
@@ -118,12 +118,12 @@ cdef void walk_params(nc_walk* w, nc_params* p) noexcept nogil:
     walk_flag(w, &p.trunk)
     walk_i64(w, &p.session_bytes)
     walk_u64(w, &p.node_bytes)
-    walk_time(w, &p.heartbeat_ns)
-    walk_time(w, &p.dead_ns)
+    walk_span(w, &p.heartbeat_ns)
+    walk_span(w, &p.dead_ns)
     walk_u32(w, &p.max_paths)
     walk_flag(w, &p.datagrams)
     walk_u32(w, &p.max_datagram)
-    walk_time(w, &p.lease_ns)
+    walk_span(w, &p.lease_ns)
 
 
 cdef void check_params(nc_walk* w, const nc_params* mine, const nc_params* peer) noexcept nogil:
@@ -209,7 +209,7 @@ cdef void walk_counts(nc_walk* w, nc_session* s) noexcept nogil:
     walk_u64(w, &turn)
     walk_u64(w, &asked)
     walk_pos(w, &drawn)
-    walk_time(w, &s.budget.rtt)
+    walk_span(w, &s.budget.rtt)
     if w.reads:
         walk_need(w, s.next_out >= 16 and (s.next_out & 1) == s.role and s.next_in >= 16)
         walk_need(w, (s.next_in & 1) != s.role and drawn <= <uint64_t>1 << 50)

@@ -1,6 +1,6 @@
-# handover_ends: the channels of a session on their way to another process: what was accepted, what has come and was not
-# taken, positions. Layer: _core, rung m. docs/spec/handover.md §2, §4. Threads: baton; end_hold and end_unhold with the
-# GIL, too.
+# handover_ends: the channels of a session on their way to another process: what was accepted, what has come and was
+# not taken, positions. Layer: _core, rung m. docs/spec/handover.md §2, §4. Threads: baton; end_hold and end_unhold with
+# the GIL, too.
 
 from netchan._core.state cimport nc_end, nc_offer, nc_session
 from netchan._core.walk cimport nc_walk

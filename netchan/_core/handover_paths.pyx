@@ -22,8 +22,8 @@ from netchan._core.state cimport (
     nc_trunk_sent,
 )
 from netchan._core.walk cimport (
-    nc_walk, walk_count, walk_fail, walk_flag, walk_need, walk_next, walk_pos, walk_raw, walk_time, walk_u16, walk_u32,
-    walk_u64, walk_u8,
+    nc_walk, walk_count, walk_fail, walk_flag, walk_need, walk_next, walk_pos, walk_raw, walk_span, walk_time, walk_u16,
+    walk_u32, walk_u64, walk_u8,
 )
 
 cdef enum:
@@ -278,7 +278,7 @@ cdef void walk_dgram(nc_walk* w, nc_dgram* d) noexcept nogil:
     walk_flag(w, &challenged)                   # a new address that was being proved is proved again
     walk_flag(w, &d.response_due)
     walk_raw(w, d.response, 8)
-    walk_time(w, &d.latest_rtt)
+    walk_span(w, &d.latest_rtt)
     walk_time(w, &d.first_rtt_at)
     walk_pos(w, &d.probe_number)
     walk_time(w, &d.probe_at)
@@ -346,10 +346,10 @@ cdef void walk_path(nc_walk* w, nc_session* s, nc_path* p) noexcept nogil:
     walk_time(w, &p.ack_at)
     walk_time(w, &p.acked_at)
     walk_time(w, &p.ping_at)
-    walk_time(w, &p.ping_gap)
-    walk_time(w, &p.srtt)
-    walk_time(w, &p.rttvar)
-    walk_time(w, &p.min_rtt)
+    walk_span(w, &p.ping_gap)
+    walk_span(w, &p.srtt)
+    walk_span(w, &p.rttvar)
+    walk_span(w, &p.min_rtt)
     walk_pos(w, &p.tx_bytes)
     walk_pos(w, &p.acked_bytes)
     walk_u64(w, &p.rate)

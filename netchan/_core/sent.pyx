@@ -97,6 +97,8 @@ cdef void trunk_note(nc_path* p, uint64_t stream, uint64_t upto, uint64_t len_) 
 cdef void ring_write(uint8_t* ring, uint32_t cap, uint64_t at, const uint8_t* src, size_t n) noexcept nogil:
     cdef size_t place = <size_t>(at & (cap - 1))
     cdef size_t first = cap - place
+    if n == 0:
+        return                                  # there may be no ring
     if first > n:
         first = n
     memcpy(ring + place, src, first)

@@ -135,6 +135,8 @@ cdef inline void walk_u16(nc_walk* w, uint16_t* v) noexcept nogil:
 cdef inline void walk_raw(nc_walk* w, void* v, size_t n) noexcept nogil:
     cdef uint8_t* to
     cdef const uint8_t* at
+    if n == 0:
+        return
     if w.reads:
         at = walk_next(w, n)
         if at is not NULL:
@@ -185,6 +187,14 @@ cdef inline void walk_pos(nc_walk* w, uint64_t* v) noexcept nogil:
 cdef inline void walk_time(nc_walk* w, int64_t* v) noexcept nogil:
     walk_i64(w, v)
     if w.reads and (v[0] < 0 or (v[0] > <int64_t>1 << 61 and v[0] != <int64_t>0x7FFFFFFFFFFFFFFF)):
+        walk_fail(w, defs.NC_EFRAME)
+        v[0] = 0
+
+
+# A span of time: no sum of some of them overflows.
+cdef inline void walk_span(nc_walk* w, int64_t* v) noexcept nogil:
+    walk_i64(w, v)
+    if w.reads and not (0 <= v[0] <= <int64_t>1 << 54):
         walk_fail(w, defs.NC_EFRAME)
         v[0] = 0
 
