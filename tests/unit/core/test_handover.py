@@ -142,16 +142,6 @@ class TestFirstAct:
         assert (both.a.state()["epoch"], both.a.state()["ratchets"]) == (2, 1)
         assert (both.b.state()["epoch"], both.b.state()["ratchets"]) == (1, 1)
 
-    def test_announcement_that_was_lost_and_comes_late_does_not_hide_the_next(self) -> None:
-        """Two announcements under way on datagram paths: the acknowledgement of the earlier one counts no more."""
-        both = st.Pair(mine=LEASE | {"datagrams": True}, peer=LEASE | {"datagrams": True})
-        both.run()
-        for _ in range(3):
-            both.a = read(both.a)
-            both.run()
-            both.sleep(100_000_000)
-        assert both.a.state()["epoch"] == 3
-
 
 class TestRead:
     """§4."""
@@ -217,6 +207,24 @@ class TestRead:
         y = both.b.open("second")
         both.run()
         assert (x.paired, y.paired) == (True, True)
+
+    def test_what_was_to_be_said_is_said(self) -> None:
+        both, a, b = pair()
+        a.stop()
+        both.a = read(both.a)
+        both.run()
+        assert b.send(b"x") == ECLOSED
+
+    def test_receivers_that_waited_over_there_wait_no_more(self) -> None:
+        both = st.Pair(mine=LEASE, peer=LEASE)
+        a, b = both.a.open("c", capacity=0), both.b.open("c", capacity=0)
+        both.run()
+        a.park(1)
+        both.run()
+        assert b.offer(bytes(20_000)) == 0  # a long one goes only to somebody who waits
+        both.a = read(both.a)
+        both.run()
+        assert b.offer(bytes(20_000)) == EAGAIN
 
     def test_values_of_a_channel_that_the_session_has_forgotten_are_there(self) -> None:
         both, a, b = pair()
