@@ -17,7 +17,7 @@ LINTED = $(wildcard netchan tests tools examples bench docs setup.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo build debug test lint format docs bench bench-quick fuzz fuzz-coverage fuzz-mutants sanitize long sim chaos storms conformance mutants rules wire-names oracle-traces model clean
+.PHONY: help demo build debug test lint format docs bench bench-quick fuzz fuzz-coverage fuzz-mutants sanitize long sim handover chaos storms conformance mutants rules wire-names oracle-traces model clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,11 @@ sim: build/.built $(VENV)/.stamp-test  ## 100 000 seeds of cancellations and of 
 	NETCHAN_RESUME_SEEDS=100000 NETCHAN_PATHS_SEEDS=100000 NETCHAN_DATAGRAM_SEEDS=100000 NETCHAN_SEEDS=50 $(PY) -m pytest -q -s \
 	  -o faulthandler_timeout=0 tests/property/test_core_resume.py tests/property/test_core_paths.py \
 	  tests/property/test_core_datagrams.py tests/integration/test_resume.py $(TESTFLAGS)
+	NETCHAN_HANDOVER_SEEDS=100000 $(PY) -m pytest -q -s -o faulthandler_timeout=0 tests/property/test_core_handover.py $(TESTFLAGS)
+
+handover: build/.built $(VENV)/.stamp-test  ## a server with 1 000 sessions, handed over 50 times under load (minutes)
+	NETCHAN_HANDOVER_SESSIONS=1000 NETCHAN_HANDOVER_RESTARTS=50 $(PY) -m pytest -q -s -p no:xdist -o faulthandler_timeout=0 \
+	  tests/integration/test_handover.py -k "under_load and tcp" $(TESTFLAGS)
 
 chaos: build/.built $(VENV)/.stamp-test  ## real sockets over a link that loses and stalls, between two namespaces (root; 10 minutes)
 	$(PY) -m pytest -q -s -p no:xdist -o faulthandler_timeout=0 --session-timeout=1800 tests/chaos $(TESTFLAGS)

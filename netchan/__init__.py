@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         DialError,
         DialTimeout,
         ForkError,
+        HandoverError,
         HandshakeError,
         InDoubt,
         ListenError,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     )
     from netchan.net.identity import Identity
     from netchan.net.trust import CA
+    from netchan.node.handover import TakenOver, hand_over, take_over
     from netchan.node.listener import Listener
     from netchan.node.opening import dial, listen
     from netchan.node.paths import PathInfo
@@ -63,6 +65,7 @@ __all__ = [
     "DialError",
     "DialTimeout",
     "ForkError",
+    "HandoverError",
     "HandshakeError",
     "Identity",
     "InDoubt",
@@ -81,16 +84,19 @@ __all__ = [
     "Sender",
     "SessionLost",
     "SpillError",
+    "TakenOver",
     "TimerOp",
     "WouldBlock",
     "after",
     "channel",
     "dial",
+    "hand_over",
     "listen",
     "merge",
     "pipe",
     "select",
     "spill",
+    "take_over",
     "ticker",
 ]
 
@@ -133,6 +139,7 @@ _HOMES = {
         "DialError",
         "DialTimeout",
         "ForkError",
+        "HandoverError",
         "HandshakeError",
         "InDoubt",
         "ListenError",
@@ -145,6 +152,11 @@ _HOMES = {
     ),
     "netchan.net.identity": ("Identity",),
     "netchan.net.trust": ("CA",),
+    "netchan.node.handover": (
+        "TakenOver",
+        "hand_over",
+        "take_over",
+    ),
     "netchan.node.listener": ("Listener",),
     "netchan.node.opening": (
         "dial",

@@ -11,6 +11,7 @@ Layer 0: imports nothing of ours, holds no state, does no I/O.
     ├─ WouldBlock                    a _nowait call had nothing to do now
     ├─ ForkError(RuntimeError)       a handle of the parent process, used in the child
     ├─ ListenError(OSError)          the address cannot be bound
+    ├─ HandoverError                 sessions did not move to another process: they go on where they were
     ├─ SpillError(OSError)           a value could not be written to the file of its channel
     ├─ DialError(ConnectionError)    .causes: one per address
     │  ├─ DialTimeout(TimeoutError)
@@ -147,6 +148,10 @@ class HandshakeError(DialError):
 
 class AuthError(HandshakeError):
     """One of the two sides does not accept the other's identity or key."""
+
+
+class HandoverError(NetchanError):
+    """Sessions did not move to another process. In the one that gave them everything goes on."""
 
 
 class ProtocolError(NetchanError):
@@ -344,6 +349,17 @@ def session_lost(
         undelivered=undelivered,
         in_doubt=in_doubt,
         cause=cause,
+        channel=channel,
+        peer=peer,
+    )
+
+
+def handed_over(channel: str, peer: str) -> SessionLost:
+    """Build the SessionLost of a call in a process whose session has moved to another one: nothing is lost."""
+    return SessionLost(
+        f"{_where(channel, peer)}: the session lives on in another process, with all that was accepted and not taken; "
+        "go on there",
+        cause=channel_aborted(channel, peer, code=Code.HANDED_OVER, reason="", by_us=True),
         channel=channel,
         peer=peer,
     )

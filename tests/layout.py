@@ -37,7 +37,7 @@ FOR_TYPES = {
 }
 """May look up, for type checkers only: a channel says which Peer it goes to and what its blocking view is, and meets
 neither when it runs."""
-RUNGS = "abcdefghijklm"
+RUNGS = "abcdefghijklmn"
 TEST_ONLY = ("_selftest", "_fuzz")  # begin the names of compiled modules that are built for tests only
 
 TOP_FILES = {"README.md", "LICENSE", "CHANGELOG.md", "Makefile", "pyproject.toml", "setup.py", "MANIFEST.in"}

@@ -34,6 +34,7 @@ PAIRS = {
     "netchan/node/peer.py": "netchan/sync/peer.py",
     "netchan/node/listener.py": "netchan/sync/listener.py",
     "netchan/node/opening.py": "netchan/sync/opening.py",
+    "netchan/node/handover.py": "netchan/sync/handover.py",
 }
 """Source and what is made from it."""
 

@@ -36,6 +36,9 @@ from netchan._core.ends cimport (
     end_mark, end_open, end_release, end_request, session_close, session_next_offer, session_next_ready,
 )
 from netchan._core.flight cimport flight_free, flight_new
+from netchan._core.handover cimport (
+    session_hold, session_moved, session_read, session_unhold, session_write,
+)
 from netchan._core.inbound cimport session_recv, session_recv_datagram
 from netchan._core.order cimport nc_order
 from netchan._core.outbound cimport session_said, session_send, session_send_datagram, session_wants_send
@@ -606,12 +609,20 @@ cdef class End:
     """The application's side of one channel end."""
 
     cdef nc_end* e
-    cdef Side side
+    cdef readonly Side side
     cdef readonly list events
 
     @property
     def id(self):
         return self.e.out.id
+
+    @property
+    def name(self):
+        return (<const char*>self.e.name)[:self.e.name_len]
+
+    @property
+    def bound(self):
+        return self.e.bound == 1
 
     @property
     def paired(self):
@@ -775,12 +786,19 @@ cdef class Side:
     cdef bint live
     cdef public int64_t now
     cdef dict ends
+    cdef list held
 
     def __cinit__(self, int role, bytes root=bytes(32), bytes binding=b"b" * 32, dict mine=None, dict peer=None,
-                  dict limits=None, uint64_t seed=5, int64_t now=1_000_000_000):
+                  dict limits=None, uint64_t seed=5, int64_t now=1_000_000_000, bint blank=False):
         cdef nc_params m, q
         need_store()
         self.ends = {}
+        self.held = []
+        if blank:
+            self.now = now
+            self.s.sealer.cache = CACHE
+            self.live = True
+            return
         fill_params(&m, mine or {})
         fill_params(&q, peer or {})
         if len(binding) != 32:
@@ -981,6 +999,97 @@ cdef class Side:
         session_forget_gone(&self.s)
         return rc
 
+    cdef nc_end** loose_ends(self, uint32_t* n) except NULL:
+        """Ends that the session has forgotten and of which values are left to take; free() them."""
+        cdef nc_end** out = <nc_end**>malloc((len(self.ends) + 1) * sizeof(nc_end*))
+        cdef End end
+        n[0] = 0
+        for end in self.ends.values():
+            if end.e is not NULL and not end.e.bound and end.e.paired and in_pending(end.e.in_):
+                out[n[0]] = end.e
+                n[0] += 1
+        return out
+
+    def hold(self):
+        """The session is about to move; its application waits."""
+        cdef uint32_t n
+        cdef nc_end** loose = self.loose_ends(&n)
+        self.held = sorted(<size_t>loose[i] for i in range(n))
+        session_hold(&self.s, loose, n)
+        free(loose)
+
+    cdef nc_end** held_ends(self) except NULL:
+        cdef nc_end** out = <nc_end**>malloc((len(self.held) + 1) * sizeof(nc_end*))
+        for i, at in enumerate(self.held):
+            out[i] = <nc_end*><size_t>at
+        return out
+
+    def unhold(self):
+        cdef nc_end** loose = self.held_ends()
+        session_unhold(&self.s, loose, <uint32_t>len(self.held))
+        free(loose)
+
+    def write(self):
+        """The state of a session that is held, or a code."""
+        cdef uint8_t* p = NULL
+        cdef size_t n = 0
+        cdef nc_end** loose = self.held_ends()
+        rc = session_write(&self.s, loose, <uint32_t>len(self.held), self.now, &p, &n)
+        free(loose)
+        if rc < 0:
+            return rc
+        out = (<const char*>p)[:n]
+        free(p)
+        return out
+
+    def moved(self):
+        session_moved(&self.s)
+
+    def secrets(self):
+        """All bytes of the block of secrets: zeros when they are wiped."""
+        return (<const char*>self.s.sealer.keys.x)[:sizeof(self.s.sealer.keys.x[0])]
+
+    @staticmethod
+    def read(bytes state, int64_t now, uint64_t seed=9, bytes mix=b"m" * 32):
+        """A session from another process, or the code why not."""
+        cdef Side side
+        cdef size_t n = len(state)
+        cdef uint8_t* p = <uint8_t*>malloc(n if n else 1)       # an exact copy: reading beyond it is seen
+        need_store()
+        side = Side.__new__(Side, 0, blank=True, now=now)
+        memcpy(p, <const char*>state, n)
+        rc = session_read(&side.s, p, n, STORE, &NODE_DRAWN, seed, <const uint8_t*><char*>mix, now)
+        free(p)
+        if rc < 0:
+            side.free()
+            return rc
+        return side
+
+    def adopted(self):
+        """Ends that came with the session and nobody has taken, oldest first: (place, name, stream id)."""
+        cdef nc_end* e
+        out = []
+        for i in range(self.s.n_adopted):
+            e = self.s.adopted[i]
+            if e is not NULL:
+                out.append((i, (<const char*>e.name)[:e.name_len], e.out.id))
+        return out
+
+    def adopt(self, uint32_t place):
+        """Takes one of them."""
+        cdef End end = End.__new__(End)
+        end.side = self
+        end.events = []
+        end.e = self.s.adopted[place]
+        self.s.adopted[place] = NULL
+        self.ends[<size_t>end.e] = end
+        return end
+
+    @property
+    def nonce_violations(self):
+        """Numbers that were to be used again under a key; None: this build does not look."""
+        return self.s.sealer.keys.mono_violations if self.s.sealer.keys.mono is not NULL else None
+
     def ratchet(self, uint64_t number, bytes secret):
         """Both sides have agreed on 32 bytes; the responder is told first."""
         session_ratchet_secret(&self.s, number, <const uint8_t*><char*>secret)
@@ -1068,8 +1177,8 @@ cdef class Side:
 cdef class Pair:
     """Two sides, initiator ``a`` and responder ``b``, and the bytes between them."""
 
-    cdef readonly Side a
-    cdef readonly Side b
+    cdef public Side a
+    cdef public Side b
     cdef public bytearray ab
     cdef public bytearray ba
 

@@ -108,8 +108,15 @@ ctypedef struct nc_in:
     uint8_t preface_done            # 1: complete
     uint16_t reason_len
     uint8_t[256] reason            # REASON_MAX
+    # while the session is about to move to another process the application sees an empty stream (handover_ends.pyx)
+    uint8_t hidden
+    uint64_t hidden_msgs            # what `msgs`, `over` and `whole` were
+    uint32_t hidden_over
+    uint32_t hidden_whole
 
 cdef void in_init(nc_in* s, uint64_t id) noexcept nogil
+# Counts messages in bytes that continue the stream; keeps the credit and size promises of the sender.
+cdef int in_scan(nc_in* s, const uint8_t* p, size_t n, uint64_t max_message, uint64_t* done) noexcept nogil
 # Engine: bytes of DATA at offset; the first ones are the preface, which stays in s.preface (preface_done).
 # NC_OK; NC_ECREDIT, NC_ELIMIT (message too long), NC_ESTATE (final size), NC_EFRAME, NC_ENOMEM,
 # NC_EUNKNOWN (a field of a message that must be understood),

@@ -80,6 +80,8 @@ cdef void keys_limits_default(nc_keys_limits *l) noexcept nogil
 # root: 32 bytes of docs/spec/handshake.md §4, borrowed for the call (the caller wipes it; nothing of it is kept).
 # limits: NULL = default. Owned result; NULL = out of memory or of session blocks.
 cdef nc_keys *keys_new(nc_keystore *s, const uint8_t *root, int role, const nc_keys_limits *limits) noexcept nogil
+# The same without any secret: for keys that come from another process (handover_keys.pxd).
+cdef nc_keys *keys_blank(nc_keystore *s, int role, const nc_keys_limits *limits) noexcept nogil
 # Wipes all secrets, stored keys and contexts of the session. NULL is allowed.
 cdef void keys_free(nc_keys *k, nc_cache *c) noexcept nogil
 cdef const uint8_t *keys_secret(const nc_keys *k, int which) noexcept nogil      # 32 bytes, borrowed until keys_free

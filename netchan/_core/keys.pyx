@@ -49,13 +49,8 @@ cdef void keys_limits_default(nc_keys_limits *l) noexcept nogil:
     l.use_ns = <int64_t>120 * 1000000000
 
 
-cdef nc_keys *keys_new(nc_keystore *s, const uint8_t *root, int role, const nc_keys_limits *limits) noexcept nogil:
+cdef nc_keys *keys_blank(nc_keystore *s, int role, const nc_keys_limits *limits) noexcept nogil:
     cdef nc_keys *k
-    cdef uint8_t send_dir = <uint8_t>role
-    cdef uint8_t recv_dir = 1 - send_dir
-    cdef uint8_t zero = 0
-    cdef uint8_t one = 1
-    cdef int rc = 0
     if role != KEYS_INITIATOR and role != KEYS_RESPONDER:
         return NULL
     k = <nc_keys *>calloc(1, sizeof(nc_keys))
@@ -68,7 +63,7 @@ cdef nc_keys *keys_new(nc_keystore *s, const uint8_t *root, int role, const nc_k
     if k.x == NULL or (NETCHAN_DEBUG and k.mono == NULL):
         keys_free(k, NULL)
         return NULL
-    k.send_dir = send_dir
+    k.send_dir = <uint8_t>role
     k.acked = 1
     k.first_use_ns = -1
     k.path_top[0] = k.path_top[1] = -1
@@ -76,6 +71,18 @@ cdef nc_keys *keys_new(nc_keystore *s, const uint8_t *root, int role, const nc_k
         keys_limits_default(&k.limits)
     else:
         k.limits = limits[0]
+    return k
+
+
+cdef nc_keys *keys_new(nc_keystore *s, const uint8_t *root, int role, const nc_keys_limits *limits) noexcept nogil:
+    cdef nc_keys *k = keys_blank(s, role, limits)
+    cdef uint8_t send_dir = <uint8_t>role
+    cdef uint8_t recv_dir = 1 - send_dir
+    cdef uint8_t zero = 0
+    cdef uint8_t one = 1
+    cdef int rc = 0
+    if k == NULL:
+        return NULL
     rc |= ks_expand(s, root, "master", 6, &send_dir, 1, k.x.send, 32)
     rc |= ks_expand(s, root, "master", 6, &recv_dir, 1, k.x.recv, 32)
     rc |= ks_expand(s, root, "hp", 2, &zero, 1, k.x.hp[0], 32)

@@ -80,6 +80,8 @@ cdef int ks_alive(const nc_keystore *s) noexcept nogil
 # A block for one session: owned by it until ks_session_end; owner.serial is set. NULL = all blocks are taken.
 cdef nc_secrets *ks_session_begin(nc_keystore *s, nc_key_owner *owner) noexcept nogil
 cdef void ks_session_end(nc_keystore *s, nc_key_owner *owner, nc_secrets *x) noexcept nogil
+# What the keys of our epoch have used becomes the floor: it is all that another process learns of it.
+cdef void ks_note_use(nc_keystore *s, nc_key_owner *owner, uint8_t dir) noexcept nogil
 
 # out = HKDF-Expand(prk, "netchan v1 " || label || context, out_len), docs/spec/keys.md §1. prk: 32 bytes; label: text
 # with its length. NC_OK, NC_EINVAL (label and context over KS_INFO_MAX), NC_ECRYPTO (out is zero).

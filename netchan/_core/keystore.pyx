@@ -109,6 +109,16 @@ cdef void ks_session_end(nc_keystore *s, nc_key_owner *owner, nc_secrets *x) noe
     owner.serial = 0
 
 
+cdef void ks_note_use(nc_keystore *s, nc_key_owner *owner, uint8_t dir) noexcept nogil:
+    cdef nc_key_meta *m
+    cdef uint32_t i
+    for i in range(s.n_slots + KS_SIDE):
+        m = &s.meta[i]
+        if m.owner == owner and m.dir == dir and m.epoch == owner.send_epoch:
+            owner.floor_blocks = max(owner.floor_blocks, m.blocks)
+            owner.floor_messages = max(owner.floor_messages, m.messages)
+
+
 cdef int ks_expand(nc_keystore *s, const uint8_t *prk, const char *label, size_t label_len,
                    const uint8_t *context, size_t context_len, uint8_t *out, size_t out_len) noexcept nogil:
     cdef uint8_t info[PREFIX_LEN + KS_INFO_MAX]

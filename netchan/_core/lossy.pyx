@@ -94,7 +94,9 @@ cdef int lossy_append(nc_out* o, const uint8_t* p, size_t n, int flags, void* pi
         memcpy(seg_room(own) + head_len, p, n)
     own.due = due
     leaf_lock(&o.lock)
-    if o.keep and not o.over and not o.closing:
+    if o.held and not o.over and not o.closing:
+        rc = defs.NC_EAGAIN
+    elif o.keep and not o.over and not o.closing:
         rc = defs.NC_OK
         while o.n_fresh >= o.keep:
             drop_oldest(o, defs.SKIP_REPLACED if o.keep == 1 else defs.SKIP_OVERFLOW, &gone)

@@ -22,9 +22,9 @@ from netchan._core.group cimport (
     group_begin, group_left, group_length, group_open, group_path, group_put, group_said, group_waits,
 )
 from netchan._core.idmap cimport idmap_next
-from netchan._core.keys cimport keys_deadline, keys_may_update, keys_tick
+from netchan._core.keys cimport keys_deadline, keys_tick
 from netchan._core.leaf cimport load_acq_u32, load_acq_u64
-from netchan._core.ratchet cimport put_ratchet, rekey_first
+from netchan._core.ratchet cimport put_ratchet, rekey_due, rekey_first
 from netchan._core.rate cimport flight_full, path_arrival, path_rate
 from netchan._core.order cimport ORDER_BODY, order_room
 from netchan._core.sent cimport (
@@ -94,7 +94,7 @@ cdef void put_order(nc_session* s, nc_wr* w) noexcept nogil:
 # counts need none; but the last POS of a stream stays behind the answers to WITHDRAW.
 cdef int control_in_order(nc_session* s) noexcept nogil:
     cdef nc_end* e = s.ctl_head
-    if s.ratchet_out_step != 0xFF or ticket_due(s) or (s.rekey_state == 1 and keys_may_update(s.sealer.keys)):
+    if s.ratchet_out_step != 0xFF or ticket_due(s) or rekey_due(s):
         return 1
     while e is not NULL:
         if e.ctl & ~<uint8_t>(CTL_POS | CTL_WANT) or (e.in_ is not NULL and load_acq_u32(&e.in_.over)):
@@ -521,7 +521,7 @@ cdef int session_wants_send(nc_session* s) noexcept nogil:
         return 1
     if (s.ratchet_out_step != 0xFF and s.ratchet_out is not NULL) or ticket_due(s):
         return 1
-    if s.rekey_state == 1 and keys_may_update(s.sealer.keys):
+    if rekey_due(s):
         return 1
     if s.offer_pos is not NULL or s.max_streams_due or s.n_closes \
             or (s.state == SESSION_CLOSING and not s.close_sent):
@@ -730,7 +730,7 @@ cdef int wants_datagram(nc_session* s, nc_path* p) noexcept nogil:
     if s.replay.next < s.replay.n or s.ctl_head is not NULL or s.active_head is not NULL:
         return 1
     if s.offer_pos is not NULL or s.max_streams_due or s.n_closes or s.ratchet_out_step != 0xFF \
-            or ticket_due(s) or (s.rekey_state == 1 and keys_may_update(s.sealer.keys)):
+            or ticket_due(s) or rekey_due(s):
         return 1
     return 0
 

@@ -34,6 +34,7 @@ ctypedef struct nc_out:
     uint64_t fin_at                 # end of the stream, valid when closing
     uint32_t closing                # 1: close() was called, FIN follows the last byte
     uint32_t over                   # nc_over: sends raise
+    uint32_t held                   # 1: the session is about to move to another process: nothing is accepted meanwhile
     size_t next_cap                 # size of the next own segment
     uint32_t rendezvous             # 1: capacity 0: messages are offers
     nc_offers offers                # of a rendezvous

@@ -57,7 +57,7 @@ cdef int out_preface(nc_out* o, const uint8_t* p, size_t n) noexcept nogil:
 cdef int out_gate(nc_out* o, uint32_t offer) noexcept nogil:
     if o.over or o.closing:
         return defs.NC_ECLOSED
-    if o.rendezvous != offer or (offer and not offers_room(&o.offers, o.accepted)):
+    if o.held or o.rendezvous != offer or (offer and not offers_room(&o.offers, o.accepted)):
         return defs.NC_EAGAIN
     if o.accepted + o.reserved >= out_limit(o) or o.appended >= o.max_bytes:
         return defs.NC_EAGAIN
@@ -68,7 +68,7 @@ cdef int out_gate(nc_out* o, uint32_t offer) noexcept nogil:
 # what is accepted beyond it waits here until it may travel.
 cdef inline int append_gate(nc_out* o, int flags) noexcept nogil:
     if flags & APPEND_RESERVED:
-        return defs.NC_ECLOSED if o.over or o.closing else defs.NC_OK
+        return defs.NC_ECLOSED if o.over or o.closing else defs.NC_EAGAIN if o.held else defs.NC_OK
     return out_gate(o, 1 if flags & APPEND_OFFER else 0)
 
 

@@ -11,7 +11,7 @@ from netchan._core cimport defs
 from netchan._core.cursor cimport nc_wr
 from netchan._core.ends cimport fail
 from netchan._core.frame cimport frame_put_ratchet, frame_put_rekey, nc_frame
-from netchan._core.keys cimport keys_may_update, keys_mix_announced
+from netchan._core.keys cimport keys_mix_announced
 from netchan._core.state cimport nc_session
 
 
@@ -41,13 +41,22 @@ cdef void session_ratchet_secret(nc_session* s, uint64_t number, const uint8_t* 
     s.ratchet_number = number
     s.ratchet_have = 1
     s.ratchet_theirs = 0
-    if s.role == 0:
+    if s.role == 0 and s.rekey_state == 2:
+        s.rekey_again = 1                       # what was announced before waits for its acknowledgement
+    elif s.role == 0:
         s.rekey_state = 1
+
+
+cdef void session_bump(nc_session* s, const uint8_t* mix32) noexcept nogil:
+    memcpy(s.bump_mix, mix32, 32)
+    s.bump_due = 1
 
 
 # The announcement was acknowledged, and our epoch has changed.
 cdef void rekey_done(nc_session* s) noexcept nogil:
     cleanse(s.rekey_mix, 32)
+    s.ratchets += not s.rekey_bump
+    s.rekey_bump = 0
     s.rekey_state = s.rekey_again
     s.rekey_again = 0
 
@@ -101,7 +110,17 @@ cdef void put_ratchet(nc_session* s, nc_wr* w, int* eliciting) noexcept nogil:
         if frame_put_ratchet(w, s.ratchet_out_number, s.ratchet_out_step, s.ratchet_out, s.ratchet_out_len) >= 0:
             s.ratchet_out_step = 0xFF
             eliciting[0] = 1
-    if s.rekey_state == 1 and keys_may_update(s.sealer.keys):
+    if s.bump_due and rekey_due(s):
+        if frame_put_rekey(w, 1, <uint64_t>s.sealer.keys.owner.send_epoch + 1, 0, s.bump_mix) >= 0:
+            s.rekey_again |= s.rekey_state          # a ratchet's secret waits for its turn
+            s.rekey_state = 2
+            s.rekey_bump = 1
+            s.rekey_here = s.sealer.keys.owner.send_epoch + 1
+            memcpy(s.rekey_mix, s.bump_mix, 32)
+            cleanse(s.bump_mix, 32)
+            s.bump_due = 0
+            eliciting[0] = 1
+    elif rekey_due(s):
         if frame_put_rekey(w, 2, <uint64_t>s.sealer.keys.owner.send_epoch + 1, s.ratchet_number, NULL) >= 0:
             s.rekey_state = 2
             s.rekey_here = s.sealer.keys.owner.send_epoch + 1

@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memmove, memset
 
 from netchan._core cimport defs
 from netchan._core.congestion cimport cc_paced, cc_sent
-from netchan._core.cursor cimport nc_rd, nc_wr, rd_init, rd_varint, wr_init
+from netchan._core.cursor cimport nc_rd, nc_wr, rd_init, rd_varint, wr_init, wr_left
 from netchan._core.datagram cimport DATAGRAM_PAD, dgram_seal
 from netchan._core.ends cimport fail, settle_end
 from netchan._core.frame cimport frame_next, frame_put_data_head, nc_frame
@@ -97,6 +97,8 @@ cdef void trunk_note(nc_path* p, uint64_t stream, uint64_t upto, uint64_t len_) 
 cdef void ring_write(uint8_t* ring, uint32_t cap, uint64_t at, const uint8_t* src, size_t n) noexcept nogil:
     cdef size_t place = <size_t>(at & (cap - 1))
     cdef size_t first = cap - place
+    if n == 0:
+        return                                  # there may be no ring
     if first > n:
         first = n
     memcpy(ring + place, src, first)
@@ -251,7 +253,7 @@ cdef inline uint64_t whole_order(nc_session* s, const nc_sent* x) noexcept nogil
 cdef void sent_arrived(nc_session* s, nc_path* p, nc_sent* x) noexcept nogil:
     if x.numbered:
         order_acked(s.order, whole_order(s, x))
-    if x.rekey:
+    if x.rekey > s.rekey_told:                  # an earlier one that was late counts no more
         s.rekey_told = x.rekey
         s.rekey_order = whole_order(s, x) + 1 if x.numbered else 0
     if x.stream == defs.TAG_TRUNK:
@@ -266,7 +268,6 @@ cdef void sent_settled(nc_session* s) noexcept nogil:
     if s.rekey_state == 2 and s.rekey_told == s.sealer.keys.owner.send_epoch + 1 \
             and (s.order is NULL or s.order.floor >= s.rekey_order):
         if keys_update(s.sealer.keys, s.sealer.cache, s.rekey_mix, 32) == defs.NC_OK:
-            s.ratchets += 1
             epoch_begun(s)
         rekey_done(s)
         ratchet_settled(s)
@@ -358,7 +359,7 @@ cdef int64_t sent_acked(nc_session* s, nc_path* p, uint64_t number, int64_t now)
             at = x.at
         if x.numbered:
             order_acked(s.order, whole_order(s, x))
-        if x.rekey:
+        if x.rekey > s.rekey_told:
             s.rekey_told = x.rekey
             s.rekey_order = whole_order(s, x) + 1 if x.numbered else 0
         if x.stream == defs.TAG_TRUNK:
@@ -666,6 +667,8 @@ cdef int64_t send_piece(nc_session* s, nc_path* p, nc_sent* x, uint8_t* out, siz
     if e is NULL or not find_data(log, x, &f, &lead) or f.len:
         return 0                                # all that is longer than a datagram has its bytes in the outbox
     wr_init(&w, out + head, cap - head - defs.AEAD_TAG_SIZE)
+    if wr_left(&w) < lead:
+        return 0
     memcpy(w.p, log, lead)
     w.p += lead
     if frame_put_data_head(&w, f.a, 0, f.flags & defs.DATA_MSG, f.b, -1) < 0:

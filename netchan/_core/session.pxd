@@ -7,6 +7,9 @@ from netchan._core.timer cimport TIMER_NEVER
 
 cdef int64_t session_deadline(nc_session* s) noexcept nogil              # ns; TIMER_NEVER if none
 cdef void session_on_deadline(nc_session* s, int64_t now_ns) noexcept nogil
+# The same without a path. NC_OK or NC_ENOMEM.
+cdef int session_bare(nc_session* s, int role, const nc_params* mine, const nc_params* peer,
+                      uint64_t seed) noexcept nogil
 # Fills a zeroed struct. sealer.keys and .cache are set by the caller before. NC_OK or NC_ENOMEM.
 # d: of the first path, if that is a datagram path; the session's from then on.
 cdef int session_init(nc_session* s, int role, const nc_params* mine, const nc_params* peer, const uint8_t* binding32,

@@ -110,8 +110,8 @@ cdef void session_on_deadline(nc_session* s, int64_t now_ns) noexcept nogil:
         p = following
 
 
-cdef int session_init(nc_session* s, int role, const nc_params* mine, const nc_params* peer, const uint8_t* binding32,
-                      nc_dgram* d, uint64_t seed, int64_t now_ns) noexcept nogil:
+cdef int session_bare(nc_session* s, int role, const nc_params* mine, const nc_params* peer,
+                      uint64_t seed) noexcept nogil:
     s.role = <uint8_t>role
     s.state = SESSION_UP
     s.mine = mine[0]
@@ -135,6 +135,13 @@ cdef int session_init(nc_session* s, int role, const nc_params* mine, const nc_p
             return defs.NC_ENOMEM
     s.ratchet_out_step = 0xFF
     s.group_at = TIMER_NEVER
+    return defs.NC_OK
+
+
+cdef int session_init(nc_session* s, int role, const nc_params* mine, const nc_params* peer, const uint8_t* binding32,
+                      nc_dgram* d, uint64_t seed, int64_t now_ns) noexcept nogil:
+    if session_bare(s, role, mine, peer, seed) < 0:
+        return defs.NC_ENOMEM
     s.control = path_new(s, 0, binding32, d, now_ns)
     return defs.NC_OK if s.control is not NULL else defs.NC_ENOMEM
 
@@ -164,6 +171,13 @@ cdef void session_free(nc_session* s) noexcept nogil:
     cdef uint32_t bits
     session_ended(s)
     take_dirty(s)
+    for i in range(s.n_adopted):
+        if s.adopted[i] is not NULL:
+            end_release(s.adopted[i], &s.pins)
+    free(s.adopted)
+    s.adopted = NULL
+    s.n_adopted = 0
+    i = 0
     while True:
         e = session_next_ready(s, &bits)
         if e is NULL:
@@ -201,6 +215,7 @@ cdef void session_free(nc_session* s) noexcept nogil:
     s.order = NULL
     cleanse(s.ratchet_secret, 32)
     cleanse(s.rekey_mix, 32)
+    cleanse(s.bump_mix, 32)
     free(s.ratchet_out)
     free(s.ratchet_in)
     ticket_free(s)

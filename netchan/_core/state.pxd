@@ -435,6 +435,8 @@ cdef struct nc_session:
     uint8_t in_order                # 1: all records come by one stream path at a time: in order, and each once
     uint8_t max_streams_due
     uint64_t seed
+    nc_end** adopted                # owned: ends that came from another process, with a reference each; NULL: taken
+    uint32_t n_adopted
     nc_session_stats stats
     # DH ratchet (keys.md §2): a Noise message each way, made above; then each direction announces its secret
     uint64_t ratchet_number         # of the ratchet whose secret is held
@@ -450,6 +452,9 @@ cdef struct nc_session:
     uint32_t rekey_told             # the epoch whose announcement was acknowledged
     uint64_t rekey_order            # one above the number of that record; 0: it has none
     uint8_t rekey_again             # the next ratchet's secret came meanwhile: to announce afterwards
+    uint8_t rekey_bump              # what is announced is no ratchet's secret
+    uint8_t bump_due                # the session came from another process: an epoch with bump_mix is to be announced
+    uint8_t bump_mix[32]            # random; wiped when it is
     uint64_t ratchets               # finished in our direction
     uint8_t ratchet_out_step        # message to send: 0xff none
     uint64_t ratchet_out_number

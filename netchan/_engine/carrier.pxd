@@ -18,5 +18,7 @@ cdef int carrier_setup(int fd, int kind) noexcept nogil
 cdef int64_t carrier_read(int fd, uint8_t* p, size_t n) noexcept nogil
 # Bytes written (>= 0; fewer than n when the kernel takes no more), NC_ESYS: broken.
 cdef int64_t carrier_write(int fd, const uint8_t* p, size_t n) noexcept nogil
+# Closed, but not shut down: another process goes on with it.
+cdef void carrier_leave(int fd) noexcept nogil
 # In this order: out of the poller, shut down, closed (a forked child may still hold the file).
 cdef void carrier_close(int poller, int fd) noexcept nogil

@@ -51,6 +51,10 @@ cdef int64_t carrier_write(int fd, const uint8_t* p, size_t n) noexcept nogil:
     return <int64_t>done
 
 
+cdef void carrier_leave(int fd) noexcept nogil:
+    sys.close(fd)
+
+
 cdef void carrier_close(int poller, int fd) noexcept nogil:
     poller_remove(poller, fd)
     sys.shutdown(fd, sys.SHUT_RDWR)

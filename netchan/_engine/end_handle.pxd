@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from netchan._core.take cimport nc_msg
 from netchan._core.state cimport nc_end
 from netchan._engine.engine_handle cimport Engine, Listed
-from netchan._engine.state cimport nc_engine
+from netchan._engine.state cimport nc_engine, nc_slot
 from netchan._engine.session_handle cimport Session
 
 cdef class Items:
@@ -33,6 +33,7 @@ cdef class StreamEnd(Listed):
     cdef list returned                  # values that were taken and came back; None: none
     cdef object failure
     cdef object __weakref__
+    cdef int adopt(self, nc_slot* t, uint32_t place) except -1
     cdef int discard_aborted(self) except -1
     cdef int mark(self, uint64_t n) except -1
     cdef int request(self, uint32_t bits) except -1

@@ -100,7 +100,7 @@ cdef class StreamEnd(Listed):
     """
 
     def __init__(self, Session session, bytes name, uint64_t codec, bytes schema, capacity, uint8_t overflow=0,
-                 uint64_t ttl_ms=0, bint trunk=False, *, bint token=False):
+                 uint64_t ttl_ms=0, bint trunk=False, *, bint token=False, adopt=None):
         cdef nc_slot* t = session.t
         cdef uint64_t figure = 0 if capacity is None else <uint64_t>capacity + 1
         check_fork(t.engine)
@@ -112,6 +112,9 @@ cdef class StreamEnd(Listed):
         self.engine = session.engine
         self.g = t.engine
         self.marks = []
+        if adopt is not None:
+            self.adopt(t, adopt)
+            return
         self.e = end_open(
             &t.session, defs.PREFACE_TOKEN if token else defs.PREFACE_NAME, <const uint8_t*><char*>name, len(name),
             codec, <const uint8_t*><char*>schema, figure, overflow, ttl_ms, trunk,
@@ -122,6 +125,18 @@ cdef class StreamEnd(Listed):
             )
         self.e.user = <void*>self
         self.mark(0)
+
+    cdef int adopt(self, nc_slot* t, uint32_t place) except -1:
+        """Attach to a channel that came with the session from another process."""
+        if place >= t.session.n_adopted or t.session.adopted[place] is NULL:
+            raise LookupError(f"no channel waits at place {place}")
+        self.e = t.session.adopted[place]
+        t.session.adopted[place] = NULL
+        self.e.user = <void*>self
+        self.aborted_here = bool(self.e.over_by_us)
+        self.discard_aborted()
+        self.mark(0)
+        return 0
 
     def __dealloc__(self):
         cdef nc_seg* pins = NULL
@@ -308,7 +323,7 @@ cdef class StreamEnd(Listed):
     cdef bint has_returned(self):
         """True when such a value is the head; an abort or a stop throws them away like all that is here."""
         cdef uint32_t over
-        if self.returned is None:
+        if self.returned is None or self.e.out.held:
             return False
         over = load_acq_u32(&self.e.in_.over if load_acq_u32(&self.e.paired) else &self.e.over)
         if over == OVER_ABORT or over == OVER_STOPPED:
@@ -353,6 +368,8 @@ cdef class StreamEnd(Listed):
 
     cdef int64_t overflowed(self) except -2:
         """There is no room and the direction does not wait: what ``try_send`` gives, or raises."""
+        if self.e.out.held:
+            raise self.send_error()
         if self.e.overflow == defs.OVERFLOW_DISCONNECT:
             self.abort_both(defs.CODE_LIMIT, TOO_SLOW)
             raise self.send_error()
@@ -554,6 +571,21 @@ cdef class StreamEnd(Listed):
         leaf_unlock(&self.e.out.lock)
         return over
 
+    @property
+    def held(self):
+        """True while the session is about to move to another process."""
+        return self.e.out.held != 0
+
+    @property
+    def stream_id(self):
+        """Of our direction; 0: it has none yet."""
+        return self.e.out.id
+
+    def take_returned(self):
+        """Values that were put back, the last one is the head; they are not here any more."""
+        returned, self.returned = self.returned, None
+        return returned or []
+
     def sent(self):
         """Values accepted so far."""
         return self.e.out.accepted
@@ -669,7 +701,7 @@ cdef class StreamEnd(Listed):
         else:
             data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>m.len)
             p = <uint8_t*>PyBytes_AS_STRING(data)
-        if i.taken != m.number or load_acq_u32(&i.over) in (OVER_ABORT, OVER_STOPPED):
+        if i.taken != m.number or i.hidden or load_acq_u32(&i.over) in (OVER_ABORT, OVER_STOPPED):
             return None
         cdef int rc = in_claim(i, m) if i.lossy or i.rendezvous else 1
         if rc == 0:
@@ -811,7 +843,7 @@ cdef class StreamEnd(Listed):
             if <uint64_t>view.len < m.len:
                 PyBuffer_Release(&view)
                 return -<int64_t>m.len
-            if self.e.in_.taken != m.number:
+            if self.e.in_.taken != m.number or self.e.in_.hidden:
                 PyBuffer_Release(&view)
                 continue
             rc = in_claim(self.e.in_, &m)

@@ -29,6 +29,8 @@ cdef void engine_release(nc_engine* g, nc_seg** pins) noexcept nogil
 # Baton held; more in news.pxd and links.pxd -----------------------------------------------------------------------
 cdef void baton_take(nc_engine* g) noexcept nogil                               # waits: never with the GIL
 cdef void baton_give(nc_engine* g) noexcept nogil                               # flushes what became dirty meanwhile
+# The engine knows the session from now on, which has no carrier yet. NC_OK; NC_ELIMIT, NC_ENOMEM.
+cdef int engine_list(nc_engine* g, nc_slot* t) noexcept nogil
 # The session is ready, and fd carries its path. NC_OK; NC_ELIMIT, NC_ENOMEM, NC_ESYS: fd and slot stay the caller's.
 cdef int engine_add(nc_engine* g, nc_slot* t, int fd) noexcept nogil
 

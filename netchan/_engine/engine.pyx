@@ -638,7 +638,7 @@ cdef int index_grow(nc_engine* g) noexcept nogil:
     return defs.NC_OK
 
 
-cdef int engine_add(nc_engine* g, nc_slot* t, int fd) noexcept nogil:
+cdef int engine_list(nc_engine* g, nc_slot* t) noexcept nogil:
     cdef int rc
     if g.n_free:
         g.n_free -= 1
@@ -659,6 +659,13 @@ cdef int engine_add(nc_engine* g, nc_slot* t, int fd) noexcept nogil:
         g.slots.all_prev = t
     g.slots = t
     g.n_slots += 1
+    return defs.NC_OK
+
+
+cdef int engine_add(nc_engine* g, nc_slot* t, int fd) noexcept nogil:
+    cdef int rc = engine_list(g, t)
+    if rc < 0:
+        return rc
     rc = slot_link(g, t, t.session.control, fd)
     if rc < 0:
         slot_unlist(g, t)

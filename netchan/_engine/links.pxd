@@ -30,3 +30,12 @@ cdef void slot_reap(nc_engine* g, nc_slot* t) noexcept nogil
 # have left in the ordinary way; else the session is lost. 1: it is lost by this.
 cdef int slot_replaced(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil
 cdef void slot_shut(nc_engine* g, nc_slot* t) noexcept nogil                    # no carriers any more, for good
+
+# --- to another process and back (docs/spec/handover.md) ---
+# Nothing is read, written or due any more; descriptors stay open. An address that was being proved is given up.
+cdef void slot_hold(nc_engine* g, nc_slot* t) noexcept nogil
+cdef int slot_unhold(nc_engine* g, nc_slot* t) noexcept nogil                   # NC_OK, NC_ESYS
+# The session lives in another process: over, its descriptors closed without a word to the peer.
+cdef void slot_moved(nc_engine* g, nc_slot* t) noexcept nogil
+# Sealed bytes that were not written yet go out before all else. Copied. NC_OK, NC_ENOMEM.
+cdef int link_keep(nc_link* k, const uint8_t* p, size_t n) noexcept nogil

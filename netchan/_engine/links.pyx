@@ -13,6 +13,7 @@ from netchan._core.ends cimport session_close
 from netchan._core.cursor cimport load_u16, store_u16
 from netchan._core.datagram cimport DATAGRAM_MOST
 from netchan._core.flight cimport flight_challenge
+from netchan._core.handover cimport session_moved
 from netchan._core.inbound cimport session_recv, session_recv_datagram
 from netchan._core.outbound cimport session_said, session_send, session_send_datagram, session_send_probe
 from netchan._core.resume cimport session_forget_gone, session_pass, session_path_lost
@@ -21,12 +22,12 @@ from netchan._core.state cimport (
     MODE_MIRROR, MODE_PARITY, SESSION_CLOSING, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_path,
 )
 from netchan._core.ticket cimport session_replaced
-from netchan._core.timer cimport theap_set
+from netchan._core.timer cimport TIMER_NEVER, theap_set
 from netchan._engine cimport sys
 from netchan._engine.batch cimport BATCH, BATCH_ROOM, batch_recv, batch_send
-from netchan._engine.carrier cimport carrier_close, carrier_read, carrier_write
+from netchan._engine.carrier cimport carrier_close, carrier_leave, carrier_read, carrier_write
 from netchan._engine.news cimport engine_collect, path_news
-from netchan._engine.poller cimport POLL_IN, POLL_OUT, poller_add, poller_change
+from netchan._engine.poller cimport POLL_IN, POLL_OUT, poller_add, poller_change, poller_remove
 from netchan._engine.state cimport (
     LINGER_NS, PATHS_FEWER, PATHS_NONE, RX_BYTES, TX_BYTES, nc_engine, nc_link, nc_slot,
 )
@@ -69,6 +70,11 @@ cdef int slot_link(nc_engine* g, nc_slot* t, nc_path* p, int fd) noexcept nogil:
 # Its place among those of the slot is the caller's to close.
 cdef void link_close(nc_engine* g, nc_link* k) noexcept nogil:
     carrier_close(g.poller, k.fd)
+    link_drop(g, k)
+
+
+# Nothing of the link is left but the struct, until the sweep.
+cdef void link_drop(nc_engine* g, nc_link* k) noexcept nogil:
     free(k.pend)                                # it is sealed for a path that is no more
     free(k.answer)
     k.pend = NULL
@@ -95,6 +101,8 @@ cdef int64_t broken_until(nc_link* k) noexcept nogil:
 cdef void slot_deadline(nc_engine* g, nc_slot* t) noexcept nogil:
     cdef nc_link* broken = broken_link(t)
     cdef int64_t at = broken_until(broken) if broken is not NULL else session_deadline(&t.session)
+    if t.held:
+        at = TIMER_NEVER
     if t.linger_at and t.linger_at < at:
         at = t.linger_at
     if at != t.deadline:
@@ -347,6 +355,8 @@ cdef nc_link* broken_for_good(nc_slot* t) noexcept nogil:
 
 cdef void slot_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
     cdef nc_link* k
+    if t.held:
+        return
     slot_reap(g, t)                             # what was silent too long
     if t.closed or t.parted:
         session_send(&t.session, NULL, g.tx, TX_BYTES, now)     # only acts on what was asked, cuts what came too late
@@ -494,8 +504,8 @@ cdef void link_read(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noexcept 
 
 cdef void link_ready(nc_engine* g, nc_link* k, uint32_t bits, int64_t now) noexcept nogil:
     cdef nc_slot* t = k.slot
-    if t is NULL:
-        return                                  # closed by a report before this one
+    if t is NULL or t.held:
+        return                                  # closed, or held, by a report before this one
     if bits & POLL_IN:
         link_read(g, t, k, now)
         if t.closed:
@@ -529,3 +539,46 @@ cdef int slot_replaced(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
         slot_lose_all(g, t, now)
     engine_collect(g, t)
     return 1
+
+
+# --- to another process and back --------------------------------------------------------------------------------------
+
+cdef void slot_hold(nc_engine* g, nc_slot* t) noexcept nogil:
+    cdef nc_link** at = &t.links
+    cdef nc_link* k
+    t.held = 1
+    while at[0] is not NULL:
+        k = at[0]
+        if k.candidate:                         # the peer is heard of at the old address, or moves once more
+            at[0] = k.next
+            k.path.d.challenged = 0
+            link_close(g, k)
+            continue
+        poller_remove(g.poller, k.fd)
+        at = &k.next
+    slot_deadline(g, t)
+
+
+cdef int slot_unhold(nc_engine* g, nc_slot* t) noexcept nogil:
+    cdef nc_link* k = t.links
+    cdef int rc = defs.NC_OK
+    t.held = 0
+    while k is not NULL:
+        k.poll_bits = POLL_IN | (POLL_OUT if k.pend_len and not k.broken else 0)
+        if poller_add(g.poller, k.fd, k.poll_bits, k) < 0:
+            rc = defs.NC_ESYS
+        k = k.next
+    slot_deadline(g, t)
+    return rc
+
+
+cdef void slot_moved(nc_engine* g, nc_slot* t) noexcept nogil:
+    cdef nc_link* k
+    session_moved(&t.session)
+    while t.links is not NULL:
+        k = t.links
+        t.links = k.next
+        carrier_leave(k.fd)
+        link_drop(g, k)
+    slot_shut(g, t)
+    engine_collect(g, t)

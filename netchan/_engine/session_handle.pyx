@@ -30,7 +30,8 @@ from netchan._core.resume cimport (
     path_find, session_add, session_join, session_may_add, session_mode, session_path_lost, session_resume,
 )
 from netchan._core.session cimport session_free, session_init, session_on_deadline
-from netchan._core.state cimport SESSION_SUSPENDED, nc_dgram, nc_params, nc_path, nc_session
+from netchan._core.take cimport in_pending
+from netchan._core.state cimport SESSION_SUSPENDED, nc_dgram, nc_end, nc_params, nc_path, nc_session
 from netchan._core.ticket cimport session_ticket_send
 from netchan._engine cimport sys
 from netchan._engine.engine_handle cimport Engine, Listed, check_fork
@@ -72,6 +73,8 @@ cdef int fill_params(nc_params* p, d) except -1:
     p.dead_ns = 0
     p.lease_ns = 0
     p.max_paths = 1
+    p.max_datagram = 0
+    p.datagrams = 0
     return 0
 
 
@@ -519,7 +522,7 @@ cdef class Session(Listed):
         check_fork(g)
         with nogil:
             baton_take(g)
-            if t.session.state == SESSION_SUSPENDED:
+            if t.session.state == SESSION_SUSPENDED and not t.held:
                 t.session.lease_until = 0
                 session_on_deadline(&t.session, sys.now_ns())
                 if xchg_u32(&t.session.dirty_any, 1) == 0:
@@ -643,7 +646,7 @@ cdef class Session(Listed):
         with nogil:
             baton_take(g)
             p = path_find(&t.session, path_id)
-            if p is not NULL and t.session.n_paths > 1:
+            if p is not NULL and t.session.n_paths > 1 and not t.held:
                 done = True
                 slot_lose(g, t, p, sys.now_ns())
                 if xchg_u32(&t.session.dirty_any, 1) == 0:
@@ -669,7 +672,7 @@ cdef class Session(Listed):
             baton_take(g)
             # even ids are made by the side that dialled the session
             received = defs.NC_EINVAL
-            if (path_id & 1) != t.session.role:
+            if (path_id & 1) != t.session.role and not t.held:
                 received = session_join(&t.session, path_id, last)
             if received >= 0:
                 p = t.session.paths
@@ -702,7 +705,7 @@ cdef class Session(Listed):
         check_fork(g)
         with nogil:
             baton_take(g)
-            if (path_id & 1) != t.session.role:
+            if (path_id & 1) != t.session.role and not t.held:
                 rc = session_may_add(&t.session, path_id)
             baton_give(g)
         return rc == defs.NC_OK
@@ -764,7 +767,9 @@ cdef class Session(Listed):
             now = sys.now_ns()
             again = t.parted
             rc = defs.NC_ESTATE
-            if not t.closed and beside:
+            if t.held:
+                pass
+            elif not t.closed and beside:
                 rc = session_add(&t.session, path_id, bind_p, d, now, &p)
             elif t.parted and not t.closed:
                 rc = session_resume(&t.session, path_id, last, received, bind_p, d, now, &p)
@@ -815,7 +820,7 @@ cdef class Session(Listed):
         with nogil:
             baton_take(g)
             path = path_find(&t.session, path_id)
-            if not t.closed and path is not NULL and path.d is not NULL:
+            if not t.closed and not t.held and path is not NULL and path.d is not NULL:
                 rc = slot_move(g, t, path, fd, p, n, token_p)
             baton_give(g)
         self.engine.notify()
@@ -825,6 +830,48 @@ cdef class Session(Listed):
     def datagrams(self):
         """True if the session may have datagram paths."""
         return self.t.session.order is not NULL
+
+    @property
+    def handed_over(self):
+        """True once the session lives in another process."""
+        return bool(self.t.session.close_code == defs.CLOSE_HANDED_OVER and self.t.session.abrupt)
+
+    @property
+    def initiator(self):
+        """True on the side that dialled."""
+        return self.t.session.role == 0
+
+    def adopted(self):
+        """Channels that came with the session from another process and that nobody has attached to, oldest first.
+
+        Returns:
+            list of (place for ``StreamEnd``, name, True for a token, codec id, schema hash, capacity figure or None,
+            overflow, ttl_ms, trunk, stream id, sending is over, receiving is over, values to take).
+        """
+        cdef nc_slot* t = self.t
+        cdef nc_end* e
+        cdef list out = []
+        check_fork(t.engine)
+        for i in range(t.session.n_adopted):
+            e = t.session.adopted[i]
+            if e is NULL:
+                continue
+            out.append((
+                i,
+                PyBytes_FromStringAndSize(<char*>e.name, e.name_len),
+                e.kind == defs.PREFACE_TOKEN,
+                e.codec,
+                PyBytes_FromStringAndSize(<char*>e.schema, 16),
+                None if e.capacity_wanted == 0 else e.capacity_wanted - 1,
+                e.overflow_wanted,
+                e.ttl_wanted,
+                bool(e.trunk_wanted),
+                e.out.id,
+                bool(e.out.over or e.out.closing),
+                load_acq_u32(&e.in_.over) != 0 if e.in_ is not NULL else load_acq_u32(&e.over) != 0,
+                in_pending(e.in_) if e.in_ is not NULL else 0,
+            ))
+        return out
 
     @property
     def over(self):

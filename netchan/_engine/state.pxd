@@ -96,6 +96,7 @@ cdef struct nc_slot:
     int64_t linger_at               # when reading on after the end stops
     uint8_t closed                  # its descriptors are closed, for good
     uint8_t parted                  # they are closed, and the session waits for another
+    uint8_t held                    # it is about to move to another process, or has come from one and is not to act yet
     uint8_t told_over               # the application was told that the session is over
     uint32_t orphan                 # atomic: 1 the application lets go, 2 it has and touches nothing here any more
     # under app_lock

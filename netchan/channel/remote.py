@@ -27,6 +27,7 @@ from netchan.errors import (
     channel_aborted,
     channel_closed,
     channel_ended,
+    handed_over,
     quote,
     session_lost,
 )
@@ -171,6 +172,7 @@ class RemoteEndpoint(StreamEnd):
         keeps: bool = False,
         terms: Terms = NO_TERMS,
         token: bytes | None = None,
+        adopt: int | None = None,
     ) -> None:
         self.name = name
         self.keeps = keeps
@@ -200,6 +202,7 @@ class RemoteEndpoint(StreamEnd):
             terms.ttl_ms,
             terms.trunk,
             token=token is not None,
+            adopt=adopt,
         )
         self.terms = terms
         if codec.id == ID_BYTES:
@@ -390,6 +393,8 @@ class RemoteEndpoint(StreamEnd):
     def send_error(self) -> ChannelError:
         """The exception that a send raises now (api R48)."""
         over, _, _, code, by_us, reason = self.state
+        if self.held or self.session.handed_over:
+            return self._session_lost()
         if self.aborted_here:
             return self._aborted(code, True, reason)
         if over in (_ABORT, _ABORT_AFTER) and not (over == _ABORT_AFTER and not by_us and code == 0):
@@ -407,6 +412,8 @@ class RemoteEndpoint(StreamEnd):
     def recv_error(self) -> ChannelError:
         """The exception that a receive raises when nothing is left to take (api R48)."""
         _, over, _, code, by_us, reason = self.state
+        if self.session.handed_over:
+            return self._session_lost()
         if self.aborted_here:
             return self._aborted(code, True, reason)
         if over == _FIN:
@@ -435,6 +442,8 @@ class RemoteEndpoint(StreamEnd):
         return f"this side opened it as {self.codec.type_name}, the other side as {other}"
 
     def _session_lost(self) -> ChannelError:
+        if self.held or self.session.handed_over:
+            return handed_over(self.name, self.peer_id)
         if self._lost is None:
             undelivered: list[Any] = []
             in_doubt: list[InDoubt] = []
@@ -516,6 +525,7 @@ def open_endpoint(
     codec: Codec | None = None,
     keeps: bool = False,
     terms: Terms = NO_TERMS,
+    adopt: int | None = None,
 ) -> RemoteEndpoint:
     """Open a channel by name on a session; never waits.
 
@@ -532,6 +542,7 @@ def open_endpoint(
         codec: that of an offered channel; None: by ``type``.
         keeps: as in base.Endpoint.
         terms: what is said of overflow, ttl, the trunk and spilling.
+        adopt: attach to the channel at this place of ``Session.adopted`` instead.
 
     Raises:
         ConfigError: name, type or capacity out of range. ForkError.
@@ -558,6 +569,7 @@ def open_endpoint(
         max_message=max_message,
         keeps=keeps,
         terms=terms,
+        adopt=adopt,
     )
 
 

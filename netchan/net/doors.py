@@ -34,8 +34,12 @@ def bind_door(sock: socket.socket, sockaddr: Any) -> None:
         # sessions of a listener that was closed go on with its port; they do not get what is not of their peer
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(sockaddr)
-    else:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    open_door(sock)
+
+
+def open_door(sock: socket.socket) -> None:
+    """Make a bound socket that of a listener: others may share its address, and it tells to which a datagram came."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if ipaddress.ip_address(str(sock.getsockname()[0]).partition("%")[0]).is_unspecified:
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)

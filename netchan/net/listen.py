@@ -39,13 +39,14 @@ from netchan.net.aside import collect_paths
 from netchan.net.connecting import Connecting, Phase
 from netchan.net.datagrams import MTU_SAFE, Exchange, is_first, mtu_to
 from netchan.net.dial import Link, Outcome, link_of
-from netchan.net.doors import bind_door, open_to_peer, recv_from
+from netchan.net.doors import bind_door, open_door, open_to_peer, recv_from
 from netchan.net.ephemeral import stock_of
 from netchan.net.gate import HELLO, JOIN, Gate
 from netchan.net.handshake import Established, HandshakeConfig, Responder, State
 from netchan.net.limits import DeadSockets, HalfOpen, drain_deadline
 from netchan.net.machine import Joined
 from netchan.net.manager import CARRIER_NUMBERS, AskTrust, Home, attach, log
+from netchan.net.passed import passed
 from netchan.net.places import numeric, resolve, same_user, socket_text
 from netchan.net.ticket import ticket_keys
 from netchan.net.trust import Policy
@@ -116,11 +117,15 @@ class ListenCounts:
     waiting: int = 0
 
 
+Inherited = dict[str, list[tuple[Address, socket.socket]]]
+
+
 class _Door:
     """One listening socket."""
 
     def __init__(self, owner: Listening, sock: socket.socket, address: Address) -> None:
         self.owner, self.sock, self.address = owner, sock, address
+        self.asked = ""
         self.fd = sock.fileno()
         self.resting = self.told = False
         self.inode: tuple[int, int] | None = None
@@ -152,11 +157,20 @@ class Listening:
         home: where the sessions will live.
         deliver: takes a new session; runs on the worker's thread. What it raises costs that session only.
         ask: awaits trust callables.
+        inherited: sockets that listen already, with their addresses, by the address that is asked for.
     """
 
-    def __init__(self, plan: ListenPlan, home: Home, deliver: Callable[[Session, Link], object], ask: AskTrust) -> None:
+    def __init__(
+        self,
+        plan: ListenPlan,
+        home: Home,
+        deliver: Callable[[Session, Link], object],
+        ask: AskTrust,
+        inherited: Inherited | None = None,
+    ) -> None:
         self.plan, self.outcome = plan, Outcome[tuple[str, ...]]()
-        self.closed = False
+        self.closed = self.paused = False
+        self._inherited: Inherited = inherited or {}
         self._home, self._deliver, self._ask = home, deliver, ask
         self._worker: Worker = worker()
         limits = plan.config.limits
@@ -227,7 +241,9 @@ class Listening:
     def _begin(self) -> None:
         places: dict[int, list[tuple[int, Any]] | OSError] = {}
         for index, address in enumerate(self.plan.addresses):
-            if address.is_numeric:
+            if str(address) in self._inherited:
+                places[index] = []
+            elif address.is_numeric:
                 try:
                     places[index] = [numeric(address)]
                 except OSError as error:
@@ -277,6 +293,11 @@ class Listening:
     def _bind_one(self, address: Address, found: list[tuple[int, Any]]) -> None:
         """Bind an address; a name with several addresses needs one that works, and all share the port of the first."""
         bound, last, port = 0, OSError("the name has no address"), 0
+        for place, sock in self._inherited.pop(str(address), ()):
+            door = self._adopt(place, sock)
+            door.asked = str(address)
+            self._doors.append(door)
+            bound += 1
         for family, sockaddr in found:
             target = (sockaddr[0], port, *sockaddr[2:]) if port else sockaddr
             try:
@@ -284,6 +305,7 @@ class Listening:
             except OSError as error:
                 last = error
                 continue
+            door.asked = str(address)
             self._doors.append(door)
             bound += 1
             if not address.port:
@@ -293,6 +315,9 @@ class Listening:
 
     def _bind(self, address: Address, family: int, sockaddr: Any) -> _Door:
         kind = socket.SOCK_DGRAM if address.carrier == "udp" else socket.SOCK_STREAM
+        given = passed().take(kind, sockaddr)
+        if given is not None:
+            return self._use(given, address)
         sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             if family == socket.AF_UNIX:
@@ -312,6 +337,23 @@ class Listening:
             sock.close()
             raise
 
+    def _use(self, sock: socket.socket, address: Address) -> _Door:
+        """A socket that whoever started this process has bound; a socket file is not ours to remove."""
+        sock.setblocking(False)
+        if address.carrier == "udp":
+            open_door(sock)
+        else:
+            sock.listen(self.plan.config.backlog)
+        return _Door(self, sock, address)
+
+    def _adopt(self, address: Address, sock: socket.socket) -> _Door:
+        """A socket that another process has listened on."""
+        sock.setblocking(False)
+        door = _Door(self, sock, address)
+        if sock.family == socket.AF_UNIX:
+            door.inode = _inode(Path(address.path))
+        return door
+
     def _bind_unix(self, sock: socket.socket, address: Address) -> _Door:
         path = Path(address.path)
         try:
@@ -325,8 +367,7 @@ class Listening:
         path.chmod(0o600)
         sock.listen(self.plan.config.backlog)
         door = _Door(self, sock, address)
-        info = path.stat()
-        door.inode = (info.st_dev, info.st_ino)
+        door.inode = _inode(path)
         return door
 
     # --- accepting ----------------------------------------------------------------------------------------------------
@@ -337,7 +378,7 @@ class Listening:
             self._on_datagrams(door)
             return
         for _ in range(ACCEPT_BATCH):
-            if self.closed or self._shut():
+            if self.closed or self.paused or self._shut():
                 break
             try:
                 sock, peer = door.sock.accept()
@@ -357,7 +398,7 @@ class Listening:
     def _on_datagrams(self, door: _Door) -> None:
         """First messages of strangers; a datagram of a path comes to the socket of that path."""
         for _ in range(ACCEPT_BATCH):
-            if self.closed:
+            if self.closed or self.paused:
                 break
             try:
                 data, there, peer = recv_from(door.sock)
@@ -491,7 +532,7 @@ class Listening:
         self._watch_doors()
 
     def _watch_doors(self) -> None:
-        if self.closed:
+        if self.closed or self.paused:
             return
         shut = self._shut()
         for door in self._doors:
@@ -644,6 +685,52 @@ class Listening:
         """Await a trust callable."""
         self._ask(pending, timeout_s, answer)
 
+    # --- to another process -------------------------------------------------------------------------------------------
+
+    def occupy(self) -> None:
+        """A peer that came from another process waits for the program. Any thread."""
+        with self._room_lock:
+            self._waiting += 1
+
+    def reach(self, session: Session, node_id: str, where: str, number: int) -> None:
+        """A session from another process, which came in by one of these sockets, may lose its path and get another."""
+        self._worker.post(partial(self._reach, session, node_id, where, number))
+
+    def _reach(self, session: Session, node_id: str, where: str, number: int) -> None:
+        if session.lease and not session.over:
+            resume.keep_reachable(session, number)
+            session.on_path = partial(self._on_path, weakref.ref(session), node_id, where)
+            collect_paths(session.engine)
+            if session.suspended:
+                session.on_path("lost")
+
+    def pause(self) -> None:
+        """Accept nothing for a while; who has begun may go on."""
+        self.paused = True
+        for door in self._doors:
+            self._worker.watch(door.fd, 0, door)
+
+    @property
+    def busy(self) -> bool:
+        """True while handshakes are going on."""
+        return len(self._half_open) > 0
+
+    def go_on(self) -> None:
+        """Accept again."""
+        self.paused = False
+        self._watch_doors()
+
+    def sockets(self) -> list[tuple[str, str, int]]:
+        """(address asked for, address, descriptor) of each socket."""
+        return [(door.asked, str(door.address), door.fd) for door in self._doors]
+
+    def leave_sockets(self) -> None:
+        """Another process listens on them: close them here and remove nothing."""
+        for door in self._doors:
+            door.inode = None
+        self.closed = True
+        self._close()
+
     # --- closing ------------------------------------------------------------------------------------------------------
 
     def _close(self) -> None:
@@ -686,6 +773,11 @@ def _is_stale(error: OSError, path: Path) -> bool:
         except OSError:
             return False
     return False
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    info = path.stat()
+    return info.st_dev, info.st_ino
 
 
 def _unlink(path: Path, inode: tuple[int, int]) -> None:

@@ -378,6 +378,21 @@ def attach(
     return session
 
 
+def ratchet_number(session: Session) -> int:
+    """Of the last ratchet that was begun here."""
+    return int(getattr(getattr(session.on_ratchet, "__self__", None), "number", 0))
+
+
+def tend(session: Session, ratchet_number: int) -> None:
+    """Look after a session from another process, as ``attach`` does after one from a handshake."""
+    ratchet = Ratchet(session, initiator=session.initiator, rng=os.urandom)
+    ratchet.number = ratchet_number
+    _tend(_Tended(session, ratchet if session.initiator else None, None))
+    if session.initiator:
+        _engines.ratchets[session] = ratchet
+    ratchet.receive()  # what came before somebody looked
+
+
 def turn_ratchet(session: Session) -> None:
     """Start a ratchet now; of a session that was dialled here."""
     ratchet = _engines.ratchets.get(session)

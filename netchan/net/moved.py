@@ -62,6 +62,19 @@ def keep_findable(session: Session, path_id: int, binding: bytes) -> None:
     _of[id(session)] = [*(other for other in mine if other.path_id in living), entry]
 
 
+def known_of(session: Session) -> list[tuple[int, bytes]]:
+    """(path id, connection id) of its paths: what ``keep_known`` wants in another process."""
+    return [(entry.path_id, entry.cid) for entry in _of.get(id(session), []) if entry.session() is session]
+
+
+def keep_known(session: Session, known: list[tuple[int, bytes]]) -> None:
+    """As ``keep_findable``, of a session from another process."""
+    mine = [_Entry(session, path_id, cid) for path_id, cid in known]
+    _table.update((entry.cid, entry) for entry in mine)
+    if mine:
+        _of[id(session)] = mine
+
+
 def is_of_a_path(data: bytes) -> bool:
     """True if a datagram looks like one of a path."""
     return len(data) >= LEAST_BYTES and data[0] >> 6 == 1

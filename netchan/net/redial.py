@@ -134,6 +134,20 @@ class Redial(Dialling):
         self._resumes = 0
         self._path_id = 0
 
+    def about(self) -> dict[str, Any]:
+        """What another process needs to go on where this one stands: for ``resume_from``."""
+        return {
+            "places": [(str(place.address), place.path) for place in self._places if place.asked is None],
+            "resumes": self._resumes,
+            "path_id": self._path_id,
+            "node": self._node,
+        }
+
+    def resume_from(self, places: list[tuple[Address, int | None]], resumes: int, path_id: int) -> None:
+        """Go on where another process stood. Before anything else is asked of this one."""
+        self._places = [_Place(address, path) for address, path in places]
+        self._resumes, self._path_id = resumes, path_id
+
     def on_path(self, news: str) -> None:
         """See Session.on_path; any thread."""
         self._worker.post(partial(self._look, news))

@@ -33,13 +33,13 @@ class _Entry:
 
     __slots__ = ("__weakref__", "names", "number", "proof", "session")
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, number: int) -> None:
         self.session = weakref.ref(session, self._collected)
-        self.number = 0
+        self.number = number
         self.proof = gone(session)
         self.names: list[bytes] = []
-        for number in range(AHEAD):
-            self.add(session, number)
+        for ahead in range(AHEAD):
+            self.add(session, number + ahead)
 
     def add(self, session: Session, number: int) -> None:
         name = locator(session, number)
@@ -59,9 +59,16 @@ _gone: Final[OrderedDict[bytes, bytes]] = OrderedDict()
 _suspended: Final[OrderedDict[int, weakref.ref[Session]]] = OrderedDict()
 
 
-def keep_reachable(session: Session) -> None:
-    """JOINs find this session from now on."""
-    _Entry(session)
+def keep_reachable(session: Session, number: int = 0) -> None:
+    """JOINs find this session from now on; ``number`` of them were answered before."""
+    _Entry(session, number)
+
+
+def numbers() -> dict[int, int]:
+    """How many JOINs were answered, by the ``id`` of the session: what ``keep_reachable`` wants in another process."""
+    found = {id(entry.session()): entry.number for entry in _table.values()}
+    found.pop(id(None), None)
+    return found
 
 
 def find(name: bytes) -> Session | None:

@@ -7,6 +7,7 @@ Spec: docs/spec/session.md §7; docs/spec/handshake.md §9.
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from netchan.channel.base import ChannelStats
 from netchan.config import Config
 from netchan.net.dial import Link
-from netchan.net.listen import Listening, ListenPlan
+from netchan.net.listen import Inherited, Listening, ListenPlan
 from netchan.net.manager import AskTrust, Home, check_fork
 from netchan.net.wait import Waiter, WaitQueue, leaf_lock
 from netchan.net.worker import forks
@@ -68,9 +69,10 @@ class Hall:
         plan: checked arguments.
         home: where the sessions live.
         ask: awaits trust callables.
+        inherited: sockets that another process listened on (Listening).
     """
 
-    def __init__(self, plan: ListenPlan, home: Home, ask: AskTrust) -> None:
+    def __init__(self, plan: ListenPlan, home: Home, ask: AskTrust, inherited: Inherited | None = None) -> None:
         self.config: Config = plan.config
         self.engine = home.engine
         self.node_id = plan.handshake.identity.node_id
@@ -86,12 +88,13 @@ class Hall:
                 raise RuntimeError("the listener is gone")
             hall._welcome(session, link)
 
-        self.listening = Listening(plan, home, deliver, ask)
+        self.listening = Listening(plan, home, deliver, ask, inherited)
         self._lock = leaf_lock()
         self._cores: weakref.WeakSet[PeerCore] = weakref.WeakSet()
         self._endpoint: LocalEndpoint | None = None
         self._make: Callable[[PeerCore], Any] | None = None
         self._taken = 0
+        self._heirs: deque[Any] = deque()
 
     def queue(self, endpoint: LocalEndpoint, make: Callable[[PeerCore], Any]) -> LocalEndpoint:
         """Use this queue for what ``make`` makes of each session."""
@@ -120,11 +123,31 @@ class Hall:
         if self.closed or not endpoint.try_send(peer):
             core.leave_by_exception()
 
+    def inherit(self, cores: list[PeerCore]) -> None:
+        """Sessions that came in when another process listened: given out first, as there is room for them."""
+        make = self._make
+        if make is None:
+            raise RuntimeError("no queue yet")
+        me = weakref.ref(self)
+        for core in cores:
+            core.when_over = lambda: _over(me)
+            with self._lock:
+                self._cores.add(core)
+            self._heirs.append(make(core))
+        self._give_out()
+
+    def _give_out(self) -> None:
+        endpoint = self._endpoint
+        while self._heirs and endpoint is not None and endpoint.try_send(self._heirs[0]):
+            self._heirs.popleft()
+            self.listening.occupy()
+
     def took(self) -> None:
         """Peers were taken out of the queue."""
         endpoint = self._endpoint
         if endpoint is None:
             return
+        self._give_out()
         with self._lock:
             fresh = endpoint.tx.taken - self._taken
             self._taken += fresh
@@ -145,6 +168,18 @@ class Hall:
         self.end_waiters.wake_all()
 
     # --- leaving -----------------------------------------------------------------------------------------------------
+
+    def moved(self) -> None:
+        """Another process listens, and has the peers, those that wait here too. On the worker's thread."""
+        self.closed = True
+        self.listening.leave_sockets()
+        self._heirs.clear()
+        endpoint = self._endpoint
+        if endpoint is not None:
+            while endpoint.pending():
+                endpoint.try_recv_many(endpoint.pending())
+            endpoint.close_send()
+        self.gone()
 
     def stop(self) -> None:
         """Stop accepting; the peers stay."""

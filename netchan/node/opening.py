@@ -17,6 +17,7 @@ from types import TracebackType  # async-only
 from typing import (
     TYPE_CHECKING,
     Any,  # async-only
+    Final,
     Generic,  # async-only
     Protocol,  # async-only
     TypeVar,  # async-only
@@ -25,7 +26,7 @@ from typing import (
 from netchan.config import Config
 from netchan.net.dial import Dial, DialPlan, Link
 from netchan.net.identity import Identity
-from netchan.net.listen import ListenPlan
+from netchan.net.listen import Inherited, ListenPlan
 
 # async-only: begin
 from netchan.net.manager import ask_in_loop, loop_home
@@ -37,6 +38,7 @@ from netchan.net.trust import Trust  # async-only
 
 # sync-only: from netchan.net.trust import BlockingTrust
 from netchan.node.hall import Hall
+from netchan.node.legacy import Heir
 from netchan.node.listener import Listener
 from netchan.node.peer import Peer
 from netchan.node.plan import NETWORK, Pq, plan_dial, plan_listen
@@ -45,6 +47,9 @@ from netchan.node.waits import new_waiter, wait_until
 
 if TYPE_CHECKING:
     from netchan._engine.session_handle import Session
+
+Came = tuple[Inherited, Sequence[Heir]]
+NOTHING: Final[Came] = ({}, ())
 
 # async-only: begin
 
@@ -147,7 +152,7 @@ def dial(
         known_nodes=known_nodes,
         ticket=ticket,
     )
-    return Opening(_dial(plan))
+    return Opening(open_peer(plan))
 
 
 def listen(
@@ -192,7 +197,7 @@ def listen(
         membership=membership,
         stealth=stealth,
     )
-    return Opening(_listen(plan))
+    return Opening(open_listener(plan))
 
 
 # async-only: end
@@ -227,7 +232,7 @@ def listen(
 # sync-only:         known_nodes=known_nodes,
 # sync-only:         ticket=ticket,
 # sync-only:     )
-# sync-only:     return _dial(plan, timeout=timeout)
+# sync-only:     return open_peer(plan, timeout=timeout)
 # sync-only:
 # sync-only:
 # sync-only: def listen(
@@ -259,10 +264,13 @@ def listen(
 # sync-only:         membership=membership,
 # sync-only:         stealth=stealth,
 # sync-only:     )
-# sync-only:     return _listen(plan, timeout=timeout)
+# sync-only:     return open_listener(plan, timeout=timeout)
 
 
-async def _dial(plan: DialPlan) -> Peer:  # + timeout
+async def open_peer(plan: DialPlan, *, heir: Heir | None = None) -> Peer:  # + timeout
+    """A peer by a plan; or of a session that another process had before."""
+    if heir is not None:
+        return Peer(heir.core(plan.config))
     # async-only: begin
     home = await loop_home(plan.config)
     ask = ask_in_loop()
@@ -291,20 +299,25 @@ def _drop(peer: Peer) -> None:
     peer._core.leave_by_exception()
 
 
-async def _listen(plan: ListenPlan) -> Listener:  # + timeout
+async def open_listener(plan: ListenPlan, *, came: Came = NOTHING) -> Listener:  # + timeout
+    """A listener by a plan; with sockets and sessions that another process had before."""
     # async-only: begin
     home = await loop_home(plan.config)
     ask = ask_in_loop()
     # async-only: end
     # sync-only: home = caller_home(plan.config)
     # sync-only: ask = refuse_awaitables
-    hall = Hall(plan, home, ask)
+    sockets, heirs = came
+    hall = Hall(plan, home, ask, sockets)
     listener = Listener(hall)
     outcome = hall.listening.outcome
     hall.start()
     try:
         await wait_until(outcome.is_done, outcome.queue, new_waiter(home.engine))
         hall.addresses = outcome.take() or ()
+        for heir in heirs:
+            hall.listening.reach(heir.session, heir.link.node_id, heir.link.remote, heir.answered)
+        hall.inherit([heir.core(plan.config) for heir in heirs])
     except BaseException:
         hall.leave_by_exception()
         raise

@@ -19,6 +19,7 @@ import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from netchan.channel.codec import ID_BYTES, Codec, codec_by_id, codec_for, fits_offer
@@ -28,9 +29,11 @@ from netchan.errors import (
     ChannelError,
     Code,
     ConfigError,
+    HandoverError,
     NetchanError,
     ProtocolError,
     channel_aborted,
+    handed_over,
     quote,
     session_lost,
 )
@@ -89,6 +92,29 @@ class _Name:
         return True
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    """A channel that came with its session from another process and to which nobody here has attached.
+
+    Attributes:
+        place: in ``Session.adopted``.
+        name, codec_id, schema, capacity, terms: as it was opened over there.
+        accepted: it comes out of iteration: it did over there, or it is half closed.
+        bound: ``open`` gives it.
+        returned: values that had been taken and were given back.
+    """
+
+    place: int
+    name: str
+    codec_id: int
+    schema: bytes
+    capacity: int | None
+    terms: Terms
+    accepted: bool
+    bound: bool
+    returned: list[bytes]
+
+
 class _Hint(Waiter):
     """A waiter whose wake-up is a call."""
 
@@ -140,6 +166,7 @@ class PeerCore:
         self._open: dict[int, RemoteEndpoint] = {}
         self._leaving: _Leaving | None = None
         self._logged = False
+        self._waiting: list[_Waiting] = []
 
     def begin(self, front: object) -> None:
         """The front is there: look at what has happened since the session began, and listen."""
@@ -154,6 +181,96 @@ class PeerCore:
         self.take_offers()
         if self.session.over:
             self._on_over()
+
+    # --- to and from another process ---------------------------------------------------------------------------------
+
+    def about_channels(self) -> dict[str, Any]:
+        """What the core does not know of the channels, for ``inherit``.
+
+        Raises:
+            HandoverError: one has values here that cannot move.
+        """
+        returned: dict[int, list[bytes]] = {}
+        for end in list(self._open.values()):
+            if end.terms.spill is not None:
+                raise HandoverError(
+                    f"channel {quote(end.name)!r} with {self.link.node_id} spills to a file of this process; close it "
+                    "before its session moves"
+                )
+            back = end.take_returned()
+            for value in back:
+                end.put_back(value)
+            if back:
+                returned[end.stream_id] = [bytes(end.encode(value)) for value in back]
+        accepted = [end.stream_id for end in self._accepted if not (end.send_over and end.recv_over)]
+        return {"accepted": accepted, "returned": returned}
+
+    def endpoints(self) -> list[RemoteEndpoint]:
+        """The channels that this side has open, or had and may still take from."""
+        with self._lock:
+            return list(self._open.values())
+
+    def inherit(self, about: dict[str, Any]) -> None:
+        """The session came from another process: its channels wait for ``open`` and for iteration. Before ``begin``."""
+        accepted, returned = set(about["accepted"]), about["returned"]
+        for row in self.session.adopted():
+            place, raw, token, codec_id, schema, capacity, overflow, ttl_ms, trunk, stream, sent, got, rest = row
+            values = returned.get(stream, [])
+            left = rest or values
+            if token or (sent and got and not left):
+                continue
+            bound = not sent and not (got and not left)
+            self._waiting.append(
+                _Waiting(
+                    place,
+                    raw.decode(),
+                    codec_id,
+                    schema,
+                    capacity,
+                    Terms(overflow, ttl_ms, trunk),
+                    stream in accepted or not bound,
+                    bound,
+                    values,
+                )
+            )
+
+    def _attach(self, found: _Waiting, type: Any, codec: Codec, terms: Terms) -> RemoteEndpoint:
+        endpoint = self._make(found.name, type, codec, found.capacity, terms, adopt=found.place)
+        for data in found.returned:
+            endpoint.put_back(data if endpoint.decode is None else endpoint.decode(data))
+        with self._lock:
+            self._names.setdefault(found.name, _Name()).bound = endpoint
+        if found.accepted:
+            self._accepted.add(endpoint)
+        return endpoint
+
+    def _open_waiting(
+        self, found: _Waiting, codec: Codec, type: Any, capacity: int | None, terms: Terms
+    ) -> RemoteEndpoint:
+        """``open`` of a channel that came from another process, where it was open with options of its own."""
+        if any(terms[:3]) and terms[:3] != found.terms[:3]:
+            raise ConfigError(
+                f"channel {quote(found.name)!r} to {self.link.node_id} came from another process with another "
+                "overflow, ttl or trunk; give the same, or none"
+            )
+        same = codec.id == found.codec_id and codec.schema_hash == found.schema
+        if type is Any and not same:
+            codec = codec_by_id(found.codec_id, found.schema) or codec
+            type, same = _FORMS.get(codec.id, Any), True
+        if not same and not (found.accepted and fits_offer(codec, found.codec_id, found.schema)):
+            raise ConfigError(
+                f"channel {quote(found.name)!r} to {self.link.node_id} came from another process, where it was open "
+                f"with another type than {codec.type_name}; open it with the same"
+            )
+        with self._lock:
+            self._waiting.remove(found)
+        endpoint = self._attach(found, type, codec, terms if any(terms) else found.terms)
+        if capacity is not None and capacity != endpoint.capacity:
+            raise ConfigError(
+                f"channel {quote(found.name)!r} to {self.link.node_id} came from another process with capacity "
+                f"{endpoint.capacity}, not {capacity}; give the same figure, or none"
+            )
+        return endpoint
 
     # --- names -------------------------------------------------------------------------------------------------------
 
@@ -183,6 +300,9 @@ class PeerCore:
         if bound is not None and is_bound(bound):
             self._same(bound, codec, type, capacity, terms)
             return bound
+        came = next((item for item in self._waiting if item.name == name and item.bound), None)
+        if came is not None:
+            return self._open_waiting(came, codec, type, capacity, terms)
         endpoint = self._make(name, type, codec, capacity, terms)
         with self._lock:
             entry.bound = endpoint
@@ -197,6 +317,12 @@ class PeerCore:
         """The oldest offered channel that nobody has opened or got; None if there is none now."""
         check_fork(self.made)
         self.take_offers()
+        came = next((item for item in self._waiting if item.accepted), None)
+        if came is not None:
+            with self._lock:
+                self._waiting.remove(came)
+            codec = codec_by_id(came.codec_id, came.schema) or codec_for(Any)
+            return self._attach(came, _FORMS.get(codec.id, Any), codec, came.terms)
         with self._lock:
             if not self._offers:
                 return None
@@ -212,7 +338,8 @@ class PeerCore:
 
     def has_offer(self) -> bool:
         """True when ``next_offer`` would give a channel, or the iteration would end."""
-        return bool(self._offers) or bool(self.session.over)
+        came = any(item.accepted for item in self._waiting)
+        return came or bool(self._offers) or bool(self.session.over)
 
     def take_offers(self, just_opened: RemoteEndpoint | None = None) -> None:
         """Enter what the engine has; ``just_opened``: the channel that this call follows."""
@@ -236,7 +363,14 @@ class PeerCore:
             self.offer_waiters.wake(fresh)
 
     def _make(
-        self, name: str, type: Any, codec: Codec, capacity: int | None, terms: Terms = NO_TERMS
+        self,
+        name: str,
+        type: Any,
+        codec: Codec,
+        capacity: int | None,
+        terms: Terms = NO_TERMS,
+        *,
+        adopt: int | None = None,
     ) -> RemoteEndpoint:
         from netchan.channel.remote import open_endpoint
 
@@ -253,6 +387,7 @@ class PeerCore:
             codec=codec,
             keeps=self.link.keeps,
             terms=terms,
+            adopt=adopt,
         )
         endpoint.put_off, endpoint.register, endpoint.front = self._put_off, self._note, self.handles
         self._note(endpoint)
@@ -364,6 +499,8 @@ class PeerCore:
     def end_error(self) -> NetchanError | None:
         """Why the session ended: None = cleanly, or left by us."""
         session = self.session
+        if session.handed_over:
+            return handed_over("", self.link.node_id)
         if session.close_by_us and not session.lost:
             return None
         code = session.close_code
@@ -378,6 +515,8 @@ class PeerCore:
         session = self.session
         if not session.over:
             return None
+        if session.handed_over:
+            return handed_over("", self.link.node_id).cause
         code = session.close_code
         if code == TIMEOUT and session.lost:
             return ConnectionResetError(
@@ -462,7 +601,9 @@ class PeerCore:
         channels = len(self._open)  # before those that are done are let go
         self._woken()
         error = self.end_error()
-        if error is not None and not self._logged:
+        if self.session.handed_over:
+            log.info("the session with %s lives on in another process", self.link.node_id)
+        elif error is not None and not self._logged:
             self._logged = True
             stats = self.session.stats()
             log.warning(

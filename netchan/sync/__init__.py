@@ -7,6 +7,7 @@ thread; Ctrl-C leaves a wait at once.
 from netchan.channel.ops import Op, RecvOp, SendOp, TimerOp, after
 from netchan.channel.overflow import spill
 from netchan.sync.fronts import Channel, channel, pipe, ticker
+from netchan.sync.handover import TakenOver, hand_over, take_over
 from netchan.sync.listener import Listener
 from netchan.sync.opening import dial, listen
 from netchan.sync.peer import Peer
@@ -23,14 +24,17 @@ __all__ = [
     "RecvOp",
     "SendOp",
     "Sender",
+    "TakenOver",
     "TimerOp",
     "after",
     "channel",
     "dial",
+    "hand_over",
     "listen",
     "merge",
     "pipe",
     "select",
     "spill",
+    "take_over",
     "ticker",
 ]

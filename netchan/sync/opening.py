@@ -15,18 +15,20 @@ from collections.abc import (
 from functools import partial
 from typing import (
     TYPE_CHECKING,
+    Final,
 )
 
 from netchan.config import Config
 from netchan.net.dial import Dial, DialPlan, Link
 from netchan.net.identity import Identity
-from netchan.net.listen import ListenPlan
+from netchan.net.listen import Inherited, ListenPlan
 
 from netchan.net.manager import caller_home, check_blocking_trust, refuse_awaitables
 from netchan.net.record import Membership
 
 from netchan.net.trust import BlockingTrust
 from netchan.node.hall import Hall
+from netchan.node.legacy import Heir
 from netchan.sync.listener import Listener
 from netchan.sync.peer import Peer
 from netchan.node.plan import NETWORK, Pq, plan_dial, plan_listen
@@ -35,6 +37,9 @@ from netchan.sync.node_waits import new_waiter, wait_until
 
 if TYPE_CHECKING:
     from netchan._engine.session_handle import Session
+
+Came = tuple[Inherited, Sequence[Heir]]
+NOTHING: Final[Came] = ({}, ())
 
 def dial(
     addresses: str | Sequence[str],
@@ -67,7 +72,7 @@ def dial(
         known_nodes=known_nodes,
         ticket=ticket,
     )
-    return _dial(plan, timeout=timeout)
+    return open_peer(plan, timeout=timeout)
 
 
 def listen(
@@ -99,10 +104,13 @@ def listen(
         membership=membership,
         stealth=stealth,
     )
-    return _listen(plan, timeout=timeout)
+    return open_listener(plan, timeout=timeout)
 
 
-def _dial(plan: DialPlan, *, timeout: float | None = None) -> Peer:
+def open_peer(plan: DialPlan, *, heir: Heir | None = None, timeout: float | None = None) -> Peer:
+    """A peer by a plan; or of a session that another process had before."""
+    if heir is not None:
+        return Peer(heir.core(plan.config))
     home = caller_home(plan.config)
     ask = refuse_awaitables
     attempt: Dial[Peer] = Dial(plan, home, partial(_make, plan.config), _drop, ask)
@@ -127,16 +135,21 @@ def _drop(peer: Peer) -> None:
     peer._core.leave_by_exception()
 
 
-def _listen(plan: ListenPlan, *, timeout: float | None = None) -> Listener:
+def open_listener(plan: ListenPlan, *, came: Came = NOTHING, timeout: float | None = None) -> Listener:
+    """A listener by a plan; with sockets and sessions that another process had before."""
     home = caller_home(plan.config)
     ask = refuse_awaitables
-    hall = Hall(plan, home, ask)
+    sockets, heirs = came
+    hall = Hall(plan, home, ask, sockets)
     listener = Listener(hall)
     outcome = hall.listening.outcome
     hall.start()
     try:
         wait_until(outcome.is_done, outcome.queue, new_waiter(home.engine, timeout))
         hall.addresses = outcome.take() or ()
+        for heir in heirs:
+            hall.listening.reach(heir.session, heir.link.node_id, heir.link.remote, heir.answered)
+        hall.inherit([heir.core(plan.config) for heir in heirs])
     except BaseException:
         hall.leave_by_exception()
         raise

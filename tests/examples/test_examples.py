@@ -41,6 +41,7 @@ EXPECTED = {
         "some of each: True",
         "still there: 7",
     ],
+    "restart": ["every number once and in order: True", "processes that answered: 4"],
     "shutdown": [
         "a client has left; its sum is 500500",
         "a client is told to go; its sum is 5",

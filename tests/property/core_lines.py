@@ -41,6 +41,14 @@ class Line:
         self.closed = self.aborted = self.lossy = False
 
 
+Also = Callable[[st.Pair, list[Line], random.Random], None]
+"""What a program does beside its steps, once a turn; it may put another side into the pair."""
+
+
+def nothing(pair: st.Pair, lines: list[Line], rng: random.Random) -> None:
+    """See ``Also``."""
+
+
 def steps(pair: st.Pair, lines: list[Line], rng: random.Random) -> None:
     for _ in range(rng.randrange(1, 12)):
         line = rng.choice(lines)

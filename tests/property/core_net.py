@@ -65,13 +65,16 @@ class Net:
 
     def __init__(self, rng: random.Random, pair: st.Pair) -> None:
         self.rng, self.pair = rng, pair
-        self.sides = (pair.a, pair.b)
         self.now = pair.a.now
         self.paths: dict[int, Path] = {}
         self.queue: list[tuple[int, int, int, int, bytes]] = []
         self.events = 0
         self.sent = [0, 0]
         self.counts = dict.fromkeys(("dropped", "doubled", "corrupted", "reordered", "replayed"), 0)
+
+    @property
+    def sides(self) -> tuple[st.Side, st.Side]:
+        return self.pair.a, self.pair.b
 
     def add(self, path: Path) -> None:
         self.paths[path.number] = path

@@ -13,11 +13,13 @@ from netchan._core import _selftest_session as st
 from tests.property.core_lines import (
     LEASE_NS,
     OK,
+    Also,
     Line,
     block_of,
     check,
     finish,
     more,
+    nothing,
     noting,
     settle,
     steps,
@@ -201,7 +203,7 @@ def quiet(net: Net, busy: bool) -> bool:
     return True
 
 
-def play(seed: int) -> dict[str, int]:
+def play(seed: int, also: Also = nothing) -> dict[str, int]:
     world = World(seed)
     rng, net = world.rng, world.net
     lines: list[Line] = []
@@ -220,6 +222,7 @@ def play(seed: int) -> dict[str, int]:
         steps(world.pair, lines, rng)
         if rng.random() < 0.1:
             pour(lines, rng)
+        also(world.pair, lines, rng)
         if rng.random() < 0.1:
             world.ratchet()
         if rng.random() < 0.15:

@@ -13,7 +13,20 @@ import random
 import pytest
 
 from netchan._core import _selftest_session as st
-from tests.property.core_lines import LEASE_NS, OK, Line, block_of, check, finish, more, noting, settle, steps
+from tests.property.core_lines import (
+    LEASE_NS,
+    OK,
+    Also,
+    Line,
+    block_of,
+    check,
+    finish,
+    more,
+    nothing,
+    noting,
+    settle,
+    steps,
+)
 
 SEEDS = int(os.environ.get("NETCHAN_PATHS_SEEDS", "200"))
 UP, SUSPENDED = 0, 3
@@ -38,12 +51,15 @@ class Net:
         params = {"lease_ns": LEASE_NS, "max_paths": MOST, "parity": True}
         limits = {"use_ns": rng.choice([10_000_000, 10**18])}  # the first: new keys all the time
         self.pair = st.Pair(mine=params, peer=params, limits=limits, seed=seed)
-        self.sides = (self.pair.a, self.pair.b)
         self.rng = rng
         self.wires = {0: Wire(0, rng)}
         self.next_id = 2
         self.ratchets = 0
         self.counts = dict.fromkeys(("lost", "added", "all lost", "silent", "late", "beside"), 0)
+
+    @property
+    def sides(self) -> tuple[st.Side, st.Side]:
+        return self.pair.a, self.pair.b
 
     def has(self, way: int, number: int) -> bool:
         return number in self.sides[way].paths()[0]
@@ -219,7 +235,7 @@ class Net:
         a.now = b.now = until
 
 
-def play(seed: int) -> dict[str, int]:
+def play(seed: int, also: Also = nothing) -> dict[str, int]:
     rng = random.Random(seed)
     net = Net(rng, seed)
     lines: list[Line] = []
@@ -234,6 +250,7 @@ def play(seed: int) -> dict[str, int]:
         if rng.random() < 0.1:
             more(net.pair, lines, f"d{turn}", rng)
         steps(net.pair, lines, rng)
+        also(net.pair, lines, rng)
         if rng.random() < 0.1:
             net.ratchet()
         for side in net.sides:

@@ -12,7 +12,20 @@ import random
 import pytest
 
 from netchan._core import _selftest_session as st
-from tests.property.core_lines import LEASE_NS, OK, Line, block_of, check, finish, more, noting, settle, steps
+from tests.property.core_lines import (
+    LEASE_NS,
+    OK,
+    Also,
+    Line,
+    block_of,
+    check,
+    finish,
+    more,
+    nothing,
+    noting,
+    settle,
+    steps,
+)
 
 SEEDS = int(os.environ.get("NETCHAN_RESUME_SEEDS", "200"))
 UP = 0
@@ -42,7 +55,7 @@ def rejoin(pair: st.Pair, rng: random.Random, path: int) -> int:
         return path + 2
 
 
-def play(seed: int) -> tuple[int, int]:
+def play(seed: int, also: Also = nothing) -> tuple[int, int]:
     rng = random.Random(seed)
     params = {"lease_ns": LEASE_NS}
     limits = {"use_ns": rng.choice([10_000_000, 10**18])}  # the first: new keys all the time
@@ -56,6 +69,7 @@ def play(seed: int) -> tuple[int, int]:
         if rng.random() < 0.1:
             more(pair, lines, f"d{turn}", rng)
         steps(pair, lines, rng)
+        also(pair, lines, rng)
         pair.a.ready(), pair.b.ready()
         pair.a.now = pair.b.now = pair.a.now + rng.choice([0, 10_000, 30_000_000])
         what = rng.random()

@@ -254,3 +254,13 @@ def serving(listener: sync.Listener) -> None:
     assert_type(listener.serve(handle), None)
     assert_type(listener.serve(lambda peer: peer.path_count, timeout=1), None)
     listener.serve(handle_channel)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def restarting(listener: sync.Listener, peer: sync.Peer) -> None:
+    assert_type(sync.hand_over("/run/app/hand-over", listener, peer, wait=5.0), None)
+    with sync.take_over("/run/app/hand-over", wait=5.0) as before:
+        assert_type(before, sync.TakenOver)
+        assert_type(before.happened, bool)
+        assert_type(before.listen("tcp://127.0.0.1:7000", trust="any", timeout=1), sync.Listener)
+        assert_type(before.dial("tcp://127.0.0.1:7000", trust="any"), sync.Peer)
+        assert_type(before.close(), None)

@@ -210,6 +210,24 @@ async def serving(listener: netchan.Listener) -> None:
     await listener.serve(handle, timeout=1.0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
+# --- to another process ---------------------------------------------------------------------------------------------
+
+
+async def restarting(listener: netchan.Listener, peer: netchan.Peer) -> None:
+    try:
+        assert_type(await netchan.hand_over("/run/app/hand-over", listener, peer, wait=5.0), None)
+    except netchan.HandoverError as error:
+        assert_type(error.transient, bool)
+    await netchan.hand_over("/run/app/hand-over", 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    async with netchan.take_over("/run/app/hand-over", wait=5.0) as before:
+        assert_type(before, netchan.TakenOver)
+        assert_type(before.happened, bool)
+        async with before.listen(ADDRESS, trust="any") as again:
+            assert_type(again, netchan.Listener)
+        assert_type(await before.dial(ADDRESS, trust="any"), netchan.Peer)
+        assert_type(before.close(), None)
+
+
 # --- settings -------------------------------------------------------------------------------------------------------
 
 

@@ -34,6 +34,7 @@ TREE = {
     "WouldBlock": ("NetchanError",),
     "ForkError": ("NetchanError", "RuntimeError"),
     "ListenError": ("NetchanError", "OSError"),
+    "HandoverError": ("NetchanError",),
     "SpillError": ("NetchanError", "OSError"),
     "DialError": ("NetchanError", "ConnectionError"),
     "DialTimeout": ("DialError", "TimeoutError"),

@@ -71,6 +71,7 @@ SILENT = {
     "Receiver.recv_op",
     "Receiver.stop",
     "Sender.close",
+    "TakenOver.close",
 }
 """Calls that raise nothing, or nothing but the ForkError of a child process, which their class tells."""
 

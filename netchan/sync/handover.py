@@ -1,0 +1,197 @@
+# Made from netchan/node/handover.py by tools/async_to_sync.py: edit that file, then run the tool.
+# ruff: noqa: I001, RUF100 - the order is that of the source
+"""``hand_over`` and ``take_over``: the sessions of a program go on in the process that takes its place.
+
+Layer 6; netchan/sync/handover.py is made from this file by tools/async_to_sync.py. Spec: docs/spec/handover.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from netchan.config import Config
+from netchan.errors import ConfigError
+from netchan.net.handover import Giving, Taking
+from netchan.net.identity import Identity
+
+from netchan.net.manager import caller_home, check_blocking_trust
+from netchan.net.record import Membership
+
+from netchan.net.trust import BlockingTrust
+from netchan.node.legacy import Estate, Legacy
+from netchan.sync.listener import Listener
+from netchan.sync.opening import (
+    open_listener,
+    open_peer,
+)
+from netchan.sync.peer import Peer
+from netchan.node.plan import NETWORK, Pq, plan_dial, plan_listen
+from netchan.sync.node_waits import new_waiter, wait_until
+
+_DEFAULTS = Config()
+
+
+def hand_over(path: str | os.PathLike[str], *given: Listener | Peer, wait: float = 60.0) -> None:
+    """Give listeners, with the peers that came out of them, and dialled peers to the process that asks for them.
+
+    Waits at ``path`` until a process of the same user calls ``take_over`` there. Then everything that is given stops
+    for a moment, goes over, and lives on in that process; the other sides notice a pause. Calls that wait here, or are
+    made later, raise SessionLost with empty reports and ``cause.code`` HANDED_OVER: what was accepted and not taken
+    has moved. Anything that goes wrong before that, there or on the way, is taken back: nothing has happened.
+
+    Args:
+        path: of a Unix socket that is made here, for this user only, and removed in the end; in a directory to which
+            nobody else may write.
+        given: listeners of ``listen``, and peers of ``dial``.
+        wait: seconds to wait for the other process. The hand-over itself is given 5 s.
+
+    Raises:
+        HandoverError: it did not take place; everything goes on here.
+        ConfigError: nothing to give, or something that is neither.
+        OSError: the socket cannot be made.
+
+    TimeoutError after ``timeout`` seconds: it does not take place, unless that cannot be stopped any more.
+    """
+    halls = [item._hall for item in given if isinstance(item, Listener)]
+    cores = [item._core for item in given if isinstance(item, Peer)]
+    if not given or len(halls) + len(cores) != len(given):
+        raise ConfigError("hand_over() gives listeners and dialled peers: hand_over(path, listener, peer)")
+    if any(not core.session.initiator for core in cores):
+        raise ConfigError("a peer that came out of a listener moves with its listener; give that")
+    giving = Giving(os.fspath(path), Estate(halls, cores), wait)
+    outcome = giving.outcome
+    giving.start()
+    engine = halls[0].engine if halls else cores[0].engine
+    try:
+        wait_until(outcome.is_done, outcome.queue, new_waiter(engine, None))
+        outcome.take()
+    except BaseException:
+        giving.cancel()
+        raise
+
+
+class TakenOver:
+    """What another process gave: ``listen`` and ``dial`` find in it what they would make, and make what is not there.
+
+    So a program is the same when it is started for the first time and when it takes over. ``with`` ends what
+    nobody has claimed: such sessions are closed, and their other sides get ChannelAborted with ``Code.HANDED_OVER``.
+
+    Attributes:
+        happened: True if another process gave something.
+    """
+
+    __slots__ = ("_legacy", "happened")
+
+    def __init__(self, legacy: Legacy, happened: bool) -> None:
+        self._legacy, self.happened = legacy, happened
+
+    def listen(
+        self,
+        addresses: str | Sequence[str],
+        *,
+        identity: Identity | None = None,
+        trust: BlockingTrust | None = None,
+        psk: bytes | Sequence[bytes] | None = None,
+        config: Config | None = None,
+        network: str = NETWORK,
+        pq: Pq = "require",
+        membership: Membership | bytes | None = None,
+        stealth: bool = False,
+        timeout: float | None = None,
+    ) -> Listener:
+        """As ``netchan.sync.listen``, over the sockets of the other process; see ``netchan.TakenOver``.
+
+        psk: bytes, as there. Errors as there; ConfigError also: the other process was another node.
+        TimeoutError: looking the addresses up took more than ``timeout`` seconds; nothing stays open.
+        """
+        check_blocking_trust(trust)
+        plan = plan_listen(
+            addresses,
+            identity=identity,
+            trust=trust,
+            psk=psk,
+            config=config,
+            network=network,
+            pq=pq,
+            membership=membership,
+            stealth=stealth,
+        )
+        came = self._legacy.claim_listener(plan.addresses, plan.handshake.identity.node_id)
+        return open_listener(plan, came=came, timeout=timeout)
+
+    def dial(
+        self,
+        addresses: str | Sequence[str],
+        *,
+        identity: Identity | None = None,
+        trust: BlockingTrust | None = None,
+        psk: bytes | None = None,
+        config: Config | None = None,
+        network: str = NETWORK,
+        pq: Pq = "require",
+        membership: Membership | bytes | None = None,
+        known_nodes: str | os.PathLike[str] | None = None,
+        timeout: float | None = None,
+    ) -> Peer:
+        """As ``netchan.sync.dial``; the peer that the other process had dialled there, if it gave one.
+
+        psk: bytes, as there. Errors as there.
+        TimeoutError: ``timeout`` seconds passed first; nothing stays open.
+        """
+        check_blocking_trust(trust)
+        plan = plan_dial(
+            addresses,
+            identity=identity,
+            trust=trust,
+            psk=psk,
+            config=config,
+            network=network,
+            pq=pq,
+            membership=membership,
+            known_nodes=known_nodes,
+            ticket=None,
+        )
+        return open_peer(plan, heir=self._legacy.claim_dialled(plan), timeout=timeout)
+
+    def close(self) -> None:
+        """End what nobody has claimed. Idempotent; what was claimed is not touched."""
+        self._legacy.leave()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<TakenOver {'from another process' if self.happened else 'nothing'}>"
+
+
+def take_over(
+    path: str | os.PathLike[str], *, wait: float = 0.0, config: Config | None = None
+) -> TakenOver:
+    """Take what another process gives by ``hand_over`` at ``path``; arguments as ``netchan.take_over``.
+
+    HandoverError: somebody gives, but it could not be taken; the other process goes on with all of it.
+    """
+    return _take_over(os.fspath(path), wait, config or _DEFAULTS)
+
+
+def _take_over(path: str, wait: float, config: Config) -> TakenOver:
+    home = caller_home(config)
+    legacy = Legacy(home)
+    taking = Taking(path, wait, legacy.keep, legacy.act, legacy.drop)
+    outcome = taking.outcome
+    taking.start()
+    try:
+        wait_until(outcome.is_done, outcome.queue, new_waiter(home.engine, None))
+        happened = outcome.take()
+    except BaseException:
+        taking.cancel()
+        raise
+    return TakenOver(legacy, bool(happened))
