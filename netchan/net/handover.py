@@ -153,11 +153,8 @@ class Giving:
         self._given_up = True
 
     def _run(self) -> None:
-        assert self._door is not None
         try:
-            conn = self._accept(self._door, time.monotonic() + self._wait_s)
-            with conn:
-                self._give(conn)
+            self._serve()
         except (HandoverError, OSError, EOFError, MemoryError) as error:
             self.outcome.fail(error if isinstance(error, HandoverError) else HandoverError(_words(error)))
         except BaseException as error:
@@ -165,6 +162,13 @@ class Giving:
             raise
         else:
             self.outcome.set(None)
+
+    def _serve(self) -> None:
+        assert self._door is not None
+        try:
+            conn = self._accept(self._door, time.monotonic() + self._wait_s)
+            with conn:
+                self._give(conn)
         finally:
             self._path.unlink(missing_ok=True)
             self._door.close()
