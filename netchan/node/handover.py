@@ -231,6 +231,7 @@ class TakenOver:
     # sync-only:         pq=pq,
     # sync-only:         membership=membership,
     # sync-only:         known_nodes=known_nodes,
+    # sync-only:         ticket=None,
     # sync-only:     )
     # sync-only:     return open_peer(plan, heir=self._legacy.claim_dialled(plan), timeout=timeout)
 
