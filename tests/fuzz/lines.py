@@ -51,10 +51,6 @@ COMPILED: dict[str, tuple[str, ...]] = {
     "inbound.pyx": ("*",),
     "ratchet.pyx": ("on_*",),
     "outbox.pyx": ("out_pos", "out_want", "out_answer"),
-    "handover.pyx": ("walk_*", "keep_*", "check_*", "session_read"),
-    "handover_keys.pyx": ("*",),
-    "handover_paths.pyx": ("*",),
-    "handover_ends.pyx": ("walk_*", "check_*", "whole_message", "hole_fits", "room_for_stamp"),
 }
 
 NO_MEMORY = "only if the allocator fails"

@@ -44,3 +44,10 @@ def test_stored_input_cut_at_every_byte_passes_too(module: ModuleType, name: str
     for path in sorted((HERE / "corpus" / name).iterdir()):
         data = path.read_bytes()
         assert [cut for cut in range(min(len(data), 200)) if module.run(name, data[:cut])] == [], path.name
+
+
+def test_stored_states_of_sessions_are_of_the_layout_of_today() -> None:
+    """Otherwise they test nothing: ``python -m tests.fuzz.states`` writes them anew."""
+    module = importlib.import_module("netchan._core._fuzz_handover")
+    refused = [p.name for p in (HERE / "corpus" / "handover").glob("state-*") if not module.accepts(p.read_bytes())]
+    assert refused == []
