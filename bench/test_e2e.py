@@ -5,6 +5,7 @@ Not part of the default test run: ``pytest bench/test_e2e.py``. Real processes o
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -14,16 +15,19 @@ from typing import Any
 
 import pytest
 
+from bench import udp
 from bench.e2e import peers, report
 from bench.e2e.__main__ import CELLS, arguments, choose
-from bench.e2e.contract import CHANNELS, FAN, FANS, TURNS, Link, Miscount, in_threads
+from bench.e2e.contract import ASYNCIO, CHANNELS, FAN, FANS, TURNS, Link, Miscount, Spec, in_threads
 from bench.e2e.peer_netchan import SyncLink
-from bench.e2e.peers import framing
+from bench.e2e.peers import framing, quic
 from bench.e2e.runner import Bench, Row, RunFailed
 from bench.e2e.values import Expected, Head, Sources, batch_msgs, batches, ring, turns, values, wants
+from bench.limits.udp import DATAGRAM_BYTES, OVERHEAD_BYTES, Program
 
 MACHINE = {"cpu": "c", "cpus": 2, "kernel": "k", "python": "p", "provider": "x", "versions": {}}
 SIZES = (64, 1024, 65536, 1 << 20)
+QUIC = [name for name in quic.PEERS if peers.find(name).missing() is None]
 
 
 class Scripted(Link):
@@ -194,6 +198,40 @@ class TestReport:
         rows = [self._row("zmq", 9.0, encrypted=False), self._row("netchan", 6.0), self._row("tls", 3.0)]
         assert report.ratio(rows, lambda row: True) == "blocking: 2.00 x tls (blocking)"
 
+    def test_ratio_limit_is_no_peer(self) -> None:
+        rows = [self._row("c-udp", 9.0), self._row("netchan", 6.0), self._row("tls", 3.0)]
+        assert report.ratio(rows, lambda row: True) == "blocking: 2.00 x tls (blocking)"
+
+    def test_udp_table_rows_stand_beside_limit_and_best_quic(self) -> None:
+        run = {"n": 1_000_000, "cpu_sender_s": 0.1, "cpu_receiver_s": 0.028}
+        rows = [
+            self._row("c-udp", 8e6),
+            self._row("netchan-udp", 6e6),
+            self._row("qh3", 2e6),
+            self._row("aioquic", 1e6),
+        ]
+        for row in rows:
+            row |= {"size": 64, "runs": [run]}
+        lines = udp.table(self._result(*rows) | {"skipped": {}}).splitlines()
+        words = {line.split()[0]: line.split() for line in lines if line.startswith("  ") and "blocking" in line}
+        assert words["netchan-udp"][-3:] == ["0.75", "3.00", "2.00"]
+        assert words["qh3"][-3:-1] == ["0.25", "1.00"]
+        assert words["aioquic"][-3:-1] == ["0.12", "0.50"]
+
+    def test_udp_table_times_less_is_better_and_limit_failed_leaves_it_out(self) -> None:
+        fields = {"workload": "w2", "more_is_better": False, "unit": "us"}
+        rows = [self._row(peer, value, **fields) for peer, value in (("netchan-udp", 50.0), ("qh3", 200.0))]
+        limit = self._row("c-udp", 10.0, **fields)
+        text = udp.table(self._result(limit, *rows) | {"skipped": {}})
+        (ours,) = [line for line in text.splitlines() if "netchan-udp" in line]
+        assert ours.split()[-2:] == ["0.20", "4.00"]
+        for name in ("median", "min", "max", "spread"):
+            del limit[name]
+        text = udp.table(self._result(limit | {"failed": ["it did"]}, *rows) | {"skipped": {}})
+        assert "failed: it did" in text
+        (ours,) = [line for line in text.splitlines() if "netchan-udp" in line]
+        assert ours.split()[-2:] == ["-", "4.00"]
+
     @pytest.mark.parametrize("workload", [*FANS, *TURNS])
     def test_table_rate_rows_say_messages_and_cpu(self, workload: str) -> None:
         run = {
@@ -267,13 +305,33 @@ class TestProcesses:
     def test_fan_any_peer_counts_in_whole_rounds(self, workload: str, peer: str, front: str, tmp_path: Path) -> None:
         library = peers.find(peer)
         if not library.offers(front, workload, "one", 1024):
-            assert peer in ("zenoh-tls", "grpc-tls")
+            assert peer in ("zenoh-tls", "zenoh-quic", "grpc-tls", *quic.PEERS, *peers.LIMITS)
             return
         library.prepare(tmp_path)
         with Bench(Row(workload, 1024, "one", front, peer), tmp_path, "free") as bench:
             run = bench.measure(0.02)
         assert run.n >= FAN
         assert run.n % FAN == 0
+
+    @pytest.mark.parametrize("peer", QUIC)
+    @pytest.mark.parametrize("size", [64, 65536])
+    def test_batch_over_quic_counts_at_the_receiver(self, peer: str, size: int, tmp_path: Path) -> None:
+        peers.find(peer).prepare(tmp_path)
+        with Bench(Row("w1", size, "batch", "asyncio", peer), tmp_path, "free") as bench:
+            run = bench.measure(0.02)
+        assert run.n % batch_msgs(size) == 0
+
+    @pytest.mark.skipif(peers.find("c-udp").missing() is not None, reason="no C compiler or no libcrypto")
+    def test_limit_of_udp_is_bytes_by_the_size_and_trips(self, tmp_path: Path) -> None:
+        peers.find("c-udp").prepare(tmp_path)
+        with Program(Row("w1", 1024, "one", "blocking", "c-udp"), tmp_path, "free") as program:
+            run = program.measure(0.05)
+        assert run.value * 1024 == pytest.approx(run.extra["MB/s"] * 1e6)
+        assert run.n * 1024 % (DATAGRAM_BYTES - OVERHEAD_BYTES) < 1024
+        with Program(Row("w2", 64, "one", "blocking", "c-udp"), tmp_path, "one") as program:
+            run = program.measure(0.05)
+        assert 0 < run.value <= run.extra["p99"]
+        assert run.n > 1
 
     @pytest.mark.parametrize("workload", TURNS)
     @pytest.mark.parametrize("front", ["blocking", "asyncio"])
@@ -310,3 +368,51 @@ class TestProcesses:
     def test_peers_every_name_is_that_peer(self) -> None:
         for name in peers.NAMES:
             assert peers.find(name).name == name
+
+
+@pytest.mark.parametrize("peer", QUIC)
+class TestQuic:
+    SIZE = 65536
+
+    def _side(self, folder: Path, peer: str) -> Any:
+        peers.find(peer).prepare(folder)
+        return peers.find(peer).side(Spec(folder, ASYNCIO, "w1", "one", self.SIZE))
+
+    @pytest.mark.timeout(60)
+    def test_sender_nobody_takes_stops_at_the_window_and_goes_on_after(self, peer: str, tmp_path: Path) -> None:
+        todo = list(values(self.SIZE, 40))
+
+        async def flow() -> None:
+            server, client = self._side(tmp_path, peer), self._side(tmp_path, peer)
+            link = await client.dial(await server.listen())
+            there = await server.accept()
+            sent: list[bytes] = []
+
+            async def send() -> None:
+                for value in todo:
+                    await link.send(value)
+                    sent.append(value)
+
+            sending = asyncio.create_task(send())
+            await asyncio.sleep(0.5)
+            assert len(sent) == quic.WINDOW_BYTES // self.SIZE
+            assert [await there.recv() for _ in todo] == todo
+            await sending
+            for end in (link, there, client, server):
+                await (end.close() if end in (link, there) else end.stop())
+
+        asyncio.run(flow())
+
+    @pytest.mark.timeout(60)
+    def test_dial_certificate_of_another_authority_is_refused(self, peer: str, tmp_path: Path) -> None:
+        (tmp_path / "us").mkdir()
+        (tmp_path / "them").mkdir()
+
+        async def flow() -> None:
+            server, client = self._side(tmp_path / "us", peer), self._side(tmp_path / "them", peer)
+            address = await server.listen()
+            with pytest.raises(ConnectionError):
+                await client.dial(address)
+            await server.stop()
+
+        asyncio.run(flow())

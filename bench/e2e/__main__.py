@@ -13,6 +13,7 @@ from pathlib import Path
 from bench.e2e import peers, report
 from bench.e2e.contract import BATCH, FANS, FRONTS, ONE, TURNS, UVLOOP
 from bench.e2e.runner import Bench, Row, Run, RunFailed
+from bench.limits.udp import Program
 
 SIZES = (64, 1024, 65536, 1 << 20)
 CELLS = (
@@ -132,7 +133,8 @@ def measure(groups: list[list[Row]], chosen: argparse.Namespace, skipped: dict[s
             for number, row in in_turn(groups, chosen.rounds):
                 words = f"round {number}  {row.id:<40}"
                 try:
-                    with Bench(row, folder, chosen.pin) as bench:
+                    make = Program if row.peer in peers.LIMITS else Bench
+                    with make(row, folder, chosen.pin) as bench:
                         run = bench.measure(chosen.seconds)
                 except RunFailed as failure:
                     failures[row].append(str(failure))
@@ -147,27 +149,29 @@ def measure(groups: list[list[Row]], chosen: argparse.Namespace, skipped: dict[s
     return report.result(rows, options, skipped)
 
 
+def run(chosen: argparse.Namespace) -> report.Result | None:
+    """Measure the rows that were asked for, store the result if asked to; None when they were only listed, or none."""
+    names, skipped = usable(chosen.peers or peers.USUAL)
+    for name, reason in skipped.items():
+        print(f"skipped {name}: {reason}", file=sys.stderr)
+    groups = choose(chosen, names)
+    if chosen.list or not groups:
+        print("\n".join(row.id for group in groups for row in group) or "no rows chosen")
+        return None
+    found = measure(groups, chosen, skipped)
+    if chosen.out:
+        path = RESULTS / report.file_name(found) if chosen.out == RESULTS else chosen.out
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, 1 when a row failed, 2 when a comparison was refused."""
+    """Run the command; return 0, 1 when a row failed or none was chosen, 2 when a comparison was refused."""
     chosen = arguments(argv)
-    if chosen.show:
-        found = report.load(chosen.show)
-    else:
-        names, skipped = usable(chosen.peers or peers.USUAL)
-        for name, reason in skipped.items():
-            print(f"skipped {name}: {reason}", file=sys.stderr)
-        groups = choose(chosen, names)
-        if chosen.list:
-            print("\n".join(row.id for group in groups for row in group))
-            return 0
-        if not groups:
-            print("no rows chosen", file=sys.stderr)
-            return 1
-        found = measure(groups, chosen, skipped)
-        if chosen.out:
-            path = RESULTS / report.file_name(found) if chosen.out == RESULTS else chosen.out
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(json.dumps(found, indent=1) + "\n")
+    found = report.load(chosen.show) if chosen.show else run(chosen)
+    if found is None:
+        return 0 if chosen.list else 1
     print(report.table(found))
     if chosen.compare:
         text, allowed = report.compare(found, report.load(chosen.compare))

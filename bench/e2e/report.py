@@ -80,7 +80,8 @@ def machine_line(found: Result) -> str:
     )
 
 
-def _figure(row: dict[str, Any]) -> str:
+def figure(row: dict[str, Any]) -> str:
+    """Return the median of a row with its unit."""
     if "median" not in row:
         return "failed"
     value = row["median"]
@@ -89,6 +90,13 @@ def _figure(row: dict[str, Any]) -> str:
     if row["size"] >= 65536:
         return f"{value * row['size'] / 1e6:,.0f} MB/s"
     return f"{value / 1e6:.3f} M msg/s" if value >= 1e6 else f"{value / 1e3:.1f} k msg/s"
+
+
+def cpu_s_per_gb(row: dict[str, Any]) -> float:
+    """Return the CPU seconds of both sides for 10^9 bytes of messages of a W1 row, the median of its runs."""
+    return statistics.median(
+        (run["cpu_sender_s"] + run["cpu_receiver_s"]) / (run["n"] * row["size"] / 1e9) for run in row["runs"]
+    )
 
 
 def _extra(row: dict[str, Any]) -> str:
@@ -108,8 +116,7 @@ def _extra(row: dict[str, Any]) -> str:
         )
         words.append(f"cpu {sender:.2f}+{receiver:.2f}")
     if row["workload"] == "w1" and row["size"] >= 65536:
-        cpu = statistics.median((r["cpu_sender_s"] + r["cpu_receiver_s"]) / (r["n"] * row["size"] / 1e9) for r in runs)
-        words.append(f"{cpu:.2f} cpu s/GB")
+        words.append(f"{cpu_s_per_gb(row):.2f} cpu s/GB")
     return ", ".join(words + row["warnings"] + row["failed"])
 
 
@@ -127,7 +134,7 @@ def ratio(rows: list[dict[str, Any]], keep: Callable[[dict[str, Any]], bool]) ->
     """Return ours against the best encrypted peer among the rows that `keep` chooses, as a line, or None."""
     chosen = [row for row in rows if "median" in row and row["encrypted"] and keep(row)]
     ours = [row for row in chosen if row["peer"] == peers.OURS]
-    theirs = [row for row in chosen if not row["peer"].startswith(peers.OURS)]
+    theirs = [row for row in chosen if not row["peer"].startswith((peers.OURS, *peers.LIMITS))]
     if not ours or not theirs:
         return None
     one, best = ours[0], theirs[0]
@@ -153,7 +160,7 @@ def table(found: Result) -> str:
         for row in rows:
             mark = "*" if row["encrypted"] else " "
             noise = f"+-{row['spread'] / 2:.0%} n={len(row['runs'])}" if "median" in row else ""
-            lines.append(f"  {mark} {row['peer']:<10} {row['front']:<9} {_figure(row):>18}  {noise:<12} {_extra(row)}")
+            lines.append(f"  {mark} {row['peer']:<10} {row['front']:<9} {figure(row):>18}  {noise:<12} {_extra(row)}")
         for front in ("blocking", "asyncio", "uvloop"):
             line = ratio(rows, lambda row, front=front: row["front"] == front)  # type: ignore[misc]
             if workload in TURNS:
@@ -181,5 +188,5 @@ def compare(now: Result, base: Result) -> tuple[str, bool]:
         gain = row["median"] / old["median"] if row["more_is_better"] else old["median"] / row["median"]
         apart = row["min"] > old["max"] or row["max"] < old["min"]
         note = "" if apart else "  (ranges overlap)"
-        lines.append(f"{row['id']:<40} {_figure(old):>18} {_figure(row):>18}  {gain:.2f} x{note}")
+        lines.append(f"{row['id']:<40} {figure(old):>18} {figure(row):>18}  {gain:.2f} x{note}")
     return "\n".join(lines), True

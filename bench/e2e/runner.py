@@ -191,12 +191,17 @@ def answers(*children: Child, within_s: float = ANSWER_S) -> list[dict[str, Any]
     return [got[child] for child in children]
 
 
+def cpus_of(pin: str) -> tuple[list[int], list[int]]:
+    """Return the CPUs of receiver and sender for a value of ``--pin``; none where the kernel chooses."""
+    cpus = sorted(os.sched_getaffinity(0))
+    return {"free": ([], []), "one": ([cpus[0]], [cpus[0]]), "split": ([cpus[0]], [cpus[-1]])}[pin]
+
+
 class Bench:
     """Two processes and the runs on them; use as a context manager."""
 
     def __init__(self, row: Row, folder: Path, pin: str) -> None:
-        cpus = sorted(os.sched_getaffinity(0))
-        here, there = {"free": ([], []), "one": ([cpus[0]], [cpus[0]]), "split": ([cpus[0]], [cpus[-1]])}[pin]
+        here, there = cpus_of(pin)
         self._row = row
         self._receiver = Child(row, folder, here)
         self._sender = Child(row, folder, there)

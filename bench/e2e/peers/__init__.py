@@ -19,13 +19,19 @@ _MODULES = {
     "zmq-curve": "bench.e2e.peers.zeromq",
     "tcp": "bench.e2e.peers.stream",
     "tls": "bench.e2e.peers.stream",
-    "zenoh-tls": "bench.e2e.peers.zenoh_tls",
+    "zenoh-tls": "bench.e2e.peers.zenoh",
+    "zenoh-quic": "bench.e2e.peers.zenoh",
+    "aioquic": "bench.e2e.peers.quic",
+    "qh3": "bench.e2e.peers.quic",
+    "c-udp": "bench.limits.udp",
     "grpc-tls": "bench.e2e.peers.grpc_tls",
 }
 OURS = "netchan"
 HOST = "127.0.0.1"
 NAMES = tuple(_MODULES)
-USUAL = tuple(name for name in NAMES if name not in ("netchan-threads", "netchan-udp"))
+LIMITS = ("c-udp",)
+"""No libraries: programs in C that say what the machine allows."""
+USUAL = tuple(name for name in NAMES if name not in ("netchan-threads", "netchan-udp", *LIMITS))
 """Those that are measured when none are named: one setting of ours, the defaults."""
 
 
@@ -48,7 +54,8 @@ def installed(module: str) -> str | None:
     return None
 
 
-def free_port() -> int:
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
     """Return a port of ``HOST`` that nobody holds now, for a library that cannot tell which one it was given."""
-    with socket.create_server((HOST, 0)) as sock:
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.bind((HOST, 0))
         return int(sock.getsockname()[1])

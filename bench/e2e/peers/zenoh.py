@@ -1,4 +1,4 @@
-"""Peer ``zenoh-tls``: eclipse-zenoh over a TLS link, publisher to subscriber, blocking.
+"""Peers ``zenoh-tls`` and ``zenoh-quic``: eclipse-zenoh over a TLS or QUIC link, publisher to subscriber, blocking.
 
 Shared memory is off (it would be another carrier), discovery is off, publishers block when queues are full (they drop
 by default). W3 is eight sessions that publish to one with a subscriber, W3b one that publishes to eight. No batch rows:
@@ -8,6 +8,7 @@ zenoh packs small messages itself and has no call for many.
 from __future__ import annotations
 
 import json
+import socket
 import time
 from importlib import import_module, metadata
 from pathlib import Path
@@ -19,6 +20,7 @@ from bench.e2e.peers import HOST, certificate, free_port, installed
 QUEUE_MSGS = 1024
 UP, DOWN = "bench/up", "bench/down"
 HERE = b"here"
+TLS, QUIC = "tls", "quic"
 MATCH_S = 10.0
 
 
@@ -54,8 +56,8 @@ class TopicLink(Link):
 class SessionSide:
     """The zenoh sessions of one process: one, or ``FAN`` where it is the side with many."""
 
-    def __init__(self, spec: Spec) -> None:
-        self._spec = spec
+    def __init__(self, spec: Spec, carrier: str) -> None:
+        self._spec, self._carrier = spec, carrier
         self._sessions: list[Any] = []
         self._waiting: list[TopicLink] = []
 
@@ -83,7 +85,8 @@ class SessionSide:
     def listen(self) -> str:
         addresses = []
         for _ in range(FAN if self._spec.workload == "w3b" else 1):
-            addresses.append(f"tls/{HOST}:{free_port()}")
+            kind = socket.SOCK_DGRAM if self._carrier == QUIC else socket.SOCK_STREAM
+            addresses.append(f"{self._carrier}/{HOST}:{free_port(kind)}")
             session = self._open(listen=addresses[-1:])
             self._waiting.append(TopicLink(session, DOWN, UP, express=self._spec.workload == "w2"))
         return " ".join(addresses)
@@ -111,12 +114,15 @@ class SessionSide:
 
 
 class ZenohPeer:
-    """eclipse-zenoh over TLS."""
+    """eclipse-zenoh over TLS or QUIC."""
 
-    name = "zenoh-tls"
     encrypted = True
     mutual = False
     joins = True
+
+    def __init__(self, carrier: str) -> None:
+        self.name = f"zenoh-{carrier}"
+        self._carrier = carrier
 
     def missing(self) -> str | None:
         return installed("zenoh") or installed("cryptography")
@@ -131,7 +137,7 @@ class ZenohPeer:
         certificate.write(folder)
 
     def side(self, spec: Spec) -> Side:
-        return SessionSide(spec)
+        return SessionSide(spec, self._carrier)
 
 
-PEERS = {"zenoh-tls": ZenohPeer()}
+PEERS = {peer.name: peer for peer in (ZenohPeer(TLS), ZenohPeer(QUIC))}
