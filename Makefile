@@ -32,7 +32,7 @@ debug: $(VENV)/.stamp-test  ## compile in place with run-time checks, counters a
 	@NETCHAN_DEBUG=1 $(PY) setup.py -q build_ext --inplace
 
 test: build/.built $(VENV)/.stamp-test  ## unit, property, integration and example tests
-	@$(PY) -m pytest -q --session-timeout=900 $(SUITES) $(TESTFLAGS)
+	@$(PY) -m pytest -q --session-timeout=1020 $(SUITES) $(TESTFLAGS)
 
 lint: build/.built $(VENV)/.stamp-lint  ## ruff, mypy and pyright (both strict), cython-lint, and stubs against what was compiled
 	@$(VENV)/bin/ruff check $(LINTED)
