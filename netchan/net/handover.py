@@ -239,11 +239,16 @@ class Giving:
 
 def _last_word(conn: socket.socket) -> HandoverError | None:
     """Why the other process has gone, if it has said so."""
-    try:
-        conn.settimeout(LOOK_S)
-        data = conn.recv(CHUNK)
-    except OSError:
-        return None
+    data = b""
+    for _ in range(2):
+        try:
+            conn.settimeout(LOOK_S)
+            data = conn.recv(CHUNK)
+            break
+        except ConnectionResetError:
+            continue  # it left packets of ours unread, which is told once, and before what it said
+        except OSError:
+            return None
     return HandoverError(_refusal(data)) if data[:1] == bytes((_REFUSED,)) else None
 
 
