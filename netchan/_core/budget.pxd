@@ -15,6 +15,7 @@ ctypedef struct nc_budget:
     uint64_t* node_used             # borrowed; drawn by all sessions of the process; NULL: not counted
     uint64_t node_most
     uint64_t drawn                  # by this session
+    uint64_t parity                 # of that, to make up for losses (parity.pxd)
     uint64_t turn                   # id of the stream whose value is granted to its end; 0: none has the turn
     uint64_t waits                  # streams whose value waits for room
     uint64_t asked                  # how often one had to wait: numbers them
@@ -26,7 +27,7 @@ cdef inline void budget_init(nc_budget* b, int64_t session_bytes) noexcept nogil
     b.left = session_bytes
     b.node_used = NULL
     b.node_most = 0
-    b.drawn = b.turn = b.waits = b.asked = 0
+    b.drawn = b.parity = b.turn = b.waits = b.asked = 0
     b.rtt = 0
     b.freed = 0
 

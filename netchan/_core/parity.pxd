@@ -11,6 +11,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from netchan._core.budget cimport nc_budget
 
 cdef enum:
+    PARITY_SESSION_MAX = 1048576    # bytes of all streams of a session: a short frame may ask for much
     PARITY_HELD_MAX = 16            # groups whose symbols wait for data; the oldest goes
     PARITY_TRIES_MAX = 64           # looks at one group: each may cost as much as it has holes
     PARITY_ROWS_MAX = 16            # symbols of one group that are of use: erasure.PARITY_MISSING_MAX
@@ -21,6 +22,7 @@ ctypedef struct nc_held:
     uint64_t start                  # offset of the group in the stream
     uint64_t end
     uint32_t size                   # of a symbol
+    uint32_t stride                 # of a row: no longer than the group
     uint8_t room                    # rows there are
     uint8_t n                       # symbols that are here
     uint8_t tries

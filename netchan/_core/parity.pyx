@@ -19,6 +19,19 @@ cdef nc_parity_in* parity_new(uint64_t received) noexcept nogil:
     return q
 
 
+cdef int draw(nc_budget* b, uint64_t n) noexcept nogil:
+    if b.parity + n > <uint64_t>PARITY_SESSION_MAX or not budget_draw(b, n, 0):
+        return 0
+    b.parity += n
+    return 1
+
+
+cdef void give_back(nc_budget* b, uint64_t n) noexcept nogil:
+    if b is not NULL:
+        b.parity -= n
+        budget_return(b, n)
+
+
 cdef int parity_room(nc_parity_in* q, uint64_t bytes, nc_budget* b) noexcept nogil:
     cdef uint64_t cap = q.cap if q.cap else 1024
     cdef uint64_t at
@@ -29,11 +42,11 @@ cdef int parity_room(nc_parity_in* q, uint64_t bytes, nc_budget* b) noexcept nog
         cap <<= 1
     if cap == q.cap:
         return defs.NC_OK
-    if not budget_draw(b, cap - q.cap, 0):
+    if not draw(b, cap - q.cap):
         return defs.NC_ENOMEM
     ring = <uint8_t*>malloc(cap)
     if ring is NULL:
-        budget_return(b, cap - q.cap)
+        give_back(b, cap - q.cap)
         return defs.NC_ENOMEM
     at = q.first
     while at < q.upto:
@@ -104,39 +117,39 @@ cdef nc_held* parity_hold(nc_parity_in* q, uint64_t start, uint64_t end, uint32_
             parity_let_go(q, q.held, b)
         if m > PARITY_ROWS_MAX:
             m = PARITY_ROWS_MAX
-        bytes = sizeof(nc_held) + <uint64_t>m * size
-        if not budget_draw(b, bytes, 0):
+        bytes = sizeof(nc_held) + <uint64_t>m * n
+        if not draw(b, bytes):
             return NULL
         h = <nc_held*>calloc(1, <size_t>bytes)
         if h is NULL:
-            budget_return(b, bytes)
+            give_back(b, bytes)
             return NULL
         q.drawn += bytes
         h.rows = <uint8_t*>(h + 1)
         h.start = start
         h.end = end
         h.size = size
+        h.stride = <uint32_t>n
         h.room = <uint8_t>m
         h.next = at[0]
         at[0] = h
         q.n_held += 1
     h.index[h.n] = <uint8_t>j
-    memcpy(h.rows + <size_t>h.n * size, p, n)
+    memcpy(h.rows + <size_t>h.n * h.stride, p, n)
     h.n += 1
     return h
 
 
 cdef void parity_let_go(nc_parity_in* q, nc_held* h, nc_budget* b) noexcept nogil:
     cdef nc_held** at = &q.held
-    cdef uint64_t bytes = sizeof(nc_held) + <uint64_t>h.room * h.size
+    cdef uint64_t bytes = sizeof(nc_held) + <uint64_t>h.room * h.stride
     while at[0] != h:
         at = &at[0].next
     at[0] = h.next
     q.n_held -= 1
     q.drawn -= bytes
     free(h)
-    if b is not NULL:
-        budget_return(b, bytes)
+    give_back(b, bytes)
 
 
 cdef void parity_end(nc_parity_in* q, nc_budget* b) noexcept nogil:
@@ -144,7 +157,6 @@ cdef void parity_end(nc_parity_in* q, nc_budget* b) noexcept nogil:
         return
     while q.held is not NULL:
         parity_let_go(q, q.held, b)
-    if b is not NULL:
-        budget_return(b, q.drawn)
+    give_back(b, q.drawn)
     free(q.past)
     free(q)

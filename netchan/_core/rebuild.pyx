@@ -62,7 +62,7 @@ cdef int solve(nc_in* s, nc_held* h, uint64_t max_message) noexcept nogil:
     if not solvable(s, h):
         return 0
     for i in range(h.n):
-        rows[i] = h.rows + <size_t>i * h.size
+        rows[i] = h.rows + <size_t>i * h.stride
     take_off(s, h, rows)
     # Columns do not touch each other, so what one brings may be given away before the next is looked at.
     while column < h.size:

@@ -124,6 +124,17 @@ class TestReceiver:
         assert s.symbol(frame(AT, 40, data, 1, 0)) == 0
         assert s.held() == (0, 0, 0) and s.budget == 1000
 
+    def test_short_frames_draw_what_they_need_and_a_session_has_a_limit(self) -> None:
+        s = receiver(budget=BUDGET)
+        s.symbol(frame(AT, 1, b"xy", 16, 0))
+        assert s.held()[0] == 1 and s.held()[2] < 1300  # a ring of 1 KiB, 16 rows of one byte
+        s.symbol(announcement(AT, 16_384, 31 * 16_384))
+        assert s.budget == BUDGET - s.held()[2] and s.held()[2] < 1300  # no room for a ring of 1 MiB beside it
+        s.symbol(announcement(AT, 16_384, 15 * 16_384))
+        assert 1 << 19 < s.held()[2] <= 1 << 20
+        s.give_back()
+        assert s.budget == BUDGET
+
     def test_oldest_of_too_many_groups_goes_and_all_comes_back_to_the_budget(self) -> None:
         s = receiver(budget=BUDGET)
         values, data = group(60)
