@@ -11,7 +11,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(shell find netchan/_core netchan/_engine -name '*.pyx' -o -name '*.pxd' -o -name '*.h' -o -name 'k_*.c')
-SUITES = $(wildcard tests/unit tests/property tests/integration tests/interop tests/examples tests/fuzz bench/test_*.py)
+# What uses real time, memory or descriptors of the machine runs alone; the rest shares it between two processes.
+SHARED = $(wildcard tests/unit tests/property tests/interop tests/fuzz bench/test_*.py)
+ALONE = $(wildcard tests/integration tests/examples)
+NO_TEST = 5  # pytest's exit code when TESTFLAGS selects none of one half
 STUBBED = $(subst /,.,$(basename $(wildcard netchan/_core/*.pyi netchan/_engine/*.pyi)))
 LINTED = $(wildcard netchan tests tools examples bench docs setup.py)
 
@@ -32,7 +35,8 @@ debug: $(VENV)/.stamp-test  ## compile in place with run-time checks, counters a
 	@NETCHAN_DEBUG=1 $(PY) setup.py -q build_ext --inplace
 
 test: build/.built $(VENV)/.stamp-test  ## unit, property, integration and example tests
-	@$(PY) -m pytest -q --session-timeout=1020 $(SUITES) $(TESTFLAGS)
+	@$(PY) -m pytest -q -n 2 --dist loadfile --session-timeout=600 $(SHARED) $(TESTFLAGS) || test $$? -eq $(NO_TEST)
+	@$(PY) -m pytest -q -p no:xdist --session-timeout=900 $(ALONE) $(TESTFLAGS) || test $$? -eq $(NO_TEST)
 
 lint: build/.built $(VENV)/.stamp-lint  ## ruff, mypy and pyright (both strict), cython-lint, and stubs against what was compiled
 	@$(VENV)/bin/ruff check $(LINTED)
