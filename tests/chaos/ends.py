@@ -2,6 +2,9 @@
 
     python -m tests.chaos.ends take udp|tcp|kernel     at 10.77.0.2; prints its address, then what came, as JSON
     python -m tests.chaos.ends send ADDRESS SECONDS    from the other namespace; prints what was sent
+    python -m tests.chaos.ends answer udp|tcp          at 10.77.0.2: takes sessions and gives each value back
+    python -m tests.chaos.ends ask ADDRESS COUNT       so many sessions after each other, a value there and back in each
+    python -m tests.chaos.ends join ADDRESS SECONDS    one session to the first address, a path to the second one
 
 ``kernel`` is a plain TCP socket with the kernel's CUBIC, for comparison. Several kinds joined by ``+`` are paths of one
 session, the i-th over link i, and what is sent is striped over them.
@@ -12,12 +15,18 @@ from __future__ import annotations
 import json
 import socket
 import sys
+import threading
 import time
+from contextlib import suppress
 from hashlib import sha256
+
+import netchan
+from netchan import sync
 
 PORT = 7000
 SIZE = 8_000
-SEED = b"\7" * 32
+DIAL_S = 60.0
+"""Time for a session to come up, and for an answer: a packet can be lost many times in a row."""
 
 
 def body(n: int) -> bytes:
@@ -40,9 +49,6 @@ def take(kind: str) -> dict[str, float]:
                 first = first or time.monotonic()
                 got += len(data)
             return {"bytes": got, "seconds": time.monotonic() - first}
-    import netchan
-    from netchan import sync
-
     places = [f"{each}://{host(link)}:{PORT}" for link, each in enumerate(kind.split("+"))]
     with sync.listen(places, identity=netchan.Identity.generate(), trust="any") as listener:
         print(" ".join(map(str, listener.addresses)), flush=True)
@@ -70,9 +76,6 @@ def send(address: str, seconds: float) -> dict[str, float]:
             while time.monotonic() - begun < seconds:
                 sent += sock.send(bytes(65_536))
             return {"bytes": sent}
-    import netchan
-    from netchan import sync
-
     count = 0
     config = netchan.Config(close_timeout=60, dial_timeout=30)
     addresses = address.split()
@@ -92,6 +95,50 @@ def send(address: str, seconds: float) -> dict[str, float]:
     return {"bytes": count * SIZE, "values": count, "resent": stats["resent"], "rtt_us": stats["rtt_us"]}
 
 
+def answer(kind: str) -> dict[str, float]:
+    """Until the link goes down; a session that fails is one that the side that asks makes again."""
+    places = [f"{each}://{host(link)}:{PORT}" for link, each in enumerate(kind.split("+"))]
+    config = netchan.Config(handshake_timeout=DIAL_S)
+    with sync.listen(places, identity=netchan.Identity.generate(), trust="any", config=config) as listener:
+        print(" ".join(map(str, listener.addresses)), flush=True)
+        for peer in listener:
+            threading.Thread(target=give_back, args=(peer,), daemon=True).start()
+    return {}
+
+
+def give_back(peer: sync.Peer) -> None:
+    with suppress(netchan.NetchanError), peer.open("x", bytes) as channel:
+        for value in channel:
+            channel.send(value)
+
+
+def ask(address: str, count: float) -> dict[str, float]:
+    config = netchan.Config(dial_timeout=DIAL_S, handshake_timeout=DIAL_S, close_timeout=5)
+    identity = netchan.Identity.generate()
+    took = []
+    for n in range(int(count)):
+        begun = time.monotonic()
+        with sync.dial(address, identity=identity, config=config) as peer, peer.open("x", bytes) as channel:
+            channel.send(body(n))
+            if channel.recv(timeout=DIAL_S) != body(n):
+                raise AssertionError(f"value {n} came back as another one")
+            took.append(time.monotonic() - begun)
+    return {"sessions": len(took), "longest_s": max(took), "seconds": sum(took)}
+
+
+def join(addresses: str, seconds: float) -> dict[str, float]:
+    first, second = addresses.split()
+    with sync.dial(first, identity=netchan.Identity.generate(), config=netchan.Config(datagrams=True)) as peer:
+        with suppress(netchan.NetchanError):
+            peer.add_path(second, timeout=seconds)
+        with peer.open("x", bytes) as channel:  # the session itself is none the worse
+            channel.send(body(0))
+            if channel.recv(timeout=DIAL_S) != body(0):
+                raise AssertionError("the value came back as another one")
+        return {"paths": peer.path_count}
+
+
 if __name__ == "__main__":
     role, what, *rest = sys.argv[1:]
-    print(json.dumps(take(what) if role == "take" else send(what, float(rest[0]))), flush=True)
+    roles = {"take": take, "send": send, "answer": answer, "ask": ask, "join": join}
+    print(json.dumps(roles[role](what, *map(float, rest))), flush=True)

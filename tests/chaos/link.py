@@ -3,12 +3,16 @@
     python -m tests.chaos.link NAME '[{"rate": 10e6, "delay": 0.015, "queue": 25, "loss": 0.01}]'
 
 It makes the namespaces NAME-a and NAME-b, joined by link number i from 10.77.i.1 to 10.77.i.2, prints "ready", and
-takes all down when its input ends. A line of input is other specifications, which count from then on. Both directions
-are alike.
+takes all down when its input ends. A line of input is other specifications, which count from then on; the line "count"
+has it print, as JSON, for each link the bytes that side a gave to it, those of them that side b got, and the bytes that
+side b gave to it. Both directions are alike where nothing else is said; IPv6 does not pass.
 
 Specification: rate (bit/s, 0: no limit), delay (s, each way), queue (packets that wait for the rate), loss (share),
 burst (mean length of a row of losses; 1: each by itself), flip (share of packets with one bit changed behind the
-headers), twice (share), late (share that is 5 ms late, and so overtaken), dead (nothing passes).
+headers), twice (share), late (share that is 5 ms late, and so overtaken), dead (nothing passes), nat (how the side a
+looks to the side b: 0 as it is; another number is another binding of a translator, with other ports, and what is sent
+to an older one is lost), moves (a translator's binding has another address, too), first (so many packets of side a
+pass, and no other; 0: all).
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+
+from tests.chaos.nat import Translator
 
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 HEADERS = 28
@@ -44,6 +50,9 @@ class Spec:
     twice: float = 0.0
     late: float = 0.0
     dead: bool = False
+    nat: int = 0
+    moves: bool = False
+    first: int = 0
 
 
 class Way:
@@ -122,6 +131,10 @@ def main() -> None:
 def serve(fds: list[int], specs: list[Spec], rng: random.Random) -> None:
     """Until the input ends. The two ends of a link are next to each other in `fds`."""
     ways = [Way(rng) for _ in fds]
+    translators = [Translator() for _ in specs]
+    entered = [0] * len(fds)
+    packets = [0] * len(fds)
+    came_out = [0] * len(fds)
     queue: list[tuple[float, int, int, bytes]] = []
     n = 0
     poll = select.poll()
@@ -134,6 +147,10 @@ def serve(fds: list[int], specs: list[Spec], rng: random.Random) -> None:
                 line = sys.stdin.readline()
                 if not line:
                     return
+                if line == "count\n":
+                    told = [(entered[2 * i], came_out[2 * i + 1], entered[2 * i + 1]) for i in range(len(specs))]
+                    print(json.dumps(told), flush=True)
+                    continue
                 specs = read_specs(line)
                 continue
             place = fds.index(fd)
@@ -143,10 +160,18 @@ def serve(fds: list[int], specs: list[Spec], rng: random.Random) -> None:
                     packet = os.read(fd, 2048)
                 except BlockingIOError:
                     break
+                if packet[0] >> 4 != 4:
+                    continue
+                entered[place] += len(packet)
+                packets[place] += 1
+                if place % 2 == 0 and spec.first and packets[place] > spec.first:
+                    continue
+                translated = translators[place // 2].translate(packet, place % 2 == 0, spec.nat, spec.moves)
                 now = time.monotonic()
                 at = ways[place].pass_on(spec, len(packet), now)
-                if at is None:
+                if at is None or translated is None:
                     continue
+                packet = translated
                 if len(packet) > HEADERS and rng.random() < spec.flip:
                     bad = rng.randrange(HEADERS, len(packet))
                     packet = packet[:bad] + bytes((packet[bad] ^ 1 << rng.randrange(8),)) + packet[bad + 1 :]
@@ -157,7 +182,7 @@ def serve(fds: list[int], specs: list[Spec], rng: random.Random) -> None:
         while queue and queue[0][0] <= now:
             _, _, to, packet = heapq.heappop(queue)
             try:
-                os.write(fds[to], packet)
+                came_out[to] += os.write(fds[to], packet)
             except OSError:
                 pass  # the device's queue is full, or it is gone
 

@@ -52,6 +52,30 @@ class Wire:
         command = ["ip", "netns", "exec", f"{self._name}-{side}", sys.executable, "-m", "tests.chaos.ends", *arguments]
         return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE)
 
+    def count(self) -> list[tuple[int, int, int]]:
+        """For each link: bytes that side a gave to it, of these what came out, and bytes that side b gave to it."""
+        if self._link is None or self._link.stdin is None or self._link.stdout is None:
+            raise RuntimeError("there is no link")
+        self._link.stdin.write("count\n")
+        self._link.stdin.flush()
+        return [(given, out, back) for given, out, back in json.loads(self._link.stdout.readline())]
+
+    def ask(self, kind: str, role: str, value: float, seconds: float) -> tuple[int, dict[str, Any]]:
+        """Run the program ``role`` against one that answers; its exit code, and what it printed."""
+        server = self._run("b", "answer", kind)
+        try:
+            address = server.stdout.readline().strip() if server.stdout is not None else ""
+            client = self._run("a", role, address, str(value))
+            try:
+                said = client.communicate(timeout=seconds)[0]
+            finally:
+                client.kill()
+                client.wait()
+        finally:
+            server.kill()
+            server.communicate()
+        return client.returncode, json.loads(said.splitlines()[-1]) if said else {}
+
     def transfer(
         self, *kinds: str, seconds: float, meanwhile: Callable[[Wire], None] | None = None
     ) -> list[dict[str, Any]]:
