@@ -15,6 +15,7 @@ from netchan._core cimport defs
 from netchan._core.crypto cimport nc_crypto, nc_ctx
 from netchan._core.ctxcache cimport cache_new, cache_seal, nc_cache
 from netchan._core.cursor cimport nc_rd, nc_wr, rd_init, varint_write, wr_init
+from netchan._core.ecn cimport ecn_turn, nc_ecn
 from netchan._core.datagram cimport (
     CID_SIZE, dgram_head_size, dgram_open, dgram_seal, dgram_unmask, nc_dgram_head,
 )
@@ -944,12 +945,24 @@ cdef class Side:
         n = session_send_datagram(&self.s, self.way(path), p, sizeof(p), self.now)
         return (<const char*>p)[:n] if n >= 0 else n
 
-    def recv_datagram(self, data, path):
+    def marks(self, path):
+        """Whether what is sent next leaves with a mark, as a carrier asks before each batch."""
+        cdef nc_path* p = self.way(path)
+        return ecn_turn(&p.d.ecn, p.tx_number, p.d.pto_count)
+
+    def ecn(self, path):
+        """What a datagram path knows of congestion marks."""
+        cdef nc_ecn* e = &self.way(path).d.ecn
+        return {"state": e.state, "sent": e.sent, "said": list(e.said), "got": list(e.got),
+                "told": self.way(path).d.n_marked}
+
+    def recv_datagram(self, data, path, int mark=0):
         cdef bytes raw = bytes(data)
         cdef size_t n = len(raw)
         cdef nc_path* way = self.way(path)
         cdef uint8_t* p = <uint8_t*>malloc(n if n else 1)
         memcpy(p, <const char*>raw, n)
+        way.d.ecn.here = <uint8_t>mark
         rc = session_recv_datagram(&self.s, way, p, n, self.now)
         free(p)
         session_forget_gone(&self.s)

@@ -35,6 +35,7 @@ ctypedef struct nc_cc:
     int64_t undo_epoch
     int64_t undo_from               # datagrams sent up to then belong to the event before
     uint32_t losses                 # datagrams of the event that count as lost
+    uint8_t marked                  # it was said by a mark, too: that is never taken back
     # HyStart++: one round is what was in flight at its begin
     uint64_t round_end              # datagram number that ends it
     int64_t round_rtt               # shortest round trip in it; 0: none
@@ -61,6 +62,7 @@ cdef void cc_acked(nc_cc* c, uint64_t n, int64_t at, int64_t now, int64_t srtt) 
 cdef void cc_round_trip(nc_cc* c, int64_t rtt, uint64_t number, uint64_t next) noexcept nogil
 # A datagram that was sent at `at` was lost, or marked: one congestion event a round trip.
 cdef void cc_event(nc_cc* c, int64_t at, int64_t now) noexcept nogil
+cdef void cc_marked(nc_cc* c, int64_t at, int64_t now) noexcept nogil           # the same, said by a mark
 cdef void cc_lost(nc_cc* c, int64_t at) noexcept nogil                          # counts it to the event
 # It has come after all. 1: so have all others of the event, and the window is what it was before.
 cdef int cc_found(nc_cc* c, int64_t at) noexcept nogil

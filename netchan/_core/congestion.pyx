@@ -113,6 +113,7 @@ cdef void cc_event(nc_cc* c, int64_t at, int64_t now) noexcept nogil:
     c.undo_epoch = c.epoch_at
     c.undo_from = c.recovery_at
     c.losses = 0
+    c.marked = 0
     c.recovery_at = now
     w = <double>c.cwnd / c.mtu
     c.w_max = w * (1.0 + BETA) / 2.0 if w < c.w_max else w          # §4.7: fast convergence
@@ -125,6 +126,11 @@ cdef void cc_event(nc_cc* c, int64_t at, int64_t now) noexcept nogil:
     c.epoch_at = 0
 
 
+cdef void cc_marked(nc_cc* c, int64_t at, int64_t now) noexcept nogil:
+    cc_event(c, at, now)
+    c.marked = 1
+
+
 cdef void cc_lost(nc_cc* c, int64_t at) noexcept nogil:
     if c.undo_from < at <= c.recovery_at:
         c.losses += 1
@@ -134,7 +140,7 @@ cdef int cc_found(nc_cc* c, int64_t at) noexcept nogil:
     if c.losses == 0 or at > c.recovery_at or at <= c.undo_from:
         return 0
     c.losses -= 1
-    if c.losses or c.undo_cwnd <= c.cwnd:
+    if c.losses or c.marked or c.undo_cwnd <= c.cwnd:
         return 0
     c.cwnd = c.undo_cwnd
     c.ssthresh = c.undo_ssthresh

@@ -9,12 +9,13 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
 from netchan._core.congestion cimport (
-    cc_acked, cc_collapse, cc_event, cc_found, cc_init, cc_lost, cc_open, cc_pace, cc_round_trip,
+    cc_acked, cc_collapse, cc_event, cc_found, cc_init, cc_lost, cc_marked, cc_open, cc_pace, cc_round_trip,
 )
 from netchan._core cimport defs
 from netchan._core.cursor cimport nc_rd, nc_wr, rd_init
 from netchan._core.datagram cimport CID_SIZE, DATAGRAM_MOST, DATAGRAM_MTU
-from netchan._core.frame cimport frame_next_range, frame_put_ack_ranges, nc_frame
+from netchan._core.ecn cimport ecn_lost, ecn_marked, ecn_received, ecn_said, ecn_seen
+from netchan._core.frame cimport frame_ack_ecn, frame_next_range, frame_put_ack_ranges, nc_frame
 from netchan._core.ranges cimport (
     ranges_add, ranges_drop_first, ranges_end, ranges_find, ranges_first_gap, ranges_free, ranges_init,
     ranges_remove_below,
@@ -119,6 +120,7 @@ cdef int give_up(nc_session* s, nc_path* p, nc_sent* x, uint64_t number, int64_t
     elif x.eliciting:
         cc_event(&p.d.cc, x.at, now)
         cc_lost(&p.d.cc, x.at)
+        ecn_lost(&p.d.ecn, number)
         p.d.n_lost += 1
         if x.size > <uint32_t>DATAGRAM_MTU and x.at > p.d.long_at:
             p.d.long_at = now
@@ -205,9 +207,10 @@ cdef void probe_failed(nc_dgram* d, int64_t next_at, int64_t now) noexcept nogil
 
 # --- ACK --------------------------------------------------------------------------------------------------------------
 
-# Datagrams [lo, hi) arrived. Of those that are news: when the largest was sent, whether one asked for an answer.
+# Datagrams [lo, hi) arrived. Of those that are news: when the largest was sent, whether one asked for an answer, how
+# many were marked.
 cdef int on_newly(nc_session* s, nc_path* p, uint64_t lo, uint64_t hi, int64_t now, int64_t* sent_at,
-                  int* eliciting) noexcept nogil:
+                  int* eliciting, uint64_t* marked) noexcept nogil:
     cdef nc_dgram* d = p.d
     cdef nc_sent* x
     cdef uint64_t i
@@ -217,6 +220,8 @@ cdef int on_newly(nc_session* s, nc_path* p, uint64_t lo, uint64_t hi, int64_t n
             return defs.NC_EFRAME
         if x.state == SENT_ACKED:
             continue
+        if ecn_marked(&d.ecn, i):
+            marked[0] += 1
         if x.state == SENT_FLIGHT:
             if x.eliciting:
                 cc_acked(&d.cc, x.size, x.at, now, p.srtt)
@@ -255,6 +260,8 @@ cdef int flight_acked(nc_session* s, nc_path* p, const nc_frame* f, int64_t now)
     cdef uint64_t lo = f.b - f.d
     cdef uint64_t at, end, gap = 0, length = 0
     cdef uint64_t before = d.largest_acked
+    cdef uint64_t marked = 0
+    cdef uint64_t[3] counts
     cdef uint32_t k
     cdef int64_t sent_at = -1
     cdef int eliciting = 0
@@ -271,7 +278,7 @@ cdef int flight_acked(nc_session* s, nc_path* p, const nc_frame* f, int64_t now)
                 break
             k = ranges_find(&d.acked, at)
             end = d.acked.v[k].lo if k < d.acked.len and d.acked.v[k].lo < hi else hi
-            rc = on_newly(s, p, at, end, now, &sent_at, &eliciting)
+            rc = on_newly(s, p, at, end, now, &sent_at, &eliciting, &marked)
             if rc < 0:
                 return rc
             at = end
@@ -286,6 +293,11 @@ cdef int flight_acked(nc_session* s, nc_path* p, const nc_frame* f, int64_t now)
     if d.largest_acked > before and sent_at >= 0 and eliciting:
         round_trip(s, p, now - sent_at, <int64_t>f.c * 1000 if f.c < <uint64_t>16777216 else 0, now)
         cc_round_trip(&d.cc, now - sent_at, d.largest_acked - 1, p.tx_number)
+    # An ACK that was overtaken counts less than the one before it.
+    if d.largest_acked > before and sent_at >= 0 \
+            and ecn_said(&d.ecn, p.tx_number, marked, counts if frame_ack_ecn(f, counts) else NULL):
+        d.n_marked += 1
+        cc_marked(&d.cc, sent_at, now)
     d.cc.limited = 0
     if eliciting:
         d.pto_count = 0
@@ -398,6 +410,7 @@ cdef void flight_received(nc_session* s, nc_path* p, uint64_t number, int elicit
     cdef nc_dgram* d = p.d
     cdef uint64_t next_ = ranges_end(&d.got)
     cdef int64_t delay = <int64_t>s.mine.ack_delay_ns
+    ecn_received(&d.ecn)
     if number >= next_:
         d.largest_at = now
     while ranges_add(&d.got, number, number + 1) == defs.NC_ELIMIT:
@@ -419,7 +432,7 @@ cdef int flight_put_ack(nc_session* s, nc_path* p, nc_wr* w, int64_t now) noexce
     if d.unacked == 0 or d.got.len == 0:        # no memory for the first one
         return 0
     if frame_put_ack_ranges(w, p.id, &d.got, <uint64_t>(now - d.largest_at) // 1000 if now > d.largest_at else 0,
-                            RANGES_SAID) < 0:
+                            RANGES_SAID, d.ecn.got if ecn_seen(&d.ecn) else NULL) < 0:
         return 0
     d.unacked = 0
     d.ack_here = ranges_end(&d.got)

@@ -30,10 +30,14 @@ cdef int frame_next(nc_rd* r, uint64_t tag, nc_frame* f) noexcept nogil
 # Next (gap, len) pair of f.data, which the caller walks with a cursor: NC_OK or NC_EAGAIN at the end.
 cdef int frame_next_range(nc_rd* r, uint64_t* gap, uint64_t* length) noexcept nogil
 
+# The three counts of congestion marks of an ACK that has them: 1, else 0.
+cdef int frame_ack_ecn(const nc_frame* f, uint64_t* counts) noexcept nogil
+
 cdef int frame_put_ack(nc_wr* w, uint64_t path, uint64_t largest, uint64_t delay_us, uint64_t first) noexcept nogil
-# The same with ranges of numbers, the newest `most` of them as far as there is room; the set is not empty.
-cdef int frame_put_ack_ranges(nc_wr* w, uint64_t path, const nc_ranges* got, uint64_t delay_us,
-                              uint32_t most) noexcept nogil
+# The same with ranges of numbers, the newest `most` of them as far as there is room; the set is not empty. counts:
+# three of congestion marks, or NULL.
+cdef int frame_put_ack_ranges(nc_wr* w, uint64_t path, const nc_ranges* got, uint64_t delay_us, uint32_t most,
+                              const uint64_t* counts) noexcept nogil
 cdef int frame_put_order(nc_wr* w, uint64_t number) noexcept nogil
 cdef int frame_put_path_close(nc_wr* w, uint64_t path, uint64_t code) noexcept nogil
 cdef int frame_put_path_probe(nc_wr* w, int response, const uint8_t* token8) noexcept nogil     # challenge or response

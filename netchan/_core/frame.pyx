@@ -8,9 +8,13 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from netchan._core cimport defs
 from netchan._core.cursor cimport (
-    nc_rd, nc_wr, rd_bytes, rd_left, rd_u8, rd_varint, rd_vbytes, wr_bytes, wr_left, wr_u8, wr_u16, wr_varint,
+    nc_rd, nc_wr, rd_bytes, rd_init, rd_left, rd_u8, rd_varint, rd_vbytes, wr_bytes, wr_left, wr_u8, wr_u16, wr_varint,
     wr_vbytes,
 )
+
+cdef enum:
+    ACK_ECN = 1                     # flag of ACK: three counts of congestion marks follow
+    ECN_COUNTS_MOST = 24            # bytes of them
 
 
 cdef int rd_two(nc_rd* r, uint64_t* a, uint64_t* b) noexcept nogil:
@@ -74,7 +78,7 @@ cdef int parse_ack(nc_rd* r, nc_frame* f) noexcept nogil:
         if rc < 0:
             return rc
     f.len = <size_t>(r.p - f.data)
-    if f.flags & 1:
+    if f.flags & ACK_ECN:
         for _i in range(3):
             rc = rd_varint(r, &x)
             if rc < 0:
@@ -360,10 +364,22 @@ cdef int frame_put_ack(nc_wr* w, uint64_t path, uint64_t largest, uint64_t delay
     return rc
 
 
-cdef int frame_put_ack_ranges(nc_wr* w, uint64_t path, const nc_ranges* got, uint64_t delay_us,
-                              uint32_t most) noexcept nogil:
+cdef int frame_ack_ecn(const nc_frame* f, uint64_t* counts) noexcept nogil:
+    cdef nc_rd r
+    cdef int i
+    if not f.flags & ACK_ECN:
+        return 0
+    rd_init(&r, f.data + f.len, ECN_COUNTS_MOST)    # parse_ack has read them: they are there, and it ends no later
+    for i in range(3):
+        rd_varint(&r, &counts[i])
+    return 1
+
+
+cdef int frame_put_ack_ranges(nc_wr* w, uint64_t path, const nc_ranges* got, uint64_t delay_us, uint32_t most,
+                              const uint64_t* counts) noexcept nogil:
     cdef nc_wr at = w[0]
     cdef nc_wr more
+    cdef size_t tail = 0 if counts is NULL else ECN_COUNTS_MOST
     cdef uint8_t* count
     cdef uint32_t i = got.len - 1
     cdef int n = 0
@@ -371,7 +387,7 @@ cdef int frame_put_ack_ranges(nc_wr* w, uint64_t path, const nc_ranges* got, uin
     if rc >= 0:
         rc = wr_varint(&at, path)
     if rc >= 0:
-        rc = wr_u8(&at, 0)
+        rc = wr_u8(&at, 0 if counts is NULL else ACK_ECN)
     if rc >= 0:
         rc = wr_varint(&at, got.v[i].hi - 1)
     if rc >= 0:
@@ -383,6 +399,9 @@ cdef int frame_put_ack_ranges(nc_wr* w, uint64_t path, const nc_ranges* got, uin
         rc = wr_varint(&at, got.v[i].hi - 1 - got.v[i].lo)
     if rc < 0:
         return rc
+    if <size_t>(at.end - at.p) < tail:
+        return defs.NC_ETRUNC
+    at.end -= tail
     while i > 0 and n + 1 < <int>most:          # RFC 9000 §19.3.1
         i -= 1
         more = at
@@ -392,6 +411,10 @@ cdef int frame_put_ack_ranges(nc_wr* w, uint64_t path, const nc_ranges* got, uin
         at = more
         n += 1
     count[0] = <uint8_t>n
+    at.end += tail
+    if counts is not NULL:
+        for n in range(3):
+            wr_varint(&at, counts[n])
     w[0] = at
     return defs.NC_OK
 

@@ -12,6 +12,7 @@ from libc.string cimport memset
 from netchan._core cimport defs
 from netchan._core.congestion cimport cc_init
 from netchan._core.datagram cimport DATAGRAM_MOST, DATAGRAM_MTU
+from netchan._core.ecn cimport ECN_FAILED, nc_ecn
 from netchan._core.flight cimport flight_new
 from netchan._core.order cimport ORDER_BODY, ORDER_WINDOW, nc_order, order_keep, order_look, order_new
 from netchan._core.ranges cimport nc_ranges, ranges_add, ranges_end
@@ -236,6 +237,23 @@ cdef void walk_left_over(nc_walk* w, nc_path* p) noexcept nogil:
 
 # --- a datagram path --------------------------------------------------------------------------------------------------
 
+# What was counted. What was sealed before the hand-over counts as not marked there: the check of these is milder.
+cdef void walk_ecn(nc_walk* w, nc_path* p) noexcept nogil:
+    cdef nc_ecn* e = &p.d.ecn
+    cdef uint64_t sent = e.sent + (p.tx_number - e.counted if e.marking else 0)
+    cdef int i
+    walk_u8(w, &e.state)
+    walk_need(w, e.state <= ECN_FAILED)
+    walk_pos(w, &sent)
+    walk_pos(w, &e.tests_lost)
+    for i in range(2):
+        walk_pos(w, &e.said[i])
+    for i in range(3):
+        walk_pos(w, &e.got[i])
+    if w.reads:
+        e.sent = sent
+
+
 cdef void walk_dgram(nc_walk* w, nc_dgram* d) noexcept nogil:
     cdef uint32_t bits = d.window.n_bits
     cdef uint8_t challenged = 0
@@ -291,6 +309,7 @@ cdef void walk_dgram(nc_walk* w, nc_dgram* d) noexcept nogil:
     walk_u64(w, &d.n_found)
     walk_u64(w, &d.n_refused)
     walk_u64(w, &d.n_timeouts)
+    walk_u64(w, &d.n_marked)
     if w.reads:
         walk_need(w, d.probe_step <= 3 and 3 <= d.reordered <= 64 and d.window.floor <= d.window.next)
         cc_init(&d.cc, d.mtu)
@@ -430,6 +449,7 @@ cdef void walk_one(nc_walk* w, nc_session* s, nc_path** at, uint8_t alive) noexc
         s.n_paths += alive
     if p.d is not NULL:
         walk_dgram(w, p.d)
+        walk_ecn(w, p)
     if w.rc == defs.NC_OK:
         walk_path(w, s, p)
 

@@ -12,6 +12,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from netchan._core.budget cimport nc_budget
 from netchan._core.congestion cimport nc_cc
+from netchan._core.ecn cimport nc_ecn
 from netchan._core.idmap cimport nc_idmap
 from netchan._core.leaf cimport fetch_add_u32, load_acq_u64, load_seq_u32, nc_leaf
 from netchan._core.order cimport nc_order
@@ -110,6 +111,7 @@ cdef struct nc_dgram:
     int64_t latest_rtt
     int64_t first_rtt_at            # when the first sample was made; 0: none
     nc_cc cc
+    nc_ecn ecn
     # the search for what the path carries (RFC 8899): one longer datagram at a time that brings nothing
     uint64_t probe_number           # one above its number; 0: none is on its way
     int64_t probe_at                # not before this
@@ -121,6 +123,7 @@ cdef struct nc_dgram:
     uint64_t n_found                # of these, that came after all
     uint64_t n_refused              # datagrams that did not open, or came again
     uint64_t n_timeouts
+    uint64_t n_marked               # ACKs that told of congestion by a mark
 
 # One path.
 cdef struct nc_path:

@@ -14,10 +14,18 @@ cdef void batch_setup(int fd) noexcept nogil:
     sys.setsockopt(fd, sys.SOL_SOCKET, sys.SO_SNDBUF, &size, sizeof(int))
     sys.setsockopt(fd, sys.SOL_SOCKET, sys.SO_RCVBUF, &size, sizeof(int))
     sys.setsockopt(fd, sys.SOL_UDP, sys.UDP_GRO, &on, sizeof(int))
+    # The marks of congestion that routers make (RFC 3168) come with what is received.
+    sys.setsockopt(fd, sys.IPPROTO_IP, sys.IP_RECVTOS, &on, sizeof(int))
+    sys.setsockopt(fd, sys.IPPROTO_IPV6, sys.IPV6_RECVTCLASS, &on, sizeof(int))
     # No fragments, and no length that ICMP has told: the path finds out what goes through (RFC 8899).
     size = sys.IP_PMTUDISC_PROBE
     sys.setsockopt(fd, sys.IPPROTO_IP, sys.IP_MTU_DISCOVER, &size, sizeof(int))
     sys.setsockopt(fd, sys.IPPROTO_IPV6, sys.IPV6_MTU_DISCOVER, &size, sizeof(int))
+
+
+cdef void batch_mark(int fd, int mark) noexcept nogil:
+    sys.setsockopt(fd, sys.IPPROTO_IP, sys.IP_TOS, &mark, sizeof(int))
+    sys.setsockopt(fd, sys.IPPROTO_IPV6, sys.IPV6_TCLASS, &mark, sizeof(int))
 
 
 cdef int batch_send(int fd, const uint8_t* p, const int* sizes, int n) noexcept nogil:
@@ -50,9 +58,11 @@ cdef int batch_send(int fd, const uint8_t* p, const int* sizes, int n) noexcept 
     return done
 
 
-cdef int64_t batch_recv(int fd, uint8_t* p, size_t room, int* size) noexcept nogil:
-    cdef long got = sys.recv_segments(fd, p, room, size)
+cdef int64_t batch_recv(int fd, uint8_t* p, size_t room, int* size, uint8_t* mark) noexcept nogil:
+    cdef int traffic = 0
+    cdef long got = sys.recv_segments(fd, p, room, size, &traffic)
     cdef int e
+    mark[0] = <uint8_t>(traffic & 3)
     if got >= 0:
         if size[0] <= 0:
             size[0] = <int>got

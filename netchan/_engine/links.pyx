@@ -12,6 +12,7 @@ from netchan._core cimport defs
 from netchan._core.ends cimport session_close
 from netchan._core.cursor cimport load_u16, store_u16
 from netchan._core.datagram cimport DATAGRAM_MOST
+from netchan._core.ecn cimport MARK_ECT0, MARK_NONE, ecn_turn
 from netchan._core.flight cimport flight_challenge
 from netchan._core.handover cimport session_moved
 from netchan._core.inbound cimport session_recv, session_recv_datagram
@@ -24,7 +25,7 @@ from netchan._core.state cimport (
 from netchan._core.ticket cimport session_replaced
 from netchan._core.timer cimport TIMER_NEVER, theap_set
 from netchan._engine cimport sys
-from netchan._engine.batch cimport BATCH, BATCH_ROOM, batch_recv, batch_send
+from netchan._engine.batch cimport BATCH, BATCH_ROOM, batch_mark, batch_recv, batch_send
 from netchan._engine.carrier cimport carrier_close, carrier_leave, carrier_read, carrier_write
 from netchan._engine.news cimport engine_collect, path_news
 from netchan._engine.poller cimport POLL_IN, POLL_OUT, poller_add, poller_change, poller_remove
@@ -253,6 +254,14 @@ cdef int link_keep_datagrams(nc_link* k, const uint8_t* p, const int* sizes, int
     return defs.NC_OK
 
 
+# What is sealed next leaves with this mark; nothing waits that was sealed before.
+cdef void link_mark(nc_link* k) noexcept nogil:
+    cdef uint8_t mark = MARK_ECT0 if ecn_turn(&k.path.d.ecn, k.path.tx_number, k.path.d.pto_count) else MARK_NONE
+    if mark != k.mark:
+        batch_mark(k.fd, mark)
+        k.mark = mark
+
+
 cdef int flush_datagrams(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noexcept nogil:
     cdef int[BATCH] sizes
     cdef int64_t size = 1
@@ -264,6 +273,7 @@ cdef int flush_datagrams(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noex
     while size > 0 and link_write_pending(k):
         n = 0
         used = 0
+        link_mark(k)
         while n < BATCH:
             size = session_send_datagram(&t.session, k.path, g.tx + used, DATAGRAM_MOST, now)
             if size <= 0:
@@ -427,6 +437,7 @@ cdef int slot_move(nc_engine* g, nc_slot* t, nc_path* p, int fd, uint8_t* data_u
     cdef void* carrier = p.carrier
     cdef int64_t now = sys.now_ns()
     cdef uint64_t newest = p.d.window.next
+    p.d.ecn.here = MARK_ECT0 if p.d.ecn.got[0] else MARK_NONE      # read by others, its mark is not known
     cdef int rc = session_recv_datagram(&t.session, p, data_untrusted, n, now)
     if rc == defs.NC_OK and p.alive and p.d.window.next == newest:
         rc = defs.NC_EREPLAY                    # an old one that was late, or that somebody sends again
@@ -458,7 +469,7 @@ cdef void read_datagrams(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noex
     cdef uint8_t* at
     cdef int size = 0, _call
     for _call in range(READS):
-        n = batch_recv(k.fd, g.rx, BATCH_ROOM, &size)
+        n = batch_recv(k.fd, g.rx, BATCH_ROOM, &size, &k.path.d.ecn.here)
         if n == defs.NC_EAGAIN:
             return
         if n <= 0:

@@ -17,6 +17,7 @@ from libc.string cimport memcpy
 from netchan._core cimport defs
 from netchan._core.ctxcache cimport cache_grow, cache_wants_grow
 from netchan._core.datagram cimport DATAGRAM_MOST, DATAGRAM_MTU
+from netchan._core.ecn cimport ECN_CAPABLE
 from netchan._core.ends cimport session_close
 from netchan._core.flight cimport flight_free, flight_new
 from netchan._core.inbound cimport session_recv
@@ -44,6 +45,34 @@ from netchan._engine.links cimport (
 )
 from netchan._engine.news cimport engine_collect, engine_poke, path_news
 from netchan._engine.state cimport PATHS_AGAIN, PATHS_MORE, nc_engine, nc_link, nc_offer_event, nc_slot
+
+
+cdef struct nc_path_seen:           # of a path, for the application
+    uint32_t id
+    int64_t srtt
+    uint64_t sent
+    uint64_t received
+    uint64_t in_flight
+    uint64_t rate
+    int64_t lost
+    uint64_t marks
+    bint control
+    bint suspect
+    bint ecn
+
+
+cdef void path_see(nc_path* p, nc_session* s, nc_path_seen* seen) noexcept nogil:
+    seen.id = p.id
+    seen.srtt = p.srtt
+    seen.sent = p.tx_number
+    seen.received = p.rx_number
+    seen.in_flight = p.tx_number - p.acked
+    seen.rate = <uint64_t>path_rate(p)
+    seen.control = p == s.control
+    seen.suspect = p.suspect != 0
+    seen.lost = <int64_t>p.d.n_lost - <int64_t>p.d.n_found if p.d is not NULL else 0
+    seen.marks = p.d.n_marked if p.d is not NULL else 0
+    seen.ecn = p.d is not NULL and p.d.ecn.state == ECN_CAPABLE
 
 
 cdef tuple NEWS = ("", "lost", "up", "suspect", "fewer", "more")      # by nc_path_news
@@ -576,42 +605,37 @@ cdef class Session(Listed):
         cdef nc_slot* t = self.t
         cdef nc_engine* g = t.engine
         cdef nc_path* p
-        cdef nc_path* copy
-        cdef int64_t* lost
-        cdef int control = -1
+        cdef nc_path_seen* seen
         cdef int n = 0, i
         check_fork(g)
-        copy = <nc_path*>PyMem_Malloc(t.session.mine.max_paths * (sizeof(nc_path) + sizeof(int64_t)))
-        if copy is NULL:
+        seen = <nc_path_seen*>PyMem_Malloc(t.session.mine.max_paths * sizeof(nc_path_seen))
+        if seen is NULL:
             raise MemoryError("netchan paths")
-        lost = <int64_t*>(copy + t.session.mine.max_paths)
         with nogil:
             baton_take(g)
             p = t.session.paths
             while p is not NULL and n < <int>t.session.mine.max_paths:
-                copy[n] = p[0]
-                copy[n].rate = <uint64_t>path_rate(p)
-                lost[n] = <int64_t>p.d.n_lost - <int64_t>p.d.n_found if p.d is not NULL else 0
-                if p == t.session.control:
-                    control = n
+                path_see(p, &t.session, &seen[n])
                 n += 1
                 p = p.next
             baton_give(g)
         out = [
             {
-                "id": copy[i].id,
-                "control": i == control,
-                "suspect": copy[i].suspect != 0,
-                "rtt_us": copy[i].srtt // 1000,
-                "sent": copy[i].tx_number,
-                "received": copy[i].rx_number,
-                "rate": copy[i].rate,
-                "lost": lost[i],
-                "in_flight": copy[i].tx_number - copy[i].acked,
+                "id": seen[i].id,
+                "control": bool(seen[i].control),
+                "suspect": bool(seen[i].suspect),
+                "rtt_us": seen[i].srtt // 1000,
+                "sent": seen[i].sent,
+                "received": seen[i].received,
+                "rate": seen[i].rate,
+                "lost": seen[i].lost,
+                "in_flight": seen[i].in_flight,
+                "ecn": bool(seen[i].ecn),
+                "marks": seen[i].marks,
             }
             for i in range(n)
         ]
-        PyMem_Free(copy)
+        PyMem_Free(seen)
         return out
 
     @property

@@ -73,6 +73,7 @@ cdef struct nc_link:
     size_t pend_len
     size_t pend_cap
     uint8_t datagrams               # what it carries; `pend` then has two bytes of size before each
+    uint8_t mark                    # nc_ecn_mark of what it sends
     uint8_t candidate               # an address of the peer that is not proved yet: only probes go there
     int64_t probed_at
     uint8_t answers                 # times that `answer` was said again

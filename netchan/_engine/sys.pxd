@@ -88,10 +88,10 @@ cdef extern from *:
         }
         return sendmsg(fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
     }
-    /* What is there; *seg: size of the datagrams in it, 0: one. */
-    static inline long nc_recv_segments(int fd, uint8_t *p, size_t n, int *seg) {
+    /* What is there; *seg: size of the datagrams in it, 0: one; *traffic: their traffic class, as far as it is told. */
+    static inline long nc_recv_segments(int fd, uint8_t *p, size_t n, int *seg, int *traffic) {
         struct iovec v = {p, n};
-        char room[CMSG_SPACE(sizeof(int)) + 64];
+        char room[3 * CMSG_SPACE(sizeof(int))];
         struct msghdr m;
         struct cmsghdr *c;
         long got;
@@ -101,10 +101,14 @@ cdef extern from *:
         m.msg_control = room;
         m.msg_controllen = sizeof(room);
         got = recvmsg(fd, &m, MSG_DONTWAIT);
-        *seg = 0;
+        *seg = *traffic = 0;
         if (got > 0)
-            for (c = CMSG_FIRSTHDR(&m); c != NULL; c = CMSG_NXTHDR(&m, c))
+            for (c = CMSG_FIRSTHDR(&m); c != NULL; c = CMSG_NXTHDR(&m, c)) {
                 if (c->cmsg_level == SOL_UDP && c->cmsg_type == UDP_GRO) memcpy(seg, CMSG_DATA(c), sizeof(int));
+                else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TOS) *traffic = *(uint8_t *)CMSG_DATA(c);
+                else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_TCLASS)
+                    memcpy(traffic, CMSG_DATA(c), sizeof(int));
+            }
         return got;
     }
     /* A thread that takes no signal: they belong to Python's main thread. */
@@ -150,9 +154,10 @@ cdef extern from *:
     long involuntary_switches "nc_involuntary"() noexcept nogil
     int last_errno "nc_errno"() noexcept nogil
     long send_segments "nc_send_segments"(int fd, const uint8_t* p, size_t n, int seg) noexcept nogil
-    long recv_segments "nc_recv_segments"(int fd, uint8_t* p, size_t n, int* seg) noexcept nogil
+    long recv_segments "nc_recv_segments"(int fd, uint8_t* p, size_t n, int* seg, int* traffic) noexcept nogil
 
     int EIO, EINVAL, ENOPROTOOPT, SOL_UDP, UDP_GRO
+    int IP_TOS, IP_RECVTOS, IPV6_TCLASS, IPV6_RECVTCLASS
     int IPPROTO_IP, IPPROTO_IPV6, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE
     int EAGAIN, EINTR, EPOLLIN, EPOLLOUT, EPOLLHUP, EPOLLERR, EPOLLRDHUP, ETIMEDOUT, ECONNRESET
     uint32_t EPOLLONESHOT

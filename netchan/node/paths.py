@@ -44,6 +44,9 @@ class PathInfo:
             data that is striped, over datagrams by the window of its congestion control; 0.0 without a measurement.
         loss: share of the records sent there that were lost, 0.0 to 1.0; 0.0 over a stream, which hides it.
         in_flight: records sent there and not acknowledged yet.
+        ecn: whether routers can mark what this side sends there instead of dropping it (RFC 3168): over datagrams, as
+            soon as it is known that the way keeps the marks; over a stream the kernel sees to it, and this is False.
+        marks: acknowledgements that told of such a mark, each of which slowed the path down as a loss would.
     """
 
     id: int
@@ -53,6 +56,8 @@ class PathInfo:
     rate: float
     loss: float
     in_flight: int
+    ecn: bool
+    marks: int
 
 
 def paths_of(session: Session, first: str) -> tuple[PathInfo, ...]:
@@ -68,6 +73,8 @@ def paths_of(session: Session, first: str) -> tuple[PathInfo, ...]:
             float(path["rate"]),
             path["lost"] / max(1, path["sent"]),
             path["in_flight"],
+            path["ecn"] != 0,
+            path["marks"],
         )
         for path in session.paths()
     )

@@ -89,10 +89,16 @@ def send(address: str, seconds: float) -> dict[str, float]:
         while time.monotonic() - begun < seconds:
             channel.send(body(count))
             count += 1
+        paths = peer.paths
         channel.close()
         peer.aclose()
         stats = peer.stats()
-    return {"bytes": count * SIZE, "values": count, "resent": stats["resent"], "rtt_us": stats["rtt_us"]}
+    seen = {
+        "ecn": all(path.ecn for path in paths),
+        "marks": sum(path.marks for path in paths),
+        "lost": sum(path.loss for path in paths),
+    }
+    return {"bytes": count * SIZE, "values": count, "resent": stats["resent"], "rtt_us": stats["rtt_us"], **seen}
 
 
 def answer(kind: str) -> dict[str, float]:

@@ -9,10 +9,11 @@ side b gave to it. Both directions are alike where nothing else is said; IPv6 do
 
 Specification: rate (bit/s, 0: no limit), delay (s, each way), queue (packets that wait for the rate), loss (share),
 burst (mean length of a row of losses; 1: each by itself), flip (share of packets with one bit changed behind the
-headers), twice (share), late (share that is 5 ms late, and so overtaken), dead (nothing passes), nat (how the side a
-looks to the side b: 0 as it is; another number is another binding of a translator, with other ports, and what is sent
-to an older one is lost), moves (a translator's binding has another address, too), first (so many packets of side a
-pass, and no other; 0: all).
+headers), twice (share), late (share that is 5 ms late, and so overtaken), dead (nothing passes), mark (a router that
+marks instead of dropping: packets that wait while it does; 0: it does not), nat (how the side a looks to the side b: 0
+as it is; another number is another binding of a translator, with other ports, and what is sent to an older one is
+lost), moves (a translator's binding has another address, too), first (so many packets of side a pass, and no other; 0:
+all).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from tests.chaos.nat import Translator
+from tests.chaos.nat import Translator, adjusted
 
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 HEADERS = 28
@@ -52,6 +53,7 @@ class Spec:
     dead: bool = False
     nat: int = 0
     moves: bool = False
+    mark: int = 0
     first: int = 0
 
 
@@ -62,17 +64,21 @@ class Way:
         self._rng = rng
         self._free_at = 0.0
         self._bad = False
+        self.full = False
 
     def pass_on(self, spec: Spec, size: int, now: float) -> float | None:
-        """When a packet of this size comes out; None: never."""
+        """When a packet of this size comes out; None: never. Whether it is one to be marked: ``full``."""
+        self.full = False
         rng = self._rng
         if spec.dead or self._lost(spec):
             return None
         at = now
         if spec.rate:
             self._free_at = max(self._free_at, now)
-            if (self._free_at - now) * spec.rate / 8 > spec.queue * 1500:
+            waiting = (self._free_at - now) * spec.rate / 8
+            if waiting > spec.queue * 1500:
                 return None
+            self.full = 0 < spec.mark * 1500 < waiting
             self._free_at += size * 8 / spec.rate
             at = self._free_at
         return at + spec.delay + (LATE_S if rng.random() < spec.late else 0.0)
@@ -87,6 +93,16 @@ class Way:
         else:
             self._bad = self._rng.random() < spec.loss * leave / max(1e-9, 1 - spec.loss)
         return self._bad
+
+
+def marked(packet: bytes) -> bytes:
+    """With the mark of congestion (RFC 3168 §5), if its sender says that it understands it."""
+    if packet[1] & 3 == 0:
+        return packet
+    (checksum,) = struct.unpack_from("!H", packet, 10)
+    new = bytes((packet[0], packet[1] | 3))
+    checksum = adjusted(checksum, packet[:2], new)
+    return new + packet[2:10] + struct.pack("!H", checksum) + packet[12:]
 
 
 def sh(*command: str) -> None:
@@ -171,7 +187,7 @@ def serve(fds: list[int], specs: list[Spec], rng: random.Random) -> None:
                 at = ways[place].pass_on(spec, len(packet), now)
                 if at is None or translated is None:
                     continue
-                packet = translated
+                packet = marked(translated) if ways[place].full else translated
                 if len(packet) > HEADERS and rng.random() < spec.flip:
                     bad = rng.randrange(HEADERS, len(packet))
                     packet = packet[:bad] + bytes((packet[bad] ^ 1 << rng.randrange(8),)) + packet[bad + 1 :]

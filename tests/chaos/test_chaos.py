@@ -93,6 +93,16 @@ def test_it_shares_a_link_with_the_cubic_of_the_kernel() -> None:
     assert median(indices) >= 0.9, indices
 
 
+def test_a_router_that_marks_costs_no_datagram() -> None:
+    """A deep queue, and marks from 30 packets on: nothing is lost, the queue stays short, the link is filled."""
+    with Wire(rate=20e6, delay=0.01, queue=200, mark=30) as wire:
+        result = wire.transfer("udp", seconds=10)[0]
+    tell("20 Mbit/s, 10 ms, marks from 30 packets on", result)
+    assert result["ecn"] and result["marks"] > 0 and result["lost"] == 0
+    assert result["rtt_us"] < 60_000  # 20 ms and 30 packets are 38; the whole queue would be 140
+    assert result["goodput"] >= 0.9 * 0.951 * 20e6  # of the bytes on the wire 0.951 are payload at most
+
+
 @pytest.mark.parametrize("kind", ["udp", "tcp"])
 def test_stripe_adds_up_unequal_links(kind: str) -> None:
     links = [(30e6, 0.0025, 50), (15e6, 0.01, 25), (6e6, 0.04, 40)]  # a queue of 20 ms, or a round trip

@@ -94,7 +94,6 @@ class Wire:
                     process.kill()
         results = [json.loads(text.splitlines()[-1]) for text in said]
         return [
-            taken
-            | {"sent": sent["bytes"], "resent": sent.get("resent", 0), "goodput": 8 * taken["bytes"] / taken["seconds"]}
+            sent | taken | {"sent": sent["bytes"], "goodput": 8 * taken["bytes"] / taken["seconds"]}
             for sent, taken in zip(results[: len(kinds)], results[len(kinds) :], strict=True)
         ]

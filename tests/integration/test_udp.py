@@ -67,6 +67,31 @@ async def test_session_begins_lives_and_ends_over_udp() -> None:
         assert time.monotonic() - begun < 2
 
 
+@pytest.mark.parametrize("address", [UDP, "udp://[::1]:0"], ids=["IPv4", "IPv6"])
+def test_marks_of_congestion_are_used_where_they_pass(address: str) -> None:
+    async def main() -> None:
+        async with (
+            netchan.listen(address, identity=BOSS, trust=[KEY.node_id], config=BOTH) as listener,
+            netchan.dial(listener.addresses[0], identity=KEY, config=BOTH) as near,
+        ):
+            far = await listener.recv()
+            await exchange(near, far, "x", 300, 5_000)
+            for peer in (near, far):
+                await until(lambda peer=peer: peer.paths[0].ecn, "marks in use")
+                assert peer.paths[0].marks == 0
+            await exchange(near, far, "y", 300, 5_000)
+            assert near.paths[0].ecn and far.paths[0].ecn
+
+    asyncio.run(main())
+
+
+@program
+async def test_marks_that_the_way_washes_away_are_not_used() -> None:
+    async with over_udp() as (near, far, _):  # what a relay sends is without marks
+        await exchange(near, far, "x", 300, 5_000)
+        assert not near.paths[0].ecn and not far.paths[0].ecn and near.paths[0].marks == 0
+
+
 @program
 async def test_nothing_is_lost_over_a_network_that_loses_doubles_and_reorders() -> None:
     async with over_udp() as (near, far, relay):
