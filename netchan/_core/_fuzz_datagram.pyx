@@ -13,6 +13,7 @@ from netchan._core cimport defs
 from netchan._core.ctxcache cimport cache_new, nc_cache
 from netchan._core.cursor cimport nc_rd, rd_bytes, rd_init, rd_left, rd_u8, rd_u16
 from netchan._core.datagram cimport DATAGRAM_PAD, dgram_head_size, dgram_mask, dgram_seal
+from netchan._core.ecn cimport ecn_turn
 from netchan._core.ends cimport end_mark, end_open, end_release, end_request, session_next_offer, session_next_ready
 from netchan._core.flight cimport flight_free, flight_new
 from netchan._core.inbound cimport session_recv_datagram
@@ -252,6 +253,10 @@ cdef int act_step(nc_lab* a, uint8_t op) noexcept nogil:
                 end_request(e, REQ_POS)
     elif act == 3 and e is not NULL and e.paired:
         end_request(e, REQ_STOP)
+    elif act == 4 and op & 0x20:                # what the network did with the marks of what comes next
+        if a.s.control is not NULL:
+            a.s.control.d.ecn.here = (op >> 4 & 1) << 1 | op & 1
+            ecn_turn(&a.s.control.d.ecn, a.s.control.tx_number, a.s.control.d.pto_count)
     elif act == 4:
         for j in range(HELD):
             if a.held[j] is not NULL:
