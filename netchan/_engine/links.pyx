@@ -283,6 +283,9 @@ cdef int flush_datagrams(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noex
             n += 1
         if n == 0:
             break
+        if t.session.close_sent:                # the last of them says so; it may be lost
+            link_answer(k, g.tx + used - sizes[n - 1], <size_t>sizes[n - 1])
+            k.answers = 0
         sent = batch_send(k.fd, g.tx, sizes, n)
         if sent < n:
             rest = g.tx
@@ -392,6 +395,8 @@ cdef void slot_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
 
 
 cdef int link_answer(nc_link* k, const uint8_t* p, size_t n) noexcept nogil:
+    free(k.answer)
+    k.answer_len = 0
     k.answer = <uint8_t*>malloc(n if n else 1)
     if k.answer is NULL:
         return defs.NC_ENOMEM
@@ -407,6 +412,17 @@ cdef void say_again(nc_link* k) noexcept nogil:
         return
     k.answers += 1
     batch_send(k.fd, k.answer, &size, 1)
+
+
+# The session is over, and the other side still talks: our CLOSE was lost. It goes again, as it was sealed, in answer to
+# the 1st, 2nd, 4th ... datagram that comes (RFC 9000 §10.2.1).
+cdef void close_again(nc_link* k) noexcept nogil:
+    cdef int size = <int>k.answer_len
+    if k.answer_len == 0 or k.candidate or k.answers == 255:
+        return
+    k.answers += 1
+    if k.answers & (k.answers - 1) == 0:
+        batch_send(k.fd, k.answer, &size, 1)
 
 
 # The peer has another address, and it is proved: the path goes there.
@@ -479,7 +495,8 @@ cdef void read_datagrams(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noex
             if size > n:
                 size = <int>n
             if t.session.state == SESSION_OVER:
-                return                          # lingering: read and forget
+                close_again(k)                  # lingering: the rest is forgotten
+                break
             if (at[0] & 0xC0) == 0x40:
                 session_recv_datagram(&t.session, k.path, at, <size_t>size, now)
             else:

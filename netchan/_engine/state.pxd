@@ -77,7 +77,8 @@ cdef struct nc_link:
     uint8_t candidate               # an address of the peer that is not proved yet: only probes go there
     int64_t probed_at
     uint8_t answers                 # times that `answer` was said again
-    uint8_t* answer                 # owned: the last word of the exchange that made the path, until something comes
+    uint8_t* answer                 # owned: the last word of the exchange that made the path, until something comes;
+                                    # and of the session, a datagram with CLOSE
     size_t answer_len
     uint8_t broken                  # it can send no more
     int64_t broken_at               # since when; valid once it was flushed

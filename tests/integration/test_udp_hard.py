@@ -323,6 +323,32 @@ class TestSession:
                 channel.recv(timeout=15)
             assert isinstance(far.error, SessionLost)
 
+    def test_close_that_was_lost_is_said_again_to_who_still_talks(self) -> None:
+        def heard() -> bool:
+            with (
+                sync.listen(UDP, identity=BOSS, trust="any", config=BOTH) as listener,
+                Relay(listener.addresses[0]) as relay,
+            ):
+                near = sync.dial(relay.address, identity=KEY, config=BOTH)
+                far = listener.recv(timeout=10)
+                works(near, far)
+                passes = True
+                relay.tap = lambda way, n, data: passes or way == "down"
+                talk = far.open("talk", int, capacity=10_000)
+                passes = False
+                near.close()
+                time.sleep(0.1)  # so said three times, and lost as often
+                passes = True
+                try:
+                    for n in range(80):
+                        talk.send(n, timeout=5)
+                        time.sleep(0.05)
+                except netchan.ChannelError:
+                    return True
+                return False
+
+        assert any(heard() for _ in range(4)), "a session that was closed is only noticed by its silence"
+
     def test_child_of_a_fork_takes_nothing_from_the_sessions_of_its_parent(self) -> None:
         with sync.listen(UDP, identity=BOSS, trust="any", config=BOTH) as listener:
             with sync.dial(listener.addresses[0], identity=KEY, config=BOTH) as near:
