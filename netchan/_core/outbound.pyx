@@ -176,9 +176,6 @@ cdef int put_own(nc_session* s, nc_path* p, nc_wr* w, int64_t now) noexcept nogi
     cdef int eliciting = 0
     if p.ack_at <= now or (owes_ack(p) and p == s.control and s.ctl_head is not NULL):
         put_ack(s, p, w, now)
-    if p.d is not NULL and p.d.response_due and frame_put_path_probe(w, 1, p.d.response) >= 0:
-        p.d.response_due = 0
-        eliciting = 1
     if p.ping_due and frame_put_ping(w) >= 0:
         p.ping_due = 0
         s.stats.pings += 1
@@ -719,7 +716,7 @@ cdef int64_t session_send(nc_session* s, nc_path* p, uint8_t* out, size_t cap, i
 
 # 1: a datagram that asks for an answer would have something to say on this path.
 cdef int wants_datagram(nc_session* s, nc_path* p) noexcept nogil:
-    if p.ping_due or p.d.response_due or s.state == SESSION_CLOSING:
+    if p.ping_due or s.state == SESSION_CLOSING:
         return 1
     if p != s.control:
         if s.state != SESSION_UP or p.suspect:
@@ -788,6 +785,16 @@ cdef int64_t send_length(nc_session* s, nc_path* p, uint8_t* out, size_t room, i
     return size
 
 
+# In a datagram of its own, which does not come again: it would, on any path, and is said of this one.
+cdef int64_t send_response(nc_session* s, nc_path* p, uint8_t* out, int64_t now) noexcept nogil:
+    cdef nc_wr w
+    cdef size_t head = path_head(p, defs.TAG_CONTROL)
+    wr_init(&w, out + head, CONTROL_ROOM - head - defs.AEAD_TAG_SIZE)
+    frame_put_path_probe(&w, 1, p.d.response)
+    p.d.response_due = 0
+    return finish_record(s, p, out, defs.TAG_CONTROL, <size_t>(w.p - (out + head)), NULL, 0, 0, 0, 0, 1, now)
+
+
 cdef int64_t session_send_datagram(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now_ns) noexcept nogil:
     cdef int64_t size
     cdef size_t room
@@ -810,6 +817,8 @@ cdef int64_t session_send_datagram(nc_session* s, nc_path* p, uint8_t* out, size
     size = send_length(s, p, out, room, now_ns)
     if size:
         return size
+    if p.d.response_due and s.state == SESSION_UP and flight_open(p, cap, now_ns):
+        return send_response(s, p, out, now_ns)
     if not wants_datagram(s, p) or not flight_open(p, cap, now_ns):
         size = send_own(s, p, out, 0, now_ns)
     elif p == s.control:

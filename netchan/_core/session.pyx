@@ -170,6 +170,7 @@ cdef void session_free(nc_session* s) noexcept nogil:
     cdef uint32_t i = 0
     cdef uint32_t bits
     session_ended(s)
+    groups_free(s)                              # first: they name ends
     take_dirty(s)
     for i in range(s.n_adopted):
         if s.adopted[i] is not NULL:
@@ -205,7 +206,6 @@ cdef void session_free(nc_session* s) noexcept nogil:
         in_free(o.in_)
         free(o.in_)
         free(o)
-    groups_free(s)
     idmap_free(&s.outs)
     idmap_free(&s.ins)
     idmap_free(&s.offers)
