@@ -10,6 +10,8 @@ cdef enum:
     BATCH_ROOM = 65536              # bytes that a call may bring
     SOCKET_BUFFER = 4194304         # asked of the kernel for both directions; it gives what its limits allow
 
+# Whether datagrams may leave several in one call, in this process; what held before.
+cpdef bint allow_segments(bint allowed) noexcept
 cdef void batch_setup(int fd) noexcept nogil
 cdef void batch_mark(int fd, int mark) noexcept nogil            # of what is sent from now on (nc_ecn_mark)
 # n datagrams of these sizes that lie one behind the other. How many the kernel took; an error loses one, as a network

@@ -8,6 +8,14 @@ from netchan._engine cimport sys
 cdef int no_segments = 0            # 1: this kernel has no UDP_SEGMENT
 
 
+cpdef bint allow_segments(bint allowed) noexcept:
+    """Whether datagrams may leave several in one call; returns what held before. For links that are no UDP sockets."""
+    global no_segments
+    cdef bint before = not no_segments
+    no_segments = not allowed
+    return before
+
+
 cdef void batch_setup(int fd) noexcept nogil:
     cdef int size = SOCKET_BUFFER
     cdef int on = 1

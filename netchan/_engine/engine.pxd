@@ -40,6 +40,8 @@ cdef int engine_try_flush(nc_engine* g) noexcept nogil                          
 # Flush rule after n appended bytes. 1: the caller should flush now (engine_try_flush without the GIL); 0: a flush is
 # due anyway; 2: due at the end of the loop's turn, which the caller arranges (LOOP, on its thread).
 cdef int engine_appended(nc_engine* g, uint64_t n, int on_loop) noexcept nogil
+# When the next pump is due though nothing comes; TIMER_NEVER. For whoever moves the clock of the engine.
+cdef int64_t engine_deadline(nc_engine* g) noexcept nogil
 # One turn of a loop's driver: everything that is ready, GIL released.
 cdef void engine_pump(nc_engine* g) noexcept nogil
 # A blocked caller: returns 1 when there is something for the application or g.wakes is not `wakes` any more (read it,

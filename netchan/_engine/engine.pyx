@@ -23,6 +23,7 @@ from netchan._core.timer cimport (
     TIMER_NEVER, theap_clear, theap_free, theap_init, theap_next, theap_pop_due, theap_reserve,
 )
 from netchan._engine cimport sys
+from netchan._engine.clock cimport engine_alarm, engine_now
 from netchan._engine.desk cimport desk_patience, desk_ring
 from netchan._engine.links cimport (
     broken_link, broken_until, link_close, link_ready, slot_deadline, slot_flush, slot_link, slot_lose, slot_shut,
@@ -76,7 +77,7 @@ cdef int engine_open(nc_engine* g, int kind, int spin_allowed) noexcept nogil:
     g.spin_allowed = spin_allowed
     g.spin_ns = SPIN_NS
     g.trial_at = TRIAL_FIRST
-    g.seed = <uint64_t>sys.now_ns() | 1
+    g.seed = <uint64_t>engine_now(g) | 1
     sys.pthread_mutex_init(&g.baton, NULL)
     leaf_init(&g.app_lock)
     g.rx = <uint8_t*>malloc(RX_BYTES)
@@ -101,7 +102,9 @@ cdef int engine_open(nc_engine* g, int kind, int spin_allowed) noexcept nogil:
             or poller_add(g.guard_poller, g.tail_fd, POLL_IN, &MARK_TAIL) < 0 \
             or poller_add(g.guard_poller, g.guard_kick, POLL_IN, &MARK_KICK) < 0:
         return defs.NC_ESYS
-    if sys.thread_start(&g.guardian, thread_main if kind == ENGINE_THREADS else guardian_main, g) != 0:
+    if g.clock_ns:
+        g.joined = 1                            # nobody stands in for a program in virtual time
+    elif sys.thread_start(&g.guardian, thread_main if kind == ENGINE_THREADS else guardian_main, g) != 0:
         return defs.NC_ESYS
     g.guarded = 1
     return defs.NC_OK
@@ -122,11 +125,11 @@ cdef void engine_close(nc_engine* g) noexcept nogil:
     cdef nc_slot* t
     cdef nc_link* k
     cdef nc_slot* following
-    if g.guarded:
+    if g.guarded and g.clock_ns == 0:
         store_seq_u32(&g.stopping, 1)
         kick(g.poke_fd if g.kind == ENGINE_THREADS else g.guard_kick)
         g.joined = 1 if sys.thread_join(g.guardian, 1000000000) == 0 else 0
-        g.guarded = 0
+    g.guarded = 0
     t = g.slots
     while t is not NULL:
         following = t.all_next
@@ -240,7 +243,7 @@ cdef void sweep(nc_engine* g) noexcept nogil:
 cdef void flush_dirty(nc_engine* g) noexcept nogil:
     cdef nc_slot* t
     cdef nc_slot* following
-    cdef int64_t now = sys.now_ns()
+    cdef int64_t now = engine_now(g)
     store_rel_u32(&g.armed, 0)
     store_rlx_u64(&g.pending, 0)
     g.pumps += 1
@@ -254,7 +257,7 @@ cdef void flush_dirty(nc_engine* g) noexcept nogil:
         slot_flush(g, t, now)
         t = following
     # The time of its end: a flush that itself took long must not make the next message look like the first of a burst.
-    store_rel_u64(<uint64_t*>&g.flushed_at, <uint64_t>sys.now_ns())
+    store_rel_u64(<uint64_t*>&g.flushed_at, <uint64_t>engine_now(g))
     if g.graves is not NULL or g.dead_links is not NULL:
         sweep(g)
 
@@ -292,7 +295,7 @@ cdef void run_deadlines(nc_engine* g, int64_t now) noexcept nogil:
         slot_flush(g, t, now)
     at = theap_next(&g.heap)
     if at != TIMER_NEVER and (g.timer_at == 0 or at < g.timer_at or g.timer_at <= now):
-        sys.timerfd_at(g.timer_fd, at if at > 0 else 1)
+        engine_alarm(g, g.timer_fd, at if at > 0 else 1)
         g.timer_at = at
     elif at == TIMER_NEVER and g.timer_at and g.timer_at <= now:
         g.timer_at = 0
@@ -305,7 +308,7 @@ cdef void pump(nc_engine* g) noexcept nogil:
     cdef int64_t now
     cdef void* mark
     n = poller_wait(g.poller, reports, POLL_BATCH, 0)
-    now = sys.now_ns()
+    now = engine_now(g)
     g.pumps += 1
     store_rlx_u64(&g.reads, g.reads + 1)
     for i in range(n if n > 0 else 0):
@@ -320,13 +323,19 @@ cdef void pump(nc_engine* g) noexcept nogil:
             drain(g.tail_fd)                    # what waits is flushed below
         else:
             link_ready(g, <nc_link*>mark, reports[i].bits, now)
-            if (i & 7) == 7 and sys.now_ns() - now > PUMP_NS:
+            if (i & 7) == 7 and engine_now(g) - now > PUMP_NS:
                 break                           # level-triggered: the rest is reported again
     if load_seq_u64(<uint64_t*>&g.dirty_head):
         flush_dirty(g)
     run_deadlines(g, now)
     if g.graves is not NULL or g.dead_links is not NULL:
         sweep(g)
+
+
+cdef int64_t engine_deadline(nc_engine* g) noexcept nogil:
+    cdef int64_t at = theap_next(&g.heap)
+    cdef int64_t tail = g.flushed_at + FLUSH_TAIL_NS
+    return tail if load_seq_u64(<uint64_t*>&g.dirty_head) and tail < at else at
 
 
 cdef void engine_pump(nc_engine* g) noexcept nogil:
@@ -338,12 +347,14 @@ cdef void engine_pump(nc_engine* g) noexcept nogil:
 # --- giving way -------------------------------------------------------------------------------------------------------
 
 cdef void engine_returned(nc_engine* g) noexcept nogil:
-    store_rel_u64(<uint64_t*>&g.returned_at, <uint64_t>sys.now_ns())
+    store_rel_u64(<uint64_t*>&g.returned_at, <uint64_t>engine_now(g))
     store_rel_u32(&g.returning, 0)
 
 
 cdef int engine_wanted(nc_engine* g) noexcept nogil:
     cdef nc_report[1] report
+    if g.clock_ns:
+        return 0                                # one thread runs all of it
     if load_acq_u32(&g.returning):
         return 1
     if g.kind == ENGINE_CALLER and load_acq_u32(&g.role) == 0:
@@ -352,17 +363,17 @@ cdef int engine_wanted(nc_engine* g) noexcept nogil:
         return 1
     if g.kind == ENGINE_THREADS:
         return 0                                # its thread never wants it
-    if sys.now_ns() - <int64_t>load_acq_u64(<uint64_t*>&g.returned_at) < YIELD_FRESH_NS:
+    if engine_now(g) - <int64_t>load_acq_u64(<uint64_t*>&g.returned_at) < YIELD_FRESH_NS:
         return 1
     return 1 if poller_wait(g.poller, report, 1, 0) > 0 else 0
 
 
 cdef int64_t engine_yield(nc_engine* g, int64_t limit_ns) noexcept nogil:
-    cdef int64_t began = sys.now_ns()
+    cdef int64_t began = engine_now(g)
     cdef int64_t waited = 0
     while waited < limit_ns and engine_wanted(g):
         sys.sleep_ns(YIELD_NS)
-        waited = sys.now_ns() - began
+        waited = engine_now(g) - began
     return waited
 
 
@@ -393,13 +404,13 @@ cdef int engine_appended(nc_engine* g, uint64_t n, int on_loop) noexcept nogil:
         return 1
     if load_acq_u32(&g.armed):
         return 0
-    now = sys.now_ns()
+    now = engine_now(g)
     if now - <int64_t>load_acq_u64(<uint64_t*>&g.flushed_at) >= FLUSH_GAP_NS:
         return 1
     store_rel_u32(&g.armed, 1)
     if on_loop:
         return 2
-    sys.timerfd_at(g.tail_fd, now + FLUSH_TAIL_NS)
+    engine_alarm(g, g.tail_fd, now + FLUSH_TAIL_NS)
     return 0
 
 
@@ -418,12 +429,12 @@ cdef int spin(nc_engine* g, int64_t now) noexcept nogil:
         if poller_wait(g.poller, report, 1, 0) > 0:
             return 1
         sys.sched_yield()
-        if sys.now_ns() >= until:
+        if engine_now(g) >= until:
             break
     if not g.spin_trials:
         g.spin_ns >>= 1                         # found nothing
     if sys.involuntary_switches() > switches:
-        g.spin_off_until = sys.now_ns() + 100000000
+        g.spin_off_until = engine_now(g) + 100000000
     return 0
 
 
@@ -464,13 +475,13 @@ cdef int role_run(nc_engine* g, int64_t until_ns, uint32_t wakes) noexcept nogil
     cdef int64_t now, began, left
     cdef int ms
     cdef int rc
-    began = sys.now_ns()
+    began = engine_now(g)
     store_seq_u32(&g.role_wakes, wakes)
     while True:
         baton_take(g)
         pump(g)
         baton_give(g)
-        now = sys.now_ns()
+        now = engine_now(g)
         if load_seq_u32(&g.app_any):
             learn(g, now - began)
             return 1
@@ -506,7 +517,7 @@ cdef int engine_wait(nc_engine* g, int64_t until_ns, uint32_t wakes) noexcept no
     if load_seq_u32(&g.wakes) != wakes or (load_seq_u32(&g.app_any) and g.kind == ENGINE_CALLER):
         rc = 1
     elif load_seq_u32(&g.role) or g.kind != ENGINE_CALLER:
-        now = sys.now_ns()
+        now = engine_now(g)
         left = until_ns - now
         if left > 0:
             if left > SLICE_NS:
@@ -567,7 +578,7 @@ cdef void* guardian_main(void* arg) noexcept nogil:
             seen = load_rlx_u64(&g.reads)
             continue
         # Tails come every 100 us from a program that only sends: what it does not read is looked at all the same.
-        now = sys.now_ns()
+        now = engine_now(g)
         if not traffic or (n > 0 and now - looked < gap):
             continue
         looked = now
@@ -606,10 +617,10 @@ cdef void serve_tail(nc_engine* g) noexcept nogil:
     if load_seq_u64(<uint64_t*>&g.dirty_head) == 0:
         store_rel_u32(&g.armed, 0)
         return
-    if sys.now_ns() - flushed < FLUSH_FRESH_NS:
+    if engine_now(g) - flushed < FLUSH_FRESH_NS:
         # The program is at it: what waits now is younger than the tail allows.
         g.guardian_looks += 1
-        sys.timerfd_at(g.tail_fd, flushed + FLUSH_TAIL_NS)
+        engine_alarm(g, g.tail_fd, flushed + FLUSH_TAIL_NS)
         return
     baton_take(g)
     flush_dirty(g)

@@ -28,11 +28,13 @@ from netchan._core.leaf cimport (
 from netchan._core.provider cimport Provider, provider_table
 from netchan._core.segment cimport nc_seg
 from netchan._core.state cimport nc_end
-from netchan._engine cimport sys
+from netchan._core.timer cimport TIMER_NEVER
+from netchan._engine.clock cimport engine_now
 from netchan._engine.desk cimport desk_here, desk_take, desk_wait, desk_wake, nc_sleeper
 from netchan._engine.engine cimport (
-    baton_give, baton_take, engine_close, engine_dirty, engine_open, engine_pump, engine_release, engine_returned,
-    engine_told, engine_try_flush, engine_wait, engine_wanted, engine_yield, fork_count, fork_watch,
+    baton_give, baton_take, engine_close, engine_deadline, engine_dirty, engine_open, engine_pump, engine_release,
+    engine_returned, engine_told, engine_try_flush, engine_wait, engine_wanted, engine_yield, fork_count,
+    fork_watch,
 )
 from netchan._engine.news cimport engine_poke
 from netchan._engine.state cimport CIPHERS, ENGINE_CALLER, ENGINE_LOOP, ENGINE_THREADS, nc_engine, nc_slot
@@ -134,20 +136,25 @@ cdef class Engine:
     Args:
         kind: "loop" (a loop watches ``fd`` and calls ``pump``), "caller" (threads blocked in ``drive``) or "threads"
             (a C thread; it lives until ``close``, and so does the handle).
+        now_ns: the time, for an engine that is pumped by whoever moves its clock ("loop" only); 0: the system's tells.
 
     Raises:
-        ValueError: unknown kind. OSError: descriptors or the guardian thread could not be made.
+        ValueError: unknown kind, or one that has no use for a clock. OSError: descriptors or the guardian thread could
+            not be made.
     """
 
-    def __cinit__(self, str kind):
+    def __cinit__(self, str kind, int64_t now_ns=0):
         cdef int rc
         if kind not in ("loop", "caller", "threads"):
             raise ValueError(f"engine kind {kind!r} is not one of 'loop', 'caller', 'threads'")
+        if now_ns and kind != "loop":
+            raise ValueError(f"an engine of kind {kind!r} has threads, which follow no clock but the system's")
         self.kind = kind
         self.g = <nc_engine*>calloc(1, sizeof(nc_engine))
         if self.g is NULL:
             raise MemoryError("netchan engine")
         self.g.ask_pins = ask_pins
+        self.g.clock_ns = now_ns
         number = ENGINE_CALLER
         if kind == "loop":
             number = ENGINE_LOOP
@@ -203,6 +210,18 @@ cdef class Engine:
             engine_pump(g)
         engine_returned(g)
         self.tell()
+
+    def set_now(self, int64_t now_ns):
+        """Move its clock; for one that was made with a time."""
+        if self.g.clock_ns and now_ns > self.g.clock_ns:
+            self.g.clock_ns = now_ns
+
+    def deadline(self):
+        """When ``pump`` is due though nothing comes, in nanoseconds of its clock; None: never. For one with a clock."""
+        cdef int64_t at = TIMER_NEVER
+        if self.g.fork_count == fork_count():
+            at = engine_deadline(self.g)
+        return None if at == TIMER_NEVER else at
 
     def watch_aside(self, int fd):
         """This eventfd is written to when there is news that nobody inside this engine collects."""
@@ -302,7 +321,7 @@ cdef class Engine:
                 self.tell()
             if rc == defs.NC_EAGAIN:
                 PyErr_CheckSignals()
-            elif rc == 0 and until != INT64_MAX and sys.now_ns() >= until:
+            elif rc == 0 and until != INT64_MAX and engine_now(g) >= until:
                 return
 
     cdef drive_threads(self, BlockingWaiter waiter, deadline):

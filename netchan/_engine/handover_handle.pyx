@@ -23,6 +23,7 @@ from netchan._core.state cimport SESSION_SUSPENDED, nc_end, nc_path
 from netchan._core.take cimport in_pending
 from netchan._core.walk cimport walk_wipe
 from netchan._engine cimport sys
+from netchan._engine.clock cimport engine_now
 from netchan._engine.end_handle cimport StreamEnd
 from netchan._engine.engine cimport baton_give, baton_take, engine_dirty, engine_list, node_drawn, slot_free
 from netchan._engine.engine_handle cimport Engine, check_fork
@@ -93,7 +94,7 @@ def hold(Session session, list ends):
     cdef uint32_t n_loose = 0
     cdef uint8_t* p = NULL
     cdef size_t n = 0
-    cdef int64_t now = sys.now_ns()
+    cdef int64_t now = engine_now(g)
     cdef int rc, cipher = 0
     cdef list links = []
     check_fork(g)
@@ -209,7 +210,7 @@ def read(Engine engine, state, int cipher):
             cache_grow(g.caches[cipher])
         t.session.sealer.cache = g.caches[cipher]
         rc = session_read(&t.session, <const uint8_t*>view.buf, <size_t>view.len, g.stores[cipher], node_drawn(), seed,
-                          mix_p, sys.now_ns())
+                          mix_p, engine_now(g))
         if rc == defs.NC_OK:
             store_seq_u32(&t.session.dirty_any, 0)      # it is on no list yet, whatever was asked of it
             rc = engine_list(g, t)
@@ -269,7 +270,7 @@ def start(Session session, list links):
         while p is not NULL:
             following = p.next
             if p.carrier is NULL:
-                slot_lose(g, t, p, sys.now_ns())
+                slot_lose(g, t, p, engine_now(g))
             p = following
         if t.session.state == SESSION_SUSPENDED:
             t.parted = 1

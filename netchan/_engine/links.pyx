@@ -26,6 +26,7 @@ from netchan._core.ticket cimport session_replaced
 from netchan._core.timer cimport TIMER_NEVER, theap_set
 from netchan._engine cimport sys
 from netchan._engine.batch cimport BATCH, BATCH_ROOM, batch_mark, batch_recv, batch_send
+from netchan._engine.clock cimport engine_now
 from netchan._engine.carrier cimport carrier_close, carrier_leave, carrier_read, carrier_write
 from netchan._engine.news cimport engine_collect, path_news
 from netchan._engine.poller cimport POLL_IN, POLL_OUT, poller_add, poller_change, poller_remove
@@ -451,7 +452,7 @@ cdef int slot_move(nc_engine* g, nc_slot* t, nc_path* p, int fd, uint8_t* data_u
     cdef nc_link* k
     cdef nc_link** at = &t.links
     cdef void* carrier = p.carrier
-    cdef int64_t now = sys.now_ns()
+    cdef int64_t now = engine_now(g)
     cdef uint64_t newest = p.d.window.next
     p.d.ecn.here = MARK_ECT0 if p.d.ecn.got[0] else MARK_NONE      # read by others, its mark is not known
     cdef int rc = session_recv_datagram(&t.session, p, data_untrusted, n, now)

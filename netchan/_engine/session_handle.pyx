@@ -35,6 +35,7 @@ from netchan._core.take cimport in_pending
 from netchan._core.state cimport SESSION_SUSPENDED, nc_dgram, nc_end, nc_params, nc_path, nc_session
 from netchan._core.ticket cimport session_ticket_send
 from netchan._engine cimport sys
+from netchan._engine.clock cimport engine_now
 from netchan._engine.engine_handle cimport Engine, Listed, check_fork
 from netchan._engine.carrier cimport CARRIER_UDP, carrier_setup
 from netchan._engine.engine cimport (
@@ -215,14 +216,14 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         t.session.sealer.keys = keys_new(g.stores[cipher], secret, role, NULL)
         rc = defs.NC_ENOMEM
         if t.session.sealer.keys is not NULL:
-            rc = session_init(&t.session, role, &m, &q, bind_p, d, seed, sys.now_ns())
+            rc = session_init(&t.session, role, &m, &q, bind_p, d, seed, engine_now(g))
             t.session.budget.node_used = node_drawn()
         if rc == defs.NC_OK:
             rc = engine_add(g, t, fd)
         if rc == defs.NC_OK and d is not NULL:
             link_answer(<nc_link*>t.session.control.carrier, answer_p, answer_n)
         elif rc == defs.NC_OK and rest_n:
-            if session_recv(&t.session, t.session.control, rest_p, rest_n, sys.now_ns()) < 0:
+            if session_recv(&t.session, t.session.control, rest_p, rest_n, engine_now(g)) < 0:
                 slot_reap(g, t)
             engine_collect(g, t)
         if t.session.control is NULL:
@@ -457,7 +458,7 @@ cdef class Session(Listed):
         check_fork(g)
         with nogil:
             baton_take(g)
-            lost = slot_replaced(g, t, sys.now_ns())
+            lost = slot_replaced(g, t, engine_now(g))
             baton_give(g)
         self.engine.notify()
         return lost
@@ -553,7 +554,7 @@ cdef class Session(Listed):
             baton_take(g)
             if t.session.state == SESSION_SUSPENDED and not t.held:
                 t.session.lease_until = 0
-                session_on_deadline(&t.session, sys.now_ns())
+                session_on_deadline(&t.session, engine_now(g))
                 if xchg_u32(&t.session.dirty_any, 1) == 0:
                     engine_dirty(g, t)
             baton_give(g)
@@ -672,7 +673,7 @@ cdef class Session(Listed):
             p = path_find(&t.session, path_id)
             if p is not NULL and t.session.n_paths > 1 and not t.held:
                 done = True
-                slot_lose(g, t, p, sys.now_ns())
+                slot_lose(g, t, p, engine_now(g))
                 if xchg_u32(&t.session.dirty_any, 1) == 0:
                     engine_dirty(g, t)
             baton_give(g)
@@ -703,9 +704,9 @@ cdef class Session(Listed):
                 while p is not NULL:            # the one that it names goes last: how much of it came is known exactly
                     following = p.next
                     if p.id != last:
-                        session_path_lost(&t.session, p, sys.now_ns())
+                        session_path_lost(&t.session, p, engine_now(g))
                     p = following
-                slot_lose_all(g, t, sys.now_ns())
+                slot_lose_all(g, t, engine_now(g))
                 engine_collect(g, t)
             baton_give(g)
         self.engine.notify()
@@ -788,7 +789,7 @@ cdef class Session(Listed):
         with nogil:
             carrier_setup(fd, carrier)
             baton_take(g)
-            now = sys.now_ns()
+            now = engine_now(g)
             again = t.parted
             rc = defs.NC_ESTATE
             if t.held:

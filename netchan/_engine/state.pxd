@@ -120,6 +120,7 @@ cdef struct nc_engine:
     pthread_mutex_t baton
     uint32_t baton_owned            # debugging aid: 1 while somebody holds it
     int kind                        # nc_engine_kind
+    int64_t clock_ns                # the time, moved by somebody; 0: the system's clock tells
     int poller                      # what a loop watches
     int timer_fd                    # next deadline of any session; in the poller
     int poke_fd                     # wakes whoever sleeps in the poller; in the poller

@@ -5,6 +5,8 @@ from typing_extensions import disjoint_base
 
 ANSWER_SECONDS: float
 
+def set_clock(now: Callable[[], float]) -> Callable[[], float]: ...
+
 @disjoint_base
 class Place: ...
 

@@ -19,6 +19,14 @@ from time import monotonic
 
 cdef object clock = monotonic
 
+
+def set_clock(now):
+    """What stands for ``time.monotonic`` here; returns what did before. For programs in virtual time."""
+    global clock
+    before, clock = clock, now
+    return before
+
+
 ANSWER_SECONDS = 10.0
 """How long a call that was cancelled waits to hear whether its offer was taken. A session that is cut is given up about
 as soon; a peer that goes on with everything but the answer holds up nobody for longer than this."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from netchan.net.worker import READ, worker
+from netchan.net.worker import READ, thing_of, worker
 
 if TYPE_CHECKING:
     from netchan._engine.engine_handle import Engine
@@ -48,17 +48,15 @@ class Aside:
         """See net.worker.Job; the engines may still write to it."""
 
 
-_aside: dict[int, Aside] = {}
-"""The one of this process, by its id: a forked child has none."""
+def _watched() -> Aside:
+    made = Aside()
+    worker().post(lambda: worker().watch(made.fd, READ, made))
+    return made
 
 
 def _here() -> Aside:
-    found = _aside.get(os.getpid())
-    if found is None:
-        _aside.clear()
-        found = _aside[os.getpid()] = Aside()
-        worker().post(lambda: worker().watch(found.fd, READ, found))
-    return found
+    """The one of this process; a forked child has another."""
+    return cast("Aside", thing_of("aside", _watched))
 
 
 def collect_from(engine: Engine) -> None:

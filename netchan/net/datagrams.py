@@ -23,6 +23,7 @@ from typing import Any, Final
 from netchan.net.connecting import Connecting, Owner, Phase
 from netchan.net.gate import HELLO, JOIN, MIN_FRAME, RESUME
 from netchan.net.handshake import Responder
+from netchan.net.stack import stack
 from netchan.net.worker import READ, Worker
 
 AGAIN_NS: Final = 200_000_000
@@ -54,7 +55,7 @@ def is_first(data: bytes) -> bool:
 
 def open_socket(family: int) -> socket.socket:
     """A datagram socket."""
-    return socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    return stack().socket(family, socket.SOCK_DGRAM)
 
 
 def mtu_to(sockaddr: Any) -> int:

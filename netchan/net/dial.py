@@ -33,6 +33,7 @@ from netchan.net.handshake import Established, HandshakeConfig, Initiator, State
 from netchan.net.manager import CARRIER_NUMBERS, AskTrust, Home, attach, turn_ratchet
 from netchan.net.places import numeric, resolve, same_user, socket_text
 from netchan.net.redial import Redial
+from netchan.net.stack import stack
 from netchan.net.trust import Policy
 from netchan.net.wait import WaitQueue
 from netchan.net.worker import Timer, Worker, worker
@@ -139,8 +140,7 @@ def connecting(thread: Worker, address: Address, family: int, owner: Owner) -> C
     """A connection to be made to this address. OSError: no socket."""
     if address.carrier == "udp":
         return Exchange(thread, open_socket(family), owner, address.location)
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    return Connecting(thread, sock, owner, address.location)
+    return Connecting(thread, stack().socket(family, socket.SOCK_STREAM), owner, address.location)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ from netchan.net.machine import Joined
 from netchan.net.manager import CARRIER_NUMBERS, AskTrust, Home, attach, log
 from netchan.net.passed import passed
 from netchan.net.places import numeric, resolve, same_user, socket_text
+from netchan.net.stack import stack
 from netchan.net.ticket import ticket_keys
 from netchan.net.trust import Policy
 from netchan.net.worker import READ, Worker, worker
@@ -318,7 +319,7 @@ class Listening:
         given = passed().take(kind, sockaddr)
         if given is not None:
             return self._use(given, address)
-        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        sock = stack().socket(family, kind)
         try:
             if family == socket.AF_UNIX:
                 return self._bind_unix(sock, address)

@@ -39,6 +39,7 @@ from netchan.net.handshake import Established, HandshakeConfig
 from netchan.net.params import AES_256_GCM, CHACHA20_POLY1305, Offer, TransportParams
 from netchan.net.ratchet import RATCHET_SECONDS, Ratchet
 from netchan.net.secret import wipe
+from netchan.net.stack import stack
 from netchan.net.wait import trio_front, trio_runs
 from netchan.net.worker import forks, instance, serve_first, stop_worker, worker
 
@@ -71,7 +72,7 @@ class Leaver(Protocol):
 # --- engines ---------------------------------------------------------------------------------------------------------
 
 
-class _Engines:
+class Engines:
     """The engines of this process. ``lock`` guards the tables only."""
 
     __slots__ = (
@@ -104,7 +105,19 @@ class _Engines:
         self.tending = False
 
 
-_engines: Final = _Engines()
+_engines: Engines = Engines()
+
+
+def become(engines: Engines) -> Engines:
+    """Be the process that has these engines from here on, as worker.become; returns those of the one before."""
+    global _engines
+    before, _engines = _engines, engines
+    return before
+
+
+def engine_of(loop: asyncio.AbstractEventLoop) -> Engine | None:
+    """The engine that this loop drives, if it has one."""
+    return _engines.loops.get(loop)
 
 
 def new_engine(kind: str) -> Engine:
@@ -115,7 +128,7 @@ def new_engine(kind: str) -> Engine:
         # behind the import, whose own handler is to run after ours
         _engines.exits = True
         atexit.register(_at_exit)
-    return Engine(kind)
+    return Engine(kind, stack().clock_ns())
 
 
 def caller_engine() -> Engine:

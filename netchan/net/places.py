@@ -1,7 +1,7 @@
 """Where an address leads, and where a socket came from: names looked up, socket addresses, texts, credentials.
 
-Layer: net (L3). ``resolve`` runs on threads of its own, at most sixteen in the process, because the system's resolver
-blocks; its answer comes on the worker's thread. The rest waits for nothing.
+Layer: net (L3). ``resolve`` runs on threads of its own (net/stack.py), because the system's resolver blocks; its answer
+comes on the worker's thread. The rest waits for nothing.
 """
 
 from __future__ import annotations
@@ -9,33 +9,19 @@ from __future__ import annotations
 import os
 import socket
 import struct
-import threading
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from netchan.net.address import Address
+from netchan.net.stack import Found, stack
 from netchan.net.worker import worker
 
-MAX_RESOLVERS: Final = 16
-"""Threads that resolve names at the same time: the system's resolver blocks, for up to half a minute."""
 _UCRED: Final = struct.Struct("3i")
-_resolvers: Final = threading.BoundedSemaphore(MAX_RESOLVERS)
 
 
-def resolve(host: str, port: int, done: Callable[[list[tuple[int, Any]] | OSError], None]) -> None:
+def resolve(host: str, port: int, done: Callable[[Found], None]) -> None:
     """Look a name up on a thread of its own; (family, sockaddr) pairs or the error are posted to the worker."""
-
-    def run() -> None:
-        result: list[tuple[int, Any]] | OSError
-        with _resolvers:
-            try:
-                found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-                result = list(dict.fromkeys((int(item[0]), item[4]) for item in found))
-            except (OSError, UnicodeError) as error:
-                result = error if isinstance(error, OSError) else OSError(str(error))
-        worker().post(lambda: done(result))
-
-    threading.Thread(target=run, name="netchan-resolver", daemon=True).start()
+    stack().resolve(host, port, lambda found: worker().post(lambda: done(found)))
 
 
 def numeric(address: Address) -> tuple[int, Any]:

@@ -74,9 +74,13 @@ class Timer:
 
 
 class Worker:
-    """The thread with its descriptors, timers and queue of steps."""
+    """The thread with its descriptors, timers and queue of steps.
 
-    def __init__(self) -> None:
+    Args:
+        threaded: False: no thread; whoever made it calls ``turn``, and ``end`` at last.
+    """
+
+    def __init__(self, *, threaded: bool = True) -> None:
         self._epoll = select.epoll()
         self._watched: dict[int, tuple[int, Job]] = {}
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -88,8 +92,10 @@ class Worker:
         self._order = itertools.count()
         self._purge_at = PURGE_MIN
         self._stopping = False
-        self.thread = threading.Thread(target=self._run, name="netchan-handshake", daemon=True)
-        self.thread.start()
+        self.thread: threading.Thread | None = None
+        if threaded:
+            self.thread = threading.Thread(target=self._run, name="netchan-handshake", daemon=True)
+            self.thread.start()
 
     # --- any thread -------------------------------------------------------------------------------------------------
 
@@ -108,7 +114,7 @@ class Worker:
         """End the thread and wait for it, at most two seconds; for the exit of the process and for tests."""
         self._stopping = True
         self.post(lambda: None)
-        if threading.current_thread() is not self.thread:
+        if self.thread is not None and threading.current_thread() is not self.thread:
             self.thread.join(JOIN_S)
 
     def give_way(self) -> None:
@@ -166,29 +172,40 @@ class Worker:
 
     def _run(self) -> None:
         while not self._stopping:
-            ready = [(fd, bits, self._watched.get(fd)) for fd, bits in self._epoll.poll(self._patience())]
-            if self._idle and not (ready or self._posted or self._steps):
+            self.turn(self._patience())
+        self.end()
+
+    def turn(self, patience: float | None) -> None:
+        """Wait for something to do, at most so many seconds, and do it."""
+        ready = [(fd, bits, self._watched.get(fd)) for fd, bits in self._poll(patience)]
+        if self._idle and not (ready or self._posted or self._steps):
+            self.give_way()
+            self._guarded(None, self._idle.popleft())
+        for fd, bits, entry in ready:
+            if fd == self._wake:
+                os.eventfd_read(fd)
+            elif entry is not None and self._watched.get(fd) is entry:  # else the number is somebody else's by now
+                mask, job = entry
                 self.give_way()
-                self._guarded(None, self._idle.popleft())
-            for fd, bits, entry in ready:
-                if fd == self._wake:
-                    os.eventfd_read(fd)
-                elif entry is not None and self._watched.get(fd) is entry:  # else the number is somebody else's by now
-                    mask, job = entry
-                    self.give_way()
-                    # an error or a hang-up shows in whatever is tried next
-                    self._guarded(job, partial(job.on_io, mask if bits & ~(READ | WRITE) else bits & mask))
-            while self._posted:
-                self._guarded(None, self._posted.popleft())
-            self._run_timers()
-            if self._steps:
-                job, _ = self._steps.popleft()
-                self.give_way()
-                self._guarded(job, job.step)
+                # an error or a hang-up shows in whatever is tried next
+                self._guarded(job, partial(job.on_io, mask if bits & ~(READ | WRITE) else bits & mask))
+        while self._posted:
+            self._guarded(None, self._posted.popleft())
+        self._run_timers()
+        if self._steps:
+            job, _ = self._steps.popleft()
+            self.give_way()
+            self._guarded(job, job.step)
+
+    def end(self) -> None:
+        """Nobody calls ``turn`` any more: the jobs stop, and the descriptors are closed."""
         for job in self._jobs():
             self._guarded(None, job.on_stop)
         self._epoll.close()
         self._forget_wake()
+
+    def _poll(self, patience: float | None) -> list[tuple[int, int]]:
+        return self._epoll.poll(patience)
 
     def _forget_wake(self) -> None:
         """Close the descriptor; the number may be somebody else's from now on, so it is forgotten first."""
@@ -233,10 +250,14 @@ class Worker:
         self._forget_wake()
 
 
-class _Process:
-    """The worker of this process and how often its ancestors forked."""
+class Process:
+    """The worker of this process, how often its ancestors forked, and other things of which it has one.
 
-    __slots__ = ("forks", "graves", "instance", "lock", "served", "worker")
+    Attributes:
+        things: by their names (``thing_of``); a forked child has none.
+    """
+
+    __slots__ = ("forks", "graves", "instance", "lock", "served", "things", "worker")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -244,10 +265,26 @@ class _Process:
         self.served: list[Callable[[float], float]] = []
         self.forks = 0
         self.instance = os.urandom(16)
-        self.graves: list[Worker] = []
+        self.things: dict[str, Any] = {}
+        self.graves: list[object] = []
 
 
-_process: Final = _Process()
+_process: Process = Process()
+
+
+def become(process: Process) -> Process:
+    """Be this process from here on, and return the one before: a simulation runs several in one, by turns."""
+    global _process
+    before, _process = _process, process
+    return before
+
+
+def thing_of(name: str, make: Callable[[], Any]) -> Any:
+    """What this process has one of; made on first use."""
+    found = _process.things.get(name)
+    if found is None:
+        found = _process.things[name] = make()
+    return found
 
 
 def worker() -> Worker:
@@ -290,6 +327,8 @@ def _after_fork() -> None:
     _process.lock = threading.Lock()
     _process.forks += 1
     _process.instance = os.urandom(16)
+    _process.graves.append(_process.things)
+    _process.things = {}
     found, _process.worker = _process.worker, None
     if found is not None:
         # kept for ever: no finaliser may run in the child
