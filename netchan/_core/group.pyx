@@ -54,8 +54,8 @@ cdef int group_begin(nc_session* s, nc_end* e) noexcept nogil:
         sweep(s, 0)
     size = symbol_size(s, &paths)
     bytes = <uint64_t>s.parity_m * size
-    if size < SYMBOL_LEAST or not s.mine.parity:
-        return 0
+    if size < SYMBOL_LEAST or not s.mine.parity or not e.bound:
+        return 0                                # one that the session has forgotten has only to leave the line
     # At most m symbols on one path, so that one may vanish with all it carries (core-decisions 17).
     if paths > 1 and k > s.parity_m * (paths - 1):
         k = s.parity_m * (paths - 1)

@@ -560,6 +560,8 @@ cdef int64_t send_again(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int
                 next_again(s)
         if gone != 1:
             return size
+        if s.order is not NULL and not x.numbered and strip(s, x):
+            continue
         # The outbox holds its bytes no more, so they have come, and with them all of the record.
         if x.numbered:
             order_acked(s.order, whole_order(s, x))
@@ -617,6 +619,24 @@ cdef int64_t send_copy_free(nc_session* s, nc_path* p, uint8_t* out, size_t cap,
             p.copied -= 1                       # a stream path takes any record: with the next call
             return 0
     return size
+
+
+# The bytes of a record are over there, perhaps by parity alone, and not known here any more: what else it said has to
+# come, and that it was the end. 0: nothing is left of it.
+cdef int strip(nc_session* s, nc_sent* x) noexcept nogil:
+    cdef uint8_t* log = s.replay.log + x.pos
+    cdef size_t lead
+    cdef nc_frame f
+    cdef nc_wr w
+    if not x.tail_len or not find_data(log, x, &f, &lead) or f.len:
+        return 0
+    wr_init(&w, log + lead, x.log_len - lead + HEAD_SLACK)
+    if f.flags & defs.DATA_FIN and frame_put_data_head(&w, x.upto, defs.DATA_FIN, 0, 0, -1) < 0:
+        return 0
+    x.log_len = <uint32_t>(w.p - log)
+    x.tail_len = 0
+    x.len = 0
+    return x.log_len > 0
 
 
 # Some pieces of a record that was cut for datagrams may have come: what is left begins behind the bytes that have.

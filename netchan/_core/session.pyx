@@ -169,8 +169,8 @@ cdef void session_free(nc_session* s) noexcept nogil:
     cdef nc_offer* o
     cdef uint32_t i = 0
     cdef uint32_t bits
-    session_ended(s)
     groups_free(s)                              # first: they name ends
+    session_ended(s)
     take_dirty(s)
     for i in range(s.n_adopted):
         if s.adopted[i] is not NULL:
