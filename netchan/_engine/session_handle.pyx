@@ -949,4 +949,5 @@ cdef class Session(Listed):
             "nonce_repeats": s.sealer.keys.mono_violations,
             "channels": s.outs.len,
             "offered": s.n_offers,
+            "held_bytes": s.budget.drawn,
         }

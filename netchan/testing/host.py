@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 TURNS_MAX: Final = 200
 """Turns of a loop that never sleeps before the other hosts have theirs and the clock moves on."""
+END_TURNS: Final = 50
+"""Turns that a program has to end once it is cancelled."""
 TURN_NS: Final = 10_000
 """By which it moves on then."""
 LOCAL: Final = Faults(delay=0.000_02, mtu=65_535)
@@ -244,6 +246,8 @@ class Host(stack.Stack):
         before = waits.wake_ns
         waits.turns = 0
         self.loop.run_forever()
+        if waits.turns >= TURNS_MAX:
+            return worked  # it goes on later
         return worked or waits.turns > 1 or (before is None) != (waits.wake_ns is None)
 
     def next_ns(self) -> int | None:
@@ -262,20 +266,32 @@ class Host(stack.Stack):
     def end(self) -> None:
         """Its programs are cancelled; everything is closed."""
         self.enter()
-        self.loop.run_until_complete(self._cancel())
+        self.loop.set_exception_handler(lambda *_: None)  # of tasks that do not want to end
+        self._finish(self._cancel())
         engine = self.engine()
-        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self._finish(self.loop.shutdown_asyncgens())
         if engine is not None:
             engine.leave_all(manager.CLOSE_EXCEPTION)
             engine.pump()
         self.loop.close()
         self.worker.end()
+        aside = self._process.process.things.get("aside")
+        if aside is not None:
+            aside.close_copy()
+
+    def _finish(self, call: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(call)
+        for _ in range(TURNS_MAX):
+            if task.done():
+                break
+            self.loop.waits.turns = 0
+            self.loop.run_forever()
 
     async def _cancel(self) -> None:
         rest = [task for task in asyncio.all_tasks(self.loop) if task is not asyncio.current_task()]
         for task in rest:
             task.cancel()
-        for _ in range(TURNS_MAX):
+        for _ in range(END_TURNS):
             if all(task.done() for task in rest):
                 break
             await asyncio.sleep(0)

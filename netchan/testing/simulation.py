@@ -249,22 +249,21 @@ class Simulation:
         before = allow_segments(False)
         self._exit.callback(allow_segments, before)
         self._outside = SimProcess.real()
+        self._exit.callback(self._leave)
         self._entered = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
+        with self._exit:  # what was borrowed is given back whatever goes wrong here
+            self._entered = False
             for host in self.hosts:
                 self._current = host
                 host.end()
-        finally:
             self._leave()
             self._net.close()
             self._net.hosts.clear()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ResourceWarning)  # what the programs left open when they were stopped
                 gc.collect()
-            self._entered = False
-            self._exit.close()
