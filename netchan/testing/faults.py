@@ -97,9 +97,21 @@ class Line:
 
     def __init__(self, faults: Faults, rng: Random) -> None:
         self.faults, self.rng = faults, rng
+        self.other: Line | None = None  # which takes no more either, then
         self._free_ns = 0
         self._burst = 0
         self.sent = self.lost = 0
+        self.left: int | None = None  # bytes of streams and datagrams that it takes before it takes no more; None: all
+
+    def takes(self, size: int) -> int:
+        """How many of so many bytes it takes; a datagram is one."""
+        if self.left is None:
+            return size
+        taken = min(size, self.left)
+        self.left -= taken
+        if not self.left and self.other is not None:
+            self.other.left = 0
+        return taken
 
     def datagram(self, now_ns: int, size: int, *, fragments: bool = False) -> Fate:
         """Of a datagram of so many bytes that is given to the link now; ``fragments``: it may be cut to fit."""
@@ -137,7 +149,7 @@ class Line:
 
     def _why_lost(self, now_ns: int, size: int, *, fragments: bool) -> str:
         faults = self.faults
-        if faults.down:
+        if faults.down or not self.takes(1):
             return "cut"
         if size + IP_UDP_BYTES > faults.mtu and not fragments:
             return "too long"

@@ -92,10 +92,20 @@ class Link:
         """Nothing comes through any more, and nobody is told; ``towards`` a host: one direction only."""
         self.set(towards=towards, down=True)
 
+    def cut_after(self, units: int, *, towards: Host) -> None:
+        """Take so much more in one direction, bytes of streams and datagrams together, and then no more in both.
+
+        What was taken arrives. To find out what becomes of an exchange that is cut anywhere: one unit later each time.
+        """
+        side = 1 - self._side(towards)
+        self.lines[side].left = units
+        self.lines[side].other = self.lines[1 - side]
+
     def heal(self) -> None:
         """From here on nothing goes wrong; how fast and how long the link is does not change."""
         for line in self.lines:
             line.faults = line.faults.sound()
+            line.left = None
         self._revive()
 
     def rebind(self, host: Host) -> None:

@@ -77,15 +77,18 @@ class Way:
             self.flying += len(data)
             net.trace.note(net.since_ns, self.label, "stream", data)
             net.saw_stream(self.label, data)
-            self.push(data)
+            taken = self.line.takes(len(data))
+            for part, sent in ((data[:taken], True), (data[taken:], False)):
+                if part:
+                    self.push(part, sent=sent)
 
-    def push(self, item: Item) -> None:
-        """Give it to the link."""
+    def push(self, item: Item, *, sent: bool | None = None) -> None:
+        """Give it to the link; ``sent``: whether the link takes it."""
         net = self.conn.net
         if self.conn.forgotten:
             net.post(net.now_ns + 2 * int(self.line.faults.delay * 1e9), lambda: self.conn.close(self.side))
             return
-        if self.line.faults.down or self.held:
+        if self.line.faults.down or self.held or not (self.line.left != 0 if sent is None else sent):
             if not self.held:
                 self.held_ns = net.now_ns
             self.held.append(item)

@@ -5,6 +5,7 @@ stream links that only stall. Everything comes from one random generator, so a r
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ class Fate:
     twice: float = 0.0
     corrupt: float = 0.0
     old: float = 0.0  # an old datagram comes again
+    burst: float = 0.0  # a datagram begins a burst, in which ``burst_length`` are lost on average
+    burst_length: float = 5.0
     rate: int = 0  # bytes a second; 0: no limit
     queue: int = 60_000  # bytes that wait for the rate
     most: int = 1 << 16  # bytes of a datagram that goes through
@@ -39,6 +42,18 @@ class Link:
         self.last_at = 0  # of a stream: nothing overtakes
         self.held: list[bytes] = []  # of a stream that is dead: what it will bring
         self.seen: list[bytes] = []  # of datagrams: some that an attacker has kept
+        self.burst = 0  # datagrams that this one still takes
+
+    def loses(self, rng: random.Random) -> bool:
+        fate = self.fate
+        if self.burst:
+            self.burst -= 1
+            return True
+        if fate.burst and rng.random() < fate.burst:
+            while rng.random() >= 1 / fate.burst_length:
+                self.burst += 1
+            return True
+        return rng.random() < fate.loss
 
     def when(self, now: int, size: int, rng: random.Random) -> int | None:
         """When ``size`` bytes given to it now come out; None: never."""
@@ -66,11 +81,30 @@ class Net:
     def __init__(self, rng: random.Random, pair: st.Pair) -> None:
         self.rng, self.pair = rng, pair
         self.now = pair.a.now
+        self.rates = [1.0, 1.0]  # how fast the clock of each side runs
+        self._met = (self.now, [self.now, self.now])  # when its rate began, and what it said then
         self.paths: dict[int, Path] = {}
         self.queue: list[tuple[int, int, int, int, bytes]] = []
         self.events = 0
         self.sent = [0, 0]
         self.counts = dict.fromkeys(("dropped", "doubled", "corrupted", "reordered", "replayed"), 0)
+
+    def skew(self, way: int, rate: float) -> None:
+        """The clock of one side runs at this rate from now on."""
+        self._met = self.now, [self.said(0), self.said(1)]
+        self.rates[way] = rate
+
+    def said(self, way: int) -> int:
+        """What the clock of a side says now."""
+        since, base = self._met
+        return base[way] + int((self.now - since) * self.rates[way])
+
+    def due(self) -> int:
+        """When the first side has something to do, by the true clock."""
+        since, base = self._met
+        return min(
+            since + math.ceil((side.deadline() - base[way]) / self.rates[way]) for way, side in enumerate(self.sides)
+        )
 
     @property
     def sides(self) -> tuple[st.Side, st.Side]:
@@ -110,7 +144,7 @@ class Net:
                 self.counts["replayed"] += 1
                 self.post(self.now + rng.randrange(1, 50 * MS), way, path.number, rng.choice(link.seen))
         at = link.when(self.now, len(data), rng)
-        if fate.dead or at is None or len(data) > fate.most or rng.random() < fate.loss:
+        if fate.dead or at is None or len(data) > fate.most or link.loses(rng):
             self.counts["dropped"] += 1
             return
         if rng.random() < fate.corrupt:
@@ -188,24 +222,24 @@ class Net:
         """Everything that happens up to then."""
         self.collect()
         for _ in range(steps):
-            at = min([side.deadline() for side in self.sides])
+            at = self.due()
             if self.queue:
                 at = min(at, self.queue[0][0])
             if at > until:
                 break
             self.now = max(self.now, at)
-            for side in self.sides:
-                side.now = self.now
+            for way, side in enumerate(self.sides):
+                side.now = self.said(way)
             while self.queue and self.queue[0][0] <= self.now:
                 _, _, way, number, data = heapq.heappop(self.queue)
                 self.arrive(way, number, data)
             for side in self.sides:
-                if side.deadline() <= self.now:
+                if side.deadline() <= side.now:
                     side.on_deadline()
             self.reconcile()
             self.collect()
         else:
             raise AssertionError(f"the clock does not move on at {self.now}: {[self.tell(s) for s in self.sides]}")
         self.now = until
-        for side in self.sides:
-            side.now = until
+        for way, side in enumerate(self.sides):
+            side.now = self.said(way)

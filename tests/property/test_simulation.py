@@ -13,7 +13,7 @@ import pytest
 from tests.property.core_lines import block_of, noting
 from tests.property.sim_programs import Run
 
-SEEDS = int(os.environ.get("NETCHAN_SIMULATION_SEEDS", "200"))
+SEEDS = int(os.environ.get("NETCHAN_SIMULATION_SEEDS", "100"))
 FOUND = (112, 206, 307)
 """What simulations have found: the answer to a challenge of a path said again on another one, the end of a stream lost
 with a record whose bytes parity had brought."""
