@@ -11,7 +11,7 @@ import os
 import pytest
 
 from tests.property.core_lines import block_of, noting
-from tests.property.sim_programs import Run
+from tests.property.sim_programs import MODES, Run
 
 SEEDS = int(os.environ.get("NETCHAN_SIMULATION_SEEDS", "100"))
 FOUND = (112, 206, 307)
@@ -25,9 +25,11 @@ def test_programs_of_two_hosts_lose_nothing(block: int) -> None:
     for seed in block_of(SEEDS, block):
         with noting(seed):
             outcomes.append(Run(seed).go())
-    assert len({mode for one in outcomes for mode in one.modes}) == 5
-    assert {carrier for one in outcomes for carrier in one.carriers} == {"tcp", "udp", "unix"}
-    assert sum(one.lost for one in outcomes) and sum(one.values for one in outcomes) > 10 * len(outcomes)
+    assert sum(one.values for one in outcomes) > 10 * len(outcomes)
+    if len(outcomes) >= 100:  # of few none may have had it
+        assert len({mode for one in outcomes for mode in one.modes}) == len(MODES)
+        assert {carrier for one in outcomes for carrier in one.carriers} == {"tcp", "udp", "unix"}
+        assert sum(one.lost for one in outcomes) and sum(one.moved for one in outcomes)
 
 
 @pytest.mark.parametrize("seed", FOUND)
