@@ -7,6 +7,8 @@ from netchan._core.timer cimport TIMER_NEVER
 
 cdef int64_t session_deadline(nc_session* s) noexcept nogil              # ns; TIMER_NEVER if none
 cdef void session_on_deadline(nc_session* s, int64_t now_ns) noexcept nogil
+# 1: nothing waits to be sent, and a CLOSE that is said now cannot come before something that was.
+cdef int session_at_rest(nc_session* s) noexcept nogil
 # The same without a path. NC_OK or NC_ENOMEM.
 cdef int session_bare(nc_session* s, int role, const nc_params* mine, const nc_params* peer,
                       uint64_t seed) noexcept nogil

@@ -16,13 +16,14 @@ from netchan._core.idmap cimport idmap_free, idmap_init, idmap_next
 from netchan._core.keys cimport keys_deadline
 from netchan._core.leaf cimport leaf_init
 from netchan._core.order cimport order_free, order_new
+from netchan._core.outbound cimport session_wants_send
 from netchan._core.ratchet cimport cleanse, rekey_first
 from netchan._core.ticket cimport ticket_free
 from netchan._core.resume cimport path_new, session_forget_gone, session_path_lost, session_path_silent
-from netchan._core.sent cimport replay_free, sent_free
+from netchan._core.sent cimport replay_free, sent_free, sent_own
 from netchan._core.state cimport (
-    PATH_HEARD, PATH_SILENT, PATH_SUSPECT, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_dgram, nc_end, nc_offer,
-    nc_params, nc_path, nc_session, pop_active,
+    PATH_HEARD, PATH_SILENT, PATH_SUSPECT, SENT_FLIGHT, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_dgram, nc_end,
+    nc_offer, nc_params, nc_path, nc_sent, nc_session, pop_active,
 )
 from netchan._core.inbox cimport in_free
 from netchan._core.timer cimport TIMER_NEVER
@@ -108,6 +109,36 @@ cdef void session_on_deadline(nc_session* s, int64_t now_ns) noexcept nogil:
         following = p.next
         path_on_deadline(s, p, now_ns)
         p = following
+
+
+# Something that was said on the path, and for which it answers, is not known to have arrived.
+cdef int path_waits(const nc_path* p) noexcept nogil:
+    cdef const nc_sent* x
+    cdef uint64_t i
+    for i in range(sent_own(p), p.tx_number):
+        x = &p.sent[i & (p.sent_cap - 1)]
+        if not x.eliciting or x.copy or (x.log_len == 0 and x.stream == <uint64_t>defs.TAG_CONTROL):
+            continue                            # as in sent_again
+        if p.d is NULL or x.state == SENT_FLIGHT:
+            return 1
+    return 0
+
+
+cdef int session_at_rest(nc_session* s) noexcept nogil:
+    cdef const nc_path* p = s.paths
+    if s.state != SESSION_UP:
+        return 1 if s.state == SESSION_OVER else 0
+    take_dirty(s)
+    if session_wants_send(s):
+        return 0
+    if s.n_paths == 1 and p.d is NULL:
+        return 1                                # what is said next comes behind all of it
+    while p is not NULL:
+        # What was sent on a suspect path is another one's to bring, where there is one.
+        if (not p.suspect or p == s.control) and path_waits(p):
+            return 0
+        p = p.next
+    return 1
 
 
 cdef int session_bare(nc_session* s, int role, const nc_params* mine, const nc_params* peer,

@@ -30,7 +30,7 @@ from netchan._core.rate cimport path_rate
 from netchan._core.resume cimport (
     path_find, session_add, session_join, session_may_add, session_mode, session_path_lost, session_resume,
 )
-from netchan._core.session cimport session_free, session_init, session_on_deadline
+from netchan._core.session cimport session_at_rest, session_free, session_init, session_on_deadline
 from netchan._core.take cimport in_pending
 from netchan._core.state cimport SESSION_SUSPENDED, nc_dgram, nc_end, nc_params, nc_path, nc_session
 from netchan._core.ticket cimport session_ticket_send
@@ -527,6 +527,18 @@ cdef class Session(Listed):
                 engine_dirty(g, t)
             baton_give(g)
         self.engine.notify()
+
+    def at_rest(self):
+        """True when a SESSION_CLOSE that is said now cannot overtake anything that was said before."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef int rest
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            rest = 0 if t.held else session_at_rest(&t.session)
+            baton_give(g)
+        return rest != 0
 
     # --- paths (handshake.md §11) ---
 

@@ -5,9 +5,10 @@ tables, and nothing is called under it.
 
 Names: ``open`` gives the bound channel, else a new one that takes the oldest offer of the name, else one that an offer
 yet to come will find. What is left of the offers comes out of iteration, in order of arrival.
-Leaving: every open channel's sending direction ends behind its values; when all has arrived, or ``close_timeout`` is
-over, the session is closed. That runs on the worker, so it goes on when the program does something else. A channel
-whose last handle was collected unclosed waits for that a moment before it is given up (decision 0002).
+Leaving: every open channel's sending direction ends behind its values; when all has arrived and no close could overtake
+anything (``Session.at_rest``), or ``close_timeout`` is over, the session is closed. That runs on the worker, so it goes
+on when the program does something else. A channel whose last handle was collected unclosed waits for that a moment
+before it is given up (decision 0002).
 Spec: docs/spec/session.md §3, §7.
 """
 
@@ -562,8 +563,11 @@ class PeerCore:
             self.session.close(CLOSE_EXCEPTION)
         self._woken()
 
-    def finish_leaving(self, rest: int) -> None:
-        """All has arrived, or time is over, or the session is: close it. ``rest``: channels that still had values."""
+    def finish_leaving(self, rest: int, late: bool) -> None:
+        """All has arrived, or time is over (``late``), or the session is: close it.
+
+        ``rest``: channels that still had values.
+        """
         if rest and self.session.suspended:
             log.warning(
                 "left %s, to which there was no path for %g s, with %d channels whose values had not all arrived",
@@ -577,6 +581,12 @@ class PeerCore:
                 "Config.close_timeout",
                 self.link.node_id,
                 rest,
+                self.config.close_timeout,
+            )
+        elif late and not self.session.over:
+            log.warning(
+                "left %s before all that was sent to it was acknowledged, after %g s; what it has not got is lost",
+                self.link.node_id,
                 self.config.close_timeout,
             )
         self._leaving = None
@@ -682,7 +692,7 @@ class _Leaving:
     def start(self) -> None:
         """Look at once, then on the worker. Without a path there is somebody to hear of it only if one comes."""
         self._rest = [item for item in self._rest if not _arrived(*item)]
-        if not self._rest and not self._core.session.suspended:
+        if not self._rest and self._core.session.at_rest():
             self._finish()
             return
         for endpoint, position in self._rest:
@@ -708,17 +718,18 @@ class _Leaving:
                 here.append((endpoint, position))
         self._rest = here
         session = self._core.session
-        done = session.over or not (here or session.suspended)
-        if done or time.monotonic_ns() >= self._deadline_ns:
-            self._finish()
+        done = session.over or (not here and session.at_rest())
+        late = not done and time.monotonic_ns() >= self._deadline_ns
+        if done or late:
+            self._finish(late=late)
 
-    def _finish(self) -> None:
+    def _finish(self, *, late: bool = False) -> None:
         self._done = True
         rest, self._rest = self._rest, []
         for endpoint, _ in rest:
             endpoint.ack_waiters.leave(self._hint, _no)
         self._hint.forget()
-        self._core.finish_leaving(len(rest))
+        self._core.finish_leaving(len(rest), late)
 
 
 def _no() -> bool:
@@ -735,7 +746,8 @@ def _arrived(endpoint: RemoteEndpoint, position: int) -> bool:
     if endpoint.backlogged:
         return False
     if not endpoint.paired:
-        # nobody over there has opened it, so nobody reports; its few values (limits.unopened_*) travel before the close
+        # nobody over there has opened it, so nobody reports; its few values (limits.unopened_*) travel before the
+        # close, which waits until the session is at rest
         return True
     try:
         return bool(endpoint.reached("received", position))

@@ -239,7 +239,7 @@ async def test_r43_other_side_that_ends_the_session_first_is_not_blamed(caplog: 
         await far.aclose()
         await near.wait_closed()
         with caplog.at_level(logging.WARNING):
-            near._core.finish_leaving(1)
+            near._core.finish_leaving(1, late=False)
     assert not caplog.records
 
 
