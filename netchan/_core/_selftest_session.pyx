@@ -52,7 +52,7 @@ from netchan._core.session cimport session_deadline, session_free, session_init,
 from netchan._core.ticket cimport session_replaced, session_ticket_send, session_ticket_take
 from netchan._core.state cimport (
     EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW, nc_dgram,
-    nc_end, nc_offer, nc_params, nc_path, nc_session,
+    nc_end, nc_group, nc_offer, nc_params, nc_path, nc_session,
 )
 from netchan._core.budget cimport budget_init, nc_budget
 from netchan._core.parity cimport nc_parity_in
@@ -992,6 +992,21 @@ cdef class Side:
         """Records sent on this path from the oldest on that was not acknowledged."""
         cdef nc_path* p = self.way(path)
         return p.tx_number - p.acked
+
+    def groups(self):
+        """Groups that name an end, and ends in the table that have a group: as many, or one names an end that is gone."""
+        cdef nc_group* g = self.s.groups
+        cdef nc_end* e
+        cdef uint32_t i = 0
+        named = held = 0
+        while g is not NULL:
+            named += g.end is not NULL
+            g = g.next
+        while True:
+            e = <nc_end*>idmap_next(&self.s.outs, &i)
+            if e is NULL:
+                return named, held
+            held += e.group is not NULL
 
     def order(self):
         """Numbers said, acknowledged without a gap, acted on; how many wait here."""

@@ -52,6 +52,8 @@ cdef int group_begin(nc_session* s, nc_end* e) noexcept nogil:
         g.open = 0                              # the paths may be others by now
     if s.group_orphans:
         sweep(s, 0)
+    if not e.bound or e.out_done:               # still in the line, but nobody would give its group back
+        return 0
     size = symbol_size(s, &paths)
     bytes = <uint64_t>s.parity_m * size
     if size < SYMBOL_LEAST or not s.mine.parity or not e.bound:

@@ -203,6 +203,7 @@ cdef void session_free(nc_session* s) noexcept nogil:
     groups_free(s)                              # first: they name ends
     session_ended(s)
     take_dirty(s)
+    groups_free(s)                              # before the ends, which they name
     for i in range(s.n_adopted):
         if s.adopted[i] is not NULL:
             end_release(s.adopted[i], &s.pins)

@@ -250,6 +250,8 @@ def play(seed: int, also: Also = nothing) -> dict[str, int]:
         world.run(silence or rng.choice([0, 100_000, 5 * MS, 40 * MS, 300 * MS]))
         for side in net.sides:
             assert side.state()["state"] == UP, side.state()
+            named, held = side.groups()
+            assert named == held, "a group names an end that is forgotten"
         for line in lines:
             settle(line)
             if not line.aborted:

@@ -281,6 +281,8 @@ def play(seed: int, also: Also = nothing) -> dict[str, int]:
         net.mend()
         for side in net.sides:
             assert side.state()["state"] == UP, side.state()
+            named, held = side.groups()
+            assert named == held, "a group names an end that is forgotten"
         for line in lines:
             settle(line)
             if not line.aborted:
