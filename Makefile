@@ -25,7 +25,7 @@ LINTED = $(wildcard netchan tests tools examples bench docs setup.py)
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: build/.built  ## two processes, one encrypted channel, a stream of values; ends with a proof that none was lost
+demo: build/.built  ## one session over four paths that are cut and restored, a process replaced; ends with a proof
 	@$(PY) examples/demo.py
 
 build: build/.built  ## compile in place (only what has changed)

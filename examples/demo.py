@@ -1,15 +1,20 @@
-"""The demo: two processes exchange two million values over one encrypted session, and each proves what it saw.
+"""The demo: one encrypted session over four paths that are cut and restored, one process replaced in the middle of it.
 
     make demo        or        python examples/demo.py
 
-Three processes run. This one only starts the other two, prints what they report and compares it at the end. The
-*listener* and the *dialler* make a key each, tell nobody the private half, and pin each other's node id: the session
-is encrypted and mutually authenticated. Over TCP on the loopback they open five channels and send on each of them in
+The *listener* and the *dialler* are processes of their own. They make a key each, keep the private half in a file that
+only this user can read, and pin each other's node id. Their session has four paths, two over TCP, one over UDP and one
+over a Unix socket, each through a relay in this process. Over it they open five channels and send on each of them in
 both directions at once: four of small values, in batches, and one of large values, one at a time.
 
-The proof does not ask the library. Every value begins with its number. Each side feeds everything it hands to netchan,
-and everything it gets from netchan, to SHA-256 of its own, per channel and direction; the receiver counts from the
-numbers alone what is missing, what came twice and what came out of order. The last line is
+Meanwhile this process cuts paths (connections are reset and nobody answers; datagrams vanish), all four of them once,
+and restores them; it changes what several paths are used for; and it has the listener hand its session over to a new
+process and end. The values go on through all of it.
+
+The proof does not ask the library. Every value begins with its number. Each side enters everything that it hands to
+netchan, and everything that it gets from netchan, into books of its own with SHA-256, per channel and direction; the
+receiver counts from the numbers alone what is missing, what came twice and what came out of order. The listener's books
+move to the new process with its work. The last line is
 
     demo: ok sent=2000000 received=2000000 lost=0 doubled=0 reordered=0 sha256=...
 
@@ -20,232 +25,31 @@ with exit status 0, or `demo: FAILED ...` with exit status 1.
                                      netchan has delivered it and before it is counted
     NETCHAN_DEMO_SECONDS=58          give up after so many seconds
     NETCHAN_DEMO_SEED=...            the same values again, and so the same sha256; by default each run has its own
+    NETCHAN_DEMO_TABLE=plain         lines instead of the live table, or `live` for the table where the output is no
+                                     terminal; by default a table on a terminal, if `rich` is installed
 """
 
-import asyncio, contextlib, hashlib, json, os, random, struct, sys, time
-from array import array
+import asyncio, contextlib, json, os, sys, tempfile, time
 
-SMALL = ("small-0", "small-1", "small-2", "small-3")
-LARGE = "large"
-NAMES = (*SMALL, LARGE)
-LARGE_SHARE = 10_000                # one value in so many is a large one
-LARGE_BYTES = (64 << 10, 256 << 10) # lengths of the large ones
-SMALL_BYTES = (0, 112)              # lengths of the small ones, behind the number
-BATCH = 512                         # values handed to one send_many
-CAPACITY = 4096                     # values that may be under way in a channel; beyond that the sender waits
-FAULTS = ("drop", "double", "swap")
+from demo_parts.books import FAULTS, NAMES, Failed, judge, plan
+from demo_parts.relay import DatagramRelay, StreamRelay
+from demo_parts.table import new_table
 
+PATHS = ("tcp a", "tcp b", "udp", "unix")
+# What happens while values go both ways: at which hundredth of them, and what. All of it happens in each run.
+SCRIPT = (
+    (4, "stripe"), (10, "cut", "tcp a"), (16, "restore", "tcp a"), (20, "mirror"), (26, "cut", "udp"),
+    (32, "cut", "unix"), (38, "restore", "udp"), (42, "restore", "unix"), (48, "failover"), (55, "hand over"),
+    (62, "parity(3, 1)"), (70, "cut all"), (78, "stripe"), (84, "cut", "tcp b"), (90, "restore", "tcp b"),
+    (94, "failover"),
+)
+DARK = 0.5                          # seconds without any path
+STEP = 0.6                          # seconds between two events, at least; of a run with the usual number of values
+BACK = 15                           # seconds in which all four paths come back
 
-def plan(values):
-    """How many values each channel carries, {(channel, direction): count}; both sides make the same plan."""
-    ways = ("to-listener", "to-dialler")
-    large = max(1, values // LARGE_SHARE // len(ways))
-    counts = {(LARGE, way): large for way in ways}
-    share, rest = divmod(values - large * len(ways), len(SMALL) * len(ways))
-    for i, key in enumerate((name, way) for name in SMALL for way in ways):
-        counts[key] = share + (i < rest)
-    return counts
-
-
-# --- the two books: what was sent, and what was received --------------------------------------------------------------
-
-class Book:
-    """Two digests over a sequence of values, one of their bytes and one of their lengths, so that no other cut fits."""
-
-    def __init__(self):
-        self.bytes, self.lengths = hashlib.sha256(), hashlib.sha256()
-        self.count = self.size = 0
-
-    def write(self, values):
-        data = b"".join(values)
-        self.bytes.update(data)
-        self.lengths.update(array("L", map(len, values)).tobytes())
-        self.count += len(values)
-        self.size += len(data)
-
-    def digest(self):
-        return hashlib.sha256(self.bytes.digest() + self.lengths.digest()).hexdigest()
-
-
-class Inbox(Book):
-    """A book that also judges the order, from the numbers in the values alone."""
-
-    def __init__(self, expected):
-        super().__init__()
-        self.expected = expected
-        self.seen = bytearray(expected)                 # one byte per number: did it come?
-        self.next = 0                                   # one more than the highest number so far
-        self.doubled = self.reordered = self.strange = 0
-
-    def write(self, values):
-        super().write(values)
-        try:
-            numbers = struct.unpack(f">{len(values)}Q", b"".join([value[:8] for value in values]))
-        except struct.error:                            # a value too short to hold a number
-            self.strange += len(values)
-            return
-        end = self.next + len(values)
-        if end <= self.expected and numbers == tuple(range(self.next, end)):
-            self.seen[self.next : end] = b"\1" * len(values)
-            self.next = end
-            return
-        for number in numbers:                          # something is wrong: look at each
-            if number >= self.expected:
-                self.strange += 1
-            elif self.seen[number]:
-                self.doubled += 1
-            else:
-                self.seen[number] = 1
-                self.reordered += number < self.next
-                self.next = max(self.next, number + 1)
-
-    def lost(self):
-        return self.expected - sum(self.seen)
-
-
-class Fault:
-    """Drops, doubles or swaps one value between netchan and the book: the switch that shows that the proof can fail."""
-
-    def __init__(self, kind, at):
-        self.kind, self.left, self.held = kind, at, None
-
-    def __call__(self, values):
-        if self.held is not None and values:            # swap: the value held back comes behind its successor
-            values, self.held = [values[0], self.held, *values[1:]], None
-        elif 0 <= self.left < len(values):
-            at, self.left = self.left, -1
-            before, value, after = values[:at], values[at], values[at + 1 :]
-            if self.kind == "drop":
-                values = before + after
-            elif self.kind == "double":
-                values = [*before, value, value, *after]
-            elif after:
-                values = [*before, after[0], value, *after[1:]]
-            else:
-                values, self.held = before, value
-        else:
-            self.left -= len(values)
-        return values
-
-
-# --- one of the two processes -----------------------------------------------------------------------------------------
-
-async def send_small(channel, count, book, seed):
-    """Numbered values of many lengths, a batch at a time; the batch is in the book before netchan sees it."""
-    rng = random.Random(seed)
-    bodies = [rng.randbytes(rng.randint(*SMALL_BYTES)) for _ in range(1021)]
-    pack = struct.Struct(">Q").pack
-    for start in range(0, count, BATCH):
-        batch = [pack(n) + bodies[n % 1021] for n in range(start, min(start + BATCH, count))]
-        book.write(batch)
-        await channel.send_many(batch)
-    channel.close()
-
-
-async def send_large(channel, count, book, seed):
-    """Long values, one send each."""
-    rng = random.Random(seed)
-    for n in range(count):
-        value = n.to_bytes(8, "big") + rng.randbytes(rng.randint(*LARGE_BYTES))
-        book.write([value])
-        await channel.send(value)
-    channel.close()
-
-
-async def receive_small(channel, book, fault):
-    """Everything until the other side closes."""
-    import netchan
-
-    with contextlib.suppress(netchan.ChannelEnded):
-        while True:
-            book.write(fault(await channel.recv_many(BATCH)))
-
-
-async def receive_large(channel, book):
-    async for value in channel:
-        book.write([value])
-
-
-def say(**what):
-    print(json.dumps(what), flush=True)
-
-
-async def exchange(peer, role, counts, fault_kind, seed):
-    """Send and receive on all channels at once; report twice a second, and what was seen at the end."""
-    out, back = ("to-dialler", "to-listener") if role == "listener" else ("to-listener", "to-dialler")
-    sent = {name: Book() for name in NAMES}
-    received = {name: Inbox(counts[name, back]) for name in NAMES}
-
-    def progress():
-        return {
-            "sent": sum(b.count for b in sent.values()),
-            "received": sum(b.count for b in received.values()),
-            "bytes": sum(b.size for b in (*sent.values(), *received.values())),
-        }
-
-    async def report():
-        while True:
-            await asyncio.sleep(0.5)
-            say(event="progress", **progress(), stats=peer.stats())
-
-    async with asyncio.TaskGroup() as tasks:
-        reporter = tasks.create_task(report())
-        work = []
-        for name in NAMES:
-            channel = peer.open(name, bytes, capacity=CAPACITY if name in SMALL else 8)
-            send, rng_seed = send_small if name in SMALL else send_large, f"{seed} {role} {name}"
-            work.append(tasks.create_task(send(channel, counts[name, out], sent[name], rng_seed)))
-            if name == LARGE:
-                work.append(tasks.create_task(receive_large(channel, received[name])))
-            else:
-                at = counts[name, back] // 2 if fault_kind and name == SMALL[0] and role == "listener" else -1
-                work.append(tasks.create_task(receive_small(channel, received[name], Fault(fault_kind, at))))
-        await asyncio.wait(work)
-        reporter.cancel()
-    say(
-        event="result",
-        **progress(),
-        stats=peer.stats(),
-        books={f"{name} {out} sent": (book.count, book.digest()) for name, book in sent.items()}
-        | {f"{name} {back} received": (book.count, book.digest()) for name, book in received.items()},
-        lost=sum(book.lost() for book in received.values()),
-        doubled=sum(book.doubled for book in received.values()),
-        reordered=sum(book.reordered for book in received.values()),
-        strange=sum(book.strange for book in received.values()),
-    )
-
-
-async def child(role, values, seconds, fault_kind, seed):
-    """The listener or the dialler. It tells its node id, is told the other's, and keeps its key to itself."""
-    import netchan
-    from netchan._core import provider
-
-    identity = netchan.Identity.generate()
-    config = netchan.Config(lease=2)            # a process that is killed does not come back
-    library = provider.load()
-    say(event="hello", node_id=identity.node_id, provider=library.name, version=library.version, pid=os.getpid())
-    counts = plan(values)
-    async with asyncio.timeout(seconds):
-        theirs = await asyncio.to_thread(sys.stdin.readline)
-        if role == "listener":
-            async with netchan.listen(
-                "tcp://127.0.0.1:0", identity=identity, trust=[theirs.strip()], config=config
-            ) as listener:
-                say(event="address", address=listener.addresses[0])
-                async with await listener.recv() as peer:
-                    say(event="session", node_id=peer.node_id, remote=peer.remote_address)
-                    await exchange(peer, role, counts, fault_kind, seed)
-        else:
-            # the address carries the listener's node id: whoever else answers there is refused
-            async with netchan.dial(theirs.strip(), identity=identity, config=config) as peer:
-                say(event="session", node_id=peer.node_id, remote=peer.remote_address)
-                await exchange(peer, role, counts, None, seed)
-
-
-# --- the parent -------------------------------------------------------------------------------------------------------
 
 class Child:
-    """A process of the demo, seen from the parent: the last report of each kind."""
+    """A process of the demo, seen from here: the last report of each kind."""
 
     def __init__(self, role, process):
         self.role, self.process = role, process
@@ -267,104 +71,214 @@ class Child:
             await self.news.wait()
         return self.said[event]
 
-    def tell(self, text):
-        self.process.stdin.write(text.encode() + b"\n")
+    def tell(self, what):
+        self.process.stdin.write(json.dumps(what).encode() + b"\n")
+
+    def report(self):
+        return self.said.get("result") or self.said.get("progress")
 
 
-class Failed(Exception):
-    """The demo did not prove what it should."""
+class Demo:
+    """What this process does."""
 
+    def __init__(self, values, seconds, fault, folder):
+        self.values, self.seconds, self.fault, self.folder = values, seconds, fault, folder
+        self.seed = os.environ.get("NETCHAN_DEMO_SEED") or os.urandom(8).hex()
+        self.children, self.relays, self.cut = [], {}, set()
+        self.table = new_table(os.environ.get("NETCHAN_DEMO_TABLE", ""), PATHS)
+        self.counts = plan(values)
+        self.happened = {"cuts": 0, "restored": 0}
+        self.gate, self.mode = (0, 1), "failover"
 
-async def start(role, *arguments):
-    return Child(
-        role,
-        await asyncio.create_subprocess_exec(
-            sys.executable, __file__, role, *map(str, arguments),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 20,
-        ),
-    )
-
-
-async def table(children, total):
-    """A line a second: what came in over both processes."""
-    print(f"{'time':>6} {'values':>11} {'values/s':>11} {'MB/s':>7} {'records':>9} {'rtt':>8}", flush=True)
-    began = last_time = time.monotonic()
-    last = {"received": 0, "bytes": 0}
-    while True:
-        await asyncio.sleep(1)
-        now = time.monotonic()
-        reports = [c.said.get("result") or c.said.get("progress") for c in children]
-        if not all(reports):
-            continue
-        sums = {key: sum(r[key] for r in reports) for key in last}
-        records = sum(r["stats"]["records_received"] for r in reports)
-        rtt, step = reports[0]["stats"]["rtt_us"], now - last_time
-        print(
-            f"{now - began:5.1f}s {sums['received']:>11,} {(sums['received'] - last['received']) / step:>11,.0f} "
-            f"{(sums['bytes'] - last['bytes']) / 2 / step / 1e6:>7.1f} {records:>9,} {rtt:>6}us",
-            flush=True,
+    async def start(self, role):
+        command = [__file__, role, *map(str, (self.values, self.seconds, self.fault, self.seed, self.folder))]
+        child = Child(
+            "listener" if role == "next" else role,
+            await asyncio.create_subprocess_exec(
+                sys.executable, *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 26
+            ),
         )
-        last, last_time = sums, now
-        if sums["received"] >= total:
-            return
+        self.children.append(child)
+        child.listening = self.tasks.create_task(child.listen())
+        return child
 
+    async def kill(self):
+        for child in self.children:
+            with contextlib.suppress(ProcessLookupError):
+                child.process.kill()
+            await child.process.wait()
+        for relay in self.relays.values():
+            await relay.close()
 
-def judge(results, total):
-    """The end line; raises Failed with the reason. Only what the two processes counted and hashed is looked at."""
-    books = {key: value for result in results for key, value in result["books"].items()}
-    names = ("sent", "received", "lost", "doubled", "reordered")
-    figures = {name: sum(result[name] for result in results) for name in names}
-    overall = hashlib.sha256()
-    wrong = []
-    for key in sorted(k for k in books if k.endswith(" sent")):
-        stream = key.removesuffix(" sent")
-        overall.update(books[key][1].encode())
-        if books[key] != books[f"{stream} received"]:
-            wrong.append(stream)
-    text = " ".join(f"{key}={value}" for key, value in figures.items())
-    strange = sum(result["strange"] for result in results)
-    flaws = figures["lost"] + figures["doubled"] + figures["reordered"] + strange
-    if wrong or flaws or not figures["sent"] == figures["received"] == total:
-        differ = f" differ={','.join(wrong)}" if wrong else ""
-        raise Failed(f"{text} strange={strange}{differ}")
-    return f"demo: ok {text} sha256={overall.hexdigest()}"
+    # --- what happens on the way --------------------------------------------------------------------------------------
 
+    def reports(self):
+        return [r for r in (self.listener.report(), self.dialler.report()) if r]
 
-async def supervise(values, seconds, fault, children):
-    seed = os.environ.get("NETCHAN_DEMO_SEED") or os.urandom(8).hex()
-    print(f"netchan demo: {values:,} values between two processes, each hashing for itself (seed {seed})", flush=True)
-    for role in ("listener", "dialler"):
-        children.append(await start(role, values, seconds, fault, seed))
-    listener, dialler = children
-    async with asyncio.TaskGroup() as tasks:
-        for c in children:
-            tasks.create_task(c.listen())
-        keys = {c.role: await c.hear("hello") for c in children}
-        listener.tell(keys["dialler"]["node_id"])
-        dialler.tell((await listener.hear("address"))["address"])
-        for c, other in ((listener, "dialler"), (dialler, "listener")):
+    def took(self):
+        return sum(r["took"] for r in self.reports())
+
+    async def until_took(self, hundredth):
+        """So much of what may be sent has come in, of every channel."""
+        wanted = sum(count * hundredth // 100 for count in self.counts.values())
+        while self.took() < wanted:
+            self.check()
+            await asyncio.sleep(0.01)
+
+    def check(self):
+        for child in (self.listener, self.dialler):
+            if "exit" in child.said and "result" not in child.said:
+                raise Failed(f"the {child.role} ended early with status {child.said['exit']}")
+
+    def allow(self, hundredth):
+        """Both may send up to there."""
+        self.gate = (hundredth, 100)
+        for child in (self.listener, self.dialler):
+            child.tell({"gate": self.gate})
+
+    async def set_cut(self, name, dead):
+        relay = self.relays[name]
+        await (relay.cut() if dead else relay.restore())
+        (self.cut.add if dead else self.cut.discard)(name)
+        self.happened["cuts" if dead else "restored"] += 1
+        self.table.say(f"{name} is {'cut' if dead else 'back'}")
+
+    async def act(self, what, name=""):
+        if what in ("cut", "restore"):
+            await self.set_cut(name, what == "cut")
+        elif what == "cut all":
+            for each in PATHS:
+                await self.set_cut(each, True)
+            await asyncio.sleep(DARK)
+            for each in PATHS:
+                await self.set_cut(each, False)
+        elif what == "hand over":
+            await self.hand_over()
+        else:
+            self.mode = what
+            for child in (self.listener, self.dialler):
+                child.tell({"mode": what})
+            self.table.say(f"redundancy is now {what}")
+
+    async def hand_over(self):
+        """Another process takes the listener's place; the dialler is told nothing."""
+        old = self.listener
+        new = await self.start("next")
+        hello = await new.hear("hello")
+        # it takes what the old one gives, and then hears how far the work has got
+        new.tell({"node_id": self.dialler.said["hello"]["node_id"]})
+        old.tell({"move": True})
+        begun = time.monotonic()
+        books = (await old.hear("moved"))["books"]
+        new.tell({"addresses": self.addresses, "books": books, "gate": self.gate, "mode": self.mode})
+        await new.hear("session")
+        pause = time.monotonic() - begun
+        if not new.said["taken"]["happened"]:
+            raise Failed("the new process took nothing over")
+        self.listener = new
+        await old.listening
+        if old.said["exit"]:
+            raise Failed(f"the old listener ended with status {old.said['exit']}")
+        self.table.say(f"the listener is now pid {hello['pid']}, {pause * 1e3:.0f} ms after the old one stopped")
+
+    async def play(self):
+        """The script, under load: an event happens when half of what may be sent before the next one has come in."""
+        before = 0
+        pause = STEP * min(1.0, self.values / 2_000_000)
+        for hundredth, *what in SCRIPT:
+            self.allow(hundredth)
+            await self.until_took((before + hundredth) / 2 if what != ["hand over"] else before)
+            began = time.monotonic()
+            await self.act(*what)
+            await self.until_took(hundredth)
+            await asyncio.sleep(max(0.0, began + pause - time.monotonic()))
+            before = hundredth
+        await self.all_back()
+        self.allow(100)
+
+    async def all_back(self):
+        end = time.monotonic() + BACK
+        while len(self.dialler.report()["paths"]) < len(PATHS):
+            self.check()
+            if time.monotonic() > end:
+                raise Failed(f"after {BACK} s the session has {len(self.dialler.report()['paths'])} paths")
+            await asyncio.sleep(0.02)
+
+    # --- beginning and end --------------------------------------------------------------------------------------------
+
+    async def connect(self):
+        """Both processes, the relays between them, and the session."""
+        self.listener, self.dialler = await self.start("listener"), await self.start("dialler")
+        keys = {c.role: await c.hear("hello") for c in self.children}
+        self.listener.tell({"node_id": keys["dialler"]["node_id"]})
+        where = {}
+        for address in (await self.listener.hear("address"))["addresses"]:
+            kind, rest = address.split("://")
+            where[kind] = rest.rpartition("@")[2]
+        self.addresses = [f"{kind}://{rest}" for kind, rest in where.items()]
+        for name in PATHS:
+            kind = name.split()[0]
+            if kind == "unix":
+                self.relays[name] = StreamRelay(f"{self.folder}/relay", where[kind])
+            else:
+                host, _, port = where[kind].rpartition(":")
+                maker = DatagramRelay if kind == "udp" else StreamRelay
+                self.relays[name] = maker(("127.0.0.1", 0), (host, int(port)))
+            await self.relays[name].restore()
+        self.places = {}
+        for name, relay in self.relays.items():
+            place = relay.place if name == "unix" else ":".join(map(str, relay.place))
+            self.places[f"{name.split()[0]}://{place}"] = name
+        node_id = keys["listener"]["node_id"]
+        self.dialler.tell([place.replace("://", f"://{node_id}@") for place in self.places])
+        for c, other in ((self.listener, "dialler"), (self.dialler, "listener")):
             met = await c.hear("session")
             if met["node_id"] != keys[other]["node_id"]:
                 raise Failed(f"the {c.role} met {met['node_id']}, not the {other}")
             print(f"  {c.role:8} pid {keys[c.role]['pid']}  {keys[c.role]['node_id']}", flush=True)
         hello = keys["listener"]
-        address = (await dialler.hear("session"))["remote"]
-        print(f"  session  {address}, both sides authenticated by node id, {len(NAMES)} channels in both directions")
+        print(f"  session  over {', '.join(PATHS)}; both sides authenticated by node id, {len(NAMES)} channels")
         print(f"  crypto   {hello['version']} (provider {hello['provider']!r})", flush=True)
-        began = time.monotonic()
-        rows = tasks.create_task(table(children, values))
-        results = [await c.hear("result") for c in children]
-        spent = time.monotonic() - began
-        rows.cancel()
-        for c in children:
-            if await c.hear("exit"):
-                raise Failed(f"the {c.role} ended with status {c.said['exit']}")
-    end = judge(results, values)
-    moved = sum(r["bytes"] for r in results) / 2
-    rekeys = sum(r["stats"]["rekeys"] for r in results)
-    rates = f"{values / spent:,.0f} values/s, {moved / spent / 1e6:.1f} MB/s"
-    print(f"  in all   {spent:.1f} s, {rates}, {rekeys} key changes")
-    return end
+        await self.dialler.hear("progress")
+        await self.all_back()
+
+    async def show(self, total):
+        """What came in, and how the paths are."""
+        while True:
+            reports = self.reports()
+            if len(reports) == 2:
+                rows = {self.places.get(p[0]): p[1:] for p in self.dialler.report().get("paths", [])}
+                self.table.show(
+                    sum(r["took"] for r in reports), total, sum(r["bytes"] for r in reports) / 2, rows, self.cut,
+                    self.mode,
+                )
+            await asyncio.sleep(0.1)
+
+    async def run(self):
+        what = f"{self.values:,} values between two processes, each hashing for itself"
+        print(f"netchan demo: {what} (seed {self.seed})", flush=True)
+        async with asyncio.TaskGroup() as self.tasks:
+            await self.connect()
+            began = time.monotonic()
+            with self.table:
+                shown = self.tasks.create_task(self.show(self.values))
+                await self.play()
+                results = [await c.hear("result") for c in (self.listener, self.dialler)]
+                shown.cancel()
+            spent = time.monotonic() - began
+            for c in (self.listener, self.dialler):
+                if await c.hear("exit"):
+                    raise Failed(f"the {c.role} ended with status {c.said['exit']}")
+        end = judge(results, self.values)
+        moved = sum(r["bytes"] for r in results) / 2
+        stats = [r["stats"] for r in results]
+        rates = f"{self.values / spent:,.0f} values/s, {moved / spent / 1e6:.1f} MB/s"
+        print(f"  in all   {spent:.1f} s, {rates}, {sum(s['rekeys'] for s in stats)} key changes")
+        print(
+            f"  paths    {self.happened['cuts']} cuts, {self.happened['restored']} restored, 1 process replaced, "
+            f"{sum(s['resent'] for s in stats):,} records sent again, {max(s['resumes'] for s in stats)} resumptions"
+        )
+        return end
 
 
 def number(name, default, low):
@@ -375,26 +289,26 @@ def number(name, default, low):
 
 
 async def main():
-    children, reason = [], None
+    demo, reason = None, None
     try:
-        values = number("NETCHAN_DEMO_VALUES", 2_000_000, 100)
+        values = number("NETCHAN_DEMO_VALUES", 2_000_000, 1000)
         seconds = number("NETCHAN_DEMO_SECONDS", 58, 1)
         fault = os.environ.get("NETCHAN_DEMO_FAULT", "")
         if fault and fault not in FAULTS:
             raise Failed(f"NETCHAN_DEMO_FAULT={fault!r} is not one of {', '.join(FAULTS)}")
-        async with asyncio.timeout(seconds):
-            print(await supervise(values, seconds, fault, children), flush=True)
+        with tempfile.TemporaryDirectory(prefix="netchan-") as folder:
+            demo = Demo(values, seconds, fault, folder)
+            try:
+                async with asyncio.timeout(seconds):
+                    print(await demo.run(), flush=True)
+            finally:
+                await demo.kill()
     except TimeoutError:
         reason = f"not done within {seconds} s"
     except Failed as error:
         reason = str(error)
     except ExceptionGroup as group:
         reason = "; ".join(str(error) for error in group.exceptions)
-    finally:
-        for c in children:
-            with contextlib.suppress(ProcessLookupError):
-                c.process.kill()
-            await c.process.wait()
     if reason is not None:
         print(f"demo: FAILED {reason}", flush=True)
     return int(reason is not None)
@@ -402,12 +316,14 @@ async def main():
 
 if __name__ == "__main__":
     try:
-        if len(sys.argv) == 6 and sys.argv[1] in ("listener", "dialler"):
-            role, values, seconds, fault, seed = sys.argv[1:]
-            asyncio.run(child(role, int(values), int(seconds), fault, seed))
+        if len(sys.argv) == 7 and sys.argv[1] in ("listener", "dialler", "next"):
+            from demo_parts.side import run
+
+            role, values, seconds, fault, seed, folder = sys.argv[1:]
+            asyncio.run(run(role, plan(int(values)), int(seconds), fault, seed, folder))
         else:
             sys.exit(asyncio.run(main()))
-    except KeyboardInterrupt:                           # reaches all three processes; the parent has the word
+    except KeyboardInterrupt:                           # reaches all processes; the parent has the word
         if len(sys.argv) == 1:
             print("demo: FAILED interrupted", flush=True)
         sys.exit(1)
