@@ -21,6 +21,7 @@ from netchan._core.session cimport session_free, session_on_deadline
 from netchan._core.state cimport SESSION_SUSPENDED, SESSION_UP, nc_end
 from netchan._core.timer cimport (
     TIMER_NEVER, theap_clear, theap_free, theap_init, theap_next, theap_pop_due, theap_reserve,
+    theap_set,
 )
 from netchan._engine cimport sys
 from netchan._engine.clock cimport engine_alarm, engine_now
@@ -33,9 +34,10 @@ from netchan._engine.poller cimport (
     POLL_BATCH, POLL_IN, POLL_ONCE, nc_report, poller_add, poller_change, poller_open, poller_wait,
 )
 from netchan._engine.state cimport (
-    CIPHERS, ENGINE_CALLER, ENGINE_THREADS, FLUSH_BYTES, FLUSH_FRESH_NS, FLUSH_GAP_NS, FLUSH_TAIL_NS, GUARD_CALLER_NS,
-    GUARD_LOOP_NS, GUARD_QUIET, PATHS_SILENT, PUMP_NS, RX_BYTES, SLICE_NS, SLOTS_MAX, SPIN_NS, TRIALS, TRIAL_BELOW_NS,
-    TRIAL_FIRST, TRIAL_GAP, TX_BYTES, YIELD_FRESH_NS, YIELD_NS, nc_engine, nc_link, nc_offer_event, nc_slot,
+    BLOCKED_NS, CIPHERS, ENGINE_CALLER, ENGINE_THREADS, FLUSH_BYTES, FLUSH_FRESH_NS, FLUSH_GAP_NS, FLUSH_TAIL_NS,
+    GUARD_CALLER_NS, GUARD_LOOP_NS, GUARD_QUIET, PATHS_SILENT, PUMP_NS, RX_BYTES, SLICE_NS, SLOTS_MAX, SPIN_NS, TRIALS,
+    TRIAL_BELOW_NS, TRIAL_FIRST, TRIAL_GAP, TX_BYTES, YIELD_FRESH_NS, YIELD_NS, nc_engine, nc_link, nc_offer_event,
+    nc_slot,
 )
 
 # Places in the pollers that are no slot.
@@ -293,6 +295,10 @@ cdef void run_deadlines(nc_engine* g, int64_t now) noexcept nogil:
         if not suspect and load_acq_u32(&t.session.suspect):
             path_news(g, t, PATHS_SILENT)
         slot_flush(g, t, now)
+        if t.deadline <= now:
+            # What is due cannot be said: the carrier takes nothing. It is said when it does; nobody waits for it here.
+            t.deadline = now + BLOCKED_NS
+            theap_set(&g.heap, t.index, t.deadline)
     at = theap_next(&g.heap)
     if at != TIMER_NEVER and (g.timer_at == 0 or at < g.timer_at or g.timer_at <= now):
         engine_alarm(g, g.timer_fd, at if at > 0 else 1)

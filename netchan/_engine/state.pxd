@@ -17,6 +17,7 @@ cdef enum:
     TX_BYTES = 262144               # sealed bytes of one write
     RX_BYTES = 262144               # bytes of one read: PUMP_BYTES of docs/spec/limits.md
     PUMP_NS = 500000                # a pump ends after this time
+    BLOCKED_NS = 1000000            # what is due on a carrier that takes nothing is looked at again after this
     FLUSH_GAP_NS = 20000            # a send flushes in place when nothing was flushed for this long
     FLUSH_TAIL_NS = 150000          # else its bytes leave after this at the latest
     FLUSH_FRESH_NS = 50000          # the tail timer leaves a program alone that has flushed so recently
