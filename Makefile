@@ -20,7 +20,7 @@ LINTED = $(wildcard netchan tests tools examples bench docs setup.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo build debug test lint format docs bench bench-quick fuzz fuzz-coverage fuzz-mutants sanitize long sim handover chaos storms conformance mutants rules wire-names oracle-traces model clean
+.PHONY: help demo build debug test lint format docs bench bench-quick fuzz fuzz-coverage fuzz-mutants sanitize long sim handover chaos storms kills soak conformance mutants rules wire-names oracle-traces model clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -104,6 +104,14 @@ chaos: build/.built $(VENV)/.stamp-test  ## real sockets over a link that loses 
 storms: build/.built $(VENV)/.stamp-test  ## a million channels, offers and selects, 10 000 sessions (a quarter of an hour)
 	NETCHAN_LONG=1 $(PY) -m pytest -q -s -p no:xdist -o faulthandler_timeout=0 tests/integration/test_storms.py \
 	  tests/integration/test_resources.py -k "Million or storm or middle or Flat" $(TESTFLAGS)
+
+kills: build/.built $(VENV)/.stamp-test  ## either process killed under load, five times over each carrier and over several paths (7 minutes)
+	NETCHAN_KILLS=5 $(PY) -m pytest -q -s -p no:xdist -o faulthandler_timeout=0 tests/integration/test_kills.py $(TESTFLAGS)
+
+SOAK ?= 600
+soak: build/.built $(VENV)/.stamp-test  ## ten minutes of everything that happens to four paths: flat in memory; what 1 000 peers cost
+	NETCHAN_PEERS=1000 $(PY) -m pytest -q -s -p no:xdist -o faulthandler_timeout=0 tests/integration/test_peers.py $(TESTFLAGS)
+	$(PY) -m tests.long.soak $(SOAK)
 
 conformance: build/.built $(VENV)/.stamp-test  ## a table of each case of a channel on each pair of ends and each front
 	@$(PY) -m tests.conformance

@@ -190,7 +190,7 @@ class RemoteEndpoint(StreamEnd):
         self.ack_waiters = WaitQueue()
         self.end_waiters = WaitQueue()
         self.decode = None if codec.id == ID_BYTES else codec.decode
-        self._lost: ChannelError | None = None
+        self._lost: SessionLost | None = None
         wire_name = name.encode() if token is None else token
         super().__init__(
             session,
@@ -441,7 +441,15 @@ class RemoteEndpoint(StreamEnd):
         other = f"{found.type_name}" if found else "another type"
         return f"this side opened it as {self.codec.type_name}, the other side as {other}"
 
-    def _session_lost(self) -> ChannelError:
+    def loss(self) -> SessionLost | None:
+        """The report of what was accepted here and may be lost with the session, which is over; None: nothing is."""
+        return self._session_lost() if self.has_loss() else None
+
+    def has_loss(self) -> bool:
+        """True when values that were accepted here are not known to be taken, and the session is over."""
+        return self.state[0] in (_LOST, _FIN) and not self.aborted_here and bool(self.unsettled())
+
+    def _session_lost(self) -> SessionLost:
         if self.held or self.session.handed_over:
             return handed_over(self.name, self.peer_id)
         if self._lost is None:

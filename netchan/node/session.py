@@ -33,6 +33,7 @@ from netchan.errors import (
     HandoverError,
     NetchanError,
     ProtocolError,
+    SessionLost,
     channel_aborted,
     handed_over,
     quote,
@@ -422,8 +423,11 @@ class PeerCore:
 
     def _forget_done(self) -> None:
         """Drop names and channels that need no memory; called when the table has doubled, and at the end."""
+        lost = self.session.over and isinstance(self.end_error(), SessionLost)
         for key, endpoint in list(self._open.items()):
             if endpoint.send_over and endpoint.recv_over and _arrived(endpoint, endpoint.sent()):
+                if lost and endpoint.has_loss():
+                    continue  # ``lost`` tells of it
                 del self._open[key]
         for name, entry in list(self._names.items()):
             entry.early = [end for end in entry.early if id(end) in self._open and not end.paired]
@@ -510,6 +514,13 @@ class PeerCore:
         if code or session.lost:
             return session_lost("", self.link.node_id, _why(code, bool(session.lost)), cause=self.loss_cause())
         return None
+
+    def lost(self) -> tuple[SessionLost, ...]:
+        """Reports of all channels that have something to report."""
+        if not self.session.over or not isinstance(self.end_error(), SessionLost) or self.session.handed_over:
+            return ()
+        reports = [end.loss() for end in self.endpoints()]
+        return tuple(report for report in reports if report is not None)
 
     def loss_cause(self) -> BaseException | None:
         """The fault behind a lost session: ProtocolError, ConnectionError, or None."""

@@ -34,7 +34,7 @@ from netchan.sync.node_waits import new_waiter, wait_until
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
-    from netchan.errors import NetchanError
+    from netchan.errors import NetchanError, SessionLost
 
 T = TypeVar("T")
 
@@ -152,6 +152,15 @@ class Peer:
     def loss_cause(self) -> BaseException | None:
         """The fault that ended the session; None while it lives and after a clean end."""
         return self._core.loss_cause()
+
+    @property
+    def lost(self) -> tuple[SessionLost, ...]:
+        """What was lost with the session: one report for each channel with values that are not known to be taken.
+
+        Each says which ``channel`` it is of, and has ``undelivered`` and ``in_doubt``: the same that its calls raise.
+        Empty while the session lives, after a clean end, and where everything is known to be taken.
+        """
+        return self._core.lost()
 
     @property
     def error(self) -> NetchanError | None:

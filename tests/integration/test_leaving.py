@@ -131,3 +131,52 @@ async def test_leaving_that_nobody_acknowledges_ends_and_says_so(caplog: pytest.
             await near.aclose()
             assert "before all that was sent to it was acknowledged" in caplog.text
             await far.aclose()
+
+
+@program
+async def test_peer_lost_names_what_is_not_known_to_be_taken_on_any_channel() -> None:
+    config = Config(lease=0.0)
+    async with netchan.listen(TCP, identity=BOSS, trust=[KEY.node_id], config=config) as listener:
+        with Proxy(listener.addresses[0]) as proxy:
+            near = await netchan.dial(proxy.address, identity=KEY, config=config)
+            far = await listener.recv()
+            names = ("open", "closed", "done", "aborted", "stopped")
+            mine, theirs = ({name: peer.open(name, int, capacity=8) for name in names} for peer in (near, far))
+            for name in names:
+                await asyncio.gather(mine[name].deliver(0), theirs[name].recv())
+            for name in ("open", "closed", "aborted"):
+                for value in (1, 2):
+                    await mine[name].send(value)
+            mine["closed"].close()
+            mine["done"].close()
+            with pytest.raises(netchan.ChannelEnded):
+                await theirs["done"].recv()
+            mine["aborted"].abort()
+            theirs["stopped"].stop()
+            await until(lambda: mine["stopped"]._ep.send_over)
+            assert near.lost == far.lost == ()
+            proxy.links[0].cut()
+            await near.wait_closed()
+            await far.wait_closed()
+            for _ in range(2):
+                found = {error.channel: error for error in near.lost}
+                assert {name: len(e.undelivered) + len(e.in_doubt) for name, e in found.items()} == {
+                    "open": 2,
+                    "closed": 2,
+                }
+            with pytest.raises(netchan.SessionLost) as raised:
+                await mine["open"].send(3)
+            assert raised.value is found["open"]
+            assert [d.number for d in raised.value.in_doubt] + [*raised.value.undelivered] == [1, 2]
+            assert far.lost == ()
+
+
+@program
+async def test_peer_lost_is_empty_after_a_clean_end() -> None:
+    async with netchan.listen(TCP, identity=BOSS, trust=[KEY.node_id]) as listener:
+        async with netchan.dial(listener.addresses[0], identity=KEY) as near:
+            far = await listener.recv()
+            await send(near, 5)
+        assert near.lost == ()
+        await far.wait_closed()
+        assert far.lost == ()

@@ -151,6 +151,7 @@ async def being_with(peer: netchan.Peer) -> None:
     peer.redundancy = 1  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
     assert_type(peer.closed, bool)
     assert_type(peer.loss_cause, BaseException | None)
+    assert_type(peer.lost, tuple[netchan.SessionLost, ...])
     assert_type(peer.error, netchan.NetchanError | None)
     assert_type(peer.stats(), dict[str, int])
     async for ch in peer:
