@@ -109,8 +109,9 @@ kills: build/.built $(VENV)/.stamp-test  ## either process killed under load, fi
 	NETCHAN_KILLS=5 $(PY) -m pytest -q -s -p no:xdist -o faulthandler_timeout=0 tests/integration/test_kills.py $(TESTFLAGS)
 
 SOAK ?= 600
-soak: build/.built $(VENV)/.stamp-test  ## ten minutes of everything that happens to four paths: flat in memory; what 1 000 peers cost
+soak: build/.built $(VENV)/.stamp-test  ## ten minutes of everything that happens to four paths: flat in memory; a day in virtual time; 1 000 peers
 	NETCHAN_PEERS=1000 $(PY) -m pytest -q -s -p no:xdist -o faulthandler_timeout=0 tests/integration/test_peers.py $(TESTFLAGS)
+	NETCHAN_LONG=1 $(PY) -m pytest -q -s -p no:xdist -o faulthandler_timeout=0 tests/property/test_core_soak.py $(TESTFLAGS)
 	$(PY) -m tests.long.soak $(SOAK)
 
 conformance: build/.built $(VENV)/.stamp-test  ## a table of each case of a channel on each pair of ends and each front

@@ -31,6 +31,7 @@ SEEDS = int(os.environ.get("NETCHAN_DATAGRAM_SEEDS", "200"))
 UP, OVER, SUSPENDED = 0, 2, 3
 MOST = 4
 MODES = (0, 1, 2, 3)  # failover, stripe, mirror, parity
+SYMBOLS = ((2, 1), (3, 1), (1, 1), (4, 2))  # of parity
 
 
 def fate(rng: random.Random) -> Fate:
@@ -215,7 +216,7 @@ def play(seed: int, also: Also = nothing) -> dict[str, int]:
         net.sides[0].path_lost(0)
         world.mend()
     for side in net.sides:
-        side.mode(rng.choice(MODES))
+        side.mode(rng.choice(MODES), *rng.choice(SYMBOLS))
     for turn in range(rng.randrange(5, 16)):
         if rng.random() < 0.1:
             more(world.pair, lines, f"d{turn}", rng)
@@ -239,7 +240,7 @@ def play(seed: int, also: Also = nothing) -> dict[str, int]:
         elif what < 0.3:
             world.toggle(True)
         elif what < 0.4:
-            rng.choice(net.sides).mode(rng.choice(MODES))
+            rng.choice(net.sides).mode(rng.choice(MODES), *rng.choice(SYMBOLS))
         elif what < 0.44:
             for path in list(net.paths.values()):
                 net.sides[0].path_lost(path.number)
@@ -302,7 +303,7 @@ def leave(seed: int) -> str:
     net.sides[0].path_lost(0)
     world.mend()
     for side in net.sides:
-        side.mode(rng.choice(MODES))
+        side.mode(rng.choice(MODES), *rng.choice(SYMBOLS))
     for _ in range(rng.randrange(1, 5)):
         steps(world.pair, lines, rng)
         world.run(rng.choice([0, 5 * MS, 40 * MS]))

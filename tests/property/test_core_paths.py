@@ -32,6 +32,7 @@ SEEDS = int(os.environ.get("NETCHAN_PATHS_SEEDS", "200"))
 UP, SUSPENDED = 0, 3
 MOST = 4
 MODES = (0, 1, 2, 3)  # failover, stripe, mirror, parity
+SYMBOLS = ((2, 1), (3, 1), (1, 1), (4, 2))  # of parity
 
 
 class Wire:
@@ -245,7 +246,7 @@ def play(seed: int, also: Also = nothing) -> dict[str, int]:
     for _ in range(rng.randrange(3)):
         net.add()
     for side in net.sides:
-        side.mode(rng.choice(MODES))
+        side.mode(rng.choice(MODES), *rng.choice(SYMBOLS))
     for turn in range(rng.randrange(10, 40)):
         if rng.random() < 0.1:
             more(net.pair, lines, f"d{turn}", rng)
@@ -272,7 +273,7 @@ def play(seed: int, also: Also = nothing) -> dict[str, int]:
         elif what < 0.74:
             net.rejoin()
         elif what < 0.82:
-            rng.choice(net.sides).mode(rng.choice(MODES))
+            rng.choice(net.sides).mode(rng.choice(MODES), *rng.choice(SYMBOLS))
         else:
             step = rng.choice([0, 10_000, 30_000_000, 80_000_000, 300_000_000, 3_000_000_000])
             for side in net.sides:

@@ -330,6 +330,24 @@ class TestSession:
         assert two.a.state()["parity_sent"] == before + 1 and sum(bool(part) for part in data.values()) == 2
         two.free()
 
+    @pytest.mark.parametrize("lost", [0, 2, 4])
+    def test_end_of_a_stream_comes_although_its_last_bytes_were_made_up_for(self, lost: int) -> None:
+        two = pair_of(3, 2, 1)
+        values = [bytes([i]) * 9000 for i in range(2)]
+        for value in values:
+            assert two.x.send(value) == OK
+        two.x.close()
+        for path, data in said(two).items():
+            if path != lost:
+                two.b.recv(data, path)
+        two.quiet()  # what is here, and that it is, is known over there
+        for side in (two.a, two.b):
+            side.path_lost(lost)
+        two.quiet()
+        assert two.y.take_all() == values
+        assert two.y.take() == st.RC["ECLOSED"]
+        two.free()
+
     def test_another_mode_drops_what_was_begun(self) -> None:
         two = pair_of(3, 2, 1)
         two.x.send(b"one")
