@@ -105,7 +105,7 @@ cdef struct nc_dgram:
     int64_t pace_at                 # what waits may leave then; TIMER_NEVER: nothing waits for the pace
     # a new address of the peer is proved before anything but this goes there (RFC 9000 §8.2)
     uint8_t challenge[8]
-    uint8_t challenged              # 1: waits for its answer, 2: it has come
+    uint8_t challenged              # 1: waits for its answer, 2: it has come; CHALLENGED_NEVER
     uint8_t response_due
     uint8_t response[8]
     int64_t latest_rtt
