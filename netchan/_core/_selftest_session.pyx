@@ -994,7 +994,7 @@ cdef class Side:
         return p.tx_number - p.acked
 
     def groups(self):
-        """Groups that name an end, and ends in the table that have a group: as many, or one names an end that is gone."""
+        """Groups that name an end, and ends in the table that have one: as many, or one names an end that is gone."""
         cdef nc_group* g = self.s.groups
         cdef nc_end* e
         cdef uint32_t i = 0

@@ -28,6 +28,13 @@ cdef void flight_number(nc_session* s, nc_path* p) noexcept nogil  # of the next
 cdef uint32_t flight_probe(const nc_path* p, int64_t now) noexcept nogil
 cdef void flight_probed(nc_path* p) noexcept nogil
 
+cdef enum:
+    CHALLENGED_NEVER = 3            # nc_dgram.challenged of a path that the other side asked for in one message
+
+# Nothing has come from the address of the peer since it asked for this path, so it may be somebody else's.
+cdef inline int flight_unproved(const nc_path* p) noexcept nogil:
+    return 1 if p.d.challenged == <uint8_t>CHALLENGED_NEVER and p.rx_number == 0 else 0
+
 # A new address of the peer: these 8 random bytes have to come back from there.
 cdef void flight_challenge(nc_dgram* d, const uint8_t* token8) noexcept nogil
 

@@ -13,7 +13,7 @@ from netchan._core cimport defs
 from netchan._core.congestion cimport cc_init
 from netchan._core.datagram cimport DATAGRAM_MOST, DATAGRAM_MTU
 from netchan._core.ecn cimport ECN_FAILED, nc_ecn
-from netchan._core.flight cimport flight_new
+from netchan._core.flight cimport CHALLENGED_NEVER, flight_new
 from netchan._core.order cimport ORDER_BODY, ORDER_WINDOW, nc_order, order_keep, order_look, order_new
 from netchan._core.ranges cimport nc_ranges, ranges_add, ranges_end
 from netchan._core.replay cimport REPLAY_BITS_MAX, REPLAY_BITS_MIN, replay_grow
@@ -452,6 +452,8 @@ cdef void walk_one(nc_walk* w, nc_session* s, nc_path** at, uint8_t alive) noexc
         walk_ecn(w, p)
     if w.rc == defs.NC_OK:
         walk_path(w, s, p)
+    if w.reads and w.rc == defs.NC_OK and p.d is not NULL and s.role and p.rx_number == 0:
+        p.d.challenged = CHALLENGED_NEVER       # whatever it was: nothing has come from there yet
 
 
 cdef void walk_again(nc_walk* w, nc_session* s) noexcept nogil:

@@ -12,7 +12,9 @@ from netchan._core cimport defs
 from netchan._core.cursor cimport nc_wr, varint_len, wr_init
 from netchan._core.datagram cimport DATAGRAM_PAD
 from netchan._core.ends cimport end_release, session_ended, settle_end, take_dirty
-from netchan._core.flight cimport flight_number, flight_open, flight_probe, flight_probed, flight_put_ack
+from netchan._core.flight cimport (
+    flight_number, flight_open, flight_probe, flight_probed, flight_put_ack, flight_unproved,
+)
 from netchan._core.frame cimport (
     frame_put_abort, frame_put_ack, frame_put_ask, frame_put_data_head, frame_put_max_streams, frame_put_order,
     frame_put_parity, frame_put_path_close, frame_put_path_probe, frame_put_ping, frame_put_session_close,
@@ -47,6 +49,8 @@ cdef enum:
     DIRECT_MIN = 2048               # payloads that lie together are sealed from where they are, from this size on
     ROUND_BYTES = 1024              # deficit round robin: least share of a stream's turn
     RECORD_SLACK = 64               # room kept for POS and ACK in a stream's record
+    UNPROVED_MOST = 256             # bytes on a path whose peer may be another one than asked; a JOIN has 151
+    UNPROVED_EACH = 96              # of these for a datagram with PING
     CONTROL_ROOM = 640              # least room in which a control record is begun
     TRUNK_SHARE = 1024              # most that a stream has waiting when it rides in a record of the trunk
     TRUNK_FRAME = 33                # the head of its DATA: type and four varints
@@ -795,6 +799,18 @@ cdef int64_t send_response(nc_session* s, nc_path* p, uint8_t* out, int64_t now)
     return finish_record(s, p, out, defs.TAG_CONTROL, <size_t>(w.p - (out + head)), NULL, 0, 0, 0, 0, 1, now)
 
 
+# On a path whose peer has not shown that it hears us there: enough for it to find out that the path lives, and no more
+# than three times what asked for it (RFC 9000 §8.1).
+cdef int64_t send_unproved(nc_session* s, nc_path* p, uint8_t* out, int64_t now) noexcept nogil:
+    cdef int closing = s.state == SESSION_CLOSING
+    if p.tx_bytes + UNPROVED_EACH + (s.reason_len if closing else 0) <= <uint64_t>UNPROVED_MOST:
+        return send_own(s, p, out, 1, now)
+    if closing:
+        p.close_said = <uint8_t>close_copies(p)     # there is no room for it here
+        s.close_sent = 1
+    return 0
+
+
 cdef int64_t session_send_datagram(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now_ns) noexcept nogil:
     cdef int64_t size
     cdef size_t room
@@ -814,12 +830,14 @@ cdef int64_t session_send_datagram(nc_session* s, nc_path* p, uint8_t* out, size
     if not sent_room(p, 0):
         p.ack_at = TIMER_NEVER                  # nothing can be said, so nothing is due; with the next that comes again
         return 0
-    size = send_length(s, p, out, room, now_ns)
+    size = 0 if flight_unproved(p) else send_length(s, p, out, room, now_ns)
     if size:
         return size
-    if p.d.response_due and s.state == SESSION_UP and flight_open(p, cap, now_ns):
-        return send_response(s, p, out, now_ns)
-    if not wants_datagram(s, p) or not flight_open(p, cap, now_ns):
+    if flight_unproved(p):
+        size = send_unproved(s, p, out, now_ns)
+    elif p.d.response_due and s.state == SESSION_UP and flight_open(p, cap, now_ns):
+        size = send_response(s, p, out, now_ns)
+    elif not wants_datagram(s, p) or not flight_open(p, cap, now_ns):
         size = send_own(s, p, out, 0, now_ns)
     elif p == s.control:
         size = send_one(s, p, out, cap, now_ns)

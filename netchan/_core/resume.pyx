@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 
 from netchan._core cimport defs
 from netchan._core.ends cimport fail, session_ended
-from netchan._core.flight cimport flight_free
+from netchan._core.flight cimport CHALLENGED_NEVER, flight_free
 from netchan._core.group cimport groups_free
 from netchan._core.idmap cimport idmap_next
 from netchan._core.keys cimport keys_may_update, keys_path_add, keys_path_free, keys_path_remove
@@ -305,6 +305,8 @@ cdef int path_after(nc_session* s, nc_path* p, int64_t now_ns) noexcept nogil:
 
 # The other side knows by a record of ours that we have its answer.
 cdef void path_begin(nc_session* s, nc_path* p) noexcept nogil:
+    if p.d is not NULL and s.role:
+        p.d.challenged = CHALLENGED_NEVER       # one message was all that came
     p.ping_due = 1
     paths_weigh(s)
     s.ready_any = 1

@@ -23,7 +23,7 @@ from netchan._core.resume cimport path_new, session_forget_gone, session_path_lo
 from netchan._core.sent cimport replay_free, sent_free, sent_own
 from netchan._core.state cimport (
     PATH_HEARD, PATH_SILENT, PATH_SUSPECT, SENT_FLIGHT, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_dgram, nc_end,
-    nc_offer, nc_params, nc_path, nc_sent, nc_session, pop_active,
+    nc_offer, nc_params, nc_path, nc_sent, nc_session, load_ptr, pop_active,
 )
 from netchan._core.inbox cimport in_free
 from netchan._core.timer cimport TIMER_NEVER
@@ -129,6 +129,9 @@ cdef int session_at_rest(nc_session* s) noexcept nogil:
     if s.state != SESSION_UP:
         return 1 if s.state == SESSION_OVER else 0
     take_dirty(s)
+    if s.opened == 0 and s.next_in == <uint64_t>(defs.TAG_FIRST_STREAM + 1 - s.role) \
+            and load_ptr(<void**>&s.open_head) is NULL:
+        return 1                                # no channel was opened, so nobody has said anything
     if session_wants_send(s):
         return 0
     if s.n_paths == 1 and p.d is NULL:
@@ -174,7 +177,11 @@ cdef int session_init(nc_session* s, int role, const nc_params* mine, const nc_p
     if session_bare(s, role, mine, peer, seed) < 0:
         return defs.NC_ENOMEM
     s.control = path_new(s, 0, binding32, d, now_ns)
-    return defs.NC_OK if s.control is not NULL else defs.NC_ENOMEM
+    if s.control is NULL:
+        return defs.NC_ENOMEM
+    if d is not NULL and role == 0:
+        s.control.ping_due = 1                  # the other side knows then that we have its last word, and where we are
+    return defs.NC_OK
 
 
 cdef void free_paths(nc_session* s) noexcept nogil:

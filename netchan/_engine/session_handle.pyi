@@ -29,6 +29,7 @@ def attach(
     parity: bool = False,
     mtu: int = 1200,
     answer: bytes = b"",
+    proved: bool = True,
 ) -> Session: ...
 
 @disjoint_base

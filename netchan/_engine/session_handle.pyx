@@ -19,7 +19,7 @@ from netchan._core.ctxcache cimport cache_grow, cache_wants_grow
 from netchan._core.datagram cimport DATAGRAM_MOST, DATAGRAM_MTU
 from netchan._core.ecn cimport ECN_CAPABLE
 from netchan._core.ends cimport session_close
-from netchan._core.flight cimport flight_free, flight_new
+from netchan._core.flight cimport CHALLENGED_NEVER, flight_free, flight_new
 from netchan._core.inbound cimport session_recv
 from netchan._core.keys cimport (
     keys_export, keys_join_mac, keys_may_update, keys_new, keys_take_warning, keys_ticket_secret, nc_keys_warning,
@@ -124,7 +124,7 @@ cdef nc_dgram* new_flight(bytes binding, int role, uint32_t mtu, uint64_t seed) 
 def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding, int cipher, mine, peer, bytes early,
            int max_channels, int64_t session_bytes, double heartbeat, double dead=10.0, bint trunk=False,
            uint64_t node_bytes=256 << 20, double lease=0.0, uint32_t max_paths=8, bint datagrams=False,
-           bint parity=False, uint32_t mtu=DATAGRAM_MTU, bytes answer=b""):
+           bint parity=False, uint32_t mtu=DATAGRAM_MTU, bytes answer=b"", bint proved=True):
     """Make a session of a connected, non-blocking socket whose handshake has ended.
 
     Args:
@@ -145,6 +145,7 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         parity: both sides know parity symbols.
         mtu: bytes of a datagram at most, 1 200 to 1 452.
         answer: datagram paths: our last word of the handshake, said again when the peer asks again.
+        proved: datagram paths: something came from the peer that it could not say without having heard us.
 
     Raises:
         ConfigError, MemoryError, ForkError, OSError.
@@ -186,6 +187,8 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
             if not datagrams:
                 raise ValueError("a datagram path needs a session that may have some")
             d = new_flight(binding, role, mtu, seed)
+            if not proved:
+                d.challenged = CHALLENGED_NEVER
         t = <nc_slot*>calloc(1, sizeof(nc_slot))
         if t is NULL:
             raise MemoryError("netchan session")

@@ -339,6 +339,22 @@ class Initiator(Machine):
         self.state = State.WAIT_ACCEPT
         return [Send(self._frame(g.FINISH, message))]
 
+    def fits(self, datagram: bytes) -> bool:
+        """As Machine.fits; what looks like an ACCEPT and does not open was damaged or forged: the true one may come."""
+        if not super().fits(datagram):
+            return False
+        return self.state is not State.WAIT_ACCEPT or datagram[0] != g.ACCEPT or self._opens(g.frame_body(datagram))
+
+    def _opens(self, sealed: bytes) -> bool:
+        if self._peer is None or len(sealed) < TAG_LEN + 2:
+            return False
+        with self._accept_key() as key:
+            try:
+                ChaCha20Poly1305(key).decrypt(bytes(12), sealed, self._accept_ad(len(sealed) - TAG_LEN))
+            except InvalidTag:
+                return False
+        return True
+
     def _on_accept(self, sealed: bytes) -> list[Event]:
         peer = self._peer
         if peer is None or len(sealed) < TAG_LEN + 2:

@@ -398,12 +398,15 @@ class Machine:
 
     def _offer_payload(self, static: StaticKey, with_record: bool) -> Payload:
         config = self._config
-        items = config.offer.items(self._rng)
+        # A REPLY with a KEM just fits into a datagram over IPv4 and Ethernet, 1 472 bytes.
+        rng = None if not self._initiator and config.primitives == g.SUITE_HYBRID else self._rng
+        items = config.offer.items(rng)
         if with_record:
             items[p.RECORD] = static.record.raw
         if config.membership is not None:
             items[p.MEMBERSHIP] = config.membership
-        p.grease(items, self._rng)
+        if rng is not None:
+            p.grease(items, rng)
         if not config.live_identity:
             return p.encode_items(items)
         role = _INITIATOR_ROLE if self._initiator else _RESPONDER_ROLE

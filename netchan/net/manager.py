@@ -377,6 +377,7 @@ def attach(
             parity=event.agreement.parity,
             mtu=mtu,
             answer=answer,
+            proved=event.initiator or not event.by_ticket,
         )
     finally:
         wipe(event.root)

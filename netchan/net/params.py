@@ -272,8 +272,8 @@ class Offer:
         if not self.required <= self.caps or len(self.caps) > MAX_CAPS or any(not 0 <= c <= 0xFFFF for c in self.caps):
             raise ValueError("required capabilities must be among the at most 64 offered ones, each 0 to 65535")
 
-    def items(self, rng: Rng) -> dict[int, bytes]:
-        """The items of this offer."""
+    def items(self, rng: Rng | None) -> dict[int, bytes]:
+        """The items of this offer; with `rng` grease may be among the parameters."""
         out = {
             VERSIONS: bytes(self.versions),
             CIPHERS: bytes(self.ciphers),

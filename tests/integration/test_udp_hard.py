@@ -447,3 +447,33 @@ class TestSession:
                             assert await b.recv() == n
 
         trio.run(body)
+
+
+class TestAmplification:
+    """Who asks may stand under another's address: it gets at most three times what was asked with (RFC 9000 §8)."""
+
+    @pytest.mark.parametrize("mode", ["failover", "stripe", "mirror", "parity(1, 1)"])
+    def test_join_whose_address_is_not_proved_is_sent_little(self, mode: str) -> None:
+        with sync.listen([TCP, UDP], identity=BOSS, trust=[KEY.node_id], config=BOTH) as listener:
+            with Relay(only(listener.addresses, "udp")) as relay:
+                passed = {"up": 0, "down": 0}
+
+                def tap(way: Direction, n: int, data: bytes) -> bool:
+                    asks = data[0] < 0x40
+                    if way == "down" or asks:
+                        passed[way] += len(data)
+                    return asks and way == "up"  # no answer arrives, and no datagram of a path does
+
+                relay.tap = tap
+                with sync.dial(only(listener.addresses, "tcp"), identity=KEY, config=BOTH) as near:
+                    far = listener.recv(timeout=10)
+                    far.redundancy = mode
+                    with near.open("x", bytes, capacity=64) as a, far.open("x", bytes, capacity=64) as b:
+                        with pytest.raises(TimeoutError):
+                            near.add_path(relay.address, timeout=0.05)
+                        for _ in range(200):
+                            b.send(bytes(9_000), timeout=10)
+                            assert len(a.recv(timeout=10)) == 9_000
+                            time.sleep(0.002)
+                        assert passed["up"] > 0 and passed["down"] > 0
+                        assert passed["down"] <= 3 * passed["up"], passed

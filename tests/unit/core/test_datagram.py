@@ -437,6 +437,8 @@ class TestPaths:
         assert rx == before["rx"]
         assert ends.side.resume(4, PATH, 0, BINDING, 1200) == OK
         ends.peer.add_datagram_path(4, BINDING)
+        for number, _, _ in ends.hear(4):  # no more than a PING until the new path has been heard of
+            assert ends.say(ack(4, number), path=4) == OK
         again = ends.hear(4)
         assert again and ends.side.state()["resent"] >= 1
         told = {frames.strip(b"\0") for _, _, frames in again}
@@ -469,6 +471,7 @@ class TestPaths:
     def test_a_path_that_we_give_up_is_told_on_another(self) -> None:
         ends = Ends(others=(4,))
         ends.hear()
+        ends.say(PING)
         ends.side.path_lost(4)
         assert any(path_close(4) in frames for _, _, frames in ends.hear())
 
@@ -496,3 +499,83 @@ class TestPaths:
 
 def path_close(path: int) -> bytes:
     return b"\x0d" + vint(path) + vint(0)
+
+
+class TestUnproved:
+    """A path that was asked for in one message: whose address that came from is not known (RFC 9000 §8.1)."""
+
+    MOST = 256  # a JOIN has 151 bytes, and its answer as many: three times that, less the answer, is 302
+
+    def said(self, ends: Ends, path: int) -> list[bytes]:
+        out: list[bytes] = []
+        for _ in range(1000):
+            data = ends.side.send_datagram(path) if path in ends.side.paths()[0] else b""
+            if not data or isinstance(data, int):
+                return out
+            out.append(data)
+        raise AssertionError("it never ends to talk")
+
+    @pytest.mark.parametrize("mode", [0, 1, 2, 3])
+    def test_little_is_said_there_until_something_comes_from_it(self, mode: int) -> None:
+        ends, end = opened()
+        ends.side.mode(mode)
+        assert ends.side.add(4, BINDING, 1200, True) == OK  # it also searches how long its datagrams may be
+        ends.peer.add_datagram_path(4, BINDING)
+        assert end.send(bytes(20_000)) == OK
+        total = 0
+        for _ in range(2000):  # nothing comes back, on any path
+            total += sum(map(len, self.said(ends, 4)))
+            self.said(ends, PATH)
+            if 4 not in ends.side.paths()[0]:
+                break
+            ends.side.now = max(ends.side.now, min(ends.side.deadline(), ends.side.now + 50 * MS))
+            ends.side.on_deadline()
+        assert 0 < total <= self.MOST
+        assert 4 not in ends.side.paths()[0]  # it is given up like any other one that is silent
+
+    def test_all_is_said_there_once_something_has_come(self) -> None:
+        ends, end = opened()
+        ends.side.mode(2)
+        assert ends.side.add(4, BINDING, 1200) == OK
+        ends.peer.add_datagram_path(4, BINDING)
+        assert end.send(bytes(5000)) == OK
+        ends.hear()
+        assert sum(map(len, self.said(ends, 4))) <= self.MOST
+        assert ends.say(PING, path=4) == OK
+        assert sum(map(len, self.said(ends, 4))) > 5000
+
+    def test_close_is_said_there_if_there_is_room_and_holds_nobody_up_else(self) -> None:
+        for reason, told in ((b"", True), (b"x" * 200, False)):
+            ends, _ = opened()
+            assert ends.side.add(4, BINDING, 1200) == OK
+            ends.peer.add_datagram_path(4, BINDING)
+            ends.side.path_lost(PATH)
+            ends.side.close(4, reason)
+            said = self.said(ends, 4)
+            assert bool(said) == told and sum(map(len, said)) <= self.MOST
+            assert ends.side.state()["state"] == 2  # over
+
+    def test_side_that_dialled_has_its_answer_and_says_what_it_has_to_say(self) -> None:
+        ends = Ends(role=0)
+        ends.side.mode(2)
+        assert ends.side.add(4, BINDING, 1200) == OK
+        assert ends.side.open("x").send(bytes(5000)) == OK
+        ends.hear()
+        assert sum(map(len, self.said(ends, 4))) > 1000
+
+    def test_it_is_no_different_in_another_process(self) -> None:
+        ends, _ = opened()
+        ends.side.mode(2)
+        assert ends.side.add(4, BINDING, 1200) == OK
+        ends.side.hold()
+        state = ends.side.write()
+        assert isinstance(state, bytes)
+        there = st.Side.read(state, now=ends.side.now)
+        assert isinstance(there, st.Side), there
+        total = 0
+        for _ in range(40):
+            while isinstance(data := there.send_datagram(4), bytes) and data:
+                total += len(data)
+            there.now += 50 * MS
+            there.on_deadline()
+        assert total <= self.MOST

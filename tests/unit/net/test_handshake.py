@@ -54,6 +54,33 @@ class TestGoodHandshake:
             assert all(len(data) <= g.MAX_FRAME[data[0]] for data in out.wire)
             assert 1302 <= len(out.wire[0]) <= 1340
 
+    def test_reply_with_a_kem_fits_into_a_datagram_whatever_is_drawn(self, world: Any) -> None:
+        sizes = set()
+        for _ in range(24):
+            out = world.run(world.initiator(config={"pq": "require"}), world.responder(config={"pq": "require"}))
+            sizes.add(len(out.wire[1]))
+        assert len(sizes) == 1 and max(sizes) <= 1472  # 1500 less the heads of IPv4 and UDP
+
+    def test_accept_that_does_not_open_does_not_fit(self, world: Any) -> None:
+        """Over datagrams it is dropped; whoever knows the node id can make its mac."""
+        initiator, responder = world.initiator(), world.responder()
+        asked = []
+
+        def tamper(i: int, data: bytes) -> bytes:
+            if data[0] == g.ACCEPT:
+                header, body = g.parse_header(data), g.frame_body(data)
+                key = initiator._keys.to_initiator
+                for at in range(len(body)):
+                    bad = body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
+                    asked.append(initiator.fits(g.seal_frame(header, bad, key)))
+                asked.append(initiator.fits(g.seal_frame(header, b"", key)))
+                assert initiator.fits(g.seal_frame(header, body, key))
+            return data
+
+        out = world.run(initiator, responder, tamper)
+        assert len(out.established) == 2
+        assert len(asked) > 16 and not any(asked)
+
     def test_handshake_one_byte_at_a_time_ends_the_same(self, world: Any) -> None:
         initiator, responder = world.initiator(), world.responder()
         hello = initiator.start(world.wall_s, 0)[0].data
