@@ -48,6 +48,7 @@ from netchan._core.timer cimport TIMER_NEVER
 cdef enum:
     DIRECT_MIN = 2048               # payloads that lie together are sealed from where they are, from this size on
     ROUND_BYTES = 1024              # deficit round robin: least share of a stream's turn
+    DATA_HEAD_MOST = 24             # type, offset and number of a DATA that runs to the end of its record
     RECORD_SLACK = 64               # room kept for POS and ACK in a stream's record
     UNPROVED_MOST = 256             # bytes on a path whose peer may be another one than asked; a JOIN has 151
     UNPROVED_EACH = 96              # of these for a datagram with PING
@@ -276,6 +277,20 @@ cdef int64_t send_control(nc_session* s, nc_path* p, uint8_t* out, size_t cap, i
                          eliciting, now)
 
 
+# 1: the next data of e begins a message whose number is said: any but the first one of the stream.
+cdef inline int says_number(const nc_end* e) noexcept nogil:
+    return 1 if e.out.at_boundary and e.out.sent_msgs > 0 else 0
+
+
+# Bytes for data behind type, offset and the number, where it is said. Datagrams are filled to the last byte: those of a
+# long value are of one size, and leave in one call.
+cdef inline size_t data_room(const nc_path* p, const nc_end* e, const nc_wr* w) noexcept nogil:
+    cdef size_t head = DATA_HEAD_MOST
+    if p.d is not NULL:
+        head = 1 + <size_t>varint_len(e.out.sent) + (<size_t>varint_len(e.out.sent_msgs) if says_number(e) else 0)
+    return <size_t>(w.end - w.p) - head
+
+
 # One record with data of one stream. Returns its size, 0 if there is nothing, or a negative code.
 cdef int64_t send_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t cap, size_t share,
                        int64_t now) noexcept nogil:
@@ -331,8 +346,7 @@ cdef int64_t send_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_
         if ready == 0 and not fin:
             return finish_record(s, p, out, e.out.id, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), e.out.sent,
                                  e.out.sent - before, 1, now)
-    # Behind type, offset and number; to the last byte where datagrams are filled.
-    n = <size_t>(w.end - w.p) - (24 if p.d is NULL else 1 + varint_len(e.out.sent) + varint_len(e.out.sent_msgs))
+    n = data_room(p, e, &w)
     if n > share:
         n = share
     if n > ready:
@@ -350,16 +364,14 @@ cdef int64_t send_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_
     if grouped:
         if e.group.announce and frame_put_parity(&w, e.group.start, e.group.size, <uint64_t>e.group.k * e.group.size,
                                                  e.group.m, 0, NULL, 0) >= 0:
-            room = <size_t>(w.end - w.p) - (24 if p.d is NULL else 1 + varint_len(e.out.sent)
-                                            + varint_len(e.out.sent_msgs))
+            room = data_room(p, e, &w)
             if n > room:
                 n = room
                 fin = 0
         if n > group_left(e):
             n = <size_t>group_left(e)
             fin = 0
-    rc = frame_put_data_head(&w, e.out.sent, fin, e.out.at_boundary and n > 0 and e.out.sent_msgs > 0,
-                             e.out.sent_msgs, -1)
+    rc = frame_put_data_head(&w, e.out.sent, fin, says_number(e) and n > 0, e.out.sent_msgs, -1)
     if rc < 0:
         return rc
     upto = e.out.sent + n

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from netchan._core import _selftest_session as st
-from tests.unit.core.datagrams import BINDING, MS, OK, PATH, PING, Ends, S, ack, mask, masked, opened
+from tests.unit.core.datagrams import BINDING, MS, OK, PATH, PING, Ends, S, ack, mask, masked, opened, settle
 from tests.unit.core.test_record import PROTOCOL, UNSUPPORTED, data, msg, preface, vint
 
 EFRAME, ECRYPTO, EINVAL = (st.RC[k] for k in ("EFRAME", "ECRYPTO", "EINVAL"))
@@ -129,8 +129,28 @@ class TestLayout:
         most = 0
         while datagram := ends.side.send_datagram(PATH):
             most = max(most, len(datagram))
-        bound = min(max(mtu, 1200), 1452)
-        assert bound - 24 <= most <= bound
+        assert most == min(max(mtu, 1200), 1452)
+
+    def test_a_long_value_leaves_in_full_datagrams_of_one_size(self) -> None:
+        ends, end = opened(mtu=1400)
+        sizes: list[int] = []
+        # Offsets and numbers of one, two and four bytes; a number is said in the first datagram of a burst alone.
+        for small in (0, 100, 6000):
+            for _ in range(small):
+                assert end.send(bytes(3)) == OK
+            settle(ends)
+            for _ in range(2):
+                assert end.send(bytes(5000)) == OK
+            burst = []
+            while datagram := ends.side.send_datagram(PATH):
+                burst.append(len(datagram))
+                number, _, [(_, frames)] = ends.peer.open_datagram(PATH, datagram)
+                assert frames[0] & 2 == (2 if small and len(burst) == 1 else 0)
+                ends.say(ack(PATH, number))
+            sizes += burst[:-1]
+            assert burst[-1] < 1400
+            settle(ends)
+        assert set(sizes) == {1400} and len(sizes) >= 3 * 7
 
 
 class TestNumbers:
