@@ -49,21 +49,25 @@ cdef extern from * nogil:
 
 HAVE_XMM = bool(NC_HAVE_XMM)
 
-cdef const nc_crypto *table_of(Provider p, str cipher) except NULL:
+cdef const nc_crypto *table_of(Provider p, str cipher, bint above=False) except NULL:
     cdef const nc_crypto *t = provider_table(p, cipher_id_of(cipher))
+    cdef int i
     if t == NULL:
         raise ValueError(f"{p.name} has no {cipher}")
+    for i in range(p.n_tables):
+        if above and p.above[i].cipher_id == t.cipher_id:
+            return &p.above[i]
     return t
 
 
 cdef class Context:
-    """One cipher context of the table."""
+    """One cipher context of the table; above: of the one that goes through EVP."""
 
     cdef nc_ctx *c
     cdef nc_aead_stats st
 
-    def __cinit__(self, Provider provider, str cipher):
-        cdef const nc_crypto *t = table_of(provider, cipher)
+    def __cinit__(self, Provider provider, str cipher, bint above=False):
+        cdef const nc_crypto *t = table_of(provider, cipher, above)
         self.c = t.ctx_new(t)
         if self.c == NULL:
             raise MemoryError

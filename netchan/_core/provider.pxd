@@ -11,7 +11,9 @@ cdef class Provider:
     cdef readonly str version               # as the library words it
     cdef readonly str path                  # file it was mapped from
     cdef readonly tuple ciphers             # of "aes-256-gcm", "chacha20-poly1305"
+    cdef readonly tuple direct              # those of them that are called below EVP (direct.pxd)
     cdef crypto.nc_crypto *tables           # n_tables of them, never freed
+    cdef crypto.nc_crypto *above            # the same ciphers, called through EVP; for tests
     cdef int n_tables
     cdef void *lib
     cdef bint is_evp

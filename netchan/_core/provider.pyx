@@ -9,7 +9,8 @@ Layer: _core, rung d; cold, Python side only. It touches no socket, clock or thr
 3. Every function that the core will call answers known vectors first (``prove``): in place and across, with and
    without associated data, empty, two segments, wrong tag then right tag on one context, changed key and direction.
    A cipher that fails is not offered; a library with no cipher left is refused.
-4. Errors that probing left in the calling thread's OpenSSL queue are taken away again.
+4. Of libcrypto 3 the functions below EVP are used (direct.pyx), if they give the known answers as well; else EVP is.
+5. Errors that probing left in the calling thread's OpenSSL queue are taken away again.
 
 Spec: docs/spec/keys.md §7.
 """
@@ -22,7 +23,7 @@ from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
-from netchan._core cimport crypto, defs, evp, sodium
+from netchan._core cimport crypto, defs, direct, evp, sodium
 from netchan._core.crypto cimport nc_crypto, nc_ctx, nc_hash
 
 cdef extern from * nogil:
@@ -273,23 +274,25 @@ cdef Provider _prove_library(str name, str file, void *handle, bint is_evp, list
     cdef int kept = 0
     cdef int failed
     cdef void *lib = NULL
-    cdef unsigned long newest = 0
     cdef const char *text
     cdef nc_crypto *tables = <nc_crypto *>calloc(2, sizeof(nc_crypto))
-    if tables == NULL:
+    cdef nc_crypto *below = <nc_crypto *>calloc(2, sizeof(nc_crypto))
+    cdef list directly = []
+    if tables == NULL or below == NULL:
+        free(tables)
+        free(below)
         raise MemoryError("netchan core: out of memory")
     n = evp.evp_load(handle, tables, &lib) if is_evp else sodium.sodium_load(handle, tables, &lib)
+    names = {value: key for key, value in _CIPHERS.items()}
     for i in range(max(n, 0)):
         tables[i].hkdf_extract = hkdf_extract
         tables[i].hkdf_expand = hkdf_expand
-        if is_evp:
-            newest = evp.evp_mark(lib)
-        failed = prove(&tables[i])
-        # The hot path does not clear the queue after a failed tag check, so that check must not add to it.
-        if is_evp and evp.evp_unmark(lib) != newest and failed == 0:
-            failed = 99
+        failed = _prove_table(&tables[i], is_evp)
         if failed == 0:
             tables[kept] = tables[i]
+            below[kept] = tables[i]
+            if is_evp and _go_below(handle, &tables[kept], &below[kept]):
+                directly.append(names[tables[kept].cipher_id])
             kept += 1
         else:
             tried.append(f"{name}: {file} fails known answer {failed} of cipher {tables[i].cipher_id}")
@@ -298,6 +301,7 @@ cdef Provider _prove_library(str name, str file, void *handle, bint is_evp, list
             tried.append(f"{name}: {file} is not usable (reason {n})")
         # contexts of the proof are gone; nothing points to these any more
         free(tables)
+        free(below)
         if lib != NULL:
             if is_evp:
                 evp.evp_release(lib)
@@ -305,12 +309,35 @@ cdef Provider _prove_library(str name, str file, void *handle, bint is_evp, list
                 sodium.sodium_release(lib)
         return None
     p = Provider.__new__(Provider)
-    p.name, p.path, p.tables, p.n_tables, p.lib, p.is_evp = name, file, tables, kept, lib, is_evp
+    p.name, p.path, p.tables, p.n_tables, p.lib, p.is_evp = name, file, below, kept, lib, is_evp
+    p.above = tables
+    p.direct = tuple(directly)
     text = evp.evp_version(lib) if is_evp else sodium.sodium_version(lib)
     p.version = (<bytes>text).decode("utf-8", "replace") if text != NULL else "libsodium"
-    names = {value: key for key, value in _CIPHERS.items()}
     p.ciphers = tuple(names[tables[i].cipher_id] for i in range(kept))
     return p
+
+
+cdef int _prove_table(const nc_crypto *t, bint is_evp):
+    """0, the number of the known answer that it does not give, or 99."""
+    cdef unsigned long newest = evp.evp_mark(<void *>t.lib) if is_evp else 0
+    cdef int failed = prove(t)
+    # The hot path does not clear the queue after a failed tag check, so that check must not add to it.
+    if is_evp and evp.evp_unmark(<void *>t.lib) != newest and failed == 0:
+        failed = 99
+    return failed
+
+
+cdef bint _go_below(void *handle, const nc_crypto *table, nc_crypto *below):
+    """Whether `below` has become the table of the functions under EVP; else it is as it was."""
+    cdef int good
+    evp.evp_mark(<void *>table.lib)
+    good = direct.direct_load(handle, table, below)
+    evp.evp_unmark(<void *>table.lib)
+    if good and _prove_table(below, True) == 0:
+        return True
+    below[0] = table[0]
+    return False
 
 
 # --- HKDF ---------------------------------------------------------------------------------------------------------

@@ -28,6 +28,53 @@ def run(code: str, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+# A libcrypto with other functions below EVP; each change is a -D.
+BELOW = """
+    #include <dlfcn.h>
+    #include <string.h>
+    typedef struct { int id; void *f; } entry;
+    typedef struct { const char *names, *properties; const entry *functions; const char *text; } algorithm;
+    void *EVP_CIPHER_CTX_new(void) { return ((void *(*)(void))dlsym(RTLD_NEXT, "EVP_CIPHER_CTX_new"))(); }
+    static int yes(void) { return 1; }
+    static int no(void) { return 0; }
+    static void *room(void) { static char some[64]; return some; }
+    static const entry wrong[] = {
+        {1, room}, {2, yes}, {3, yes}, {4, yes}, {5, yes}, {6, yes}, {7, yes}, {10, yes}, {11, yes}, {0, 0}
+    };
+    static const entry refuses[] = {
+        {1, room}, {2, no}, {3, no}, {4, no}, {5, no}, {6, no}, {7, yes}, {10, no}, {11, no}, {0, 0}
+    };
+    #ifdef HIDDEN
+    void *EVP_CIPHER_get0_provider(const void *cipher) { return 0; }
+    #endif
+    const algorithm *OSSL_PROVIDER_query_operation(const void *p, int op, int *no_store)
+    {
+        static algorithm list[1024];
+        const algorithm *(*f)(const void *, int, int *) = dlsym(RTLD_NEXT, "OSSL_PROVIDER_query_operation");
+        const algorithm *all = f(p, op, no_store);
+        int i;
+        for (i = 0; i < 1023 && all[i].names; i++) {
+            list[i] = all[i];
+    #ifdef OTHER_NAME
+            list[i].names = "AES-256-GCM-X:AES-256-GCM";
+    #elif defined WRONG
+            list[i].functions = wrong;
+    #elif defined REFUSES
+            list[i].functions = refuses;
+    #elif defined NO_MASK
+            if (!strncmp(all[i].names, "AES-256-ECB", 11)) list[i].functions = wrong;
+    #endif
+        }
+    #ifdef NOT_KEPT
+        *no_store = 1;
+    #endif
+        list[i].names = 0;
+        return list;
+    }
+    void OSSL_PROVIDER_unquery_operation(const void *p, int op, const algorithm *list) { }
+"""
+
+
 class TestFinding:
     def test_available_lists_ssl_first_and_each_library_once(self) -> None:
         assert PROVIDERS[0].name == "ssl"
@@ -202,6 +249,48 @@ class TestProof:
         subprocess.run(["cc", *SHIM, "-o", target, source, real], check=True)
         with pytest.raises(provider.ProviderError, match="fails known answer 99"):
             provider.load(str(target))
+
+    @pytest.mark.parametrize(("p", "cipher"), PAIRS)
+    def test_a_cipher_gives_the_same_bytes_through_evp_and_below_it(self, p: provider.Provider, cipher: str) -> None:
+        forms = [selftest.Context(p, cipher, above=above) for above in (False, True)]
+        key, aad = bytes(range(32)), bytes(range(48))
+        for turn, size in enumerate((0, 1, 8, 15, 16, 17, 255, 1024, 1360, 16_384)):
+            nonce, plain = bytes([turn]) * 12, bytes(i & 0xFF for i in range(size))
+            for form in forms:
+                assert form.key(key, 1) == 0
+            sealed = {form.seal(nonce, aad[:turn], plain, split) for form in forms for split in (-1, size // 3)}
+            assert len(sealed) == 1
+            for form in forms:
+                assert form.key(key, 2) == 0
+                good = sealed.copy().pop()
+                assert form.open(nonce, aad[:turn], good) == (1, plain)
+                assert form.open(nonce, aad[:turn], good[:-1] + bytes([good[-1] ^ 1])) == (0, bytes(size))
+                assert form.open(nonce, aad[: turn + 1], good) == (0, bytes(size))
+                assert form.open(nonce, aad[:turn], good) == (1, plain)
+
+    @pytest.mark.skipif(not ssl.OPENSSL_VERSION.startswith("OpenSSL 3"), reason="another kind of libcrypto")
+    def test_the_ciphers_of_libcrypto_3_are_called_below_evp(self) -> None:
+        assert provider.load("ssl").direct == provider.load("ssl").ciphers
+        assert all(p.direct == () for p in PROVIDERS if p.name == "nacl")
+
+    @needs_cc
+    @pytest.mark.skipif(not ssl.OPENSSL_VERSION.startswith("OpenSSL 3"), reason="another kind of libcrypto")
+    @pytest.mark.parametrize("change", ["none", "hidden", "not kept", "other name", "wrong", "refuses", "no mask"])
+    def test_libcrypto_whose_own_functions_are_not_right_is_called_through_evp(
+        self, tmp_path: Path, change: str
+    ) -> None:
+        """What shows no functions, does not let them be kept, or gives other answers through them."""
+        real = provider.load("ssl").path
+        (tmp_path / "below.c").write_text(BELOW)
+        target = tmp_path / "below.so"
+        defines = [f"-D{change.upper().replace(' ', '_')}"]
+        subprocess.run(["cc", "-w", *SHIM, *defines, "-o", target, tmp_path / "below.c", real], check=True)
+        found = provider.load(str(target))
+        assert found.ciphers == ("aes-256-gcm", "chacha20-poly1305")
+        assert found.direct == (found.ciphers if change in ("none", "no mask") else ())
+        record = selftest.Context(found, "aes-256-gcm")
+        assert record.key(bytes(32), 1) == 0
+        assert record.seal(bytes(12), b"", b"") == bytes.fromhex("530f8afbc74536b9a963b4f1c4cb738b")
 
     def test_speed_reports_three_sizes_in_gigabytes_per_second(self) -> None:
         for p in PROVIDERS:
