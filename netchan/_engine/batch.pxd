@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint8_t
 
 cdef enum:
     BATCH = 64                      # datagrams of one call: the kernel's limit of segments
+    BATCH_MOST = 65487              # bytes of one call: a UDP length, less what IP puts in front
     BATCH_ROOM = 65536              # bytes that a call may bring
     SOCKET_BUFFER = 4194304         # asked of the kernel for both directions; it gives what its limits allow
 

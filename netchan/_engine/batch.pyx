@@ -47,7 +47,7 @@ cdef int batch_send(int fd, const uint8_t* p, const int* sizes, int n) noexcept 
         if not no_segments:
             # The last one of a run may be shorter.
             while done + run < n and sizes[done + run - 1] == sizes[done] and sizes[done + run] <= sizes[done] \
-                    and total + <size_t>sizes[done + run] < <size_t>BATCH_ROOM - 1024:
+                    and total + <size_t>sizes[done + run] <= <size_t>BATCH_MOST:
                 total += <size_t>sizes[done + run]
                 run += 1
         if sys.send_segments(fd, p, total, sizes[done] if run > 1 else 0) < 0:

@@ -25,7 +25,7 @@ from netchan._core.state cimport (
 from netchan._core.ticket cimport session_replaced
 from netchan._core.timer cimport TIMER_NEVER, theap_set
 from netchan._engine cimport sys
-from netchan._engine.batch cimport BATCH, BATCH_ROOM, batch_mark, batch_recv, batch_send
+from netchan._engine.batch cimport BATCH, BATCH_MOST, BATCH_ROOM, batch_mark, batch_recv, batch_send
 from netchan._engine.clock cimport engine_now
 from netchan._engine.carrier cimport carrier_close, carrier_leave, carrier_read, carrier_write
 from netchan._engine.news cimport engine_collect, path_news
@@ -275,7 +275,8 @@ cdef int flush_datagrams(nc_engine* g, nc_slot* t, nc_link* k, int64_t now) noex
         n = 0
         used = 0
         link_mark(k)
-        while n < BATCH:
+        # No more than leave in one call: a rest of them would be a call of its own, and one for who receives.
+        while n < BATCH and used + DATAGRAM_MOST <= <size_t>BATCH_MOST:
             size = session_send_datagram(&t.session, k.path, g.tx + used, DATAGRAM_MOST, now)
             if size <= 0:
                 break
