@@ -16,6 +16,7 @@ from libc.string cimport memcpy
 
 from netchan._core cimport defs
 from netchan._core.ends cimport end_mark, end_open, end_release
+from netchan._core.handover_ends cimport end_hold
 from netchan._core.frame cimport message_head
 from netchan._core.inbox cimport in_over, nc_in
 from netchan._core.take cimport (
@@ -124,6 +125,8 @@ cdef class StreamEnd(Listed):
                 f"channel name {name!r} is not 1-255 bytes of UTF-8 without control characters, or memory is used up"
             )
         self.e.user = <void*>self
+        if t.held:                              # it waits like all others, and is unheld, or cut, with them
+            end_hold(self.e)
         self.mark(0)
 
     cdef int adopt(self, nc_slot* t, uint32_t place) except -1:

@@ -611,4 +611,5 @@ cdef void slot_moved(nc_engine* g, nc_slot* t) noexcept nogil:
         carrier_leave(k.fd)
         link_drop(g, k)
     slot_shut(g, t)
+    t.held = 0                                  # what is opened from now on is cut, as on any session that is over
     engine_collect(g, t)
