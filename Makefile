@@ -94,9 +94,9 @@ sim: build/.built $(VENV)/.stamp-test  ## 100 000 seeds of simulated networks, c
 	  tests/property/test_core_datagrams.py tests/integration/test_resume.py $(TESTFLAGS)
 	NETCHAN_HANDOVER_SEEDS=100000 $(PY) -m pytest -q -s -o faulthandler_timeout=0 tests/property/test_core_handover.py $(TESTFLAGS)
 
-handover: build/.built $(VENV)/.stamp-test  ## a server with 1 000 sessions, handed over 50 times under load (minutes)
+handover: build/.built $(VENV)/.stamp-test  ## a server with 1 000 sessions, handed over 50 times under load; the pause (minutes)
 	NETCHAN_HANDOVER_SESSIONS=1000 NETCHAN_HANDOVER_RESTARTS=50 $(PY) -m pytest -q -s -p no:xdist -o faulthandler_timeout=0 \
-	  tests/integration/test_handover.py -k "under_load and tcp" $(TESTFLAGS)
+	  tests/integration/test_handover_load.py -k tcp $(TESTFLAGS)
 
 chaos: build/.built $(VENV)/.stamp-test  ## real sockets over a link that loses and stalls, between two namespaces (root; 10 minutes)
 	$(PY) -m pytest -q -s -p no:xdist -o faulthandler_timeout=0 --session-timeout=1800 tests/chaos $(TESTFLAGS)

@@ -58,7 +58,7 @@ class Server:
             await self.rested.wait()
         try:
             await netchan.hand_over(path, listener, wait=20)
-        except netchan.HandoverError as error:  # nothing has happened
+        except netchan.HandoverError as error:  # what has not moved is still here
             print(error, file=sys.stderr)
             return False
         finally:

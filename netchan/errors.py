@@ -151,7 +151,7 @@ class AuthError(HandshakeError):
 
 
 class HandoverError(NetchanError):
-    """Sessions did not move to another process. In the one that gave them everything goes on."""
+    """Not all sessions moved to another process. Each goes on where it is; the text says how many moved."""
 
 
 class ProtocolError(NetchanError):

@@ -113,15 +113,15 @@ def hold(Session session, list ends):
     if t.ratchet_new and t.session.ratchet_in is not NULL and not t.session.ratchet_in_new:
         t.session.ratchet_in_new = 1            # the application has not looked at it
     leaf_unlock(&g.app_lock)
-    with nogil:
-        rc = session_write(&t.session, loose, n_loose, now, &p, &n)
+    # The interpreter is kept through all of this: with others in line it would not be had back for some milliseconds,
+    # at each of the steps of each session, and they stand still meanwhile.
+    rc = session_write(&t.session, loose, n_loose, now, &p, &n)
     free(loose)
     for i in range(CIPHERS):
         if g.caches[i] == t.session.sealer.cache and g.caches[i] is not NULL:
             cipher = i
-    with nogil:
-        engine_collect(g, t)
-        baton_give(g)
+    engine_collect(g, t)
+    baton_give(g)
     k = t.links                                 # it is held: nobody touches them
     while k is not NULL:
         links.append((k.path.id, k.fd, copied(k.pend + k.pend_off, k.pend_len), copied(k.answer, k.answer_len)))
@@ -163,11 +163,10 @@ def moved(Session session):
     cdef nc_slot* t = session.t
     cdef nc_engine* g = t.engine
     check_fork(g)
-    with nogil:
-        baton_take(g)
-        if not t.closed:
-            slot_moved(g, t)
-        baton_give(g)
+    take_both(g)
+    if not t.closed:
+        slot_moved(g, t)
+    baton_give(g)
     session.loose = []
     session.engine.notify()
 
@@ -204,20 +203,19 @@ def read(Engine engine, state, int cipher):
         raise
     t.held = 1
     session.loose = []
-    with nogil:
-        baton_take(g)
-        if cache_wants_grow(g.caches[cipher]):
-            cache_grow(g.caches[cipher])
-        t.session.sealer.cache = g.caches[cipher]
-        rc = session_read(&t.session, <const uint8_t*>view.buf, <size_t>view.len, g.stores[cipher], node_drawn(), seed,
-                          mix_p, engine_now(g))
-        if rc == defs.NC_OK:
-            store_seq_u32(&t.session.dirty_any, 0)      # it is on no list yet, whatever was asked of it
-            rc = engine_list(g, t)
-        if rc < 0:
-            session_free(&t.session)
-            slot_free(t)
-        baton_give(g)
+    take_both(g)
+    if cache_wants_grow(g.caches[cipher]):
+        cache_grow(g.caches[cipher])
+    t.session.sealer.cache = g.caches[cipher]
+    rc = session_read(&t.session, <const uint8_t*>view.buf, <size_t>view.len, g.stores[cipher], node_drawn(), seed,
+                      mix_p, engine_now(g))
+    if rc == defs.NC_OK:
+        store_seq_u32(&t.session.dirty_any, 0)          # it is on no list yet, whatever was asked of it
+        rc = engine_list(g, t)
+    if rc < 0:
+        session_free(&t.session)
+        slot_free(t)
+    baton_give(g)
     PyBuffer_Release(&view)
     if rc == defs.NC_OK:
         session.t = t
@@ -265,19 +263,18 @@ def start(Session session, list links):
             k.broken = 1
         if answer:
             link_answer(k, <const uint8_t*><char*>answer, <size_t>len(answer))
-    with nogil:
-        p = t.session.paths
-        while p is not NULL:
-            following = p.next
-            if p.carrier is NULL:
-                slot_lose(g, t, p, engine_now(g))
-            p = following
-        if t.session.state == SESSION_SUSPENDED:
-            t.parted = 1
-        if xchg_u32(&t.session.dirty_any, 1) == 0:
-            engine_dirty(g, t)
-        engine_collect(g, t)
-        baton_give(g)
+    p = t.session.paths
+    while p is not NULL:
+        following = p.next
+        if p.carrier is NULL:
+            slot_lose(g, t, p, engine_now(g))
+        p = following
+    if t.session.state == SESSION_SUSPENDED:
+        t.parted = 1
+    if xchg_u32(&t.session.dirty_any, 1) == 0:
+        engine_dirty(g, t)
+    engine_collect(g, t)
+    baton_give(g)
     session.engine.notify()
 
 

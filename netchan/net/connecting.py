@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
 from typing import Any, Final, Protocol
 
-from netchan.net.handshake import Ask, Drain, Established, Event, Failed, Initiator, Responder, Send
+from netchan.net.handshake import Ask, Drain, Established, Event, Failed, Initiator, Responder, Send, State
 from netchan.net.join import Joiner
 from netchan.net.machine import Joined
 from netchan.net.worker import READ, WRITE, Timer, Worker
@@ -51,6 +51,9 @@ class Owner(Protocol):
     def on_stepped(self, conn: Connecting) -> None:
         """A step that ``may_step`` allowed was done; what came of it was told before."""
 
+    def on_waiting(self, conn: Connecting) -> None:
+        """A JOIN waits for a session from another process: call ``go_on`` when it is here, or ``no_room``."""
+
     def on_established(self, conn: Connecting, event: Established) -> None:
         """Both sides accepted and all our bytes are sent: call ``take_fd`` now, or ``close``."""
 
@@ -82,6 +85,9 @@ class Dialling:
 
     def on_stepped(self, conn: Connecting) -> None:
         """Nothing waits for the end of a step."""
+
+    def on_waiting(self, conn: Connecting) -> None:
+        """Never: said of a responder's connections."""
 
     def on_drain(self, conn: Connecting, reason: str) -> int | None:
         """Never: said of a responder's connections."""
@@ -160,6 +166,21 @@ class Connecting:
         if self.parked:
             self.parked = False
             self._queue()
+
+    @property
+    def waits_for(self) -> bytes:
+        """Locator of the session for which a JOIN waits or has waited."""
+        return self.machine.waits_for if isinstance(self.machine, Responder) else b""
+
+    def go_on(self) -> None:
+        """The session for which a JOIN waits is here, or will not come."""
+        if self.phase is Phase.HANDSHAKE and isinstance(self.machine, Responder):
+            self._resolved(self.machine.go_on(time.monotonic_ns()))
+
+    def no_room(self) -> None:
+        """It may not wait for its session here."""
+        if self.phase is Phase.HANDSHAKE and isinstance(self.machine, Responder):
+            self._resolved(self.machine.no_room())
 
     def give_up(self, error: BaseException, reason: str) -> None:
         """End it now from our side, without a word; the owner hears of it like of any failure."""
@@ -260,6 +281,9 @@ class Connecting:
             self._handle(self.machine.eof())
         self._worker.give_way()
         self._watch_more()
+        if data and self.machine.state is State.WAIT_SESSION:
+            self._set_deadline()
+            self.owner.on_waiting(self)
         self.owner.on_stepped(self)
 
     def on_fault(self, error: BaseException) -> None:
@@ -275,6 +299,11 @@ class Connecting:
         self.close()
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _resolved(self, events: Sequence[Event]) -> None:
+        self._handle(events)
+        self._watch_more()
+        self.owner.on_stepped(self)
 
     def _connect_again(self, sockaddr: Any) -> None:
         if self.phase is Phase.CONNECTING:

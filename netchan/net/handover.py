@@ -1,128 +1,110 @@
 """The talk between the process that gives its sessions away and the one that takes them, over a Unix socket.
 
 Layer: net (L3). Both sides run on a thread of their own, which may wait; what is given and what becomes of it is the
-callers' (node/handover.py). Packets of a SOCK_SEQPACKET socket: one byte of kind, then the rest; descriptors ride on
-ITEM.
+callers' (node/estate.py, node/legacy.py). The packets are those of handover_talk.py.
 
     taker                               giver
-    HELLO(version)          ->          same user? then it stops what it gives
-                            <-          BEGIN(version, how many) (ITEM(sizes, descriptors) DATA ...) ... END
-    READY, or REFUSED(why)  ->          everything is in the taker's hands, and does nothing yet
+    HELLO(version)          ->          same user? then its listeners accept nothing more
+                            <-          BEGIN(version)
+    ... and for each group, the listeners first:
+                            <-          GROUP(sizes) FDS ... DATA ...        from here on the group stands still
+    READY, or REFUSED(why)  ->          it is in the taker's hands, and does nothing yet
                             <-          RELEASE, or CANCEL(why)
+    NEXT                    ->          it goes on at the taker
+                            <-          DONE, when there is no further group
 
-Until RELEASE was sent the giver may take everything back, and does when anything goes wrong. The taker acts when
-RELEASE has come; or, once it has said READY, when the socket ends without a CANCEL: then the giver is dead.
-Spec: docs/spec/handover.md §3.
+Until RELEASE was sent the giver may take the group back, and does when anything goes wrong; what was released before
+has moved. The taker acts when RELEASE has come; or, once it has said READY, when the socket ends without a CANCEL: then
+the giver is dead. Spec: docs/spec/handover.md §3.
 """
 
 from __future__ import annotations
 
-import array
+import logging
 import os
 import socket
 import stat
-import struct
+import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
-
-import msgpack
+from typing import ClassVar, Final, Protocol, TypeVar
 
 from netchan.errors import HandoverError
 from netchan.net.dial import Outcome
+from netchan.net.handover_talk import (
+    GROUP_MAX,
+    HELD_S,
+    LOOK_S,
+    VERSION,
+    Item,
+    Kind,
+    Wire,
+    pack_version,
+    parse_version,
+    refusal,
+    words_of,
+)
 from netchan.net.places import same_user
 from netchan.net.secret import wipe
 from netchan.net.worker import worker
 
 T = TypeVar("T")
+_log: Final = logging.getLogger("netchan.session")
 
-VERSION: Final = 1
-ITEMS_MAX: Final = 65_536
-"""Listeners and sessions of one hand-over."""
-FDS_MAX: Final = 253
-"""Descriptors on one packet: SCM_MAX_FD of Linux."""
-ABOUT_MAX: Final = 64 << 20
-"""Bytes that say of one item what the core does not know."""
-STATE_MAX: Final = 256 << 20
-"""Bytes of the state of one session."""
-CHUNK: Final = 65_536
-HELD_S: Final = 5.0
-"""Sessions are held so long at most: then everything is taken back."""
-LOOK_S: Final = 0.05
-"""How often somebody who waits for the other process looks whether he should go on."""
-
-_HELLO, _BEGIN, _ITEM, _DATA, _END, _READY, _REFUSED, _RELEASE, _CANCEL = range(1, 10)
-_BEGIN_BODY: Final = struct.Struct("!HI")
-_ITEM_BODY: Final = struct.Struct("!HQQ")
-
-
-@dataclass
-class Item:
-    """A listener or a session on its way.
-
-    Attributes:
-        about: what goes beside the state, for ``msgpack``.
-        state: of a session, from the core; wiped by whoever is done with it.
-        fds: descriptors, borrowed from the giver; of the taker they are its own.
-    """
-
-    about: dict[str, Any]
-    state: bytearray = field(default_factory=bytearray)
-    fds: list[int] = field(default_factory=list)
+GROUP_FIRST: Final = 4
+"""Sessions of the first group."""
+GROUP_LEAST: Final = 4
+"""And of a later one at least: their work is no more than that of the talk about them."""
+GROUP_S: Final = 0.03
+"""How long it may take from one group to the next: it is made as large as that allows."""
+SWITCH_S: Final = 0.000_5
+"""While sessions move, a thread of this process that wants the interpreter has it so soon; the default is 5 ms."""
+PATIENCE_S: Final = 4 * HELD_S
+"""How long the taker waits for the next packet while it holds nothing."""
+_ENDS: Final = (HandoverError, OSError, EOFError, ValueError, MemoryError)
 
 
 class Source(Protocol):
     """What is given away. All calls come from the giver's thread."""
 
-    def hold(self) -> list[Item]:
-        """Stop everything and say what it is; ``take_back`` or ``moved`` follows, also when this raises."""
+    def begin(self) -> list[Item]:
+        """Accept nothing more; the listeners."""
+
+    def group(self, most: int) -> list[Item]:
+        """Hold at most so many of the sessions that are left; none: there are no more.
+
+        ``take_back`` or ``moved`` follows, also when this raises.
+        """
 
     def take_back(self) -> None:
-        """Nothing has happened."""
+        """The group goes on here."""
 
-    def moved(self) -> None:
-        """It is all in the other process now."""
+    def moved(self) -> int:
+        """The group is in the other process; how many sessions have moved so far."""
+
+    def end(self, all_moved: bool) -> None:
+        """Nothing more moves. If not all has, what is left goes on here, and its listeners accept again."""
 
 
-class _Wire:
-    """Packets of one connection, with a deadline for all of them."""
+class Taker(Protocol):
+    """What is made of what comes. All calls come from the taker's thread."""
 
-    def __init__(self, sock: socket.socket, until: float) -> None:
-        self.sock, self.until = sock, until
+    def keep(self, item: Item) -> None:
+        """One item of a group, which does not act; its descriptors are its own from ``act`` on.
 
-    def _wait(self) -> None:
-        left = self.until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the other process did not answer in time")
-        self.sock.settimeout(left)
+        What it raises refuses the group.
+        """
 
-    def send(self, kind: int, body: bytes | memoryview = b"", fds: list[int] | None = None) -> None:
-        """One packet. OSError: the other process has gone."""
-        self._wait()
-        extra = []
-        if fds:
-            extra = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-        self.sock.sendmsg([bytes((kind,)), body], extra)
+    def act(self) -> None:
+        """The group is ours."""
 
-    def recv(self, *kinds: int) -> tuple[int, bytes, list[int]]:
-        """The next packet. HandoverError: none of these kinds; EOFError: the other process has gone."""
-        self._wait()
-        data, fds, flags, _ = socket.recv_fds(self.sock, CHUNK + 1, FDS_MAX, socket.MSG_CMSG_CLOEXEC)
-        if flags & socket.MSG_CTRUNC:
-            _close_all(fds)
-            raise HandoverError("not all descriptors have come: this process may not open more; raise its limit")
-        if not data:
-            raise EOFError("the other process has gone")
-        kind = data[0]
-        if kind not in kinds or (fds and kind != _ITEM):
-            _close_all(fds)
-            if kind in (_REFUSED, _CANCEL):
-                raise HandoverError(_refusal(data))
-            raise HandoverError(f"the other process sent a packet of kind {kind} where none may be")
-        return kind, data[1:], fds
+    def drop(self) -> None:
+        """It is not; gives back what ``keep`` got of it."""
+
+    def end(self) -> None:
+        """Nothing more comes."""
 
 
 # --- the giver --------------------------------------------------------------------------------------------------------
@@ -141,6 +123,8 @@ class Giving:
         self.outcome = Outcome[None]()
         self._path, self._source, self._wait_s = Path(path), source, wait_s
         self._given_up = False
+        self._gone = 0
+        self._began = 0.0
         self._door: socket.socket | None = None
 
     def start(self) -> None:
@@ -149,26 +133,38 @@ class Giving:
         threading.Thread(target=self._run, name="netchan-handover", daemon=True).start()
 
     def cancel(self) -> None:
-        """Give nothing, if it has not happened yet. Any thread."""
+        """Give no more than what has been given. Any thread."""
         self._given_up = True
 
     def _run(self) -> None:
         try:
             self._serve()
-        except (HandoverError, OSError, EOFError, MemoryError) as error:
-            self.outcome.fail(error if isinstance(error, HandoverError) else HandoverError(_words(error)))
+        except _ENDS as error:
+            self.outcome.fail(self._told(error))
         except BaseException as error:
             self.outcome.fail(error)
             raise
         else:
             self.outcome.set(None)
 
+    def _told(self, error: BaseException) -> HandoverError:
+        if not self._gone:
+            return error if isinstance(error, HandoverError) else HandoverError(words_of(error))
+        return HandoverError(
+            f"{words_of(error)}; {self._gone} sessions had moved by then and stay over there, all others go on here"
+        )
+
     def _serve(self) -> None:
         assert self._door is not None
         try:
             conn = self._accept(self._door, time.monotonic() + self._wait_s)
-            with conn:
-                self._give(conn)
+            wire = Wire(conn, None)
+            try:
+                self._greet(wire)
+                with quick_turns():
+                    self._give_all(wire)
+            finally:
+                wire.close()
         finally:
             self._path.unlink(missing_ok=True)
             self._door.close()
@@ -189,29 +185,64 @@ class Giving:
             conn.close()  # another user: it learns nothing
         raise HandoverError("the hand-over was given up")
 
-    def _give(self, conn: socket.socket) -> None:
-        wire = _Wire(conn, time.monotonic() + HELD_S)
-        _, hello, _ = wire.recv(_HELLO)
-        if len(hello) != 2 or int.from_bytes(hello, "big") != VERSION:
-            wire.send(_CANCEL, b"this process hands over in another version")
-            raise HandoverError("the other process hands over in another version; run the same one")
-        items: list[Item] = []
+    @staticmethod
+    def _greet(wire: Wire) -> None:
+        wire.until = time.monotonic() + HELD_S
+        _, hello = wire.recv(Kind.HELLO)
+        version = parse_version(hello)
+        if version != VERSION:
+            error = HandoverError(
+                f"the other process hands over in version {version} and this one in {VERSION}; run the same netchan in "
+                "both, or start the new one without taking over"
+            )
+            wire.say_last(Kind.CANCEL, error)
+            raise error
+
+    def _give_all(self, wire: Wire) -> None:
+        all_moved = False
         try:
-            items = self._source.hold()
-            wire.until = time.monotonic() + HELD_S  # what was held waits from here on
-            self._send_all(wire, items)
-            wire.recv(_READY)
+            self._give(wire, 0, self._source.begin)
+            number, size = 1, GROUP_FIRST
+            while True:
+                n = self._give(wire, number, lambda most=size: self._source.group(most))  # type: ignore[misc]
+                if not n:
+                    break
+                size = max(
+                    GROUP_LEAST, min(GROUP_MAX, 2 * size, int(n * GROUP_S / max(time.monotonic() - self._began, 1e-6)))
+                )
+                number += 1
+            all_moved = True
+        finally:
+            self._source.end(all_moved)
+        try:
+            wire.until = time.monotonic() + HELD_S
+            wire.send(Kind.DONE)
+        except OSError:
+            pass  # it has all
+
+    def _give(self, wire: Wire, number: int, hold: Callable[[], Sequence[Item]]) -> int:
+        """One group; how many items it had. None: there was nothing to give."""
+        items: Sequence[Item] = ()
+        try:
             if self._given_up:
                 raise HandoverError("the hand-over was given up")
-            wire.send(_RELEASE)
+            items = hold()
+            if number and not items:
+                self._source.take_back()
+                return 0
+            self._began = time.monotonic()  # what is held waits from here on
+            wire.until = self._began + HELD_S
+            if not number:
+                wire.send(Kind.BEGIN, pack_version())
+            wire.send_group(number, items)
+            wire.recv(Kind.READY)
+            if self._given_up:
+                raise HandoverError("the hand-over was given up")
+            wire.send(Kind.RELEASE)
         except BaseException as error:
-            why = _last_word(conn) if isinstance(error, OSError) else None
-            try:
-                conn.settimeout(LOOK_S)
-                conn.sendmsg([bytes((_CANCEL,)), _words(error).encode()[: CHUNK - 1]])
-            except OSError:
-                pass  # it has gone, or finds out by the end of the connection that it got not all
-            conn.close()
+            why = _last_word(wire) if isinstance(error, OSError) else None
+            wire.say_last(Kind.CANCEL, error)
+            wire.sock.close()
             self._source.take_back()
             if why is not None:
                 raise why from None
@@ -219,41 +250,25 @@ class Giving:
         finally:
             for item in items:
                 wipe(item.state)
-        self._source.moved()
-
-    @staticmethod
-    def _send_all(wire: _Wire, items: list[Item]) -> None:
-        if len(items) > ITEMS_MAX:
-            raise HandoverError(f"{len(items)} listeners and sessions are more than {ITEMS_MAX} at a time")
-        wire.send(_BEGIN, _BEGIN_BODY.pack(VERSION, len(items)))
-        for item in items:
-            about = msgpack.packb(item.about)
-            if len(about) > ABOUT_MAX or len(item.state) > STATE_MAX or len(item.fds) > FDS_MAX:
-                raise HandoverError("a session is too large to be handed over")
-            wire.send(_ITEM, _ITEM_BODY.pack(len(item.fds), len(about), len(item.state)), item.fds)
-            for whole in (memoryview(about), memoryview(item.state)):
-                for at in range(0, len(whole), CHUNK):
-                    wire.send(_DATA, whole[at : at + CHUNK])
-        wire.send(_END)
+        self._gone = self._source.moved()
+        wire.until = time.monotonic() + PATIENCE_S  # nothing is held here
+        wire.recv(Kind.NEXT)
+        return len(items)
 
 
-def _last_word(conn: socket.socket) -> HandoverError | None:
+def _last_word(wire: Wire) -> HandoverError | None:
     """Why the other process has gone, if it has said so."""
     data = b""
     for _ in range(2):
         try:
-            conn.settimeout(LOOK_S)
-            data = conn.recv(CHUNK)
+            wire.sock.settimeout(LOOK_S)
+            data = wire.sock.recv(1_001)
             break
         except ConnectionResetError:
             continue  # it left packets of ours unread, which is told once, and before what it said
         except OSError:
             return None
-    return HandoverError(_refusal(data)) if data[:1] == bytes((_REFUSED,)) else None
-
-
-def _refusal(data: bytes) -> str:
-    return f"the other process says: {data[1:].decode('utf-8', 'replace')}"
+    return HandoverError(refusal(data[1:])) if data[:1] == bytes((Kind.REFUSED,)) else None
 
 
 def _bind(path: Path) -> socket.socket:
@@ -295,27 +310,22 @@ def _is_stale(path: Path) -> bool:
 
 
 class Taking:
-    """Takes over what another process gives. ``start`` it, then wait for ``outcome``: True, or False: nobody gives.
+    """Takes over what another process gives.
+
+    ``start`` it, then wait for ``outcome``: False: nobody gives; True: the listeners are here, and the sessions follow,
+    until ``finished`` is done.
 
     Args:
         path: where the other process offers.
         wait_s: how long to wait until it does; 0: not at all.
-        keep: takes each item as it comes, without acting; its descriptors are its own then. What it raises refuses.
-        act: the items are ours.
-        drop: they are not, or no more; gives back what ``keep`` got.
+        taker: makes something of it.
     """
 
-    def __init__(
-        self,
-        path: str,
-        wait_s: float,
-        keep: Callable[[Item], object],
-        act: Callable[[], object],
-        drop: Callable[[], object],
-    ) -> None:
+    def __init__(self, path: str, wait_s: float, taker: Taker) -> None:
         self.outcome = Outcome[bool]()
+        self.finished = Outcome[None]()
         self._path, self._wait_s = path, wait_s
-        self._keep, self._act, self._drop = keep, act, drop
+        self._taker = taker
         self._given_up = False
 
     def start(self) -> None:
@@ -323,22 +333,42 @@ class Taking:
         threading.Thread(target=self._run, name="netchan-handover", daemon=True).start()
 
     def cancel(self) -> None:
-        """Take nothing, if it has not happened yet. Any thread."""
+        """Take no more than what has come. Any thread."""
         self._given_up = True
 
     def _run(self) -> None:
         try:
-            conn = self._connect(time.monotonic() + self._wait_s)
-            if conn is not None:
-                with conn:
-                    self._take(conn)
-        except (HandoverError, OSError, EOFError, ValueError, MemoryError) as error:
-            self.outcome.fail(error if isinstance(error, HandoverError) else HandoverError(_words(error)))
+            try:
+                sock = self._connect(time.monotonic() + self._wait_s)
+                if sock is not None:
+                    wire = Wire(sock, time.monotonic() + PATIENCE_S)
+                    try:
+                        with quick_turns():
+                            self._take(wire)
+                    finally:
+                        wire.close()
+            finally:
+                self._taker.end()
         except BaseException as error:
-            self.outcome.fail(error)
-            raise
+            told = error if isinstance(error, HandoverError) or not isinstance(error, _ENDS) else None
+            self._end(told or HandoverError(words_of(error)))
+            if not isinstance(error, _ENDS):
+                raise
         else:
-            self.outcome.set(conn is not None)
+            self._end(None)
+
+    def _end(self, error: BaseException | None) -> None:
+        """Nothing more comes."""
+        if error is None:
+            self.finished.set(None)
+            if not self.outcome.is_done():
+                self.outcome.set(False)
+        elif self.outcome.is_done():
+            _log.warning("no more sessions come from the other process: %s; those that came go on here", error)
+            self.finished.fail(error)
+        else:
+            self.finished.fail(error)
+            self.outcome.fail(error)
 
     def _connect(self, until: float) -> socket.socket | None:
         while not self._given_up:
@@ -360,83 +390,83 @@ class Taking:
             return sock
         raise HandoverError("the hand-over was given up")
 
-    def _take(self, conn: socket.socket) -> None:
-        wire = _Wire(conn, time.monotonic() + 4 * HELD_S)
-        try:
-            wire.send(_HELLO, VERSION.to_bytes(2, "big"))
-            self._receive(wire)
-            if self._given_up:
-                raise HandoverError("the hand-over was given up")
-        except BaseException as error:
-            self._drop()
+    def _take(self, wire: Wire) -> None:
+        wire.send(Kind.HELLO, pack_version())
+        number = 0
+        while True:
             try:
-                wire.send(_REFUSED, _words(error).encode()[: CHUNK - 1])
-            except OSError:
-                pass
-            raise
+                body = self._next(wire, number)
+                if body is None:
+                    return
+                for item in wire.recv_group(body, number):
+                    try:
+                        self._taker.keep(item)
+                    finally:
+                        wipe(item.state)
+                if self._given_up:
+                    raise HandoverError("the hand-over was given up")
+            except BaseException as error:
+                self._taker.drop()
+                wire.say_last(Kind.REFUSED, error)
+                raise
+            self._decide(wire)
+            if not number:
+                self.outcome.set(True)
+            wire.until = time.monotonic() + PATIENCE_S
+            wire.send(Kind.NEXT)
+            number += 1
+
+    @staticmethod
+    def _next(wire: Wire, number: int) -> memoryview | None:
+        """The body of the next GROUP; None: there is none."""
+        if not number:
+            _, begin = wire.recv(Kind.BEGIN)
+            version = parse_version(begin)
+            if version != VERSION:
+                raise HandoverError(f"the other process hands over in version {version} and this one in {VERSION}")
+            return wire.recv(Kind.GROUP)[1]
+        kind, body = wire.recv(Kind.GROUP, Kind.DONE)
+        return body if kind is Kind.GROUP else None
+
+    def _decide(self, wire: Wire) -> None:
+        """All of a group is here: ours, or not."""
         try:
-            wire.send(_READY)
+            wire.until = time.monotonic() + HELD_S
+            wire.send(Kind.READY)
+            wire.until = None  # only one of us may act, and the other one knows which
             try:
-                wire.recv(_RELEASE)
+                wire.recv(Kind.RELEASE)
             except (EOFError, ConnectionResetError):
                 pass  # it died: whoever takes back says so
         except BaseException:
-            self._drop()
+            self._taker.drop()
             raise
-        self._act()
-
-    def _receive(self, wire: _Wire) -> None:
-        _, body, _ = wire.recv(_BEGIN)
-        if len(body) != _BEGIN_BODY.size:
-            raise HandoverError("the other process sent what is no begin of a hand-over")
-        version, n = _BEGIN_BODY.unpack(body)
-        if version != VERSION or n > ITEMS_MAX:
-            raise HandoverError(f"the other process hands over {n} items in version {version}")
-        for _ in range(n):
-            self._keep(self._item(wire))
-        wire.recv(_END)
-
-    @staticmethod
-    def _item(wire: _Wire) -> Item:
-        _, body, fds = wire.recv(_ITEM)
-        item = Item({}, fds=fds)
-        try:
-            if len(body) != _ITEM_BODY.size:
-                raise HandoverError("the other process sent what is no item of a hand-over")
-            n_fds, about_len, state_len = _ITEM_BODY.unpack(body)
-            if n_fds != len(fds) or about_len > ABOUT_MAX or state_len > STATE_MAX:
-                raise HandoverError("the other process sent an item that is not what it says")
-            about = _data(wire, about_len)
-            item.state = _data(wire, state_len)
-            item.about = msgpack.unpackb(bytes(about), strict_map_key=False)
-            if not isinstance(item.about, dict):
-                raise HandoverError("the other process sent an item that says nothing of itself")
-        except BaseException:
-            wipe(item.state)
-            _close_all(fds)
-            raise
-        return item
+        wire.fds = []  # the taker's
+        self._taker.act()
 
 
-def _data(wire: _Wire, n: int) -> bytearray:
-    out = bytearray()
-    while len(out) < n:
-        _, body, _ = wire.recv(_DATA)
-        if not body or len(out) + len(body) > n:
-            raise HandoverError("the other process sent more, or less, of an item than it said")
-        out += body
-    return out
+class quick_turns:  # noqa: N801 - used like a function
+    """While this is entered threads pass the interpreter on sooner: what is held waits for each turn of ours."""
 
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+    _entered: ClassVar[int] = 0
+    _before: ClassVar[float] = 0.0
 
-def _close_all(fds: list[int]) -> None:
-    for fd in fds:
-        os.close(fd)
+    def __enter__(self) -> None:
+        kind = type(self)
+        with kind._lock:
+            kind._entered += 1
+            if kind._entered == 1 and sys.getswitchinterval() > SWITCH_S:
+                kind._before = sys.getswitchinterval()
+                sys.setswitchinterval(SWITCH_S)
 
-
-def _words(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return str(error) or type(error).__name__
+    def __exit__(self, *_: object) -> None:
+        kind = type(self)
+        with kind._lock:
+            kind._entered -= 1
+            if not kind._entered and kind._before:
+                sys.setswitchinterval(kind._before)
+                kind._before = 0.0
 
 
 def on_worker(call: Callable[[], T]) -> T:

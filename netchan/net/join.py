@@ -43,6 +43,9 @@ class Reach(Protocol):
     def proof(self, name: bytes, /) -> bytes | None:
         """What shows the other side that the session of this locator is over; None: it is not, or is not known."""
 
+    def may_come(self, name: bytes, /) -> bool:
+        """True if the session is not here, and may be on its way from another process."""
+
 
 class Request(NamedTuple):
     """The body of a JOIN from the side that dials."""

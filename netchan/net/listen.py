@@ -571,6 +571,11 @@ class Listening:
                 self._half_open.went_on(conn)
         self._go_on()
 
+    def on_waiting(self, conn: Connecting) -> None:
+        """Its session may be on its way from another process."""
+        if conn.phase is Phase.HANDSHAKE and not resume.park(conn.waits_for, conn.go_on):
+            conn.no_room()
+
     def on_drain(self, conn: Connecting, reason: str) -> int | None:
         """No answer: hold the connection for a while, and throw away what comes."""
         self._drained += 1
@@ -672,6 +677,8 @@ class Listening:
         self._half_open.done(conn, False)
         self._dead.forget(conn)
         self._placed.discard(conn)
+        if conn.waits_for:
+            resume.unpark(conn.waits_for, conn.go_on)
         if isinstance(conn.machine, Responder) and conn.machine.no_ticket:
             self._no_ticket[conn.machine.no_ticket] += 1
         door = self._door_of.pop(conn, None)
@@ -693,17 +700,27 @@ class Listening:
         with self._room_lock:
             self._waiting += 1
 
-    def reach(self, session: Session, node_id: str, where: str, number: int) -> None:
-        """A session from another process, which came in by one of these sockets, may lose its path and get another."""
-        self._worker.post(partial(self._reach, session, node_id, where, number))
+    def vacate(self) -> None:
+        """It does not, after all. Any thread."""
+        with self._room_lock:
+            self._waiting -= 1
 
-    def _reach(self, session: Session, node_id: str, where: str, number: int) -> None:
-        if session.lease and not session.over:
-            resume.keep_reachable(session, number)
-            session.on_path = partial(self._on_path, weakref.ref(session), node_id, where)
-            collect_paths(session.engine)
-            if session.suspended:
-                session.on_path("lost")
+    def reach(self, came: list[tuple[Session, str, str, int]]) -> None:
+        """Sessions from another process, which came in by one of these sockets, may lose their path and get another.
+
+        Args:
+            came: (session, node id, where its peer is, JOINs that were answered) of each.
+        """
+        self._worker.post(partial(self._reach, came))
+
+    def _reach(self, came: list[tuple[Session, str, str, int]]) -> None:
+        for session, node_id, where, number in came:
+            if session.lease and not session.over:
+                session.on_path = partial(self._on_path, weakref.ref(session), node_id, where)
+                resume.keep_reachable(session, number)
+                collect_paths(session.engine)
+                if session.suspended:
+                    session.on_path("lost")
 
     def pause(self) -> None:
         """Accept nothing for a while; who has begun may go on."""

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -208,6 +208,10 @@ class Joined:
 Event = Send | Ask | Established | Joined | Failed | Drain
 
 
+EARLY_MAX: Final = 16_384
+"""Bytes behind a JOIN that waits for its session."""
+
+
 class State(Enum):
     """Where a machine stands (§2.3)."""
 
@@ -216,6 +220,7 @@ class State(Enum):
     WAIT_REPLY = "waits for REPLY"
     WAIT_RESUMED = "waits for RESUMED"
     WAIT_FINISH = "waits for FINISH"
+    WAIT_SESSION = "waits for a session from another process"
     ASKING = "waits for the trust policy"
     WAIT_ACCEPT = "waits for ACCEPT"
     DONE = "established"
@@ -294,7 +299,9 @@ class Machine:
         self._buffer += data
         events: list[Event] = []
         while self._buffer and not self._ended:
-            if self.state is State.ASKING:
+            if self.state is State.WAIT_SESSION and len(self._buffer) <= EARLY_MAX:
+                break  # of the path, and kept for it
+            if self.state in (State.ASKING, State.WAIT_SESSION):
                 events += self._refuse(Refusal.PROTOCOL, "the peer sent before its turn")
                 break
             try:

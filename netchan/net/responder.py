@@ -8,19 +8,22 @@ Flow, events and ownership: handshake.py, by which other modules import it. Spec
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from netchan.net import abbreviated as short
 from netchan.net import gate as g
 from netchan.net import params as p
-from netchan.net.join import Reach, answer, is_genuine, parse_request
+from netchan.net.join import Reach, Request, answer, is_genuine, parse_request
 from netchan.net.machine import Event, HandshakeConfig, Joined, Machine, Peer, Refused, Rng, Send, State
 from netchan.net.noise import KEM_PUBLIC_LEN, TAG_LEN, Ahead, NoiseError, no_pause
 from netchan.net.params import Refusal
 from netchan.net.ticket import Context, NoTicketError, TicketKeys, ticket_id
 from netchan.net.trust import Claim, Decision, Policy
+
+PARKED_NS: Final = 5_000_000_000
+"""A JOIN waits so long for its session to come from another process."""
 
 
 class Responder(Machine):
@@ -42,6 +45,7 @@ class Responder(Machine):
 
     Attributes:
         no_ticket: why a ticket was refused in this handshake, in a word or two; "" = none was.
+        waits_for: locator of the session for which a JOIN waits or has waited; b"" = none.
     """
 
     def __init__(
@@ -66,6 +70,8 @@ class Responder(Machine):
         self._tickets = tickets
         self._predecessor: bytes | None = None
         self.no_ticket = ""
+        self.waits_for = b""
+        self._join: tuple[bytes, Request] | None = None
         self.state = State.WAIT_HELLO
         self.deadline_ns = now_ns + config.timeout_ns
 
@@ -92,6 +98,8 @@ class Responder(Machine):
     def _timed_out(self) -> list[Event]:
         if self.state is State.WAIT_HELLO:
             return self._drain("no HELLO in time")
+        if self.state is State.WAIT_SESSION:
+            return self._refuse(Refusal.BUSY, "the session did not come from the other process in time")
         return self._refuse(Refusal.TIMEOUT, "the handshake took too long")
 
     def eof(self) -> list[Event]:
@@ -129,6 +137,30 @@ class Responder(Machine):
             request = parse_request(frame)
         except g.FrameError as error:
             return self._refuse(Refusal.PROTOCOL, str(error))
+        if self._reach.may_come(request.locator):
+            self.state, self.waits_for = State.WAIT_SESSION, request.locator
+            self._join = frame, request
+            self.deadline_ns = min(self.deadline_ns or now_ns, now_ns + PARKED_NS)
+            return []
+        return self._answer_join(frame, request)
+
+    def go_on(self, now_ns: int) -> list[Event]:
+        """The session that a JOIN waits for is here, or will not come. Without effect if nothing waits."""
+        if self.state is not State.WAIT_SESSION or self._join is None:
+            return []
+        late = self.tick(now_ns)
+        return late or self._answer_join(*self._join)
+
+    def no_room(self) -> list[Event]:
+        """Too many JOINs wait for sessions from another process: this one has to try again."""
+        if self.state is not State.WAIT_SESSION:
+            return []
+        return self._refuse(Refusal.BUSY, "too many wait for sessions that are on their way here")
+
+    def _answer_join(self, frame: bytes, request: Request) -> list[Event]:
+        header, self._join = self._hello, None
+        if self._reach is None or header is None:
+            raise RuntimeError("no JOIN yet")
         session = self._reach.find(request.locator)
         made = None
         if session is not None and is_genuine(session, header, frame):

@@ -2,6 +2,10 @@
 
 Layer: net (L3). One table for the process, used on the worker's thread; what the collector does to it is one step under
 the interpreter's lock. A forked child begins with an empty one. Spec: docs/spec/handshake.md §11.
+
+While sessions move between processes a JOIN may come for one that is not here yet: its connection is parked until the
+session comes (``park``, ``expect``). One that is on its way to the other process is not found (``hide``).
+Spec: docs/spec/handover.md §3.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import logging
 import os
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from netchan.net.datagrams import MTU_SAFE
@@ -26,17 +31,20 @@ SUSPENDED_MAX: Final = 4_096
 """Sessions without a path that a process keeps: beyond it the one that was suspended first is lost early."""
 GONE_MAX: Final = 8_192
 """Locators of sessions that are over and forgotten, whose other side can still be told so."""
+PARKED_MAX: Final = 256
+"""JOINs that wait for a session from another process; the others are told to try again."""
 
 
 class _Entry:
     """A session that was dialled from elsewhere."""
 
-    __slots__ = ("__weakref__", "names", "number", "proof", "session")
+    __slots__ = ("__weakref__", "hidden", "names", "number", "proof", "session")
 
     def __init__(self, session: Session, number: int) -> None:
         self.session = weakref.ref(session, self._collected)
         self.number = number
         self.proof = gone(session)
+        self.hidden = False
         self.names: list[bytes] = []
         for ahead in range(AHEAD):
             self.add(session, number + ahead)
@@ -55,26 +63,26 @@ class _Entry:
 
 
 _table: Final[dict[bytes, _Entry]] = {}
+_entry_of: Final[weakref.WeakKeyDictionary[Session, _Entry]] = weakref.WeakKeyDictionary()
+_parked: Final[dict[bytes, list[Callable[[], object]]]] = {}
+_comings: Final[list[None]] = []
+"""One for each hand-over that still brings sessions here."""
 _gone: Final[OrderedDict[bytes, bytes]] = OrderedDict()
 _suspended: Final[OrderedDict[int, weakref.ref[Session]]] = OrderedDict()
 
 
 def keep_reachable(session: Session, number: int = 0) -> None:
-    """JOINs find this session from now on; ``number`` of them were answered before."""
-    _Entry(session, number)
-
-
-def numbers() -> dict[int, int]:
-    """How many JOINs were answered, by the ``id`` of the session: what ``keep_reachable`` wants in another process."""
-    found = {id(entry.session()): entry.number for entry in _table.values()}
-    found.pop(id(None), None)
-    return found
+    """JOINs find this session from now on; ``number`` of them were answered before. Those that wait for it go on."""
+    entry = _entry_of[session] = _Entry(session, number)
+    for name in entry.names:
+        for again in _parked.pop(name, ()):
+            again()
 
 
 def find(name: bytes) -> Session | None:
     """The session that a locator names, or None."""
     entry = _table.get(name)
-    return None if entry is None else entry.session()
+    return None if entry is None or entry.hidden else entry.session()
 
 
 def used(name: bytes) -> None:
@@ -93,6 +101,8 @@ def proof(name: bytes) -> bytes | None:
     entry = _table.get(name)
     if entry is None:
         return _gone.get(name)
+    if entry.hidden:
+        return None
     session = entry.session()
     return entry.proof if session is None or session.over else None
 
@@ -172,7 +182,12 @@ def resumed(session: Session) -> None:
 
 
 def any_suspended() -> bool:
-    """True if a session of this process may wait for a path; those that are gone are forgotten on the way."""
+    """True if a session of this process, or one that comes to it, may wait for a path.
+
+    Those that are gone are forgotten on the way.
+    """
+    if _comings:
+        return True
     for key, reference in list(_suspended.items()):
         session = reference()
         if session is not None and session.suspended:
@@ -181,8 +196,85 @@ def any_suspended() -> bool:
     return False
 
 
+# --- to and from another process --------------------------------------------------------------------------------------
+
+
+def hide(sessions: Iterable[Session]) -> list[int]:
+    """JOINs do not find these until ``show``; how many of each were answered, for ``keep_reachable`` over there."""
+    numbers = []
+    for session in sessions:
+        entry = _entry_of.get(session)
+        if entry is not None:
+            entry.hidden = True
+        numbers.append(0 if entry is None else entry.number)
+    return numbers
+
+
+def show(sessions: Iterable[Session]) -> None:
+    """They have not moved."""
+    for session in sessions:
+        entry = _entry_of.get(session)
+        if entry is not None:
+            entry.hidden = False
+
+
+def forget(sessions: Iterable[Session]) -> None:
+    """They have moved: nobody may be told here that they are over."""
+    for session in sessions:
+        entry = _entry_of.pop(session, None)
+        if entry is not None:
+            names, entry.names = entry.names, []
+            for name in names:
+                _table.pop(name, None)
+
+
+def expect() -> None:
+    """Sessions come from another process from now on; ``expected`` once."""
+    _comings.append(None)
+
+
+def expected() -> None:
+    """No more come from there: who waits for one that did not come is answered."""
+    if _comings:
+        _comings.pop()
+    if not _comings:
+        waiting = [again for name in list(_parked) for again in _parked.pop(name)]
+        for again in waiting:
+            again()
+
+
+def may_come(name: bytes) -> bool:
+    """True if the session of this locator is not here, and may be on its way."""
+    return bool(_comings) and name not in _table and name not in _gone
+
+
+def park(name: bytes, again: Callable[[], object]) -> bool:
+    """Call ``again`` when the session of this locator is here, or will not come; False: too many wait."""
+    if parked() >= PARKED_MAX:
+        return False
+    _parked.setdefault(name, []).append(again)
+    return True
+
+
+def unpark(name: bytes, again: Callable[[], object]) -> None:
+    """It waits no more."""
+    waiting = _parked.get(name, [])
+    if again in waiting:
+        waiting.remove(again)
+    if not waiting:
+        _parked.pop(name, None)
+
+
+def parked() -> int:
+    """How many JOINs wait."""
+    return sum(map(len, _parked.values()))
+
+
 def _after_fork() -> None:
     _table.clear()
+    _entry_of.clear()
+    _parked.clear()
+    _comings.clear()
     _gone.clear()
     _suspended.clear()
 

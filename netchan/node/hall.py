@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from netchan.channel.base import ChannelStats
 from netchan.config import Config
+from netchan.errors import ChannelError
 from netchan.net.dial import Link
 from netchan.net.listen import Inherited, Listening, ListenPlan
 from netchan.net.manager import AskTrust, Home, check_fork
@@ -80,6 +81,7 @@ class Hall:
         self.made = forks()
         self.end_waiters = WaitQueue()
         self.closed = False
+        self.arriving = 0  # hand-overs that still bring sessions to it
         me = weakref.ref(self)
 
         def deliver(session: Session, link: Link) -> None:
@@ -124,23 +126,45 @@ class Hall:
             core.leave_by_exception()
 
     def inherit(self, cores: list[PeerCore]) -> None:
-        """Sessions that came in when another process listened: given out first, as there is room for them."""
+        """Sessions that came in when another process listened: given out as there is room for them. Any thread."""
         make = self._make
         if make is None:
             raise RuntimeError("no queue yet")
         me = weakref.ref(self)
         for core in cores:
             core.when_over = lambda: _over(me)
+            peer = make(core)
             with self._lock:
                 self._cores.add(core)
-            self._heirs.append(make(core))
+                self._heirs.append(peer)
         self._give_out()
+        if self.closed:  # it was left before they came
+            for core in cores:
+                core.leave_by_exception()
 
     def _give_out(self) -> None:
         endpoint = self._endpoint
-        while self._heirs and endpoint is not None and endpoint.try_send(self._heirs[0]):
-            self._heirs.popleft()
+        while endpoint is not None and not self.closed:
+            with self._lock:
+                peer = self._heirs.popleft() if self._heirs else None
+            if peer is None:
+                return
             self.listening.occupy()
+            try:
+                sent = endpoint.try_send(peer)
+            except ChannelError:
+                return  # the listener was left meanwhile
+            if not sent:
+                self.listening.vacate()
+                with self._lock:
+                    self._heirs.appendleft(peer)
+                if endpoint.pending() >= self.config.backlog:
+                    return  # whoever takes one comes here again
+
+    def queued(self) -> int:
+        """Peers that the program has not taken yet."""
+        endpoint = self._endpoint
+        return len(self._heirs) + (0 if endpoint is None or self.closed else endpoint.pending())
 
     def took(self) -> None:
         """Peers were taken out of the queue."""

@@ -24,12 +24,13 @@ from netchan.net.record import Membership
 from netchan.net.trust import Trust  # async-only
 
 # sync-only: from netchan.net.trust import BlockingTrust
-from netchan.node.legacy import Estate, Legacy
+from netchan.node.estate import Estate
+from netchan.node.legacy import Legacy
 from netchan.node.listener import Listener
 from netchan.node.opening import (
     Opening,  # async-only
+    open_inherited,
     open_listener,
-    open_peer,
 )
 from netchan.node.peer import Peer
 from netchan.node.plan import NETWORK, Pq, plan_dial, plan_listen
@@ -41,23 +42,24 @@ _DEFAULTS = Config()
 async def hand_over(path: str | os.PathLike[str], *given: Listener | Peer, wait: float = 60.0) -> None:
     """Give listeners, with the peers that came out of them, and dialled peers to the process that asks for them.
 
-    Waits at ``path`` until a process of the same user calls ``take_over`` there. Then everything that is given stops
-    for a moment, goes over, and lives on in that process; the other sides notice a pause. Calls that wait here, or are
-    made later, raise SessionLost with empty reports and ``cause.code`` HANDED_OVER: what was accepted and not taken
-    has moved. Anything that goes wrong before that, there or on the way, is taken back: nothing has happened.
+    Waits at ``path`` until a process of the same user calls ``take_over`` there. Then the listening sockets go over,
+    and the sessions after them, a few at a time: each stops for a moment and lives on in that process; its other side
+    notices a pause. Calls that wait here, or are made later, raise SessionLost with empty reports and ``cause.code``
+    HANDED_OVER: what was accepted and not taken has moved. When anything goes wrong, there or on the way, the sessions
+    that have not moved by then go on here, and the listeners accept again; each is in one process at any moment.
 
     Args:
         path: of a Unix socket that is made here, for this user only, and removed in the end; in a directory to which
             nobody else may write.
         given: listeners of ``listen``, and peers of ``dial``.
-        wait: seconds to wait for the other process. The hand-over itself is given 5 s.
+        wait: seconds to wait for the other process. A session is held for 5 s at most.
 
     Raises:
-        HandoverError: it did not take place; everything goes on here.
+        HandoverError: not all has moved; what has not goes on here. The text says how many have.
         ConfigError: nothing to give, or something that is neither.
         OSError: the socket cannot be made.
 
-    Cancelled: it does not take place, unless that cannot be stopped any more.
+    Cancelled: no more moves.
     """
     halls = [item._hall for item in given if isinstance(item, Listener)]
     cores = [item._core for item in given if isinstance(item, Peer)]
@@ -81,19 +83,22 @@ async def hand_over(path: str | os.PathLike[str], *given: Listener | Peer, wait:
 
 
 class TakenOver:
-    """What another process gave: ``listen`` and ``dial`` find in it what they would make, and make what is not there.
+    """What another process gives: ``listen`` and ``dial`` find in it what they would make, and make what is not there.
 
-    So a program is the same when it is started for the first time and when it takes over. ``async with`` ends what
-    nobody has claimed: such sessions are closed, and their other sides get ChannelAborted with ``Code.HANDED_OVER``.
+    So a program is the same when it is started for the first time and when it takes over. The listening sockets are
+    here at once; sessions come a few at a time, each to the listener that has claimed its socket, also when the ``async
+    with`` is over by then. Its end ends what nobody has claimed: such sessions are closed, and their other sides get
+    ChannelAborted with ``Code.HANDED_OVER``. An exception that leaves it ends the taking: what has not come by then
+    goes on in the other process.
 
     Attributes:
         happened: True if another process gave something.
     """
 
-    __slots__ = ("_legacy", "happened")
+    __slots__ = ("_legacy", "_taking", "happened")
 
-    def __init__(self, legacy: Legacy, happened: bool) -> None:
-        self._legacy, self.happened = legacy, happened
+    def __init__(self, legacy: Legacy, happened: bool, taking: Taking) -> None:
+        self._legacy, self.happened, self._taking = legacy, happened, taking
 
     # async-only: begin
     def listen(
@@ -111,7 +116,7 @@ class TakenOver:
     ) -> Opening[Listener]:
         """As ``netchan.listen``, over the sockets that the other process had for these addresses.
 
-        The listener first gives the peers that had come out of the other one, as if they had just come.
+        The listener also gives the peers that had come out of the other one, as they come from there.
         ``Peer.open`` of a name finds the channel that was open over there; what had come out of iteration there, and
         what is half closed, comes out of it again.
 
@@ -146,7 +151,7 @@ class TakenOver:
         membership: Membership | bytes | None = None,
         known_nodes: str | os.PathLike[str] | None = None,
     ) -> Opening[Peer]:
-        """As ``netchan.dial``; the peer that the other process had dialled there, if it gave one.
+        """As ``netchan.dial``; the peer that the other process had dialled there, if it gives one, when it is here.
 
         Arguments (psk: bytes) and errors as ``netchan.dial``.
 
@@ -164,7 +169,7 @@ class TakenOver:
             known_nodes=known_nodes,
             ticket=None,
         )
-        return Opening(open_peer(plan, heir=self._legacy.claim_dialled(plan)))
+        return Opening(open_inherited(plan, self._legacy))
 
     # async-only: end
     # sync-only: def listen(
@@ -233,10 +238,25 @@ class TakenOver:
     # sync-only:         known_nodes=known_nodes,
     # sync-only:         ticket=None,
     # sync-only:     )
-    # sync-only:     return open_peer(plan, heir=self._legacy.claim_dialled(plan), timeout=timeout)
+    # sync-only:     return open_inherited(plan, self._legacy, timeout=timeout)
+
+    async def finished(self) -> None:  # + timeout
+        """Wait until every session of the other process is here.
+
+        Nothing needs it to go on; a program that is about to tell somebody that the restart is over does.
+
+        Raises:
+            HandoverError: no more will come, and not all have: the other process has died, or keeps them. Those that
+                came go on here.
+
+        Cancelled: nothing has changed; they still come.
+        """
+        outcome = self._taking.finished
+        await wait_until(outcome.is_done, outcome.queue, new_waiter(self._legacy.home.engine))
+        outcome.take()
 
     def close(self) -> None:
-        """End what nobody has claimed. Idempotent; what was claimed is not touched."""
+        """End what nobody has claimed, now and when it comes. Idempotent; what was claimed is not touched."""
         self._legacy.leave()
 
     async def __aenter__(self) -> Self:
@@ -245,6 +265,8 @@ class TakenOver:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self._taking.cancel()
         self.close()
 
     def __repr__(self) -> str:
@@ -261,12 +283,12 @@ def take_over(path: str | os.PathLike[str], *, wait: float = 0.0, config: Config
         config: ``io_threads`` says where the sessions will live.
 
     Returns:
-        What came, which may be nothing: then its ``listen`` and ``dial`` are like those of netchan.
+        What comes, which may be nothing: then its ``listen`` and ``dial`` are like those of netchan.
 
     Raises:
         HandoverError: somebody gives, but it could not be taken; the other process goes on with all of it.
 
-    Cancelled: nothing is taken, unless that cannot be stopped any more.
+    Cancelled: nothing is taken, unless that cannot be stopped any more; then what came is closed.
     """
     return Opening(_take_over(os.fspath(path), wait, config or _DEFAULTS))
 
@@ -286,7 +308,7 @@ async def _take_over(path: str, wait: float, config: Config) -> TakenOver:
     home = await loop_home(config)  # async-only
     # sync-only: home = caller_home(config)
     legacy = Legacy(home)
-    taking = Taking(path, wait, legacy.keep, legacy.act, legacy.drop)
+    taking = Taking(path, wait, legacy)
     outcome = taking.outcome
     taking.start()
     try:
@@ -295,5 +317,6 @@ async def _take_over(path: str, wait: float, config: Config) -> TakenOver:
         happened = outcome.take()
     except BaseException:
         taking.cancel()
+        legacy.leave()
         raise
-    return TakenOver(legacy, bool(happened))
+    return TakenOver(legacy, bool(happened), taking)

@@ -17,7 +17,6 @@ from types import TracebackType  # async-only
 from typing import (
     TYPE_CHECKING,
     Any,  # async-only
-    Final,
     Generic,  # async-only
     Protocol,  # async-only
     TypeVar,  # async-only
@@ -26,7 +25,7 @@ from typing import (
 from netchan.config import Config
 from netchan.net.dial import Dial, DialPlan, Link
 from netchan.net.identity import Identity
-from netchan.net.listen import Inherited, ListenPlan
+from netchan.net.listen import ListenPlan
 
 # async-only: begin
 from netchan.net.manager import ask_in_loop, loop_home
@@ -38,7 +37,7 @@ from netchan.net.trust import Trust  # async-only
 
 # sync-only: from netchan.net.trust import BlockingTrust
 from netchan.node.hall import Hall
-from netchan.node.legacy import Heir
+from netchan.node.legacy import Claim, Heir, Legacy
 from netchan.node.listener import Listener
 from netchan.node.peer import Peer
 from netchan.node.plan import NETWORK, Pq, plan_dial, plan_listen
@@ -47,9 +46,6 @@ from netchan.node.waits import new_waiter, wait_until
 
 if TYPE_CHECKING:
     from netchan._engine.session_handle import Session
-
-Came = tuple[Inherited, Sequence[Heir]]
-NOTHING: Final[Came] = ({}, ())
 
 # async-only: begin
 
@@ -267,6 +263,12 @@ def listen(
 # sync-only:     return open_listener(plan, timeout=timeout)
 
 
+async def open_inherited(plan: DialPlan, legacy: Legacy) -> Peer:  # + timeout
+    """As ``open_peer``; the session that another process had there, which may be on its way."""
+    await wait_until(partial(legacy.may_claim, plan), legacy.news, new_waiter(legacy.home.engine))
+    return await open_peer(plan, heir=legacy.claim_dialled(plan))
+
+
 async def open_peer(plan: DialPlan, *, heir: Heir | None = None) -> Peer:  # + timeout
     """A peer by a plan; or of a session that another process had before."""
     if heir is not None:
@@ -299,7 +301,7 @@ def _drop(peer: Peer) -> None:
     peer._core.leave_by_exception()
 
 
-async def open_listener(plan: ListenPlan, *, came: Came = NOTHING) -> Listener:  # + timeout
+async def open_listener(plan: ListenPlan, *, came: Claim | None = None) -> Listener:  # + timeout
     """A listener by a plan; with sockets and sessions that another process had before."""
     # async-only: begin
     home = await loop_home(plan.config)
@@ -307,17 +309,15 @@ async def open_listener(plan: ListenPlan, *, came: Came = NOTHING) -> Listener: 
     # async-only: end
     # sync-only: home = caller_home(plan.config)
     # sync-only: ask = refuse_awaitables
-    sockets, heirs = came
-    hall = Hall(plan, home, ask, sockets)
+    hall = Hall(plan, home, ask, None if came is None else came.sockets)
     listener = Listener(hall)
     outcome = hall.listening.outcome
     hall.start()
     try:
         await wait_until(outcome.is_done, outcome.queue, new_waiter(home.engine))
         hall.addresses = outcome.take() or ()
-        for heir in heirs:
-            hall.listening.reach(heir.session, heir.link.node_id, heir.link.remote, heir.answered)
-        hall.inherit([heir.core(plan.config) for heir in heirs])
+        if came is not None:
+            came.settle(hall)
     except BaseException:
         hall.leave_by_exception()
         raise

@@ -186,19 +186,24 @@ class PeerCore:
 
     # --- to and from another process ---------------------------------------------------------------------------------
 
+    def check_movable(self) -> None:
+        """HandoverError: a channel has values here that cannot move."""
+        for end in self.endpoints():
+            if end.terms.spill is not None and not (self.left or self.over):
+                raise HandoverError(
+                    f"channel {quote(end.name)!r} with {self.link.node_id} spills to a file of this process; close it "
+                    "before its session moves"
+                )
+
     def about_channels(self) -> dict[str, Any]:
         """What the core does not know of the channels, for ``inherit``.
 
         Raises:
             HandoverError: one has values here that cannot move.
         """
+        self.check_movable()
         returned: dict[int, list[bytes]] = {}
         for end in list(self._open.values()):
-            if end.terms.spill is not None:
-                raise HandoverError(
-                    f"channel {quote(end.name)!r} with {self.link.node_id} spills to a file of this process; close it "
-                    "before its session moves"
-                )
             back = end.take_returned()
             for value in back:
                 end.put_back(value)

@@ -21,11 +21,12 @@ from netchan.net.manager import caller_home, check_blocking_trust
 from netchan.net.record import Membership
 
 from netchan.net.trust import BlockingTrust
-from netchan.node.legacy import Estate, Legacy
+from netchan.node.estate import Estate
+from netchan.node.legacy import Legacy
 from netchan.sync.listener import Listener
 from netchan.sync.opening import (
+    open_inherited,
     open_listener,
-    open_peer,
 )
 from netchan.sync.peer import Peer
 from netchan.node.plan import NETWORK, Pq, plan_dial, plan_listen
@@ -37,23 +38,24 @@ _DEFAULTS = Config()
 def hand_over(path: str | os.PathLike[str], *given: Listener | Peer, wait: float = 60.0) -> None:
     """Give listeners, with the peers that came out of them, and dialled peers to the process that asks for them.
 
-    Waits at ``path`` until a process of the same user calls ``take_over`` there. Then everything that is given stops
-    for a moment, goes over, and lives on in that process; the other sides notice a pause. Calls that wait here, or are
-    made later, raise SessionLost with empty reports and ``cause.code`` HANDED_OVER: what was accepted and not taken
-    has moved. Anything that goes wrong before that, there or on the way, is taken back: nothing has happened.
+    Waits at ``path`` until a process of the same user calls ``take_over`` there. Then the listening sockets go over,
+    and the sessions after them, a few at a time: each stops for a moment and lives on in that process; its other side
+    notices a pause. Calls that wait here, or are made later, raise SessionLost with empty reports and ``cause.code``
+    HANDED_OVER: what was accepted and not taken has moved. When anything goes wrong, there or on the way, the sessions
+    that have not moved by then go on here, and the listeners accept again; each is in one process at any moment.
 
     Args:
         path: of a Unix socket that is made here, for this user only, and removed in the end; in a directory to which
             nobody else may write.
         given: listeners of ``listen``, and peers of ``dial``.
-        wait: seconds to wait for the other process. The hand-over itself is given 5 s.
+        wait: seconds to wait for the other process. A session is held for 5 s at most.
 
     Raises:
-        HandoverError: it did not take place; everything goes on here.
+        HandoverError: not all has moved; what has not goes on here. The text says how many have.
         ConfigError: nothing to give, or something that is neither.
         OSError: the socket cannot be made.
 
-    TimeoutError after ``timeout`` seconds: it does not take place, unless that cannot be stopped any more.
+    TimeoutError after ``timeout`` seconds: no more moves.
     """
     halls = [item._hall for item in given if isinstance(item, Listener)]
     cores = [item._core for item in given if isinstance(item, Peer)]
@@ -74,19 +76,22 @@ def hand_over(path: str | os.PathLike[str], *given: Listener | Peer, wait: float
 
 
 class TakenOver:
-    """What another process gave: ``listen`` and ``dial`` find in it what they would make, and make what is not there.
+    """What another process gives: ``listen`` and ``dial`` find in it what they would make, and make what is not there.
 
-    So a program is the same when it is started for the first time and when it takes over. ``with`` ends what
-    nobody has claimed: such sessions are closed, and their other sides get ChannelAborted with ``Code.HANDED_OVER``.
+    So a program is the same when it is started for the first time and when it takes over. The listening sockets are
+    here at once; sessions come a few at a time, each to the listener that has claimed its socket, also when the ``async
+    with`` is over by then. Its end ends what nobody has claimed: such sessions are closed, and their other sides get
+    ChannelAborted with ``Code.HANDED_OVER``. An exception that leaves it ends the taking: what has not come by then
+    goes on in the other process.
 
     Attributes:
         happened: True if another process gave something.
     """
 
-    __slots__ = ("_legacy", "happened")
+    __slots__ = ("_legacy", "_taking", "happened")
 
-    def __init__(self, legacy: Legacy, happened: bool) -> None:
-        self._legacy, self.happened = legacy, happened
+    def __init__(self, legacy: Legacy, happened: bool, taking: Taking) -> None:
+        self._legacy, self.happened, self._taking = legacy, happened, taking
 
     def listen(
         self,
@@ -154,10 +159,25 @@ class TakenOver:
             known_nodes=known_nodes,
             ticket=None,
         )
-        return open_peer(plan, heir=self._legacy.claim_dialled(plan), timeout=timeout)
+        return open_inherited(plan, self._legacy, timeout=timeout)
+
+    def finished(self, *, timeout: float | None = None) -> None:
+        """Wait until every session of the other process is here.
+
+        Nothing needs it to go on; a program that is about to tell somebody that the restart is over does.
+
+        Raises:
+            HandoverError: no more will come, and not all have: the other process has died, or keeps them. Those that
+                came go on here.
+
+        TimeoutError after ``timeout`` seconds: nothing has changed; they still come.
+        """
+        outcome = self._taking.finished
+        wait_until(outcome.is_done, outcome.queue, new_waiter(self._legacy.home.engine, timeout))
+        outcome.take()
 
     def close(self) -> None:
-        """End what nobody has claimed. Idempotent; what was claimed is not touched."""
+        """End what nobody has claimed, now and when it comes. Idempotent; what was claimed is not touched."""
         self._legacy.leave()
 
     def __enter__(self) -> Self:
@@ -166,6 +186,8 @@ class TakenOver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self._taking.cancel()
         self.close()
 
     def __repr__(self) -> str:
@@ -185,7 +207,7 @@ def take_over(
 def _take_over(path: str, wait: float, config: Config) -> TakenOver:
     home = caller_home(config)
     legacy = Legacy(home)
-    taking = Taking(path, wait, legacy.keep, legacy.act, legacy.drop)
+    taking = Taking(path, wait, legacy)
     outcome = taking.outcome
     taking.start()
     try:
@@ -193,5 +215,6 @@ def _take_over(path: str, wait: float, config: Config) -> TakenOver:
         happened = outcome.take()
     except BaseException:
         taking.cancel()
+        legacy.leave()
         raise
-    return TakenOver(legacy, bool(happened))
+    return TakenOver(legacy, bool(happened), taking)

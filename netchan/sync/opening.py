@@ -15,20 +15,19 @@ from collections.abc import (
 from functools import partial
 from typing import (
     TYPE_CHECKING,
-    Final,
 )
 
 from netchan.config import Config
 from netchan.net.dial import Dial, DialPlan, Link
 from netchan.net.identity import Identity
-from netchan.net.listen import Inherited, ListenPlan
+from netchan.net.listen import ListenPlan
 
 from netchan.net.manager import caller_home, check_blocking_trust, refuse_awaitables
 from netchan.net.record import Membership
 
 from netchan.net.trust import BlockingTrust
 from netchan.node.hall import Hall
-from netchan.node.legacy import Heir
+from netchan.node.legacy import Claim, Heir, Legacy
 from netchan.sync.listener import Listener
 from netchan.sync.peer import Peer
 from netchan.node.plan import NETWORK, Pq, plan_dial, plan_listen
@@ -37,9 +36,6 @@ from netchan.sync.node_waits import new_waiter, wait_until
 
 if TYPE_CHECKING:
     from netchan._engine.session_handle import Session
-
-Came = tuple[Inherited, Sequence[Heir]]
-NOTHING: Final[Came] = ({}, ())
 
 def dial(
     addresses: str | Sequence[str],
@@ -107,6 +103,12 @@ def listen(
     return open_listener(plan, timeout=timeout)
 
 
+def open_inherited(plan: DialPlan, legacy: Legacy, *, timeout: float | None = None) -> Peer:
+    """As ``open_peer``; the session that another process had there, which may be on its way."""
+    wait_until(partial(legacy.may_claim, plan), legacy.news, new_waiter(legacy.home.engine, timeout))
+    return open_peer(plan, heir=legacy.claim_dialled(plan))
+
+
 def open_peer(plan: DialPlan, *, heir: Heir | None = None, timeout: float | None = None) -> Peer:
     """A peer by a plan; or of a session that another process had before."""
     if heir is not None:
@@ -135,21 +137,19 @@ def _drop(peer: Peer) -> None:
     peer._core.leave_by_exception()
 
 
-def open_listener(plan: ListenPlan, *, came: Came = NOTHING, timeout: float | None = None) -> Listener:
+def open_listener(plan: ListenPlan, *, came: Claim | None = None, timeout: float | None = None) -> Listener:
     """A listener by a plan; with sockets and sessions that another process had before."""
     home = caller_home(plan.config)
     ask = refuse_awaitables
-    sockets, heirs = came
-    hall = Hall(plan, home, ask, sockets)
+    hall = Hall(plan, home, ask, None if came is None else came.sockets)
     listener = Listener(hall)
     outcome = hall.listening.outcome
     hall.start()
     try:
         wait_until(outcome.is_done, outcome.queue, new_waiter(home.engine, timeout))
         hall.addresses = outcome.take() or ()
-        for heir in heirs:
-            hall.listening.reach(heir.session, heir.link.node_id, heir.link.remote, heir.answered)
-        hall.inherit([heir.core(plan.config) for heir in heirs])
+        if came is not None:
+            came.settle(hall)
     except BaseException:
         hall.leave_by_exception()
         raise

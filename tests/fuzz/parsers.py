@@ -31,6 +31,7 @@ from netchan.net import abbreviated, address, gate, kept, params, record, ticket
 from netchan.net.identity import Identity, format_node_id
 from netchan.net.noise import HandshakeState
 from netchan.net.secret import SecureBytes
+from tests.fuzz import handover_packets
 
 if TYPE_CHECKING:
     from netchan.channel.remote import RemoteEndpoint
@@ -886,6 +887,19 @@ PARSERS = [
         {"channel/moving.py": ("adopt",), "channel/codec.py": ("codec_by_id",)},
     ),
     Parser("typed", check_typed, TYPED, {"channel/codec.py": ("_fit",)}),
+    Parser("group", handover_packets.check_group, handover_packets.GROUPS, {"net/handover_talk.py": ("parse_group",)}),
+    Parser(
+        "about",
+        handover_packets.check_about,
+        handover_packets.ABOUTS,
+        {"net/handover_talk.py": ("parse_version", "parse_about")},
+    ),
+    Parser(
+        "talk",
+        handover_packets.check_talk,
+        handover_packets.TALKS,
+        {"net/handover_talk.py": ("Wire.recv_group", "Wire._recv_data", "_out_of_turn")},
+    ),
 ]
 
 

@@ -264,4 +264,5 @@ def restarting(listener: sync.Listener, peer: sync.Peer) -> None:
         assert_type(before.happened, bool)
         assert_type(before.listen("tcp://127.0.0.1:7000", trust="any", timeout=1), sync.Listener)
         assert_type(before.dial("tcp://127.0.0.1:7000", trust="any"), sync.Peer)
+        assert_type(before.finished(timeout=1), None)
         assert_type(before.close(), None)

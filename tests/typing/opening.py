@@ -226,6 +226,7 @@ async def restarting(listener: netchan.Listener, peer: netchan.Peer) -> None:
         async with before.listen(ADDRESS, trust="any") as again:
             assert_type(again, netchan.Listener)
         assert_type(await before.dial(ADDRESS, trust="any"), netchan.Peer)
+        assert_type(await before.finished(), None)
         assert_type(before.close(), None)
 
 

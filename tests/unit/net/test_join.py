@@ -16,8 +16,9 @@ from netchan.net import gate as g
 from netchan.net import join as j
 from netchan.net.handshake import Drain, Failed, HandshakeConfig, Responder, Send, State
 from netchan.net.identity import Identity
-from netchan.net.machine import Joined
+from netchan.net.machine import EARLY_MAX, Joined
 from netchan.net.params import Refusal
+from netchan.net.responder import PARKED_NS
 from netchan.net.trust import make_policy
 
 WALL = 1_900_000_000.0
@@ -48,6 +49,10 @@ class Table:
         self.names = {j.locator(session, n): session for n in range(2)}
         self.used_names: list[bytes] = []
         self.over: bytes | None = None
+        self.more = False
+
+    def may_come(self, name: bytes) -> bool:
+        return self.more and name not in self.names
 
     def proof(self, name: bytes) -> bytes | None:
         return self.over
@@ -358,3 +363,73 @@ def test_bytes_behind_the_request_belong_to_the_path() -> None:
     b = responder(Table(Fake()))
     there = b.feed(asked(joiner(Fake())) + b"early", WALL, 1)[1]
     assert isinstance(there, Joined) and there.leftover == b"early"
+
+
+# --- while sessions come from another process (docs/spec/handover.md §3) ----------------------------------------------
+
+
+def parked(pieces: int = 1, early: bytes = b"") -> tuple[j.Joiner, Responder, Table, Fake]:
+    """A JOIN for a session that is not here yet, after it has come in so many pieces."""
+    far = Fake(received=11)
+    table = Table(far)
+    names, table.names = table.names, {}
+    table.more = True
+    a, b = joiner(Fake()), responder(table)
+    data = asked(a)
+    for at in range(pieces):
+        part = data[at * len(data) // pieces : (at + 1) * len(data) // pieces]
+        assert b.waits_for == b"" and b.feed(part, WALL, 1) == []
+    assert b.state is State.WAIT_SESSION and b.waits_for == j.locator(far, 0) and b.heard
+    assert b.feed(early, WALL, 2) == []
+    table.names = names
+    return a, b, table, far
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 7])
+def test_join_waits_for_a_session_that_is_on_its_way(pieces: int) -> None:
+    a, b, _, far = parked(pieces, b"early")
+    assert far.joins == []
+    reply, there = b.go_on(3)
+    assert isinstance(reply, Send) and isinstance(there, Joined) and there.leftover == b"early"
+    assert far.joins == [(2, 0)] and b.state is State.DONE and b.go_on(4) == []
+    (here,) = a.feed(reply.data, WALL, 4)
+    assert isinstance(here, Joined) and here.received == 11 and here.binding == there.binding
+
+
+def test_join_whose_session_does_not_come_hears_gone() -> None:
+    a, b, table, _ = parked()
+    table.names.clear()
+    table.more = False
+    close, failed = b.go_on(3)
+    assert isinstance(close, Send) and isinstance(failed, Failed) and failed.code is Refusal.GONE
+    (heard,) = a.feed(close.data, WALL, 4)
+    assert isinstance(heard, Failed) and heard.error.transient and not a.over
+
+
+def test_join_waits_for_its_session_so_long_and_no_longer() -> None:
+    a, b, _, far = parked()
+    assert b.deadline_ns == 1 + PARKED_NS and b.tick(PARKED_NS) == []
+    close, failed = b.tick(1 + PARKED_NS)
+    assert isinstance(close, Send) and isinstance(failed, Failed) and failed.code is Refusal.BUSY
+    assert b.go_on(2 + PARKED_NS) == [] and far.joins == []
+    (heard,) = a.feed(close.data, WALL, 4)
+    assert isinstance(heard, Failed) and heard.error.transient and not a.over
+
+
+def test_join_that_finds_no_room_to_wait_is_told_to_try_again() -> None:
+    _, b, _, far = parked()
+    _, failed = b.no_room()
+    assert isinstance(failed, Failed) and failed.code is Refusal.BUSY
+    assert b.no_room() == b.go_on(3) == [] and far.joins == []
+
+
+def test_join_that_waits_may_say_so_much_and_no_more() -> None:
+    _, b, _, _ = parked(early=bytes(EARLY_MAX))
+    failed = b.feed(b"x", WALL, 3)[-1]
+    assert isinstance(failed, Failed) and failed.code is Refusal.PROTOCOL
+
+
+def test_join_that_waits_and_is_given_up_is_over() -> None:
+    _, b, _, far = parked()
+    (failed,) = b.eof()
+    assert isinstance(failed, Failed) and b.go_on(3) == [] and far.joins == []

@@ -31,7 +31,7 @@ class Fake:
 
 @pytest.fixture(autouse=True)
 def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("_table", "_gone", "_suspended"):
+    for name in ("_table", "_gone", "_suspended", "_entry_of", "_parked", "_comings"):
         monkeypatch.setattr(resume, name, type(getattr(resume, name))())
     yield
     gc.collect()
@@ -102,3 +102,64 @@ def test_forked_child_can_bring_nothing_back() -> None:
         os._exit(len(resume._table) + len(resume._suspended) + len(resume._gone))
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert known(session, 0) and resume.any_suspended()
+
+
+# --- while sessions move (docs/spec/handover.md §3) -------------------------------------------------------------------
+
+
+def test_session_that_moves_is_hidden_and_said_to_be_gone_by_nobody() -> None:
+    session: Any = Fake()
+    other: Any = Fake()
+    resume.keep_reachable(session, 3)
+    assert resume.hide([session, other]) == [3, 0]
+    assert not known(session, 3) and resume.proof(locator(session, 3)) is None
+    resume.show([session])
+    assert known(session, 3)
+    resume.hide([session])
+    session.over = True  # in this process
+    resume.forget([session, other])
+    assert not resume._table and resume.proof(locator(session, 3)) is None
+    name = locator(session, 3)
+    del session
+    gc.collect()
+    assert resume.proof(name) is None and not resume._gone
+
+
+def test_join_waits_until_its_session_has_come() -> None:
+    session: Any = Fake()
+    heard: list[str] = []
+    calls = [lambda n=n: heard.append(n) for n in "abc"]  # type: ignore[misc]
+    name = locator(session, 1)
+    assert not resume.may_come(name)
+    resume.expect()
+    assert resume.may_come(name) and resume.any_suspended()
+    for call in calls:
+        assert resume.park(name, call)
+    resume.unpark(name, calls[1])
+    resume.unpark(name, calls[1])
+    assert resume.parked() == 2 and not heard
+    resume.keep_reachable(session)
+    assert heard == ["a", "c"] and resume.parked() == 0 and not resume.may_come(name)
+    resume.expected()
+    assert not resume.may_come(b"?" * 16) and not resume.any_suspended()
+
+
+def test_who_waits_is_answered_when_no_more_sessions_come() -> None:
+    heard: list[int] = []
+    resume.expect()
+    resume.expect()
+    assert resume.park(b"a" * 16, lambda: heard.append(1)) and resume.park(b"b" * 16, lambda: heard.append(2))
+    resume.expected()
+    assert not heard  # from another process they may
+    resume.expected()
+    assert sorted(heard) == [1, 2] and resume.parked() == 0
+    resume.expected()  # once too often
+
+
+def test_so_many_wait_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resume, "PARKED_MAX", 3)
+    resume.expect()
+    assert [resume.park(bytes((n,)) * 16, print) for n in (1, 2, 1, 3)] == [True, True, True, False]
+    resume.unpark(b"\1" * 16, print)
+    assert resume.park(b"\3" * 16, print)
+    assert resume.parked() == 3
