@@ -158,16 +158,17 @@ class Giving:
         assert self._door is not None
         try:
             conn = self._accept(self._door, time.monotonic() + self._wait_s)
-            wire = Wire(conn, None)
-            try:
-                self._greet(wire)
-                with quick_turns():
-                    self._give_all(wire)
-            finally:
-                wire.close()
         finally:
+            # Before anything moves: the other process may offer it at the same place as soon as it has it.
             self._path.unlink(missing_ok=True)
             self._door.close()
+        wire = Wire(conn, None)
+        try:
+            self._greet(wire)
+            with quick_turns():
+                self._give_all(wire)
+        finally:
+            wire.close()
 
     def _accept(self, door: socket.socket, until: float) -> socket.socket:
         door.settimeout(LOOK_S)

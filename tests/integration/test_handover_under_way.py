@@ -97,9 +97,9 @@ async def check_each_is_in_one_place(clients: list[Any], old: list[Any], fresh: 
 
 async def check_new_ones_come_in(listener: Any) -> None:
     async with netchan.dial(listener.addresses[0], trust="any") as client:
-        peer = await listener.recv()
-        await client.open("new", int).send(1)
-        assert await peer.open("new", int).recv() == 1
+        async with await listener.recv() as peer:
+            await client.open("new", int).send(1)
+            assert await peer.open("new", int).recv() == 1
 
 
 # --- it breaks off: both ends of the connection see that, whichever process has died ----------------------------------
@@ -397,8 +397,8 @@ def test_process_that_still_takes_over_gives_when_it_has_all(tmp_path: Path) -> 
                 before = await netchan.take_over(asked, wait=30)
                 second = await before.listen(PLACE, identity=me, trust="any", config=CONFIG)
                 await until(gate.reached.is_set)
-                further = asyncio.create_task(netchan.hand_over(tmp_path / "third", second, wait=30))
-                taking = asyncio.create_task(_take(tmp_path / "third", me))
+                further = asyncio.create_task(netchan.hand_over(hand, second, wait=30))  # the same place
+                taking = asyncio.create_task(_take(hand, me))
                 await asyncio.sleep(0.2)
                 assert not taking.done()
                 gate.opened.set()
