@@ -570,7 +570,8 @@ cdef int64_t send_again(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int
             fail(s, defs.CLOSE_PROTOCOL)
             replay_free(s)
             return 0
-        next_again(s)
+        if not end_left(s, x):
+            next_again(s)
     return 0
 
 
@@ -659,6 +660,24 @@ cdef void trim(nc_session* s, nc_sent* x) noexcept nogil:
     x.log_len = <uint32_t>(w.p - log)
     x.tail_len -= <uint32_t>(held - first)
     x.len = x.tail_len
+
+
+# 1: the end of the stream is left of the record. Its bytes have come on their own, by parity: they do not tell it.
+cdef int end_left(nc_session* s, nc_sent* x) noexcept nogil:
+    cdef uint8_t* log = s.replay.log + x.pos
+    cdef size_t lead
+    cdef nc_frame f
+    cdef nc_wr w
+    if x.stream < <uint64_t>defs.TAG_FIRST_STREAM or x.numbered or not find_data(log, x, &f, &lead) \
+            or not f.flags & defs.DATA_FIN:
+        return 0
+    wr_init(&w, log, x.log_len + HEAD_SLACK)
+    if frame_put_data_head(&w, x.upto, defs.DATA_FIN, 0, 0, -1) < 0:
+        return 0
+    x.log_len = <uint32_t>(w.p - log)
+    x.tail_len = 0
+    x.len = 0
+    return 1
 
 
 # The DATA frame of a record, which is its last; `lead` bytes stand before it.
