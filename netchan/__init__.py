@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from netchan.channel.ops import Op, RecvOp, SendOp, TimerOp, after
     from netchan.channel.overflow import spill
     from netchan.channel.receiver import Receiver
+    from netchan.channel.redundancy import RedundancyInfo
     from netchan.channel.selecting import merge, select
     from netchan.channel.sender import Sender
     from netchan.config import Config, Limits
@@ -80,6 +81,7 @@ __all__ = [
     "ProtocolError",
     "Receiver",
     "RecvOp",
+    "RedundancyInfo",
     "SendOp",
     "Sender",
     "SessionLost",
@@ -162,6 +164,7 @@ _HOMES = {
         "dial",
         "listen",
     ),
+    "netchan.channel.redundancy": ("RedundancyInfo",),
     "netchan.node.paths": ("PathInfo",),
     "netchan.node.peer": ("Peer",),
 }

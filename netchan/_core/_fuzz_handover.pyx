@@ -129,7 +129,7 @@ cdef int use(nc_session* s, uint8_t* buf, nc_seg** pins) noexcept nogil:
             return rc
         out_append(&e.out, buf, 100, 0, NULL)
         end_mark(e)
-    session_mode(s, 1, 2, 1)
+    session_mode(s, 1, 2, 1, NOW)
     say(s, buf, NOW)
     for _round in range(6):
         at = session_deadline(s)
@@ -138,7 +138,7 @@ cdef int use(nc_session* s, uint8_t* buf, nc_seg** pins) noexcept nogil:
         session_on_deadline(s, at if at > NOW else NOW)
         session_forget_gone(s)
         say(s, buf, at if at > NOW else NOW)
-        session_mode(s, 2, 2, 1)
+        session_mode(s, 2, 2, 1, NOW)
     if s.paths is not NULL:
         session_path_lost(s, s.paths, NOW)
         session_forget_gone(s)

@@ -790,7 +790,7 @@ cdef void path_more(nc_arena_of_one* a) noexcept nogil:
     cdef nc_arena_way* other = &a.ways[1 - a.at]
     if other.path is not NULL:
         a.at = 1 - a.at
-        session_mode(&a.s, <int>(a.path_id >> 1) % 4, 2, 1)
+        session_mode(&a.s, <int>(a.path_id >> 1) % 4, 2, 1, a.now)
         return
     memset(secret, 9, 32)
     a.path_id += 2

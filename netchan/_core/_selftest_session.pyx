@@ -42,6 +42,7 @@ from netchan._core.handover cimport (
 )
 from netchan._core.inbound cimport session_recv, session_recv_datagram
 from netchan._core.order cimport nc_order
+from netchan._core.modes cimport stream_mode
 from netchan._core.outbound cimport session_said, session_send, session_send_datagram, session_wants_send
 from netchan._core.ratchet cimport session_ratchet_secret
 from netchan._core.resume cimport (
@@ -50,6 +51,7 @@ from netchan._core.resume cimport (
 )
 from netchan._core.session cimport session_deadline, session_free, session_init, session_on_deadline
 from netchan._core.ticket cimport session_replaced, session_ticket_send, session_ticket_take
+from netchan._core.timer cimport TIMER_NEVER
 from netchan._core.state cimport (
     EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW, nc_dgram,
     nc_end, nc_group, nc_offer, nc_params, nc_path, nc_session,
@@ -758,6 +760,14 @@ cdef class End:
     def refs(self):
         return self.e.refs
 
+    def mode(self, int mode, int k=2, int m=1):
+        """Our direction's own; -1: the session's."""
+        return stream_mode(&self.side.s, self.e, mode, k, m, self.side.now)
+
+    def picked(self):
+        """Whether it is picked, the mode in force (-1: the session's), and why."""
+        return self.e.auto is not NULL, self.e.own - 1, self.e.auto.why if self.e.auto is not NULL else 0
+
     def forgotten(self):
         """True when the session has no stake in this end any more."""
         return self.e.refs == 1 and not self.e.bound
@@ -869,7 +879,23 @@ cdef class Side:
         return out, (self.s.control.id if self.s.control is not NULL else None)
 
     def mode(self, int mode, int k=2, int m=1):
-        session_mode(&self.s, mode, k, m)
+        session_mode(&self.s, mode, k, m, self.now)
+
+    def modes(self):
+        """In force: the session's; then by stream id those of streams that have one of their own."""
+        cdef uint32_t at = 0
+        cdef nc_end* e
+        own = {}
+        while True:
+            e = <nc_end*>idmap_next(&self.s.outs, &at)
+            if e is NULL:
+                return self.s.mode, own
+            if e.own:
+                own[e.out.id] = e.own - 1
+
+    def looks(self):
+        """A mode is picked, and there is a time for the next look."""
+        return self.s.auto_at != TIMER_NEVER
 
     def measured(self, path):
         """Of a stream path: bytes a second, shortest round trip in ns, bytes in flight."""

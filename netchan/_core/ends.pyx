@@ -62,6 +62,7 @@ cdef void end_release(nc_end* e, nc_seg** pins) noexcept nogil:
     if e.in_ is not NULL:
         in_free(e.in_)
         free(e.in_)
+    free(e.auto)
     free(e)
 
 

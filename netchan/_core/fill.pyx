@@ -22,11 +22,13 @@ from netchan._core.leaf cimport load_acq_u32, load_acq_u64
 from netchan._core.modes cimport TRUNK_SHARE, fits_trunk, may_stripe
 from netchan._core.ratchet cimport put_ratchet, rekey_due
 from netchan._core.order cimport ORDER_BODY, order_room
-from netchan._core.sent cimport KEEP_MAX, SENT_ONCE, finish_record, path_head, trunk_note, trunk_room
+from netchan._core.sent cimport (
+    KEEP_MAX, SENT_ALONE, SENT_MIRRORED, SENT_ONCE, SENT_OWN, finish_record, path_head, trunk_note, trunk_room,
+)
 from netchan._core.ticket cimport put_ticket, ticket_due
 from netchan._core.state cimport (
-    CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, CTL_WANT, CTL_WITHDRAW, CTL_WITHDRAWN, MODE_PARITY, SESSION_CLOSING,
-    nc_end, nc_group, nc_path, nc_session, pop_active, want_ctl, want_data,
+    CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, CTL_WANT, CTL_WITHDRAW, CTL_WITHDRAWN, MODE_MIRROR, MODE_PARITY,
+    SESSION_CLOSING, mode_of, nc_end, nc_group, nc_path, nc_session, pop_active, want_ctl, want_data,
 )
 from netchan._core.inbox cimport in_pos, in_pos_due
 from netchan._core.lossy cimport lossy_claim, lossy_expire, lossy_gap, lossy_passed
@@ -270,9 +272,28 @@ cdef inline size_t data_room(const nc_path* p, const nc_end* e, const nc_wr* w) 
     return <size_t>(w.end - w.p) - head
 
 
-# One record with data of one stream. Returns its size, 0 if there is nothing, or a negative code.
+# What of a stream that has a mode of its own becomes of the copies of its next record. What has to come in order, and
+# what rides on the trunk, goes as the session does.
+cdef inline uint8_t copies_of(nc_session* s, nc_end* e) noexcept nogil:
+    if e.own == 0 or not may_stripe(s, e):
+        return SENT_OWN
+    if s.mode != MODE_MIRROR:
+        return SENT_MIRRORED if e.own == MODE_MIRROR + 1 else SENT_OWN
+    return SENT_OWN if e.own == MODE_MIRROR + 1 else SENT_ALONE
+
+
 cdef int64_t send_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t cap, size_t share,
                        int64_t now) noexcept nogil:
+    cdef int64_t size
+    s.copy_here = copies_of(s, e)
+    size = put_data(s, p, e, out, cap, share, now)
+    s.copy_here = SENT_OWN
+    return size
+
+
+# One record with data of one stream. Returns its size, 0 if there is nothing, or a negative code.
+cdef int64_t put_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t cap, size_t share,
+                      int64_t now) noexcept nogil:
     cdef nc_wr w
     cdef int fin = 0
     cdef uint64_t counted = e.out.seen_msgs
@@ -296,7 +317,7 @@ cdef int64_t send_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_
         ready = out_ready(&e.out, &fin)
     if ready == 0 and not fin and not gap:
         return 0
-    if s.mode == MODE_PARITY and may_stripe(s, e):
+    if mode_of(s, e) == MODE_PARITY and may_stripe(s, e):
         grouped = group_begin(s, e)
     room = cap - head - defs.AEAD_TAG_SIZE
     if room > s.peer.max_record - 64:
@@ -354,6 +375,7 @@ cdef int64_t send_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_
     if rc < 0:
         return rc
     upto = e.out.sent + n
+    s.stats.data_sent += n
     span = NULL
     if n >= <size_t>(DIRECT_MIN if p.d is NULL else KEEP_MAX + 1) and out_span(&e.out, &span, n) == n:
         out_pass(&e.out, n)
@@ -390,7 +412,7 @@ cdef int64_t send_symbol(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, siz
         w.p += DATAGRAM_PAD
     s.copy_here = SENT_ONCE
     size = finish_record(s, p, out, e.out.id, <size_t>(w.p - begin), NULL, 0, 0, 0, 0, 1, now)
-    s.copy_here = 0
+    s.copy_here = SENT_OWN
     if size > 0:
         group_said(s, e)
     return size
@@ -436,6 +458,7 @@ cdef int64_t send_trunk(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size
                                                    and e.out.sent_msgs > 0, e.out.sent_msgs, ready) >= 0:
             out_read(&e.out, w.p, <size_t>ready)
             w.p += ready
+            s.stats.data_sent += ready
             trunk_note(p, e.out.id, e.out.sent, ready)
             parts += 1
             if fin:

@@ -14,7 +14,8 @@ from netchan._core.state cimport nc_end, nc_path, nc_session
 cdef enum:
     GROUP_BYTES_MAX = 1048576           # rows of all groups of a session
     GROUP_TOLD = 32                     # records at the beginning of a stream's first group that announce it
-    GROUP_QUIET_NS = 1000000            # a stream was quiet: this, or an eighth of the round trip
+    GROUP_QUIET_NS = 1000000            # a stream was quiet: this, or an eighth of the best round trip; a group is
+                                        # no older than this, or a quarter
 
 # A group for the next bytes of e. 1: there is one; 0: parity is of no use here, or there is no room for it.
 cdef int group_begin(nc_session* s, nc_end* e) noexcept nogil
@@ -23,6 +24,8 @@ cdef nc_path* group_path(nc_session* s, nc_end* e) noexcept nogil
 cdef void group_put(nc_session* s, nc_end* e, const uint8_t* p, size_t n, int fin, int64_t now) noexcept nogil
 cdef void group_said(nc_session* s, nc_end* e) noexcept nogil
 cdef void groups_free(nc_session* s) noexcept nogil
+# A mode has changed: groups of streams that make none are given up, whatever they were about to say.
+cdef void groups_settle(nc_session* s) noexcept nogil
 cdef void groups_on_deadline(nc_session* s, int64_t now) noexcept nogil
 
 

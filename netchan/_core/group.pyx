@@ -10,7 +10,7 @@ from libc.string cimport memset
 
 from netchan._core cimport defs
 from netchan._core.erasure cimport parity_add
-from netchan._core.state cimport nc_end, nc_group, nc_path, nc_session, want_data
+from netchan._core.state cimport MODE_PARITY, mode_of, nc_end, nc_group, nc_path, nc_session, want_data
 from netchan._core.timer cimport TIMER_NEVER
 
 cdef enum:
@@ -22,17 +22,21 @@ cdef inline int usable(const nc_path* p) noexcept nogil:
     return 1 if p.alive and not p.suspect else 0
 
 
-# Bytes of a symbol on all paths, and how many there are. 0: none of them loses anything but itself.
-cdef uint32_t symbol_size(nc_session* s, int* n) noexcept nogil:
+# Bytes of a symbol on all paths, how many there are, and the shortest round trip. 0: none of them loses anything but
+# itself.
+cdef uint32_t symbol_size(nc_session* s, int* n, int64_t* rtt) noexcept nogil:
     cdef nc_path* p = s.paths
     cdef uint64_t size = s.peer.max_record - RECORD_EXTRA
     cdef int loses = 0
     n[0] = 0
+    rtt[0] = s.control.srtt
     if size > <uint64_t>(defs.PARITY_BYTES_MAX - RECORD_EXTRA):
         size = defs.PARITY_BYTES_MAX - RECORD_EXTRA
     while p is not NULL:
         if usable(p):
             n[0] += 1
+            if p.srtt and p.srtt < rtt[0]:
+                rtt[0] = p.srtt
             if p.d is not NULL:
                 loses = 1
                 if p.d.mtu - RECORD_EXTRA < size:
@@ -45,7 +49,10 @@ cdef int group_begin(nc_session* s, nc_end* e) noexcept nogil:
     cdef nc_group* g = e.group
     cdef uint32_t size
     cdef uint64_t bytes
-    cdef int paths = 0, k = s.parity_k
+    cdef int64_t rtt
+    cdef int paths = 0
+    cdef int k = e.parity_k if e.own else s.parity_k
+    cdef int m = e.parity_m if e.own else s.parity_m
     if g is not NULL and g.open:
         if g.n:
             return 1
@@ -54,13 +61,13 @@ cdef int group_begin(nc_session* s, nc_end* e) noexcept nogil:
         sweep(s, 0)
     if not e.bound or e.out_done:               # still in the line, but nobody would give its group back
         return 0
-    size = symbol_size(s, &paths)
-    bytes = <uint64_t>s.parity_m * size
-    if size < SYMBOL_LEAST or not s.mine.parity or not e.bound:
-        return 0                                # one that the session has forgotten has only to leave the line
+    size = symbol_size(s, &paths, &rtt)
+    bytes = <uint64_t>m * size
+    if size < SYMBOL_LEAST or not s.mine.parity:
+        return 0
     # At most m symbols on one path, so that one may vanish with all it carries (core-decisions 17).
-    if paths > 1 and k > s.parity_m * (paths - 1):
-        k = s.parity_m * (paths - 1)
+    if paths > 1 and k > m * (paths - 1):
+        k = m * (paths - 1)
     if g is NULL:
         g = <nc_group*>calloc(1, sizeof(nc_group))
         if g is NULL:
@@ -94,7 +101,8 @@ cdef int group_begin(nc_session* s, nc_end* e) noexcept nogil:
     g.n = 0
     g.size = size
     g.k = <uint8_t>k
-    g.m = s.parity_m
+    g.m = <uint8_t>m
+    g.wait = rtt // 4
     return 1
 
 
@@ -131,8 +139,10 @@ cdef void close(nc_session* s, nc_group* g) noexcept nogil:
 cdef void group_put(nc_session* s, nc_end* e, const uint8_t* p, size_t n, int fin, int64_t now) noexcept nogil:
     cdef nc_group* g = e.group
     cdef uint8_t* rows[31]              # PARITY_INDEX_MAX + 1
-    cdef int64_t wait = s.control.srtt // 8
+    cdef int64_t wait = g.wait // 2
     cdef int i
+    if g.n == 0:
+        g.old_at = now + (g.wait if g.wait > GROUP_QUIET_NS else GROUP_QUIET_NS)
     for i in range(g.m):
         rows[i] = g.rows + <size_t>i * g.size
     g.used = 1
@@ -145,7 +155,10 @@ cdef void group_put(nc_session* s, nc_end* e, const uint8_t* p, size_t n, int fi
         return
     if g.n == 0:
         return
+    # More comes all the time, perhaps, and slowly: what came first must not wait for all of that.
     g.quiet_at = now + (wait if wait > GROUP_QUIET_NS else GROUP_QUIET_NS)
+    if g.quiet_at > g.old_at:
+        g.quiet_at = g.old_at
     if g.quiet_at < s.group_at:
         s.group_at = g.quiet_at
 
@@ -181,6 +194,16 @@ cdef void sweep(nc_session* s, int all) noexcept nogil:
 cdef void groups_free(nc_session* s) noexcept nogil:
     sweep(s, 1)
     s.group_at = TIMER_NEVER
+
+
+cdef void groups_settle(nc_session* s) noexcept nogil:
+    cdef nc_group* g = s.groups
+    while g is not NULL:
+        if g.end is not NULL and mode_of(s, g.end) != MODE_PARITY:
+            g.end.group = NULL
+            g.end = NULL
+        g = g.next
+    sweep(s, 0)
 
 
 cdef void groups_on_deadline(nc_session* s, int64_t now) noexcept nogil:

@@ -25,8 +25,9 @@ from netchan._core.parity cimport parity_end
 from netchan._core.ratchet cimport session_bump
 from netchan._core.session cimport session_bare
 from netchan._core.state cimport (
-    CTL_WANT, EV_ACK, EV_RECV, EV_SEND, EV_STATE, MODE_PARITY, NAME_BUCKETS, REQ_ABORT, SESSION_SUSPENDED, SESSION_UP,
-    nc_end, nc_offer, nc_params, nc_session, notify, want_ctl, want_data,
+    CTL_WANT, EV_ACK, EV_RECV, EV_SEND, EV_STATE, MODE_PARITY, NAME_BUCKETS, OWN_AUTO, OWN_MIRRORS, OWN_OTHER,
+    OWN_SPREADS, REQ_ABORT, SESSION_SUSPENDED, SESSION_UP, nc_end, nc_offer, nc_params, nc_session, notify, want_ctl,
+    want_data,
 )
 from netchan._core.walk cimport (
     nc_walk, walk_count, walk_drop, walk_fail, walk_flag, walk_flag32, walk_i64, walk_need, walk_pos, walk_raw,
@@ -155,6 +156,8 @@ cdef void walk_stats(nc_walk* w, nc_session* s) noexcept nogil:
     walk_u64(w, &s.stats.resent)
     walk_u64(w, &s.stats.parity_sent)
     walk_u64(w, &s.stats.rebuilt)
+    walk_u64(w, &s.stats.data_sent)
+    walk_u64(w, &s.stats.picks)
 
 
 # A message of a ratchet that waits to be sent, or to be looked at.
@@ -223,6 +226,9 @@ cdef void walk_counts(nc_walk* w, nc_session* s) noexcept nogil:
     walk_u8(w, &s.parity_m)
     walk_need(w, s.mode <= MODE_PARITY and s.parity_k + s.parity_m <= defs.PARITY_SYMBOLS_MAX)
     walk_need(w, s.mode != MODE_PARITY or (s.parity_k > 0 and s.parity_m > 0))
+    walk_flag(w, &s.picks)
+    walk_u8(w, &s.own_modes)
+    walk_need(w, s.own_modes <= (OWN_SPREADS | OWN_MIRRORS | OWN_OTHER | OWN_AUTO))
     walk_flag(w, &s.in_order)
     walk_flag(w, &s.max_streams_due)
     walk_pos(w, &s.next_out)

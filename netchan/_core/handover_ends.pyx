@@ -22,7 +22,7 @@ from netchan._core.over cimport OVER_LEFT, OVER_NOT
 from netchan._core.ranges cimport nc_ranges, ranges_add, ranges_init
 from netchan._core.rendezvous cimport offers_let_go
 from netchan._core.segment cimport SEG_MAX, nc_seg, seg_new, seg_room
-from netchan._core.state cimport REQ_STOP, nc_end, nc_offer, nc_session
+from netchan._core.state cimport MODE_PARITY, REQ_STOP, nc_auto, nc_end, nc_offer, nc_session
 from netchan._core.walk cimport (
     nc_walk, walk_count, walk_fail, walk_flag, walk_flag32, walk_need, walk_next, walk_pos, walk_raw,
     walk_size, walk_time, walk_u16, walk_u32, walk_u64, walk_u8,
@@ -544,7 +544,7 @@ cdef void walk_name(nc_walk* w, uint8_t* kind, uint16_t* n, uint8_t* name) noexc
 
 cdef void walk_end(nc_walk* w, nc_session* s, nc_end** at) noexcept nogil:
     cdef nc_end* e = at[0]
-    cdef uint8_t has_in
+    cdef uint8_t has_in, picks
     if w.reads:
         e = at[0] = <nc_end*>calloc(1, sizeof(nc_end))
         if e is NULL:
@@ -584,6 +584,19 @@ cdef void walk_end(nc_walk* w, nc_session* s, nc_end** at) noexcept nogil:
     walk_flag(w, &e.in_done)
     walk_u8(w, &e.abort_flags)
     walk_pos(w, &e.named_at)
+    walk_u8(w, &e.own)
+    walk_u8(w, &e.parity_k)
+    walk_u8(w, &e.parity_m)
+    walk_need(w, e.own <= MODE_PARITY + 1 and e.parity_k + e.parity_m <= defs.PARITY_SYMBOLS_MAX)
+    walk_need(w, e.own != MODE_PARITY + 1 or (e.parity_k > 0 and e.parity_m > 0))
+    picks = 1 if e.auto is not NULL else 0
+    walk_flag(w, &picks)
+    walk_need(w, e.own or not picks)
+    if w.reads and picks and w.rc == defs.NC_OK:
+        e.auto = <nc_auto*>calloc(1, sizeof(nc_auto))       # it looks anew; what it had picked stays meanwhile
+        if e.auto is NULL:
+            walk_fail(w, defs.NC_ENOMEM)
+            return
     walk_pos(w, &e.want_version)
     walk_u32(w, &e.want_said)
     walk_u32(w, &e.answers)

@@ -17,7 +17,7 @@ from netchan._core.flight cimport CHALLENGED_NEVER, flight_new
 from netchan._core.order cimport ORDER_BODY, ORDER_WINDOW, nc_order, order_keep, order_look, order_new
 from netchan._core.ranges cimport nc_ranges, ranges_add, ranges_end
 from netchan._core.replay cimport REPLAY_BITS_MAX, REPLAY_BITS_MIN, replay_grow
-from netchan._core.sent cimport LOG_RECORD, LOG_RESERVE, SENT_ONCE, sent_own
+from netchan._core.sent cimport LOG_RECORD, LOG_RESERVE, SENT_MIRRORED, sent_own
 from netchan._core.state cimport (
     PATH_SILENT, SENT_FLIGHT, SENT_NONE, SESSION_SUSPENDED, nc_dgram, nc_path, nc_replay, nc_sent, nc_session,
     nc_trunk_sent,
@@ -120,7 +120,7 @@ cdef void walk_sent(nc_walk* w, nc_session* s, nc_sent* x) noexcept nogil:
     walk_u32(w, &x.rekey)
     walk_flag(w, &x.eliciting)
     walk_u8(w, &x.copy)
-    walk_need(w, x.copy <= <uint8_t>SENT_ONCE)
+    walk_need(w, x.copy <= <uint8_t>SENT_MIRRORED)
     walk_u8(w, &x.state)
     walk_flag(w, &x.numbered)
     walk_u32(w, &x.order)

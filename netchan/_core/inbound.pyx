@@ -663,6 +663,7 @@ cdef int session_recv_datagram(nc_session* s, nc_path* p, uint8_t* buf_untrusted
             fail(s, defs.CLOSE_CRYPTO)
         return rc
     p.rx_at = now_ns
+    p.late = 0
     p.ping_at = now_ns + p.ping_gap
     if p.suspect:
         session_path_heard(s, p)
@@ -701,6 +702,7 @@ cdef int session_recv(nc_session* s, nc_path* p, uint8_t* buf_untrusted, size_t 
     cdef size_t k
     cdef int size
     p.rx_at = now_ns
+    p.late = 0
     p.ping_at = now_ns + p.ping_gap
     if p.suspect:
         session_path_heard(s, p)

@@ -1,17 +1,22 @@
 # modes: what several paths are used for, and so which of them carries the bytes of a stream. Layer: _core, rung i.
 # docs/spec/session.md §5.3. Threads: baton.
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t, uint8_t
 
 from netchan._core.group cimport group_open
 from netchan._core.leaf cimport load_acq_u32
-from netchan._core.state cimport MODE_PARITY, MODE_STRIPE, nc_end, nc_path, nc_session
+from netchan._core.state cimport (
+    MODE_MIRROR, MODE_PARITY, MODE_STRIPE, OWN_MIRRORS, OWN_SPREADS, nc_end, nc_path, nc_session,
+)
 
 cdef enum:
     TRUNK_SHARE = 1024              # most that a stream has waiting when it rides in a record of the trunk
 
 # 1: the next record of e, which may be striped, goes on this path.
 cdef int its_turn(nc_session* s, nc_path* p, nc_end* e) noexcept nogil
+# A stream's own mode from now on; -1: the session's. NC_OK or NC_ENOMEM.
+cdef int stream_mode(nc_session* s, nc_end* e, int mode, int k, int m, int64_t now_ns) noexcept nogil
+cdef void stream_use(nc_session* s, nc_end* e, int mode, int k, int m) noexcept nogil   # what was picked for it
 
 
 # 1: what this end has to send now may ride in a record of the trunk.
@@ -30,4 +35,14 @@ cdef inline int may_stripe(const nc_session* s, nc_end* e) noexcept nogil:
 
 # 1: paths beside the one that carries control have data of their own.
 cdef inline int spreads(const nc_session* s) noexcept nogil:
-    return 1 if s.mode == MODE_STRIPE or s.mode == MODE_PARITY else 0
+    return 1 if s.mode == MODE_STRIPE or s.mode == MODE_PARITY or s.own_modes & <uint8_t>OWN_SPREADS else 0
+
+
+# 1: they have copies.
+cdef inline int mirrors(const nc_session* s) noexcept nogil:
+    return 1 if s.mode == MODE_MIRROR or s.own_modes & <uint8_t>OWN_MIRRORS else 0
+
+
+# 1: what one path has said may give another one its turn.
+cdef inline int takes_turns(const nc_session* s) noexcept nogil:
+    return 1 if s.mode == MODE_PARITY or s.own_modes & <uint8_t>OWN_SPREADS else 0

@@ -4,12 +4,18 @@ Layer: _core, rung i. Baton. See modes.pxd.
 Spec: docs/spec/session.md §5.3.
 """
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t, uint8_t
+from libc.stdlib cimport calloc, free
 
 from netchan._core cimport defs
-from netchan._core.group cimport group_begin, group_path
-from netchan._core.rate cimport path_arrival, path_rate
-from netchan._core.state cimport MODE_STRIPE, nc_end, nc_path, nc_session
+from netchan._core.auto cimport auto_begin
+from netchan._core.congestion cimport cc_open
+from netchan._core.group cimport group_begin, group_path, groups_settle
+from netchan._core.rate cimport flight_full, path_arrival, path_rate
+from netchan._core.state cimport (
+    MODE_AUTO, MODE_FAILOVER, MODE_MIRROR, MODE_PARITY, MODE_STRIPE, OWN_AUTO, OWN_MIRRORS, OWN_OTHER, OWN_SPREADS,
+    SESSION_OVER, nc_auto, nc_end, nc_path, nc_session, mode_of, want_data,
+)
 
 
 # 1: another path would bring all that e has to send before this one brings a record: e waits for that path (earliest
@@ -27,9 +33,67 @@ cdef int another_first(const nc_session* s, const nc_path* p, const nc_end* e) n
     return 0
 
 
+# 1: an acknowledgement is overdue, and nothing more may be sent before one: perhaps it has fallen silent.
+cdef inline int shut(const nc_path* p) noexcept nogil:
+    if not p.late:
+        return 0
+    return flight_full(p) if p.d is NULL else not cc_open(&p.d.cc, p.d.mtu)
+
+
+# Which path takes what was for q: the next one that is not in such a state, so that a symbol waits for none that is.
+cdef nc_path* instead_of(nc_session* s, nc_path* q) noexcept nogil:
+    cdef nc_path* p = q.next if q.next is not NULL else s.paths
+    while p != q and (p.suspect or shut(p)):
+        p = p.next if p.next is not NULL else s.paths
+    return p
+
+
 # 1: the next record of e goes on this path.
 cdef int its_turn(nc_session* s, nc_path* p, nc_end* e) noexcept nogil:
-    if s.mode == MODE_STRIPE:
+    cdef nc_path* q
+    cdef int mode = mode_of(s, e)
+    if mode == MODE_FAILOVER or mode == MODE_MIRROR:
+        return 1 if p == s.control else 0       # copies are made of what it has said
+    # What a stream path is full of cannot be overtaken there; a datagram path has its window.
+    if p.d is NULL and flight_full(p):
+        p.limited = 1
+        return 0
+    if mode == MODE_STRIPE:
         return 0 if another_first(s, p, e) else 1
     group_begin(s, e)
-    return 1 if group_path(s, e) == p else 0
+    q = group_path(s, e)
+    return 1 if (instead_of(s, q) if shut(q) else q) == p else 0
+
+
+cdef int stream_mode(nc_session* s, nc_end* e, int mode, int k, int m, int64_t now_ns) noexcept nogil:
+    if s.state == SESSION_OVER:
+        return defs.NC_OK
+    if mode != MODE_AUTO:
+        free(e.auto)
+        e.auto = NULL
+        stream_use(s, e, mode, k, m)
+        return defs.NC_OK
+    if e.auto is NULL:
+        e.auto = <nc_auto*>calloc(1, sizeof(nc_auto))
+        if e.auto is NULL:
+            return defs.NC_ENOMEM
+        auto_begin(e.auto, now_ns)
+        if e.own == 0:
+            stream_use(s, e, MODE_FAILOVER, 0, 0)
+    s.own_modes |= <uint8_t>OWN_AUTO
+    s.auto_at = now_ns
+    return defs.NC_OK
+
+
+cdef void stream_use(nc_session* s, nc_end* e, int mode, int k, int m) noexcept nogil:
+    e.own = <uint8_t>(mode + 1)
+    e.parity_k = <uint8_t>k
+    e.parity_m = <uint8_t>m
+    if mode == MODE_STRIPE or mode == MODE_PARITY:
+        s.own_modes |= <uint8_t>OWN_SPREADS
+    elif mode == MODE_MIRROR:
+        s.own_modes |= <uint8_t>OWN_MIRRORS
+    elif mode == MODE_FAILOVER:
+        s.own_modes |= <uint8_t>OWN_OTHER
+    groups_settle(s)                            # the symbols of a group that is given up are made by nobody
+    want_data(s, e)

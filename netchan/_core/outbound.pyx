@@ -10,6 +10,7 @@ from libc.stdint cimport int64_t, uint32_t, uint8_t
 from libc.string cimport memset
 
 from netchan._core cimport defs
+from netchan._core.auto cimport AUTO_LOOK_NS
 from netchan._core.cursor cimport nc_wr, wr_init
 from netchan._core.ends cimport end_release, session_ended, settle_end, take_dirty
 from netchan._core.fill cimport (
@@ -20,17 +21,17 @@ from netchan._core.frame cimport frame_put_path_probe
 from netchan._core.group cimport group_open, group_waits
 from netchan._core.idmap cimport idmap_next
 from netchan._core.keys cimport keys_deadline, keys_tick
-from netchan._core.modes cimport fits_trunk, its_turn, may_stripe, spreads
+from netchan._core.modes cimport fits_trunk, its_turn, may_stripe, mirrors, spreads
 from netchan._core.ratchet cimport rekey_due, rekey_first
-from netchan._core.rate cimport flight_full
 from netchan._core.order cimport order_room
+from netchan._core.resume cimport session_pass_late
 from netchan._core.sent cimport (
     SENT_RESERVE, epoch_begun, finish_record, path_head, send_again, send_copy, sent_room, trunk_room,
 )
 from netchan._core.ticket cimport ticket_due
 from netchan._core.state cimport (
-    CTL_ABORT, CTL_ASK, CTL_POS, MODE_MIRROR, MODE_PARITY, MODE_STRIPE, SESSION_CLOSING, SESSION_OVER,
-    SESSION_SUSPENDED, SESSION_UP, load_ptr, nc_end, nc_path, nc_session, take_active, want_ctl, want_data,
+    CTL_ABORT, CTL_ASK, CTL_POS, OWN_AUTO, SESSION_CLOSING, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, load_ptr,
+    nc_end, nc_path, nc_session, take_active, want_ctl, want_data,
 )
 from netchan._core.timer cimport TIMER_NEVER
 
@@ -126,8 +127,7 @@ cdef int64_t send_turn(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_
 cdef int64_t send_line(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
     cdef size_t used = 0
     cdef int64_t size
-    cdef int shared = (s.mode == MODE_STRIPE or s.mode == MODE_PARITY) and s.n_paths > 1
-    cdef int full
+    cdef int shared = spreads(s) and s.n_paths > 1
     cdef nc_end* before = NULL
     cdef nc_end* e = s.active_head
     # Room in which a record is begun: into a datagram goes one.
@@ -139,19 +139,10 @@ cdef int64_t send_line(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int6
             continue
         if shared:
             # What may not, or not now, stays where it is: prefaces go in the order of their ids.
-            if not may_stripe(s, e):
-                if p != s.control:
-                    before = e
-                    e = e.active_next
-                    continue
-            else:
-                full = p.d is NULL and flight_full(p)
-                if full:
-                    p.limited = 1
-                if full or not its_turn(s, p, e):
-                    before = e
-                    e = e.active_next
-                    continue
+            if p != s.control if not may_stripe(s, e) else not its_turn(s, p, e):
+                before = e
+                e = e.active_next
+                continue
         take_active(s, before, e)
         size = send_turn(s, p, e, out + used, cap - used, now)
         if size < 0:
@@ -180,12 +171,18 @@ cdef int64_t send_beside(nc_session* s, nc_path* p, uint8_t* out, size_t cap, in
     if cap < CONTROL_ROOM:
         return 0
     own = send_own(s, p, out, 1, now)
-    if own >= 0 and s.state == SESSION_UP and s.mode == MODE_MIRROR and not p.suspect:
-        return send_copies(s, p, out, cap, <size_t>own, now)
+    if own >= 0 and s.state == SESSION_UP and mirrors(s) and not p.suspect:
+        own = send_copies(s, p, out, cap, <size_t>own, now)
     if own < 0 or s.state != SESSION_UP or not spreads(s) or p.suspect or s.replay.next < s.replay.n:
         return own
     size = send_line(s, p, out + own, cap - <size_t>own, now)
     return size if size < 0 else own + size
+
+
+# Where a mode is picked: something moves, so there is something to look at.
+cdef inline void look_at_traffic(nc_session* s, int64_t now) noexcept nogil:
+    if (s.picks or s.own_modes & <uint8_t>OWN_AUTO) and s.auto_at == TIMER_NEVER and s.active_head is not NULL:
+        s.auto_at = now + AUTO_LOOK_NS
 
 
 cdef int64_t session_send(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now_ns) noexcept nogil:
@@ -197,6 +194,7 @@ cdef int64_t session_send(nc_session* s, nc_path* p, uint8_t* out, size_t cap, i
     take_dirty(s)
     if s.budget.freed:
         wake_waiting(s)
+    look_at_traffic(s, now_ns)
     if p is NULL or not p.alive:
         return 0
     if p != s.control:
@@ -245,8 +243,8 @@ cdef int wants_datagram(nc_session* s, nc_path* p) noexcept nogil:
     if p != s.control:
         if s.state != SESSION_UP or p.suspect:
             return 0
-        if s.mode == MODE_MIRROR:
-            return 1 if p.copied < s.control.tx_number else 0
+        if mirrors(s) and (p.copied < s.control.tx_number or (s.control.late and s.active_head is not NULL)):
+            return 1
         return 1 if spreads(s) and s.active_head is not NULL and s.replay.next == s.replay.n else 0
     if s.replay.next < s.replay.n or s.ctl_head is not NULL or s.active_head is not NULL:
         return 1
@@ -339,6 +337,7 @@ cdef int64_t session_send_datagram(nc_session* s, nc_path* p, uint8_t* out, size
         return defs.NC_ECLOSED
     if s.budget.freed:
         wake_waiting(s)
+    look_at_traffic(s, now_ns)
     if not p.alive:
         return 0
     if p == s.control:
@@ -364,9 +363,11 @@ cdef int64_t session_send_datagram(nc_session* s, nc_path* p, uint8_t* out, size
     else:
         size = send_own(s, p, out, 1, now_ns)
         if size == 0 and s.state == SESSION_UP and not p.suspect:
-            if s.mode == MODE_MIRROR:
+            if mirrors(s):
                 size = send_copy(s, p, out, cap, now_ns)
-            elif spreads(s) and s.replay.next == s.replay.n:
+                if size == 0 and s.active_head is not NULL and session_pass_late(s, p):
+                    return send_one(s, p, out, cap, now_ns)
+            if size == 0 and spreads(s) and s.replay.next == s.replay.n:
                 size = send_line(s, p, out, cap, now_ns)
     if s.state == SESSION_CLOSING and all_told(s):
         session_ended(s)

@@ -13,13 +13,16 @@ cdef nc_path* path_find(nc_session* s, uint32_t path_id) noexcept nogil         
 # d: what a datagram path has beside, the path's from then on; NULL: a stream path.
 cdef nc_path* path_new(nc_session* s, uint32_t path_id, const uint8_t* binding32, nc_dgram* d,
                        int64_t now_ns) noexcept nogil
-# What several paths are used for from now on, nc_mode.
-cdef void session_mode(nc_session* s, int mode, int k, int m) noexcept nogil
+# What several paths are used for from now on, nc_mode; MODE_AUTO: as is measured (session_on_deadline).
+cdef void session_mode(nc_session* s, int mode, int k, int m, int64_t now_ns) noexcept nogil
+cdef void session_use(nc_session* s, int mode, int k, int m) noexcept nogil             # what was picked
 # Mirror: the path that carries control takes nothing now; p, which has all that it has, carries on. 1 done, 0: cannot.
 cdef int session_pass(nc_session* s, nc_path* p) noexcept nogil
+# The same where that one is a datagram path which is late and full. 1: done.
+cdef int session_pass_late(nc_session* s, nc_path* p) noexcept nogil
 # Something came on it; or it owes an acknowledgement (how: nc_silence): which path carries is decided anew.
 cdef void session_path_heard(nc_session* s, nc_path* p) noexcept nogil
-cdef void session_path_silent(nc_session* s, nc_path* p, int how) noexcept nogil
+cdef void session_path_silent(nc_session* s, nc_path* p, int how, int64_t now_ns) noexcept nogil
 # The carrier reported its end, or was silent too long. What was sent on it is sent again on another one; without one
 # the session is suspended, or lost where it has no lease.
 cdef void session_path_lost(nc_session* s, nc_path* p, int64_t now_ns) noexcept nogil

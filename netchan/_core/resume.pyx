@@ -11,14 +11,18 @@ from libc.string cimport memcpy
 from netchan._core cimport defs
 from netchan._core.ends cimport fail, session_ended
 from netchan._core.flight cimport CHALLENGED_NEVER, flight_free
-from netchan._core.group cimport groups_free
+from netchan._core.auto cimport auto_begin
+from netchan._core.congestion cimport cc_open
+from netchan._core.group cimport groups_settle
 from netchan._core.idmap cimport idmap_next
 from netchan._core.keys cimport keys_may_update, keys_path_add, keys_path_free, keys_path_remove
 from netchan._core.leaf cimport load_acq_u32, store_seq_u32
-from netchan._core.sent cimport epoch_settled, sent_acked, sent_free, sent_give, sent_move, sent_own, sent_room
+from netchan._core.sent cimport (
+    SENT_COPY, SENT_OWN, epoch_settled, sent_acked, sent_free, sent_give, sent_move, sent_own, sent_room,
+)
 from netchan._core.state cimport (
-    EV_ACK, EV_SEND, MODE_MIRROR, MODE_PARITY, PATH_CLOSES, PATH_HEARD, PATH_SILENT, SESSION_OVER, SESSION_SUSPENDED,
-    SESSION_UP,
+    EV_ACK, EV_SEND, MODE_AUTO, MODE_MIRROR, OWN_AUTO, PATH_CLOSES, PATH_HEARD, PATH_SILENT, SESSION_OVER,
+    SESSION_SUSPENDED, SESSION_UP,
     nc_dgram, nc_end, nc_ended, nc_path, nc_session, notify,
 )
 from netchan._core.timer cimport TIMER_NEVER
@@ -127,17 +131,18 @@ cdef void copies_begin(const nc_session* s, const nc_path* c, nc_path* p) noexce
 # what that one has in flight, and nothing has changed.
 cdef int take_copies(nc_session* s, nc_path* before, nc_path* best) noexcept nogil:
     cdef uint64_t i
-    if s.order is not NULL:
-        return 0                                # what has arrived is known over there by its number
+    if s.order is not NULL or s.mode != MODE_MIRROR:
+        return 0                                # what has arrived is known over there by its number; or all is its own
     if before.acked < best.copy_from and before.whole_from < best.copy_from:
         return 0
     # What it sent before it carried control was not copied, and need not come before anything.
     if sent_own(before) < best.copy_from and sent_move(s, before, best.copy_from) < 0:
         return 0
-    sent_give(before, best.copied)
+    if sent_give(s, before, best.copied) < 0:
+        return 0
     for i in range(best.copies if best.copies > best.acked else best.acked, best.tx_number):
-        if best.sent[i & (best.sent_cap - 1)].copy == 1:
-            best.sent[i & (best.sent_cap - 1)].copy = 0
+        if best.sent[i & (best.sent_cap - 1)].copy == <uint8_t>SENT_COPY:
+            best.sent[i & (best.sent_cap - 1)].copy = SENT_OWN
     best.whole_from = best.copies
     return 1
 
@@ -199,13 +204,23 @@ cdef void paths_weigh(nc_session* s) noexcept nogil:
         epoch_settled(s)
 
 
-cdef void session_mode(nc_session* s, int mode, int k, int m) noexcept nogil:
+cdef void session_mode(nc_session* s, int mode, int k, int m, int64_t now_ns) noexcept nogil:
+    s.picks = 1 if mode == MODE_AUTO else 0
+    if s.picks:
+        auto_begin(&s.auto, now_ns)
+        s.auto_at = now_ns                      # the first look
+        return
+    if not s.own_modes & <uint8_t>OWN_AUTO:
+        s.auto_at = TIMER_NEVER
+    session_use(s, mode, k, m)
+
+
+cdef void session_use(nc_session* s, int mode, int k, int m) noexcept nogil:
     cdef nc_path* p = s.paths
     s.mode = <uint8_t>mode
     s.parity_k = <uint8_t>k
     s.parity_m = <uint8_t>m
-    if mode != MODE_PARITY:
-        groups_free(s)
+    groups_settle(s)
     while p is not NULL and s.control is not NULL:
         copies_begin(s, s.control, p)
         p = p.next
@@ -224,6 +239,15 @@ cdef int session_pass(nc_session* s, nc_path* p) noexcept nogil:
     return 1
 
 
+cdef int session_pass_late(nc_session* s, nc_path* p) noexcept nogil:
+    cdef nc_path* c = s.control
+    if s.order is NULL or c.d is NULL or not c.late or cc_open(&c.d.cc, c.d.mtu) or p.suspect or p.late \
+            or p.copied != c.tx_number:
+        return 0
+    carry(s, p, 0)                              # what is in flight stays the other one's: its number restores the order
+    return 1
+
+
 cdef void session_path_heard(nc_session* s, nc_path* p) noexcept nogil:
     p.suspect = PATH_HEARD
     if p.epoch_waits:
@@ -231,7 +255,9 @@ cdef void session_path_heard(nc_session* s, nc_path* p) noexcept nogil:
     paths_weigh(s)
 
 
-cdef void session_path_silent(nc_session* s, nc_path* p, int how) noexcept nogil:
+cdef void session_path_silent(nc_session* s, nc_path* p, int how, int64_t now_ns) noexcept nogil:
+    if s.n_paths > 1:
+        s.trouble_at = now_ns
     p.suspect = <uint8_t>how
     paths_weigh(s)
 
@@ -246,6 +272,7 @@ cdef void session_path_lost(nc_session* s, nc_path* p, int64_t now_ns) noexcept 
     if not p.alive:
         return
     if s.n_paths > 1 and s.state != SESSION_OVER:
+        s.trouble_at = now_ns
         if p.d is not NULL and s.n_closes < <uint8_t>PATH_CLOSES:
             s.closes[s.n_closes] = p.id         # nothing of the carrier would tell the other side
             s.n_closes += 1

@@ -20,11 +20,22 @@ cdef enum:
     LOG_RECORD = 69632              # room that one more record may need
     LOG_RESERVE = 131072            # of defs.LOG_MAX, kept for control: acknowledgements must go when data may not
     SENT_RESERVE = 1024             # of defs.SENT_MAX, for the same
-    SENT_ONCE = 2                   # nc_sent.copy of a record that is neither sent again nor copied
+
+cdef enum nc_sent_copy:              # nc_sent.copy
+    SENT_OWN = 0                    # its path answers for it; copied where the session mirrors
+    SENT_COPY = 1                   # of one that another path carries, which answers for it
+    SENT_ONCE = 2                   # neither sent again nor copied, and not in the log
+    SENT_ALONE = 3                  # as SENT_OWN, never copied: its stream has another mode than a session that mirrors
+    SENT_MIRRORED = 4               # as SENT_OWN, copied in any case: its stream mirrors
 
 # The first record that the path still answers for: behind those that were acknowledged or that others took over.
 cdef inline uint64_t sent_own(const nc_path* p) noexcept nogil:
     return p.moved if p.moved > p.acked else p.acked
+
+
+# 1: its path has to see that it arrives.
+cdef inline int sent_answers(const nc_sent* x) noexcept nogil:
+    return 1 if x.copy == <uint8_t>SENT_OWN or x.copy >= <uint8_t>SENT_ALONE else 0
 
 
 # Size of what stands before the frames of a record of this tag that is sent on this path now.
@@ -64,12 +75,13 @@ cdef int64_t sent_acked(nc_session* s, nc_path* p, uint64_t number, int64_t now)
 # What was sent on the path before record `upto` and for which it answers waits to be sent anew, before what waits
 # already. NC_OK or NC_ENOMEM.
 cdef int sent_move(nc_session* s, nc_path* p, uint64_t upto) noexcept nogil
+# The same, but others answer for all of these that were copied.
+cdef int sent_give(nc_session* s, nc_path* p, uint64_t upto) noexcept nogil
 # The next record of those, sealed anew. Its size; 0: none left, or no room in `cap`; or a negative code.
 cdef int64_t send_again(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil
-# Mirror: the next record of the path that carries control which p has not, sealed on p as well. As send_again.
+# Mirror: the next record of the path that carries control which p is to have and has not, sealed on p as well. As
+# send_again.
 cdef int64_t send_copy(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil
-# Others answer for the records below `upto` from now on.
-cdef void sent_give(nc_path* p, uint64_t upto) noexcept nogil
 # Our newest epoch begins: something of it is to be acknowledged on each path.
 cdef void epoch_begun(nc_session* s) noexcept nogil
 # The next epoch may begin once that has happened on all that are not suspect.

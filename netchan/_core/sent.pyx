@@ -23,7 +23,7 @@ from netchan._core.ratchet cimport ratchet_settled, rekey_done
 from netchan._core.record cimport record_seal
 from netchan._core.rate cimport rate_mark
 from netchan._core.state cimport (
-    SENT_FLIGHT, SENT_LOST, nc_end, nc_path, nc_replay, nc_sent, nc_session, nc_trunk_sent,
+    MODE_MIRROR, SENT_FLIGHT, SENT_LOST, nc_end, nc_path, nc_replay, nc_sent, nc_session, nc_trunk_sent,
 )
 
 cdef enum:
@@ -293,7 +293,7 @@ cdef int sent_again(nc_session* s, nc_path* p, const nc_sent* x) noexcept nogil:
     cdef size_t need = again.log_len + x.log_len + HEAD_SLACK
     cdef uint32_t cap
     cdef size_t room
-    if x.copy or not x.eliciting or (x.log_len == 0 and x.stream == defs.TAG_CONTROL):
+    if not sent_answers(x) or not x.eliciting or (x.log_len == 0 and x.stream == defs.TAG_CONTROL):
         return defs.NC_OK                       # the last: it only asked what goes through, or for an answer
     if x.numbered and order_arrived(s.order, whole_order(s, x)):
         return defs.NC_OK
@@ -405,7 +405,8 @@ cdef void epoch_settled(nc_session* s) noexcept nogil:
 
 # --- sending again ----------------------------------------------------------------------------------------------------
 
-cdef void sent_give(nc_path* p, uint64_t upto) noexcept nogil:
+# Nobody but who has them now answers for the records below `upto`.
+cdef void let_go(nc_path* p, uint64_t upto) noexcept nogil:
     cdef uint64_t i
     for i in range(sent_own(p), upto):
         p.log_first += p.sent[i & (p.sent_cap - 1)].log_len
@@ -414,21 +415,34 @@ cdef void sent_give(nc_path* p, uint64_t upto) noexcept nogil:
 
 
 cdef int sent_move(nc_session* s, nc_path* p, uint64_t upto) noexcept nogil:
+    if p.d is not NULL:
+        return flight_move(s, p)
+    return move(s, p, upto, 0)
+
+
+cdef int sent_give(nc_session* s, nc_path* p, uint64_t upto) noexcept nogil:
+    return move(s, p, upto, 1)
+
+
+# 1: it has to be sent again; copied: others have copies of what the session mirrors.
+cdef inline int moves(const nc_sent* x, int copied) noexcept nogil:
+    return x.copy == <uint8_t>SENT_ALONE if copied else sent_answers(x)
+
+
+cdef int move(nc_session* s, nc_path* p, uint64_t upto, int copied) noexcept nogil:
     cdef nc_replay* old = &s.replay
     cdef nc_sent* items
     cdef nc_sent* x
     cdef uint8_t* log
     cdef uint64_t number = sent_own(p), at = p.log_first, total = 0, i
     cdef uint32_t n = 0, k = 0
-    if p.d is not NULL:
-        return flight_move(s, p)
     for i in range(number, upto):
         x = &p.sent[i & (p.sent_cap - 1)]
-        if not x.copy:
+        if moves(x, copied):
             n += 1
             total += x.log_len
     if n == 0:
-        sent_give(p, upto)
+        let_go(p, upto)
         return defs.NC_OK
     for i in range(old.next, old.n):
         total += old.items[i].log_len
@@ -444,7 +458,7 @@ cdef int sent_move(nc_session* s, nc_path* p, uint64_t upto) noexcept nogil:
     for i in range(number, upto):
         x = &p.sent[i & (p.sent_cap - 1)]
         at += x.log_len
-        if x.copy:
+        if not moves(x, copied):
             continue
         items[k] = x[0]
         ring_read(p.log, p.log_cap, at - x.log_len, log + total, x.log_len)
@@ -462,7 +476,7 @@ cdef int sent_move(nc_session* s, nc_path* p, uint64_t upto) noexcept nogil:
     old.log = log
     old.n = old.cap = n
     old.log_len = old.log_cap = <size_t>total
-    sent_give(p, upto)
+    let_go(p, upto)
     return defs.NC_OK
 
 
@@ -532,7 +546,8 @@ cdef int64_t seal_again(nc_session* s, nc_path* p, const nc_sent* x, const uint8
     if x.numbered:
         s.numbered_here = 1
         s.order_here = whole_order(s, x)
-    size = finish_record(s, p, out, x.stream, kept + x.tail_len, NULL, 0, kept, x.upto, x.len, x.eliciting, now)
+    size = finish_record(s, p, out, x.stream, kept + x.tail_len, NULL, 0, 0 if copy == SENT_ONCE else kept, x.upto,
+                         x.len, x.eliciting, now)
     s.copy_here = 0
     return size
 
@@ -553,7 +568,7 @@ cdef int64_t send_again(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int
                 and cap < path_head(p, x.stream) + x.log_len + x.tail_len + defs.AEAD_TAG_SIZE:
             size = send_piece(s, p, x, out, cap, now, &gone)
         else:
-            size = seal_again(s, p, x, again.log, 0, x.pos, 0, out, cap, now, &gone)
+            size = seal_again(s, p, x, again.log, 0, x.pos, x.copy, out, cap, now, &gone)
         if size > 0:
             s.stats.resent += 1
             if not gone:
@@ -570,9 +585,20 @@ cdef int64_t send_again(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int
             fail(s, defs.CLOSE_PROTOCOL)
             replay_free(s)
             return 0
-        if not end_left(s, x):
-            next_again(s)
+        next_again(s)
     return 0
+
+
+# 1: the paths beside the one that carries control have it, too.
+cdef inline int is_mirrored(const nc_session* s, const nc_sent* x) noexcept nogil:
+    if x.copy == <uint8_t>SENT_MIRRORED:
+        return 1
+    return 1 if s.mode == MODE_MIRROR and x.copy < <uint8_t>SENT_ONCE else 0
+
+
+# Where the whole session mirrors, who has the copies may answer for them; else they are one more chance.
+cdef inline int copy_kind(const nc_session* s) noexcept nogil:
+    return SENT_COPY if s.mode == MODE_MIRROR else SENT_ONCE
 
 
 cdef int64_t send_copy(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
@@ -587,10 +613,11 @@ cdef int64_t send_copy(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int6
         p.copy_at = c.log_first
     while p.copied < c.tx_number:
         x = &c.sent[p.copied & (c.sent_cap - 1)]
-        if x.copy == <uint8_t>SENT_ONCE:
-            p.copied += 1                       # it has nothing in the log
+        if not is_mirrored(s, x):
+            p.copied += 1
+            p.copy_at += x.log_len
             continue
-        size = seal_again(s, p, x, c.log, c.log_cap, p.copy_at, 1, out, cap, now, &gone)
+        size = seal_again(s, p, x, c.log, c.log_cap, p.copy_at, copy_kind(s), out, cap, now, &gone)
         if size == 0 and not gone:
             return 0
         if size < 0:
@@ -613,9 +640,9 @@ cdef int64_t send_copy_free(nc_session* s, nc_path* p, uint8_t* out, size_t cap,
     while p.copied < c.tx_number and size == 0:
         x = &c.sent[p.copied & (c.sent_cap - 1)]
         p.copied += 1
-        if (c.d is not NULL and x.state != SENT_FLIGHT) or not x.eliciting or x.copy == <uint8_t>SENT_ONCE:
+        if (c.d is not NULL and x.state != SENT_FLIGHT) or not x.eliciting or not is_mirrored(s, x):
             continue
-        size = seal_again(s, p, x, c.log, c.log_cap, log_place(c, x), 1, out, cap, now, &gone)
+        size = seal_again(s, p, x, c.log, c.log_cap, log_place(c, x), copy_kind(s), out, cap, now, &gone)
         if size == 0 and not gone and p.d is NULL:
             p.copied -= 1                       # a stream path takes any record: with the next call
             return 0
@@ -662,24 +689,6 @@ cdef void trim(nc_session* s, nc_sent* x) noexcept nogil:
     x.len = x.tail_len
 
 
-# 1: the end of the stream is left of the record. Its bytes have come on their own, by parity: they do not tell it.
-cdef int end_left(nc_session* s, nc_sent* x) noexcept nogil:
-    cdef uint8_t* log = s.replay.log + x.pos
-    cdef size_t lead
-    cdef nc_frame f
-    cdef nc_wr w
-    if x.stream < <uint64_t>defs.TAG_FIRST_STREAM or x.numbered or not find_data(log, x, &f, &lead) \
-            or not f.flags & defs.DATA_FIN:
-        return 0
-    wr_init(&w, log, x.log_len + HEAD_SLACK)
-    if frame_put_data_head(&w, x.upto, defs.DATA_FIN, 0, 0, -1) < 0:
-        return 0
-    x.log_len = <uint32_t>(w.p - log)
-    x.tail_len = 0
-    x.len = 0
-    return 1
-
-
 # The DATA frame of a record, which is its last; `lead` bytes stand before it.
 cdef int find_data(const uint8_t* log, const nc_sent* x, nc_frame* f, size_t* lead) noexcept nogil:
     cdef nc_rd r
@@ -717,8 +726,10 @@ cdef int64_t send_piece(nc_session* s, nc_path* p, nc_sent* x, uint8_t* out, siz
         n = x.tail_len - 1
     if not out_peek(&e.out, x.upto - x.tail_len, w.p, n):
         return 0
+    s.copy_here = x.copy
     size = finish_record(s, p, out, x.stream, <size_t>(w.p - (out + head)) + n, NULL, 0, <size_t>(w.p - (out + head)),
                          x.upto - x.tail_len + n, n, 1, now)
+    s.copy_here = SENT_OWN
     if size < 0:
         return size
     wr_init(&w, log, x.log_len + HEAD_SLACK)

@@ -7,6 +7,7 @@ Spec: docs/spec/session.md §1, §5, §8.
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free
 
+from netchan._core.auto cimport AUTO_LOOK_NS, AUTO_PARITY_K, auto_figures, auto_look
 from netchan._core.budget cimport budget_init
 from netchan._core cimport defs
 from netchan._core.ends cimport end_release, fail, session_ended, session_next_ready, take_dirty
@@ -19,17 +20,21 @@ from netchan._core.order cimport order_free, order_new
 from netchan._core.outbound cimport session_wants_send
 from netchan._core.ratchet cimport cleanse, rekey_first
 from netchan._core.ticket cimport ticket_free
-from netchan._core.resume cimport path_new, session_forget_gone, session_path_lost, session_path_silent
+from netchan._core.modes cimport mirrors, spreads, stream_use
+from netchan._core.resume cimport (
+    path_new, session_forget_gone, session_path_lost, session_path_silent, session_use,
+)
 from netchan._core.sent cimport replay_free, sent_free, sent_own
 from netchan._core.state cimport (
-    PATH_HEARD, PATH_SILENT, PATH_SUSPECT, SENT_FLIGHT, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_dgram, nc_end,
-    nc_offer, nc_params, nc_path, nc_sent, nc_session, load_ptr, pop_active,
+    MODE_PARITY, OWN_AUTO, PATH_HEARD, PATH_SILENT, PATH_SUSPECT, SENT_FLIGHT, SESSION_OVER, SESSION_SUSPENDED,
+    SESSION_UP, nc_dgram, nc_end, nc_figures, nc_offer, nc_params, nc_path, nc_sent, nc_session, load_ptr, pop_active,
 )
 from netchan._core.inbox cimport in_free
 from netchan._core.timer cimport TIMER_NEVER
 
 cdef int64_t PING_MAX_NS = 60 * 1000000000
 cdef int64_t SUSPECT_LEAST_NS = 50 * 1000000
+cdef int64_t LATE_LEAST_NS = 2 * 1000000             # beside the round trip
 
 
 # When the path, an acknowledgement owed and nothing heard, is dead; TIMER_NEVER: nothing is owed.
@@ -52,6 +57,17 @@ cdef int64_t suspect_at(const nc_session* s, const nc_path* p) noexcept nogil:
     return since + (3 * period if 3 * period > least else least)
 
 
+# When it is late: what waits for its turn there need not wait until it is suspect. TIMER_NEVER: it is, or nothing does.
+cdef inline int64_t late_at(const nc_session* s, const nc_path* p) noexcept nogil:
+    cdef int64_t more = 4 * p.rttvar
+    if p.late or p.suspect or p.oldest_at == 0 or s.n_paths < 2 or s.state != SESSION_UP \
+            or not (mirrors(s) or spreads(s)):
+        return TIMER_NEVER
+    if more < LATE_LEAST_NS:
+        more = LATE_LEAST_NS
+    return p.oldest_at + p.srtt + more
+
+
 cdef int64_t session_deadline(nc_session* s) noexcept nogil:
     cdef int64_t at = TIMER_NEVER
     cdef nc_path* p = s.paths
@@ -61,6 +77,8 @@ cdef int64_t session_deadline(nc_session* s) noexcept nogil:
         return s.lease_until
     if s.group_at < at:
         at = s.group_at
+    if s.auto_at < at:
+        at = s.auto_at
     if not rekey_first(s) and 0 <= keys_deadline(s.sealer.keys) < at:
         at = keys_deadline(s.sealer.keys)
     while p is not NULL:
@@ -72,6 +90,8 @@ cdef int64_t session_deadline(nc_session* s) noexcept nogil:
             at = dead_at(s, p)
         if suspect_at(s, p) < at:
             at = suspect_at(s, p)
+        if late_at(s, p) < at:
+            at = late_at(s, p)
         if p.d is not NULL and flight_deadline(s, p) < at:
             at = flight_deadline(s, p)
         p = p.next
@@ -82,8 +102,11 @@ cdef void path_on_deadline(nc_session* s, nc_path* p, int64_t now_ns) noexcept n
     if now_ns >= dead_at(s, p):
         session_path_lost(s, p, now_ns)
         return
+    if now_ns >= late_at(s, p):
+        p.late = 1
     while now_ns >= suspect_at(s, p):
-        session_path_silent(s, p, PATH_SUSPECT if p.suspect == PATH_HEARD and s.n_paths > 1 else PATH_SILENT)
+        session_path_silent(s, p, PATH_SUSPECT if p.suspect == PATH_HEARD and s.n_paths > 1 else PATH_SILENT,
+                            now_ns)
     if p.d is not NULL and flight_on_deadline(s, p, now_ns) < 0:
         fail(s, defs.CLOSE_INTERNAL)
         return
@@ -91,6 +114,37 @@ cdef void path_on_deadline(nc_session* s, nc_path* p, int64_t now_ns) noexcept n
         p.ping_due = 1
         p.ping_gap = p.ping_gap * 2 if p.ping_gap * 2 < PING_MAX_NS else PING_MAX_NS
         p.ping_at = now_ns + p.ping_gap
+
+
+# Modes that are picked: what was sent since the last look, and what is to be done about it.
+cdef void look(nc_session* s, int64_t now) noexcept nogil:
+    cdef nc_figures f
+    cdef nc_end* e = s.active_head
+    cdef uint64_t waits = 0
+    cdef uint32_t at = 0
+    cdef int mode
+    cdef int moved = 0
+    auto_figures(s, &f, now)
+    if s.picks:
+        while e is not NULL:
+            if e.own == 0:
+                waits += e.out.appended - e.out.sent
+            e = e.active_next
+        mode = auto_look(&s.auto, &f, s.stats.data_sent, s.stats.messages_sent, waits, s.mode, now, &moved)
+        if mode != s.mode:
+            session_use(s, mode, AUTO_PARITY_K if mode == MODE_PARITY else 0, 1 if mode == MODE_PARITY else 0)
+            s.stats.picks += 1
+    while s.own_modes & <uint8_t>OWN_AUTO:
+        e = <nc_end*>idmap_next(&s.outs, &at)
+        if e is NULL:
+            break
+        if e.auto is NULL or e.out_done:
+            continue
+        mode = auto_look(e.auto, &f, e.out.sent, e.out.sent_msgs, e.out.appended - e.out.sent, e.own - 1, now, &moved)
+        if mode != e.own - 1:
+            stream_use(s, e, mode, AUTO_PARITY_K if mode == MODE_PARITY else 0, 1 if mode == MODE_PARITY else 0)
+            s.stats.picks += 1
+    s.auto_at = now + AUTO_LOOK_NS if moved else TIMER_NEVER
 
 
 cdef void session_on_deadline(nc_session* s, int64_t now_ns) noexcept nogil:
@@ -105,6 +159,8 @@ cdef void session_on_deadline(nc_session* s, int64_t now_ns) noexcept nogil:
             session_ended(s)
         return
     groups_on_deadline(s, now_ns)
+    if s.auto_at <= now_ns:
+        look(s, now_ns)
     while p is not NULL:
         following = p.next
         path_on_deadline(s, p, now_ns)
@@ -168,7 +224,7 @@ cdef int session_bare(nc_session* s, int role, const nc_params* mine, const nc_p
         if s.order is NULL:
             return defs.NC_ENOMEM
     s.ratchet_out_step = 0xFF
-    s.group_at = TIMER_NEVER
+    s.group_at = s.auto_at = TIMER_NEVER
     return defs.NC_OK
 
 
@@ -210,7 +266,6 @@ cdef void session_free(nc_session* s) noexcept nogil:
     groups_free(s)                              # first: they name ends
     session_ended(s)
     take_dirty(s)
-    groups_free(s)                              # before the ends, which they name
     for i in range(s.n_adopted):
         if s.adopted[i] is not NULL:
             end_release(s.adopted[i], &s.pins)

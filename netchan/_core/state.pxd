@@ -52,6 +52,13 @@ cdef enum nc_mode:                  # what several paths are used for (session.m
     MODE_STRIPE = 1                 # bulk data on all of them
     MODE_MIRROR = 2                 # everything on all of them; what arrives first counts
     MODE_PARITY = 3                 # bulk data on all of them, and symbols that make up for what one of them loses
+    MODE_AUTO = 4                   # asked for only: one of the others is in force, as was measured (auto.pxd)
+
+cdef enum nc_own_modes:             # bits: what some stream has been set to that the session is not
+    OWN_SPREADS = 1                 # stripe or parity
+    OWN_MIRRORS = 2
+    OWN_OTHER = 4
+    OWN_AUTO = 8                    # bit for good: streams are looked at, too
 
 cdef enum nc_event:                 # bits: what an end waits for (end.waiting) and what happened to it (end.ready)
     EV_RECV = 1                     # a value, or the direction is over
@@ -78,6 +85,28 @@ cdef enum nc_sent_state:            # of a datagram
     SENT_ACKED = 1
     SENT_LOST = 2                   # its frames are sent again; should it have arrived after all, that still counts
     SENT_NONE = 3                   # no datagram has this number
+
+# What is known of paths and traffic where a mode is picked (auto.pyx).
+ctypedef struct nc_figures:
+    uint64_t rate                   # bytes of values a second, smoothed
+    uint64_t size                   # of a value, smoothed
+    uint64_t waits                  # bytes that waited to be sent
+    int64_t rtt                     # ns, the shortest of the paths
+    uint32_t loss                   # of a million datagrams, the worst path
+    uint8_t paths                   # those that are not suspect
+    uint8_t trouble                 # one fell silent or was lost not long ago
+
+# A mode that is picked.
+ctypedef struct nc_auto:
+    nc_figures seen                 # at the last look
+    nc_figures decided              # when the mode in force was picked
+    int64_t since                   # when that was
+    int64_t looked_at               # 0: nothing to compare with
+    uint64_t bytes                  # of the stream or session at that look
+    uint64_t messages
+    uint8_t why                     # nc_auto_why
+    uint8_t wanted                  # nc_mode that the last looks would have picked
+    uint8_t looks                   # so many of them, in a row
 
 # What a datagram path has beside the rest of a path (flight.pyx).
 cdef struct nc_dgram:
@@ -134,6 +163,7 @@ cdef struct nc_path:
     nc_dgram* d                     # owned; NULL: a stream path
     uint8_t alive
     uint8_t suspect                 # nc_silence
+    uint8_t late                    # an acknowledgement is overdue: what waits for its turn here goes elsewhere
     uint8_t ping_due
     uint8_t close_said
     uint8_t epoch_waits             # 1: no record of our newest epoch was acknowledged here yet
@@ -183,6 +213,10 @@ cdef struct nc_path:
     uint8_t rate_marked             # there is one
     uint8_t rate_steady             # samples in a row that were no better than the one before
     uint8_t limited                 # bulk data had to wait since then
+    # datagrams, for a mode that is picked (auto.pyx)
+    uint64_t look_sent              # at the last look
+    uint64_t look_lost
+    uint32_t loss                   # of a million, grown at once and forgotten slowly
 
 ctypedef struct nc_trunk_sent:      # one stream's part of a trunk record
     uint64_t number                 # of the record
@@ -201,7 +235,7 @@ ctypedef struct nc_sent:
     uint32_t tail_len               # behind them: the last bytes before `upto`, which the outbox still holds
     uint32_t rekey                  # the epoch for which it announces what is mixed in; 0: none
     uint8_t eliciting
-    uint8_t copy                    # 1: of one that another path carries, which answers for it; 2: never sent again
+    uint8_t copy                    # nc_sent_copy (sent.pxd)
     uint8_t state                   # nc_sent_state; datagrams only
     uint8_t numbered                # `order` holds
     uint32_t order                  # low bits of the number it has in the order of the session (order.pxd)
@@ -227,6 +261,8 @@ cdef struct nc_group:
     uint64_t room                   # bytes at `rows`
     uint8_t* rows                   # owned: the parity symbols as they grow, behind one another
     int64_t quiet_at                # the group ends here when nothing more comes; TIMER_NEVER
+    int64_t old_at                  # and here in any case
+    int64_t wait                    # ns from its first byte to that
     uint32_t size                   # bytes of a symbol
     uint8_t k                       # data symbols at most
     uint8_t m
@@ -300,6 +336,10 @@ cdef struct nc_end:
     uint64_t want_version           # of the WANT said last
     uint32_t want_said              # what it said
     nc_group* group                 # owned while bound; NULL: none
+    nc_auto* auto                   # owned; NULL: nothing is picked
+    uint8_t own                     # our direction's nc_mode + 1; 0: the session's
+    uint8_t parity_k                # of an own MODE_PARITY
+    uint8_t parity_m
     uint32_t answers                # WITHDRAWN to say, by number & 31
     uint32_t outcomes               # the message was taken
 
@@ -359,6 +399,8 @@ ctypedef struct nc_session_stats:
     uint64_t resent                 # records sealed again after one
     uint64_t parity_sent            # parity symbols
     uint64_t rebuilt                # groups in which they made up for something
+    uint64_t data_sent              # bytes of streams, each once
+    uint64_t picks                  # changes of a mode that is picked
 
 # A path that is no more, and how much came on it: the other side may ask when it makes the next one.
 ctypedef struct nc_ended:
@@ -392,7 +434,12 @@ cdef struct nc_session:
     nc_path* gone                   # over, to be forgotten
     uint32_t n_paths
     uint32_t path_top               # largest id so far
-    uint8_t mode                    # nc_mode, of our direction
+    uint8_t mode                    # nc_mode, of our direction, in force
+    uint8_t own_modes               # nc_own_modes
+    uint8_t picks                   # 1: MODE_AUTO was asked for
+    nc_auto auto
+    int64_t auto_at                 # when is looked next; TIMER_NEVER: nothing moves, or nothing is picked
+    int64_t trouble_at              # when a path last fell silent or was lost beside others; 0: never
     uint8_t parity_k                # MODE_PARITY: data symbols of a group at most, and parity symbols
     uint8_t parity_m
     nc_group* groups                # of all ends
@@ -475,6 +522,11 @@ cdef struct nc_session:
     uint64_t ticket_in_life
     size_t ticket_in_len
     uint8_t* ticket_in              # owned, the newest that came; NULL: none waits for the application
+
+
+# What several paths are used for by a stream (nc_mode).
+cdef inline int mode_of(const nc_session* s, const nc_end* e) noexcept nogil:
+    return e.own - 1 if e.own else s.mode
 
 
 # --- lists of ends (baton) ---

@@ -25,9 +25,11 @@ from netchan._core.take cimport (
 )
 from netchan._core.leaf cimport (
     fetch_and_u32, fetch_or_u32, leaf_lock, leaf_unlock, load_acq_u32, load_rlx_u64, load_seq_u32, load_seq_u64,
-    store_rel_u32,
+    store_rel_u32, xchg_u32,
 )
 from netchan._core.lossy cimport lossy_append
+from netchan._core.auto cimport auto_figures
+from netchan._core.modes cimport stream_mode
 from netchan._core.outbox cimport (
     APPEND_OFFER, APPEND_RESERVED, out_append, out_append_run, out_close, out_end, out_has_room, out_offer_let_go,
     out_offer_room, out_offer_state, out_offer_want, out_reserve, out_unreserve,
@@ -36,15 +38,15 @@ from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_FIN, OVER_LOS
 from netchan._core.rendezvous cimport OFFER_OUT
 from netchan._core.segment cimport nc_seg, COPY_MAX
 from netchan._core.state cimport (
-    EV_ACK, EV_RECV, EV_SEND, EV_STATE, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW,
-    nc_end,
+    EV_ACK, EV_RECV, EV_SEND, EV_STATE, MODE_AUTO, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT,
+    REQ_WITHDRAW, mode_of, nc_auto, nc_end, nc_figures,
 )
 from netchan._engine.engine_handle cimport Listed, check_fork, drop_pins
 from netchan._engine.engine cimport (
-    engine_appended, engine_dirty, engine_returned, engine_try_flush, fork_count,
+    baton_give, baton_take, engine_appended, engine_dirty, engine_returned, engine_try_flush, fork_count,
 )
 from netchan._engine.news cimport engine_poke
-from netchan._engine.session_handle cimport Session
+from netchan._engine.session_handle cimport Session, told_of
 from netchan._engine.state cimport FLUSH_BYTES, PINS_SOFT, nc_engine, nc_slot
 from netchan._engine.sys cimport now_ns
 
@@ -406,6 +408,54 @@ cdef class StreamEnd(Listed):
         e.overflow = overflow
         self.wake(self.tx_waiters)
         return True
+
+    @property
+    def mode(self):
+        """What several paths are used for by our direction: as ``Session.mode``; None: as by the session."""
+        cdef nc_end* e = self.e
+        if e.auto is not NULL:
+            return MODE_AUTO, 0, 0
+        if e.own == 0:
+            return None
+        return e.own - 1, e.parity_k, e.parity_m
+
+    @mode.setter
+    def mode(self, mode):
+        cdef nc_slot* t = self.session.t
+        cdef nc_engine* g = t.engine
+        cdef int number, k, m, rc
+        number, k, m = mode if mode is not None else (-1, 0, 0)
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            rc = stream_mode(&t.session, self.e, number, k, m, now_ns())
+            if xchg_u32(&t.session.dirty_any, 1) == 0:
+                engine_dirty(g, t)
+            baton_give(g)
+        if rc < 0:
+            raise MemoryError("netchan channel")
+        self.engine.notify()
+
+    def told_redundancy(self):
+        """What is in force for our direction and why: as session_handle.told_of."""
+        cdef nc_slot* t = self.session.t
+        cdef nc_engine* g = t.engine
+        cdef nc_end* e = self.e
+        cdef nc_figures f
+        cdef nc_auto a
+        cdef bint picks
+        cdef int mode, k, m
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            auto_figures(&t.session, &f, now_ns())
+            picks = e.auto is not NULL or (e.own == 0 and t.session.picks)
+            a = e.auto[0] if e.auto is not NULL else t.session.auto
+            mode = mode_of(&t.session, e)
+            k = e.parity_k if e.own else t.session.parity_k
+            m = e.parity_m if e.own else t.session.parity_m
+            baton_give(g)
+        return told_of(mode, k, m, &f, &a if picks else NULL)
 
     # --- permits: room first, the value later -----------------------------------------------------------------------
 

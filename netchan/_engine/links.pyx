@@ -16,11 +16,12 @@ from netchan._core.ecn cimport MARK_ECT0, MARK_NONE, ecn_turn
 from netchan._core.flight cimport flight_challenge
 from netchan._core.handover cimport session_moved
 from netchan._core.inbound cimport session_recv, session_recv_datagram
+from netchan._core.modes cimport takes_turns
 from netchan._core.outbound cimport session_said, session_send, session_send_datagram, session_send_probe
 from netchan._core.resume cimport session_forget_gone, session_pass, session_path_lost
 from netchan._core.session cimport session_deadline
 from netchan._core.state cimport (
-    MODE_MIRROR, MODE_PARITY, SESSION_CLOSING, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_path,
+    MODE_MIRROR, SESSION_CLOSING, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, nc_path,
 )
 from netchan._core.ticket cimport session_replaced
 from netchan._core.timer cimport TIMER_NEVER, theap_set
@@ -330,7 +331,7 @@ cdef int links_flush(nc_engine* g, nc_slot* t, int64_t now) noexcept nogil:
     while rc == defs.NC_OK:
         before = t.session.stats.records_sent
         rc = links_flush_once(g, t, now)
-        if t.session.mode != MODE_PARITY or t.session.stats.records_sent == before:
+        if not takes_turns(&t.session) or t.session.stats.records_sent == before:
             break                               # else what one has sent may have given the next its turn
     return rc
 

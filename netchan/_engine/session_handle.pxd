@@ -4,8 +4,11 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from netchan._core.state cimport nc_auto, nc_figures
 from netchan._engine.engine_handle cimport Engine, Listed
 from netchan._engine.state cimport nc_slot
+
+cdef told_of(int mode, int k, int m, const nc_figures* now, const nc_auto* a)
 
 cdef class Session(Listed):
     cdef nc_slot* t

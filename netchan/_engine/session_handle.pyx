@@ -21,10 +21,12 @@ from netchan._core.ecn cimport ECN_CAPABLE
 from netchan._core.ends cimport session_close
 from netchan._core.flight cimport CHALLENGED_NEVER, flight_free, flight_new
 from netchan._core.inbound cimport session_recv
+from netchan._core.auto cimport auto_figures
 from netchan._core.keys cimport (
     keys_export, keys_join_mac, keys_may_update, keys_new, keys_take_warning, keys_ticket_secret, nc_keys_warning,
 )
 from netchan._core.leaf cimport leaf_lock, leaf_unlock, load_acq_u32, store_seq_u32, xchg_u32
+from netchan._core.modes cimport mirrors, spreads
 from netchan._core.ratchet cimport session_ratchet_secret, session_ratchet_send
 from netchan._core.rate cimport path_rate
 from netchan._core.resume cimport (
@@ -32,7 +34,9 @@ from netchan._core.resume cimport (
 )
 from netchan._core.session cimport session_at_rest, session_free, session_init, session_on_deadline
 from netchan._core.take cimport in_pending
-from netchan._core.state cimport SESSION_SUSPENDED, nc_dgram, nc_end, nc_params, nc_path, nc_session
+from netchan._core.state cimport (
+    MODE_AUTO, SESSION_SUSPENDED, nc_auto, nc_dgram, nc_end, nc_figures, nc_params, nc_path, nc_session,
+)
 from netchan._core.ticket cimport session_ticket_send
 from netchan._engine cimport sys
 from netchan._engine.clock cimport engine_now
@@ -245,6 +249,16 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         raise MemoryError(f"netchan: session could not be made (code {rc})")
     engine.notify()
     return session
+
+
+# The mode in force, k as far as so many paths allow, m; and where it is picked why (nc_auto_why), since when in ns of
+# the monotonic clock, and from what: paths, parts in a million lost, shortest round trip in ns, bytes of values a
+# second, of a value, and that waited, a path in trouble. Else of these the paths, the loss and the round trip of now.
+cdef told_of(int mode, int k, int m, const nc_figures* now, const nc_auto* a):
+    cdef int most = m * (now.paths - 1)
+    cdef const nc_figures* f = now if a is NULL else &a.decided
+    return (mode, most if now.paths > 1 and k > most else k, m, -1 if a is NULL else a.why,
+            -1 if a is NULL else a.since, f.paths, f.loss, f.rtt, f.rate, f.size, f.waits, f.trouble != 0)
 
 
 cdef class Session(Listed):
@@ -656,9 +670,12 @@ cdef class Session(Listed):
 
     @property
     def mode(self):
-        """What several paths are used for in our direction: 0 failover, 1 stripe, 2 mirror, 3 parity; and of that the
-        data and parity symbols of a group, else 0."""
-        return self.t.session.mode, self.t.session.parity_k, self.t.session.parity_m
+        """What several paths are used for in our direction: 0 failover, 1 stripe, 2 mirror, 3 parity, 4 as is measured;
+        and of parity the data and parity symbols of a group, else 0."""
+        cdef nc_session* s = &self.t.session
+        if s.picks:
+            return MODE_AUTO, 0, 0
+        return s.mode, s.parity_k, s.parity_m
 
     @mode.setter
     def mode(self, mode):
@@ -669,11 +686,32 @@ cdef class Session(Listed):
         check_fork(g)
         with nogil:
             baton_take(g)
-            session_mode(&t.session, number, k, m)
+            session_mode(&t.session, number, k, m, sys.now_ns())
             if xchg_u32(&t.session.dirty_any, 1) == 0:
                 engine_dirty(g, t)
             baton_give(g)
         self.engine.notify()
+
+    @property
+    def spreads(self):
+        """True if paths beside the one of control carry values now."""
+        return spreads(&self.t.session) or mirrors(&self.t.session)
+
+    def redundancy(self):
+        """What is in force and why: as ``told_of``."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef nc_figures f
+        cdef nc_auto a
+        cdef int mode, k, m
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            auto_figures(&t.session, &f, sys.now_ns())
+            a = t.session.auto
+            mode, k, m = t.session.mode, t.session.parity_k, t.session.parity_m
+            baton_give(g)
+        return told_of(mode, k, m, &f, &a if t.session.picks else NULL)
 
     def drop(self, uint32_t path_id):
         """End a path; what was sent on it is sent again on another. False: it is the only one, or there is none of this
@@ -954,6 +992,7 @@ cdef class Session(Listed):
             "resent": s.stats.resent,
             "parity_sent": s.stats.parity_sent,
             "rebuilt": s.stats.rebuilt,
+            "redundancy_picks": s.stats.picks,
             "rtt_us": s.control.srtt // 1000 if s.control is not NULL else 0,
             "paths": s.n_paths,
             "epoch": s.sealer.keys.owner.send_epoch,

@@ -24,6 +24,7 @@ from netchan.net.wait import Waiter, WaitQueue
 
 if TYPE_CHECKING:
     from netchan.channel.flow import Token
+    from netchan.channel.redundancy import Redundancy, RedundancyInfo
     from netchan.errors import SessionLost
 
 Level: TypeAlias = Literal["received", "taken"]
@@ -195,6 +196,17 @@ class Endpoint(Protocol):
     @property
     def recv_ending(self) -> bool:
         """True when no further value will arrive: what is pending is all there will be (or nothing is left at all)."""
+
+    @property
+    def redundancy(self) -> Redundancy | None:
+        """What several paths are used for by what is sent here; None: what the peer says, or there are no paths."""
+
+    @redundancy.setter
+    def redundancy(self, mode: Any) -> None: ...
+
+    @property
+    def redundancy_info(self) -> RedundancyInfo | None:
+        """What is in force, and why; None in process."""
 
     def check_send(self) -> None:
         """Raise what a send gets now; nothing while the direction is open."""

@@ -20,6 +20,7 @@ from netchan.channel.flow import CLAIMED, CLEAN, TAKEN, Flow, LocalOffer, Token
 from netchan.errors import (
     Code,
     CodecError,
+    ConfigError,
     MessageTooLarge,
     SessionLost,
     channel_aborted,
@@ -63,6 +64,20 @@ class LocalEndpoint:
     far: Final = False
     keeps: Final = False
     wanted: Final = 0
+    redundancy_info: Final = None
+
+    @property
+    def redundancy(self) -> None:
+        """As in base.Endpoint: there are no paths."""
+        return None
+
+    @redundancy.setter
+    def redundancy(self, mode: Any) -> None:
+        if mode is not None:
+            raise ConfigError(
+                f"redundancy={mode!r} says what several connections are used for, and a channel in process has none; "
+                "only channels of a peer have it"
+            )
 
     def __init__(self, type: Any, tx: Flow, rx: Flow) -> None:
         self.name = ""

@@ -16,6 +16,7 @@ from netchan._engine.session_handle import Session
 from netchan.channel.base import ChannelStats, Handles
 from netchan.channel.codec import ID_BYTES, Codec, codec_by_id, codec_for, fits
 from netchan.channel.overflow import NO_TERMS, Terms
+from netchan.channel.redundancy import Redundancy, RedundancyInfo, info_of, mode_name, read_mode
 from netchan.errors import (
     ChannelError,
     Code,
@@ -207,6 +208,22 @@ class RemoteEndpoint(StreamEnd):
         self.terms = terms
         if codec.id == ID_BYTES:
             self.plain_max = max_message
+
+    @property
+    def redundancy(self) -> Redundancy | None:
+        """As in base.Endpoint."""
+        mode = self.mode
+        return None if mode is None else mode_name(mode)
+
+    @redundancy.setter
+    def redundancy(self, mode: Any) -> None:
+        self.mode = None if mode is None else read_mode(mode)
+
+    @property
+    def redundancy_info(self) -> RedundancyInfo:
+        """As in base.Endpoint."""
+        own = self.mode
+        return info_of(own or self.session.mode, self.told_redundancy(), "channel" if own else "peer")
 
     # --- values -------------------------------------------------------------------------------------------------------
 

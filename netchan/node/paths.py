@@ -6,10 +6,10 @@ each side decides for itself over which of them it sends. Spec: docs/spec/sessio
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
+from netchan.channel.redundancy import info_of, mode_name, read_mode
 from netchan.errors import ConfigError
 from netchan.net.address import parse_address
 from netchan.net.dial import Outcome
@@ -17,17 +17,11 @@ from netchan.net.manager import check_fork
 
 if TYPE_CHECKING:
     from netchan._engine.session_handle import Session
+    from netchan.channel.redundancy import Redundancy, RedundancyInfo
     from netchan.net.redial import Redial
     from netchan.node.session import PeerCore
 
-Redundancy = str
-"""``"failover"``, ``"stripe"``, ``"mirror"`` or ``"parity(k, m)"``."""
 PathState = Literal["active", "standby", "suspect"]
-_MODES: Final = ("failover", "stripe", "mirror", "parity")
-"""By number of the core (nc_mode)."""
-_PARITY: Final = re.compile(r"parity\(([0-9]{1,2}), ?([0-9]{1,2})\)", re.ASCII)
-_SYMBOLS_MAX: Final = 32
-"""Data and parity symbols of one group (docs/spec/parity.md §1.1)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +56,7 @@ class PathInfo:
 
 def paths_of(session: Session, first: str) -> tuple[PathInfo, ...]:
     """The paths that are up, oldest first; empty while there is none. ``first``: address of the first of all."""
-    all_carry = session.mode[0] != 0
+    all_carry = session.spreads
     where = session.where or {}
     return tuple(
         PathInfo(
@@ -82,26 +76,17 @@ def paths_of(session: Session, first: str) -> tuple[PathInfo, ...]:
 
 def set_redundancy(session: Session, mode: object) -> None:
     """What several paths are used for from now on, in the direction of this side."""
-    session.mode = _read_mode(mode)
-
-
-def _read_mode(mode: object) -> tuple[int, int, int]:
-    if isinstance(mode, str):
-        if mode in _MODES[:3]:
-            return _MODES.index(mode), 0, 0
-        symbols = _PARITY.fullmatch(mode)
-        if symbols is not None:
-            k, m = int(symbols[1]), int(symbols[2])
-            if k and m and k + m <= _SYMBOLS_MAX:
-                return _MODES.index("parity"), k, m
-            raise ConfigError(f"redundancy={mode!r}: k and m are 1 or more, and at most {_SYMBOLS_MAX} together")
-    raise ConfigError(f"redundancy={mode!r} is not known; it is one of {', '.join(_MODES[:3])}, parity(k, m)")
+    session.mode = read_mode(mode)
 
 
 def redundancy_of(session: Session) -> Redundancy:
     """What they are used for."""
-    number, k, m = session.mode
-    return f"parity({k}, {m})" if m else _MODES[number]
+    return mode_name(session.mode)
+
+
+def redundancy_info(session: Session) -> RedundancyInfo:
+    """The same, and why."""
+    return info_of(session.mode, session.redundancy(), "peer")
 
 
 def add_path(core: PeerCore, address: object) -> Outcome[int]:

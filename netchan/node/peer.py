@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 from netchan.channel.fronts import FRONT, Channel
 from netchan.channel.overflow import Overflow
 from netchan.channel.receiver import Receiver
+from netchan.channel.redundancy import Redundancy, RedundancyInfo
 from netchan.channel.sender import Sender
 from netchan.errors import DialError
 from netchan.node.paths import (
     PathInfo,
-    Redundancy,
     add_path,
     paths_of,
+    redundancy_info,
     redundancy_of,
     remove_path,
     set_redundancy,
@@ -122,14 +123,24 @@ class Peer:
         over all of them at once; small and ordered traffic stays on one. "mirror": everything goes over all of them,
         and what arrives first counts. "parity(k, m)": bulk data goes over all of them in groups of up to k symbols,
         with m more (k + m at most 32) that make up for any m that are lost, without a wait; on P paths k is
-        m * (P - 1) at most, so that one path may vanish. What is sent on a path that falls silent or is lost goes again
-        over another, in any case. ConfigError: another word, or k and m that cannot be.
+        m * (P - 1) at most, so that one path may vanish. "auto": one of these, as paths and traffic are; see
+        ``redundancy_info``. What is sent on a path that falls silent or is lost goes again over another, in any case. A
+        channel may have a mode of its own. ConfigError: another word, or k and m that cannot be.
         """
         return redundancy_of(self._core.session)
 
     @redundancy.setter
     def redundancy(self, mode: Redundancy) -> None:
         set_redundancy(self._core.session, mode)
+
+    @property
+    def redundancy_info(self) -> RedundancyInfo:
+        """What several paths are used for now, why, and what is known of them.
+
+        Raises:
+            ForkError: the session belongs to the parent process.
+        """
+        return redundancy_info(self._core.session)
 
     async def add_path(self, address: str) -> PathInfo:  # + timeout
         # async-only: begin
@@ -214,6 +225,7 @@ class Peer:
         overflow: Overflow | None = ...,
         ttl: float | None = ...,
         trunk: bool = ...,
+        redundancy: Redundancy | None = ...,
     ) -> Channel[Any]: ...
     @overload
     def open(
@@ -225,6 +237,7 @@ class Peer:
         overflow: Overflow | None = ...,
         ttl: float | None = ...,
         trunk: bool = ...,
+        redundancy: Redundancy | None = ...,
     ) -> Channel[T]: ...
     def open(
         self,
@@ -235,6 +248,7 @@ class Peer:
         overflow: Overflow | None = None,
         ttl: float | None = None,
         trunk: bool = False,
+        redundancy: Redundancy | None = None,
     ) -> Channel[Any]:
         """Open one end of a channel by name. A plain call: never waits, never fails for want of a network.
 
@@ -257,13 +271,15 @@ class Peer:
             trunk: True on both sides = values up to 1 KiB may share encrypted records with those of other such
                 channels: cheaper where many channels carry little each. Channels on the trunk share one key, the others
                 have one each. Where only one side says so nothing is shared.
+            redundancy: what several paths are used for by what this side sends here; None = what ``Peer.redundancy``
+                says. May be changed: ``Sender.redundancy``.
 
         Raises:
-            ConfigError: a name, type, capacity, overflow, ttl or trunk that cannot be used, or another one than the
-                channel is open with.
+            ConfigError: a name, type, capacity, overflow, ttl, trunk or redundancy that cannot be used, or another one
+                than the channel is open with.
             ForkError: the session belongs to the parent process.
         """
-        return Channel(self._core.open(name, type, capacity, overflow, ttl, trunk))
+        return Channel(self._core.open(name, type, capacity, overflow, ttl, trunk, redundancy))
 
     def __aiter__(self) -> Self:
         return self

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from netchan.channel.codec import ID_BYTES, Codec, codec_by_id, codec_for, fits_offer
 from netchan.channel.overflow import NO_TERMS, Overflow, Terms, check_overflow, check_trunk, check_ttl, spill_of
+from netchan.channel.redundancy import Redundancy, read_mode
 from netchan.config import Config, check_capacity
 from netchan.errors import (
     ChannelError,
@@ -289,10 +290,27 @@ class PeerCore:
         overflow: Overflow | None = None,
         ttl: float | None = None,
         trunk: bool = False,
+        redundancy: Redundancy | None = None,
     ) -> RemoteEndpoint:
         """The channel that is bound to ``name``, or a new one; see Peer.open."""
         check_fork(self.made)
         check_name(name)
+        mode = None if redundancy is None else read_mode(redundancy)
+        endpoint = self._opened(name, type, capacity, overflow, ttl, trunk, mode)
+        if mode is not None and endpoint.mode is None:
+            endpoint.mode = mode
+        return endpoint
+
+    def _opened(
+        self,
+        name: str,
+        type: Any,
+        capacity: int | None,
+        overflow: Overflow | None,
+        ttl: float | None,
+        trunk: bool,
+        mode: tuple[int, int, int] | None,
+    ) -> RemoteEndpoint:
         codec = codec_for(type)
         check_capacity(capacity, none_ok=True)
         terms = Terms(
@@ -305,6 +323,11 @@ class PeerCore:
         if bound is not None and bound.dropped:
             _drop(bound)
         if bound is not None and is_bound(bound):
+            if mode is not None and bound.mode not in (None, mode):
+                raise ConfigError(
+                    f"channel {quote(name)!r} to {self.link.node_id} is open with redundancy="
+                    f"{bound.redundancy!r}; give the same, or none, or set its redundancy to another"
+                )
             self._same(bound, codec, type, capacity, terms)
             return bound
         came = next((item for item in self._waiting if item.name == name and item.bound), None)

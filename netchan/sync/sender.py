@@ -38,6 +38,7 @@ from netchan.markers import EMPTY
 
 
 if TYPE_CHECKING:
+    from netchan.channel.redundancy import Redundancy, RedundancyInfo
     from netchan.sync.peer import Peer
     from netchan.channel import sender as awaited
 
@@ -191,6 +192,30 @@ class Sender(Handle, Generic[S_contra]):
         """The ``Peer`` on the other side; None in process."""
         peer: Peer | None = self._ep.peer
         return peer
+
+    @property
+    def redundancy(self) -> Redundancy | None:
+        """What several paths of the session are used for by what is sent here; None = what ``Peer.redundancy`` says.
+
+        May be set at any time, to one of the words of ``Peer.redundancy`` or None; each side says it for what it sends.
+        It holds for values that need no order beside that of their channel: those of capacity 0, those that may be
+        dropped (``overflow``, ``ttl``), and those that share records (``trunk``, up to 1 KiB), go as those of the peer
+        do. ConfigError: another word, or a channel in process, which has no paths.
+        """
+        return self._ep.redundancy
+
+    @redundancy.setter
+    def redundancy(self, mode: Redundancy | None) -> None:
+        self._ep.redundancy = mode
+
+    @property
+    def redundancy_info(self) -> RedundancyInfo | None:
+        """What several paths are used for now by what is sent here, and why; None in process.
+
+        Raises:
+            ForkError: the session belongs to the parent process.
+        """
+        return self._ep.redundancy_info
 
     def clone(self) -> Sender[S_contra]:
         """Another sending half of the same channel: the direction ends when all of them are closed.

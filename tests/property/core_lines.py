@@ -12,6 +12,8 @@ OK, ECLOSED = st.RC["OK"], st.RC["ECLOSED"]
 LEASE_NS = 300_000_000_000
 DROP_OLD, LATEST = 3, 4
 BLOCKS = 10
+MODES = (0, 1, 2, 3, 4)  # failover, stripe, mirror, parity, as is measured
+OWN_MODES = (-1, *MODES)  # of a channel; -1: those of the session
 
 
 def block_of(seeds: int, block: int) -> range:
@@ -84,6 +86,12 @@ def steps(pair: st.Pair, lines: list[Line], rng: random.Random) -> None:
             line.closed = line.aborted = True
         else:
             line.recv.park(rng.randrange(3))
+
+
+def change_modes(lines: list[Line], rng: random.Random) -> None:
+    """Some channels get a mode of their own, another one, or that of the session again: at any moment of a value."""
+    for line in rng.sample(lines, rng.randrange(1, len(lines) + 1)):
+        line.send.mode(rng.choice(OWN_MODES), k=rng.choice([1, 2, 5]), m=rng.choice([1, 2]))
 
 
 def settle(line: Line) -> None:

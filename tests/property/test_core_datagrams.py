@@ -12,10 +12,12 @@ import pytest
 from netchan._core import _selftest_session as st
 from tests.property.core_lines import (
     LEASE_NS,
+    MODES,
     OK,
     Also,
     Line,
     block_of,
+    change_modes,
     check,
     finish,
     more,
@@ -30,7 +32,6 @@ from tests.property.core_net import MS, Fate, Net, Path
 SEEDS = int(os.environ.get("NETCHAN_DATAGRAM_SEEDS", "200"))
 UP, OVER, SUSPENDED = 0, 2, 3
 MOST = 4
-MODES = (0, 1, 2, 3)  # failover, stripe, mirror, parity
 SYMBOLS = ((2, 1), (3, 1), (1, 1), (4, 2))  # of parity
 
 
@@ -217,6 +218,7 @@ def play(seed: int, also: Also = nothing) -> dict[str, int]:
         world.mend()
     for side in net.sides:
         side.mode(rng.choice(MODES), *rng.choice(SYMBOLS))
+    own = rng.random() < 0.7  # channels have modes of their own
     for turn in range(rng.randrange(5, 16)):
         if rng.random() < 0.1:
             more(world.pair, lines, f"d{turn}", rng)
@@ -224,6 +226,8 @@ def play(seed: int, also: Also = nothing) -> dict[str, int]:
         if rng.random() < 0.1:
             pour(lines, rng)
         also(world.pair, lines, rng)
+        if own and rng.random() < 0.3:
+            change_modes(lines, rng)
         if rng.random() < 0.1:
             world.ratchet()
         if rng.random() < 0.15:

@@ -85,7 +85,7 @@ class Mover:
     @staticmethod
     def same(old: st.Side, new: st.Side) -> None:
         """Numbers on the paths go on, and what is known of the session."""
-        assert old.paths() == new.paths()
+        assert old.paths() == new.paths() and old.modes() == new.modes()
         here, there = old.state(), new.state()
         for name in ("tx", "rx", "acked", "epoch", "opened", "offers", "budget", "log", "again", "suspended"):
             assert here[name] == there[name], name

@@ -15,10 +15,12 @@ import pytest
 from netchan._core import _selftest_session as st
 from tests.property.core_lines import (
     LEASE_NS,
+    MODES,
     OK,
     Also,
     Line,
     block_of,
+    change_modes,
     check,
     finish,
     more,
@@ -31,7 +33,6 @@ from tests.property.core_lines import (
 SEEDS = int(os.environ.get("NETCHAN_PATHS_SEEDS", "200"))
 UP, SUSPENDED = 0, 3
 MOST = 4
-MODES = (0, 1, 2, 3)  # failover, stripe, mirror, parity
 SYMBOLS = ((2, 1), (3, 1), (1, 1), (4, 2))  # of parity
 
 
@@ -247,11 +248,14 @@ def play(seed: int, also: Also = nothing) -> dict[str, int]:
         net.add()
     for side in net.sides:
         side.mode(rng.choice(MODES), *rng.choice(SYMBOLS))
+    own = rng.random() < 0.7  # channels have modes of their own
     for turn in range(rng.randrange(10, 40)):
         if rng.random() < 0.1:
             more(net.pair, lines, f"d{turn}", rng)
         steps(net.pair, lines, rng)
         also(net.pair, lines, rng)
+        if own and rng.random() < 0.2:
+            change_modes(lines, rng)
         if rng.random() < 0.1:
             net.ratchet()
         for side in net.sides:

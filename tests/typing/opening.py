@@ -149,6 +149,11 @@ async def being_with(peer: netchan.Peer) -> None:
     peer.redundancy = "stripe"
     peer.redundancy = "parity(4, 1)"
     peer.redundancy = 1  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    assert_type(peer.redundancy_info, netchan.RedundancyInfo)
+    own = peer.open("own", int, redundancy="mirror")
+    assert_type(own.redundancy, str | None)
+    own.redundancy = None
+    assert_type(own.redundancy_info, netchan.RedundancyInfo | None)
     assert_type(peer.closed, bool)
     assert_type(peer.loss_cause, BaseException | None)
     assert_type(peer.lost, tuple[netchan.SessionLost, ...])
