@@ -6,7 +6,7 @@ into a record is in fill, which path a stream takes in modes.
 Spec: docs/spec/wire.md §3; docs/spec/session.md §4, §5.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint8_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memset
 
 from netchan._core cimport defs

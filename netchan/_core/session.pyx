@@ -24,7 +24,7 @@ from netchan._core.modes cimport mirrors, spreads, stream_use
 from netchan._core.resume cimport (
     path_new, session_forget_gone, session_path_lost, session_path_silent, session_use,
 )
-from netchan._core.sent cimport replay_free, sent_free, sent_own
+from netchan._core.sent cimport replay_free, sent_answers, sent_free, sent_own
 from netchan._core.state cimport (
     MODE_PARITY, OWN_AUTO, PATH_HEARD, PATH_SILENT, PATH_SUSPECT, SENT_FLIGHT, SESSION_OVER, SESSION_SUSPENDED,
     SESSION_UP, nc_dgram, nc_end, nc_figures, nc_offer, nc_params, nc_path, nc_sent, nc_session, load_ptr, pop_active,
@@ -173,7 +173,7 @@ cdef int path_waits(const nc_path* p) noexcept nogil:
     cdef uint64_t i
     for i in range(sent_own(p), p.tx_number):
         x = &p.sent[i & (p.sent_cap - 1)]
-        if not x.eliciting or x.copy or (x.log_len == 0 and x.stream == <uint64_t>defs.TAG_CONTROL):
+        if not x.eliciting or not sent_answers(x) or (x.log_len == 0 and x.stream == <uint64_t>defs.TAG_CONTROL):
             continue                            # as in sent_again
         if p.d is NULL or x.state == SENT_FLIGHT:
             return 1
