@@ -33,6 +33,7 @@ from netchan._core.keystore cimport ks_new, nc_keystore
 from netchan._core.leaf cimport load_acq_u32, store_rel_u32
 from netchan._core.provider cimport Provider, cipher_id_of, provider_table
 from netchan._core.record cimport nc_sealer, record_head_size, record_open, record_seal, record_size
+from netchan._core.events cimport path_state
 from netchan._core.ends cimport (
     end_mark, end_open, end_release, end_request, session_close, session_next_offer, session_next_ready,
 )
@@ -46,15 +47,15 @@ from netchan._core.modes cimport stream_mode
 from netchan._core.outbound cimport session_said, session_send, session_send_datagram, session_wants_send
 from netchan._core.ratchet cimport session_ratchet_secret
 from netchan._core.resume cimport (
-    path_find, session_add, session_forget_gone, session_join, session_mode, session_pass, session_path_lost,
-    session_resume,
+    path_find, session_add, session_forget_gone, session_join, session_mode, session_pass, session_path_doubt,
+    session_path_lost, session_resume, session_standby,
 )
 from netchan._core.session cimport session_deadline, session_free, session_init, session_on_deadline
 from netchan._core.ticket cimport session_replaced, session_ticket_send, session_ticket_take
 from netchan._core.timer cimport TIMER_NEVER
 from netchan._core.state cimport (
-    EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT, REQ_WITHDRAW, nc_dgram,
-    nc_end, nc_group, nc_offer, nc_params, nc_path, nc_session,
+    EVENTS_KEPT, EV_ACK, EV_RECV, EV_SEND, REQ_ABORT, REQ_ASK, REQ_END_AFTER, REQ_POS, REQ_STOP, REQ_WANT,
+    REQ_WITHDRAW, nc_dgram, nc_end, nc_group, nc_offer, nc_params, nc_path, nc_session,
 )
 from netchan._core.budget cimport budget_init, nc_budget
 from netchan._core.parity cimport nc_parity_in
@@ -1009,6 +1010,32 @@ cdef class Side:
                 "acked_ranges": p.d.acked.len, "got_ranges": p.d.got.len, "recovery_at": p.d.cc.recovery_at,
                 "losses": p.d.cc.losses, "skip_at": p.d.skip_at, "mtu": p.d.mtu, "probes": p.d.probes,
                 "number_size": p.d.number_size, "latest_rtt": p.d.latest_rtt}
+
+    def doubt(self, path):
+        """Somebody knows that the way of this path is gone."""
+        session_path_doubt(&self.s, self.way(path), self.now)
+
+    def standby(self, path, bint on):
+        """We want it used only where no other one lives, or no more."""
+        session_standby(&self.s, self.way(path), on)
+
+    def state_of(self, path):
+        """As the program sees it, who wants it to stand by, and when PING is due next behind how long a silence."""
+        cdef nc_path* p = self.way(path)
+        return {"state": path_state(&self.s, p), "standby": p.standby, "aside": p.aside, "ping_at": p.ping_at,
+                "ping_gap": p.ping_gap, "srtt": p.srtt, "rttvar": p.rttvar}
+
+    def path_events(self):
+        """What became of the paths: (path, state, state before) each, and how many there was no room for."""
+        out = []
+        while self.s.n_events:
+            x = self.s.events[self.s.events_first & (EVENTS_KEPT - 1)]
+            out.append((x.path, x.what, x.before))
+            self.s.events_first += 1
+            self.s.n_events -= 1
+        lost = self.s.events_lost
+        self.s.events_lost = 0
+        return out, lost
 
     def path_ping(self, path):
         """PING is due on this path."""

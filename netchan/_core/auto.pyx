@@ -42,7 +42,7 @@ cdef void auto_figures(nc_session* s, nc_figures* f, int64_t now) noexcept nogil
             look_at_loss(p)
             if p.loss > f.loss:
                 f.loss = p.loss
-        if p.alive and not p.suspect:
+        if p.alive and not p.aside:
             f.paths += 1
             if p.srtt and (f.rtt == 0 or p.srtt < f.rtt):
                 f.rtt = p.srtt

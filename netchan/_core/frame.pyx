@@ -8,8 +8,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from netchan._core cimport defs
 from netchan._core.cursor cimport (
-    nc_rd, nc_wr, rd_bytes, rd_init, rd_left, rd_u8, rd_varint, rd_vbytes, wr_bytes, wr_left, wr_u8, wr_u16, wr_varint,
-    wr_vbytes,
+    nc_rd, nc_wr, rd_bytes, rd_init, rd_left, rd_u8, rd_varint, rd_vbytes, varint_len, wr_bytes, wr_left, wr_u8, wr_u16,
+    wr_varint, wr_vbytes,
 )
 
 cdef enum:
@@ -428,6 +428,16 @@ cdef int frame_put_path_close(nc_wr* w, uint64_t path, uint64_t code) noexcept n
     v[0] = path
     v[1] = code
     return wr_fields(w, defs.FRAME_PATH_CLOSE, v, 2)
+
+
+cdef int frame_put_path_status(nc_wr* w, uint64_t path, uint64_t seq, int standby) noexcept nogil:
+    if wr_left(w) < 2 + varint_len(path) + varint_len(seq) + 1:
+        return defs.NC_ESPACE
+    wr_u8(w, defs.FRAME_PATH_STATUS)
+    wr_varint(w, path)
+    wr_varint(w, seq)
+    wr_u8(w, <uint8_t>standby)
+    return wr_varint(w, 0)                      # no weight: what a path delivers is measured
 
 
 cdef int frame_put_path_probe(nc_wr* w, int response, const uint8_t* token8) noexcept nogil:

@@ -19,7 +19,7 @@ cdef enum:
 
 
 cdef inline int usable(const nc_path* p) noexcept nogil:
-    return 1 if p.alive and not p.suspect else 0
+    return 1 if p.alive and not p.aside else 0
 
 
 # Bytes of a symbol on all paths, how many there are, and the shortest round trip. 0: none of them loses anything but

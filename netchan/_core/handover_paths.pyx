@@ -19,8 +19,8 @@ from netchan._core.ranges cimport nc_ranges, ranges_add, ranges_end
 from netchan._core.replay cimport REPLAY_BITS_MAX, REPLAY_BITS_MIN, replay_grow
 from netchan._core.sent cimport LOG_RECORD, LOG_RESERVE, SENT_MIRRORED, sent_own
 from netchan._core.state cimport (
-    PATH_SILENT, SENT_FLIGHT, SENT_NONE, SESSION_SUSPENDED, nc_dgram, nc_path, nc_replay, nc_sent, nc_session,
-    nc_trunk_sent,
+    PATH_SILENT, SENT_FLIGHT, SENT_NONE, SESSION_SUSPENDED, STANDBY_OURS, STANDBY_THEIRS, STATE_SUSPECT, nc_dgram,
+    nc_path, nc_replay, nc_sent, nc_session, nc_trunk_sent,
 )
 from netchan._core.walk cimport (
     nc_walk, walk_count, walk_fail, walk_flag, walk_need, walk_next, walk_pos, walk_raw, walk_span, walk_time, walk_u16,
@@ -337,6 +337,14 @@ cdef void count_flight(nc_walk* w, nc_path* p) noexcept nogil:
 cdef void walk_path(nc_walk* w, nc_session* s, nc_path* p) noexcept nogil:
     walk_u8(w, &p.suspect)
     walk_need(w, p.suspect <= PATH_SILENT)
+    walk_u8(w, &p.standby)
+    walk_need(w, p.standby <= (STANDBY_OURS | STANDBY_THEIRS))
+    walk_flag(w, &p.aside)
+    walk_flag(w, &p.status_due)
+    walk_u8(w, &p.shown)
+    walk_need(w, p.shown <= STATE_SUSPECT)
+    walk_pos(w, &p.status_said)
+    walk_pos(w, &p.status_heard)
     walk_flag(w, &p.ping_due)
     walk_u8(w, &p.close_said)
     walk_flag(w, &p.epoch_waits)
@@ -527,6 +535,7 @@ cdef void walk_paths(nc_walk* w, nc_session* s) noexcept nogil:
     if w.reads and w.rc == defs.NC_OK:
         point_copies(w, s)
     walk_u32(w, &s.path_top)
+    walk_time(w, &s.used_at)
     walk_u8(w, &s.n_ended)
     for i in range(8):
         walk_u32(w, &s.ended[i].id)

@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
+from netchan._core.beat cimport beat_heard, beat_over, beat_used
 from netchan._core cimport defs
 from netchan._core.cursor cimport nc_rd, rd_init, rd_left, rd_varint
 from netchan._core.datagram cimport dgram_open, dgram_unmask, nc_dgram_head
@@ -23,12 +24,12 @@ from netchan._core.rate cimport rate_round_trip, rate_sample
 from netchan._core.record cimport record_open, record_size
 from netchan._core.replay cimport replay_check, replay_commit
 from netchan._core.rendezvous cimport offer_bit
-from netchan._core.resume cimport path_find, session_path_heard, session_path_lost
+from netchan._core.resume cimport on_path_status, path_find, session_path_heard, session_path_lost
 from netchan._core.ticket cimport on_ticket
 from netchan._core.sent cimport sent_acked
 from netchan._core.state cimport (
     CTL_ABORT, CTL_POS, CTL_WITHDRAWN, EV_ACK, EV_RECV, EV_SEND, EV_STATE, SESSION_CLOSING, SESSION_OVER, SESSION_UP,
-    nc_end, nc_offer, nc_path, nc_session, notify, want_ctl, want_data,
+    STANDBY_OURS, nc_end, nc_offer, nc_path, nc_session, notify, want_ctl, want_data,
 )
 from netchan._core.inbox cimport (
     in_data, in_give_turn, in_init, in_make_room, in_number, in_over, in_pos_due, in_skip, in_withdraw, nc_in,
@@ -537,9 +538,10 @@ cdef int on_frames(nc_session* s, nc_path* p, uint64_t tag, const uint8_t* body,
             fail(s, defs.CLOSE_UNSUPPORTED if rc == defs.NC_EUNKNOWN else defs.CLOSE_PROTOCOL)
             break
         eliciting |= f.eliciting
-        if f.eliciting and f.type != defs.FRAME_PING and p.ping_gap != s.mine.heartbeat_ns:
-            p.ping_gap = s.mine.heartbeat_ns                # no quiet time any more; the answer to a PING is none
-            p.ping_at = now + p.ping_gap
+        if f.type == defs.FRAME_PING:
+            beat_over(s, p, now)
+        elif f.eliciting:
+            beat_used(s, now)
         if s.state == SESSION_CLOSING and f.type != defs.FRAME_SESSION_CLOSE and f.type != defs.FRAME_ACK:
             continue
         if f.type == defs.FRAME_DATA:
@@ -576,6 +578,8 @@ cdef int on_frames(nc_session* s, nc_path* p, uint64_t tag, const uint8_t* body,
             on_rekey(s, &f)
         elif f.type == defs.FRAME_PATH_CLOSE and s.order is not NULL:
             on_path_close(s, p, &f, now)
+        elif f.type == defs.FRAME_PATH_STATUS:
+            on_path_status(s, f.a, f.b, f.flags)
         elif f.type == defs.FRAME_PATH_CHALLENGE and p.d is not NULL:
             flight_challenged(p.d, f.data)
         elif f.type == defs.FRAME_PATH_RESPONSE and p.d is not NULL:
@@ -664,7 +668,7 @@ cdef int session_recv_datagram(nc_session* s, nc_path* p, uint8_t* buf_untrusted
         return rc
     p.rx_at = now_ns
     p.late = 0
-    p.ping_at = now_ns + p.ping_gap
+    beat_heard(s, p, now_ns)
     if p.suspect:
         session_path_heard(s, p)
     s.stats.bytes_received += n
@@ -679,6 +683,8 @@ cdef int session_recv_datagram(nc_session* s, nc_path* p, uint8_t* buf_untrusted
             s.unkept = 0
             return defs.NC_EAGAIN               # not received: it comes again
     replay_commit(&p.d.window, h.number)
+    if p.rx_number == 0 and p.standby & STANDBY_OURS:
+        p.status_due = p.ping_due = 1           # what was said before may have found nobody
     p.rx_number += 1
     flight_received(s, p, h.number, eliciting, now_ns)
     return defs.NC_OK if s.state != SESSION_OVER else defs.NC_ECLOSED
@@ -703,7 +709,7 @@ cdef int session_recv(nc_session* s, nc_path* p, uint8_t* buf_untrusted, size_t 
     cdef int size
     p.rx_at = now_ns
     p.late = 0
-    p.ping_at = now_ns + p.ping_gap
+    beat_heard(s, p, now_ns)
     if p.suspect:
         session_path_heard(s, p)
     s.stats.bytes_received += n

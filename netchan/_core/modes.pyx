@@ -27,7 +27,7 @@ cdef int another_first(const nc_session* s, const nc_path* p, const nc_end* e) n
     cdef uint64_t record = waits if waits < <uint64_t>defs.RECORD_BODY_DEFAULT else defs.RECORD_BODY_DEFAULT
     cdef double here = path_arrival(p, record)
     while q is not NULL:
-        if q != p and not q.suspect and path_rate(q) > 0.0 and path_arrival(q, waits) < here:
+        if q != p and not q.aside and path_rate(q) > 0.0 and path_arrival(q, waits) < here:
             return 1
         q = q.next
     return 0
@@ -43,7 +43,7 @@ cdef inline int shut(const nc_path* p) noexcept nogil:
 # Which path takes what was for q: the next one that is not in such a state, so that a symbol waits for none that is.
 cdef nc_path* instead_of(nc_session* s, nc_path* q) noexcept nogil:
     cdef nc_path* p = q.next if q.next is not NULL else s.paths
-    while p != q and (p.suspect or shut(p)):
+    while p != q and (p.aside or shut(p)):
         p = p.next if p.next is not NULL else s.paths
     return p
 

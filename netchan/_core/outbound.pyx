@@ -171,9 +171,9 @@ cdef int64_t send_beside(nc_session* s, nc_path* p, uint8_t* out, size_t cap, in
     if cap < CONTROL_ROOM:
         return 0
     own = send_own(s, p, out, 1, now)
-    if own >= 0 and s.state == SESSION_UP and mirrors(s) and not p.suspect:
+    if own >= 0 and s.state == SESSION_UP and mirrors(s) and not p.aside:
         own = send_copies(s, p, out, cap, <size_t>own, now)
-    if own < 0 or s.state != SESSION_UP or not spreads(s) or p.suspect or s.replay.next < s.replay.n:
+    if own < 0 or s.state != SESSION_UP or not spreads(s) or p.aside or s.replay.next < s.replay.n:
         return own
     size = send_line(s, p, out + own, cap - <size_t>own, now)
     return size if size < 0 else own + size
@@ -241,7 +241,7 @@ cdef int wants_datagram(nc_session* s, nc_path* p) noexcept nogil:
     if p.ping_due or s.state == SESSION_CLOSING:
         return 1
     if p != s.control:
-        if s.state != SESSION_UP or p.suspect:
+        if s.state != SESSION_UP or p.aside:
             return 0
         if mirrors(s) and (p.copied < s.control.tx_number or (s.control.late and s.active_head is not NULL)):
             return 1
@@ -362,7 +362,7 @@ cdef int64_t session_send_datagram(nc_session* s, nc_path* p, uint8_t* out, size
         size = send_one(s, p, out, cap, now_ns)
     else:
         size = send_own(s, p, out, 1, now_ns)
-        if size == 0 and s.state == SESSION_UP and not p.suspect:
+        if size == 0 and s.state == SESSION_UP and not p.aside:
             if mirrors(s):
                 size = send_copy(s, p, out, cap, now_ns)
                 if size == 0 and s.active_head is not NULL and session_pass_late(s, p):

@@ -23,6 +23,11 @@ cdef int session_pass_late(nc_session* s, nc_path* p) noexcept nogil
 # Something came on it; or it owes an acknowledgement (how: nc_silence): which path carries is decided anew.
 cdef void session_path_heard(nc_session* s, nc_path* p) noexcept nogil
 cdef void session_path_silent(nc_session* s, nc_path* p, int how, int64_t now_ns) noexcept nogil
+# Somebody knows that its way is gone: silent from now on, until something comes. PING asks.
+cdef void session_path_doubt(nc_session* s, nc_path* p, int64_t now_ns) noexcept nogil
+# The path is to be used only where no other one lives (1), or as the others (0): said by us; heard of the other side.
+cdef void session_standby(nc_session* s, nc_path* p, int standby) noexcept nogil
+cdef void on_path_status(nc_session* s, uint64_t path_id, uint64_t seq, int standby) noexcept nogil
 # The carrier reported its end, or was silent too long. What was sent on it is sent again on another one; without one
 # the session is suspended, or lost where it has no lease.
 cdef void session_path_lost(nc_session* s, nc_path* p, int64_t now_ns) noexcept nogil

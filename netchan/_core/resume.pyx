@@ -8,8 +8,10 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
+from netchan._core.beat cimport beat_due
 from netchan._core cimport defs
 from netchan._core.ends cimport fail, session_ended
+from netchan._core.events cimport event_note, events_show
 from netchan._core.flight cimport CHALLENGED_NEVER, flight_free
 from netchan._core.auto cimport auto_begin
 from netchan._core.congestion cimport cc_open
@@ -22,7 +24,7 @@ from netchan._core.sent cimport (
 )
 from netchan._core.state cimport (
     EV_ACK, EV_SEND, MODE_AUTO, MODE_MIRROR, OWN_AUTO, PATH_CLOSES, PATH_HEARD, PATH_SILENT, SESSION_OVER,
-    SESSION_SUSPENDED, SESSION_UP,
+    SESSION_SUSPENDED, SESSION_UP, STANDBY_OURS, STANDBY_THEIRS, STATE_LOST, STATE_RESUMED, STATE_SUSPENDED,
     nc_dgram, nc_end, nc_ended, nc_path, nc_session, notify,
 )
 from netchan._core.timer cimport TIMER_NEVER
@@ -65,7 +67,7 @@ cdef nc_path* path_new(nc_session* s, uint32_t path_id, const uint8_t* binding32
     p.rx_at = p.tx_at = now_ns
     p.ack_at = TIMER_NEVER
     p.ping_gap = s.mine.heartbeat_ns
-    p.ping_at = now_ns + p.ping_gap
+    p.ping_at = beat_due(s, now_ns, p.ping_gap)
     # All that is said here belongs to our newest epoch: where that waits for an acknowledgement, one from here counts.
     p.epoch_waits = 0 if keys_may_update(s.sealer.keys) else 1
     while link[0] is not NULL:
@@ -89,6 +91,8 @@ cdef void path_off(nc_session* s, nc_path* p, int64_t now_ns) noexcept nogil:
     p.next = NULL
     p.alive = 0
     s.n_paths -= 1
+    if s.state != SESSION_OVER:
+        event_note(s, p.id, STATE_LOST, p.shown)
     if p.rx_number:                             # of all others it is 0
         x.id = p.id
         x.rx = p.rx_number
@@ -161,39 +165,59 @@ cdef void carry(nc_session* s, nc_path* c, int took) noexcept nogil:
         p = p.next
 
 
-# Of the paths that are not suspect the one with the shortest round trip; NULL: all are.
+# 1: p would rather be used than q: one that is not to stand by, then the one with the shorter round trip.
+cdef inline int better(const nc_path* p, const nc_path* q) noexcept nogil:
+    if (p.standby != 0) != (q.standby != 0):
+        return 1 if q.standby else 0
+    return 1 if p.srtt and (q.srtt == 0 or p.srtt < q.srtt) else 0
+
+
+# Of the paths that are not suspect the best one; NULL: all are.
 cdef nc_path* best_path(nc_session* s) noexcept nogil:
     cdef nc_path* p = s.paths
     cdef nc_path* best = NULL
     while p is not NULL:
-        if not p.suspect and (best is NULL or (p.srtt and (best.srtt == 0 or p.srtt < best.srtt))):
+        if not p.suspect and (best is NULL or better(p, best)):
             best = p
         p = p.next
     return best
 
 
+# Which paths are not to be used: suspect ones, and those that stand by while one lives that does not.
+cdef void set_aside(nc_session* s) noexcept nogil:
+    cdef nc_path* best = best_path(s)
+    cdef nc_path* p = s.paths
+    while p is not NULL:
+        p.aside = 1 if p.suspect or (p.standby and not best.standby) else 0
+        p = p.next
+
+
 # Which path carries now. What was sent on one that is suspect is sent again on the one that takes its place.
 cdef void paths_weigh(nc_session* s) noexcept nogil:
     cdef nc_path* p
-    cdef nc_path* best = s.control if s.control is not NULL and not s.control.suspect else best_path(s)
+    cdef nc_path* best
     cdef uint32_t silent = 1 if s.state == SESSION_UP and s.mine.lease_ns else 0
     cdef int took = 0
+    set_aside(s)
+    best = s.control if s.control is not NULL and not s.control.aside else best_path(s)
     if best is not NULL and s.control is not NULL and best != s.control:
         took = take_copies(s, s.control, best)
     p = s.paths
     while p is not NULL:
         if p.suspect != PATH_SILENT:
             silent = 0
-        if p.suspect and best is not NULL:
+        if best is not NULL and (p.suspect or (p == s.control and p != best)):
             # No memory: it is tried again with the next news of a path, and until then nothing new overtakes it.
             if sent_move(s, p, p.tx_number) < 0 and p == s.control:
                 best = p
+            if p.epoch_waits:
+                p.ping_due = 1                  # what asked for an acknowledgement is given to the other path
         p = p.next
     if best is not NULL:
         carry(s, best, took)
         p = s.paths
         while p is not NULL:
-            if p.suspect:
+            if p.aside:
                 copies_begin(s, best, p)           # it answers for nothing any more: what it has copied counts no more
             p = p.next
     elif s.control is NULL and s.paths is not NULL:
@@ -202,6 +226,7 @@ cdef void paths_weigh(nc_session* s) noexcept nogil:
         store_seq_u32(&s.suspect, silent)
     if s.paths is not NULL:
         epoch_settled(s)
+        events_show(s)
 
 
 cdef void session_mode(nc_session* s, int mode, int k, int m, int64_t now_ns) noexcept nogil:
@@ -224,11 +249,12 @@ cdef void session_use(nc_session* s, int mode, int k, int m) noexcept nogil:
     while p is not NULL and s.control is not NULL:
         copies_begin(s, s.control, p)
         p = p.next
+    events_show(s)
 
 
 cdef int session_pass(nc_session* s, nc_path* p) noexcept nogil:
     cdef nc_path* before
-    if s.order is not NULL or s.mode != MODE_MIRROR or s.control is NULL or p == s.control or p.suspect or not p.alive \
+    if s.order is not NULL or s.mode != MODE_MIRROR or s.control is NULL or p == s.control or p.aside or not p.alive \
             or p.copied != s.control.tx_number or not take_copies(s, s.control, p):
         return 0
     before = s.control
@@ -241,7 +267,7 @@ cdef int session_pass(nc_session* s, nc_path* p) noexcept nogil:
 
 cdef int session_pass_late(nc_session* s, nc_path* p) noexcept nogil:
     cdef nc_path* c = s.control
-    if s.order is NULL or c.d is NULL or not c.late or cc_open(&c.d.cc, c.d.mtu) or p.suspect or p.late \
+    if s.order is NULL or c.d is NULL or not c.late or cc_open(&c.d.cc, c.d.mtu) or p.aside or p.late \
             or p.copied != c.tx_number:
         return 0
     carry(s, p, 0)                              # what is in flight stays the other one's: its number restores the order
@@ -260,6 +286,37 @@ cdef void session_path_silent(nc_session* s, nc_path* p, int how, int64_t now_ns
         s.trouble_at = now_ns
     p.suspect = <uint8_t>how
     paths_weigh(s)
+
+
+cdef void session_path_doubt(nc_session* s, nc_path* p, int64_t now_ns) noexcept nogil:
+    if s.state != SESSION_UP or s.mine.lease_ns == 0:
+        return
+    p.ping_due = 1                              # should it be as good as ever its answer says so at once
+    if p.suspect != PATH_SILENT:
+        session_path_silent(s, p, PATH_SILENT, now_ns)
+
+
+cdef void session_standby(nc_session* s, nc_path* p, int standby) noexcept nogil:
+    if (p.standby & STANDBY_OURS) == (STANDBY_OURS if standby else 0):
+        return
+    p.standby ^= <uint8_t>STANDBY_OURS
+    p.status_said += 1
+    p.status_due = p.ping_due = 1
+    paths_weigh(s)
+
+
+cdef void on_path_status(nc_session* s, uint64_t path_id, uint64_t seq, int standby) noexcept nogil:
+    cdef nc_path* p
+    if s.mine.lease_ns == 0 or s.mine.max_paths < 2 or path_id >> 32:
+        fail(s, defs.CLOSE_PROTOCOL)
+        return
+    p = path_find(s, <uint32_t>path_id)
+    if p is NULL or seq < p.status_heard:
+        return                                  # of a path that is over, or an old one that comes again
+    p.status_heard = seq + 1
+    if (p.standby & STANDBY_THEIRS) != (STANDBY_THEIRS if standby else 0):
+        p.standby ^= <uint8_t>STANDBY_THEIRS
+        paths_weigh(s)
 
 
 # --- one less ---------------------------------------------------------------------------------------------------------
@@ -298,6 +355,7 @@ cdef void session_path_lost(nc_session* s, nc_path* p, int64_t now_ns) noexcept 
             session_ended(s)
         return
     s.state = SESSION_SUSPENDED
+    event_note(s, p.id, STATE_SUSPENDED, 0)
     store_seq_u32(&s.suspended, 1)
     store_seq_u32(&s.suspect, 0)
     if p.rx_number or s.lease_until == 0:       # else the other side has not been heard of since the last time
@@ -325,6 +383,7 @@ cdef int path_after(nc_session* s, nc_path* p, int64_t now_ns) noexcept nogil:
     path_gone(s, s.last)
     s.last = NULL
     s.state = SESSION_UP
+    event_note(s, p.id, STATE_RESUMED, 0)
     store_seq_u32(&s.suspended, 0)
     s.stats.resumes += 1
     return defs.NC_OK

@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free
 
 from netchan._core.auto cimport AUTO_LOOK_NS, AUTO_PARITY_K, auto_figures, auto_look
+from netchan._core.beat cimport beat_over
 from netchan._core.budget cimport budget_init
 from netchan._core cimport defs
 from netchan._core.ends cimport end_release, fail, session_ended, session_next_ready, take_dirty
@@ -27,12 +28,12 @@ from netchan._core.resume cimport (
 from netchan._core.sent cimport replay_free, sent_answers, sent_free, sent_own
 from netchan._core.state cimport (
     MODE_PARITY, OWN_AUTO, PATH_HEARD, PATH_SILENT, PATH_SUSPECT, SENT_FLIGHT, SESSION_OVER, SESSION_SUSPENDED,
-    SESSION_UP, nc_dgram, nc_end, nc_figures, nc_offer, nc_params, nc_path, nc_sent, nc_session, load_ptr, pop_active,
+    SESSION_UP, STATE_ACTIVE, nc_dgram, nc_end, nc_figures, nc_offer, nc_params, nc_path, nc_sent, nc_session,
+    load_ptr, pop_active,
 )
 from netchan._core.inbox cimport in_free
 from netchan._core.timer cimport TIMER_NEVER
 
-cdef int64_t PING_MAX_NS = 60 * 1000000000
 cdef int64_t SUSPECT_LEAST_NS = 50 * 1000000
 cdef int64_t LATE_LEAST_NS = 2 * 1000000             # beside the round trip
 
@@ -112,8 +113,7 @@ cdef void path_on_deadline(nc_session* s, nc_path* p, int64_t now_ns) noexcept n
         return
     if p.ping_at <= now_ns:
         p.ping_due = 1
-        p.ping_gap = p.ping_gap * 2 if p.ping_gap * 2 < PING_MAX_NS else PING_MAX_NS
-        p.ping_at = now_ns + p.ping_gap
+        beat_over(s, p, now_ns)
 
 
 # Modes that are picked: what was sent since the last look, and what is to be done about it.
@@ -237,6 +237,7 @@ cdef int session_init(nc_session* s, int role, const nc_params* mine, const nc_p
         return defs.NC_ENOMEM
     if d is not NULL and role == 0:
         s.control.ping_due = 1                  # the other side knows then that we have its last word, and where we are
+    s.control.shown = STATE_ACTIVE              # nobody needs to be told of the first one
     return defs.NC_OK
 
 

@@ -35,6 +35,7 @@ cdef enum nc_control:                # bits of end.ctl: control frames to write
 cdef enum:
     NAME_BUCKETS = 64               # chains of unpaired names
     PATH_CLOSES = 8                 # PATH_CLOSE that wait; what is too much the other side finds out by silence
+    EVENTS_KEPT = 16                # news of paths that wait for the application; a power of two
 
 cdef enum nc_session_state:
     SESSION_UP = 0
@@ -46,6 +47,19 @@ cdef enum nc_silence:               # nc_path.suspect
     PATH_HEARD = 0
     PATH_SUSPECT = 1                # owes an acknowledgement for longer than another path would take
     PATH_SILENT = 2                 # so long that another one is to be made
+
+cdef enum nc_standby:               # bits of nc_path.standby: who wants it used only where no other path lives
+    STANDBY_OURS = 1
+    STANDBY_THEIRS = 2
+
+cdef enum nc_path_state:            # as the program sees a path, or the session (events.pxd)
+    STATE_NEW = 0                   # nothing was said of it yet
+    STATE_ACTIVE = 1
+    STATE_STANDBY = 2
+    STATE_SUSPECT = 3
+    STATE_LOST = 4
+    STATE_SUSPENDED = 5             # of the session: its last path is lost
+    STATE_RESUMED = 6               # it has one again
 
 cdef enum nc_mode:                  # what several paths are used for (session.md §5.3)
     MODE_FAILOVER = 0               # one carries, the others stand by
@@ -164,6 +178,10 @@ cdef struct nc_path:
     uint8_t alive
     uint8_t suspect                 # nc_silence
     uint8_t late                    # an acknowledgement is overdue: what waits for its turn here goes elsewhere
+    uint8_t standby                 # nc_standby
+    uint8_t aside                   # 1: nothing of the session's goes here: suspect, or standby while another one lives
+    uint8_t status_due              # PATH_STATUS is to be said
+    uint8_t shown                   # nc_path_state that was noted last
     uint8_t ping_due
     uint8_t close_said
     uint8_t epoch_waits             # 1: no record of our newest epoch was acknowledged here yet
@@ -200,6 +218,8 @@ cdef struct nc_path:
     int64_t acked_at                # when we said the last one
     int64_t ping_at                 # deadline of the next PING when quiet
     int64_t ping_gap
+    uint64_t status_said            # version of our PATH_STATUS
+    uint64_t status_heard           # one above the largest of theirs; 0: none
     int64_t srtt                    # ns; 0: no sample
     int64_t rttvar
     int64_t min_rtt                 # ns; 0: no sample
@@ -402,6 +422,12 @@ ctypedef struct nc_session_stats:
     uint64_t data_sent              # bytes of streams, each once
     uint64_t picks                  # changes of a mode that is picked
 
+# What became of a path.
+ctypedef struct nc_path_event:
+    uint32_t path
+    uint8_t what                    # nc_path_state
+    uint8_t before                  # STATE_NEW: the path was added
+
 # A path that is no more, and how much came on it: the other side may ask when it makes the next one.
 ctypedef struct nc_ended:
     uint32_t id
@@ -450,6 +476,12 @@ cdef struct nc_session:
     uint8_t n_closes                # datagram paths that we gave up, and have to say so
     uint32_t closes[PATH_CLOSES]
     nc_ended[8] ended               # ring
+    nc_path_event[16] events        # ring of EVENTS_KEPT, for the application
+    uint32_t events_first
+    uint32_t n_events
+    uint64_t events_lost            # of those that there was no room for
+    uint8_t events_new              # the application was not told of some
+    int64_t used_at                 # when something came last that was neither PING nor an answer
     nc_replay replay
     nc_order* order                 # owned; NULL: all paths are stream paths, for good
     uint32_t suspended              # atomic: 1 = no path

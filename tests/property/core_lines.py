@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from netchan._core import _selftest_session as st
@@ -14,6 +14,7 @@ DROP_OLD, LATEST = 3, 4
 BLOCKS = 10
 MODES = (0, 1, 2, 3, 4)  # failover, stripe, mirror, parity, as is measured
 OWN_MODES = (-1, *MODES)  # of a channel; -1: those of the session
+SUSPECT = 3
 
 
 def block_of(seeds: int, block: int) -> range:
@@ -29,6 +30,30 @@ def noting(seed: int) -> Iterator[None]:
     except BaseException as error:
         error.add_note(f"seed {seed}")
         raise
+
+
+def wish(sides: Sequence[st.Side], rng: random.Random) -> None:
+    """Somebody wants a path to stand by, or no more, or knows that its way is gone; and what holds all the time."""
+    for side in sides:
+        numbers, _ = side.paths()
+        if numbers and rng.random() < 0.1:
+            side.standby(rng.choice(numbers), rng.random() < 0.6)
+        if numbers and rng.random() < 0.05:
+            side.doubt(rng.choice(numbers))
+        numbers, control = side.paths()
+        states = {number: side.state_of(number) for number in numbers}
+        free = [n for n, state in states.items() if state["state"] != SUSPECT and not state["standby"]]
+        if free:
+            assert control in free, (states, control)
+        if rng.random() < 0.2:
+            side.path_events()
+
+
+def agreed(a: st.Side, b: st.Side) -> None:
+    """All has arrived: what one side wants of a path the other one knows."""
+    for number in a.paths()[0]:
+        here, there = a.state_of(number)["standby"], b.state_of(number)["standby"]
+        assert (here & 1, here >> 1) == (there >> 1, there & 1), (number, here, there)
 
 
 class Line:

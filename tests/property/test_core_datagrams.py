@@ -16,6 +16,7 @@ from tests.property.core_lines import (
     OK,
     Also,
     Line,
+    agreed,
     block_of,
     change_modes,
     check,
@@ -26,6 +27,7 @@ from tests.property.core_lines import (
     settle,
     steps,
     take_rest,
+    wish,
 )
 from tests.property.core_net import MS, Fate, Net, Path
 
@@ -208,6 +210,7 @@ def quiet(net: Net, busy: bool) -> bool:
 def play(seed: int, also: Also = nothing) -> dict[str, int]:
     world = World(seed)
     rng, net = world.rng, world.net
+    wishes = random.Random(~seed)
     lines: list[Line] = []
     for i in range(rng.randrange(1, 4)):
         more(world.pair, lines, f"c{i}", rng)
@@ -234,6 +237,7 @@ def play(seed: int, also: Also = nothing) -> dict[str, int]:
             world.ticket()
         if rng.random() < 0.5:
             world.take_ticket()
+        wish(net.sides, wishes)
         for side in net.sides:
             side.ready()
         what = rng.random()
@@ -269,6 +273,7 @@ def play(seed: int, also: Also = nothing) -> dict[str, int]:
             break
         world.run(7 * MS)
     assert quiet(net, world.busy), [tell(side) for side in net.sides]
+    agreed(*net.sides)
     world.take_ticket()
     assert world.ticket_here == world.tickets
     if world.busy:  # each side has got on with its keys

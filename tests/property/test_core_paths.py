@@ -19,6 +19,7 @@ from tests.property.core_lines import (
     OK,
     Also,
     Line,
+    agreed,
     block_of,
     change_modes,
     check,
@@ -28,6 +29,7 @@ from tests.property.core_lines import (
     noting,
     settle,
     steps,
+    wish,
 )
 
 SEEDS = int(os.environ.get("NETCHAN_PATHS_SEEDS", "200"))
@@ -238,7 +240,7 @@ class Net:
 
 
 def play(seed: int, also: Also = nothing) -> dict[str, int]:
-    rng = random.Random(seed)
+    rng, wishes = random.Random(seed), random.Random(~seed)
     net = Net(rng, seed)
     lines: list[Line] = []
     for i in range(rng.randrange(1, 5)):
@@ -258,6 +260,7 @@ def play(seed: int, also: Also = nothing) -> dict[str, int]:
             change_modes(lines, rng)
         if rng.random() < 0.1:
             net.ratchet()
+        wish(net.sides, wishes)
         for side in net.sides:
             side.ready()
         what = rng.random()
@@ -301,6 +304,7 @@ def play(seed: int, also: Also = nothing) -> dict[str, int]:
         state = side.state()
         assert state["state"] == UP and state["again"] == 0 and state["log"] < 4000, state
         assert set(side.paths()[0]) == set(net.wires)
+    agreed(*net.sides)
     net.counts["ratchets"] = sum(side.state()["ratchets"] for side in net.sides)
     for what in ("resent", "parity_sent", "rebuilt"):
         net.counts[what] = sum(side.state()[what] for side in net.sides)

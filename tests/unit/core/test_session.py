@@ -776,7 +776,7 @@ class TestTime:
                     seen = p.a.state()["pings"]
                     when.append(round((p.a.now - start) / S))
             gaps = [y - x for x, y in pairwise(when)]
-            assert when[0] == 5 and gaps[:3] == [10, 20, 40] and set(gaps[3:]) == {60}, when
+            assert when[0] in (5, 6) and gaps[:3] == [10, 20, 40] and set(gaps[3:]) == {60}, when
             b.send(b"from the other side")
             p.sleep(100 * MS)
         assert p.a.state()["state"] == p.b.state()["state"] == UP

@@ -228,6 +228,17 @@ class TestFrames:
         assert verdict(side) is None
         assert refused(THEIRS, b"\x28" + vint(0) + vint(3) + b"\1" + vint(HEAD) + vint(30)) == PROTOCOL
 
+    def test_wire_frame_path_status_says_where_another_path_is_wanted(self) -> None:
+        side, peer, _ = hosted(lease_ns=10**10, max_paths=2)
+        side.recv(peer.seal(CONTROL, b"\x0c" + vint(0) + vint(3) + b"\1" + vint(9)))
+        assert side.state_of(0)["standby"] == 2 and verdict(side) is None
+        side.recv(peer.seal(CONTROL, b"\x0c" + vint(0) + vint(4) + b"\0" + vint(0)))
+        assert side.state_of(0)["standby"] == 0
+        side.standby(0, True)
+        assert {"a": 0, "b": 1, "flags": 1, "c": 0}.items() <= next(
+            f for f in heard(side, peer) if f["type"] == 12
+        ).items()
+
     def test_wire_frame_extension_is_skipped_when_even_and_refused_when_odd(self) -> None:
         for kind in (64, 1 << 20):
             assert refused(CONTROL, st.put("extension", kind, b"x" * 9)) is None
