@@ -45,11 +45,13 @@ if TYPE_CHECKING:
     )
     from netchan.net.identity import Identity
     from netchan.net.trust import CA
+    from netchan.node.events import PeerEvent
     from netchan.node.handover import TakenOver, hand_over, take_over
     from netchan.node.listener import Listener
     from netchan.node.opening import dial, listen
     from netchan.node.paths import PathInfo
     from netchan.node.peer import Peer
+    from netchan.node.watching import PeerEvents
 
 __all__ = [
     "CA",
@@ -78,6 +80,8 @@ __all__ = [
     "Op",
     "PathInfo",
     "Peer",
+    "PeerEvent",
+    "PeerEvents",
     "ProtocolError",
     "Receiver",
     "RecvOp",
@@ -154,6 +158,7 @@ _HOMES = {
     ),
     "netchan.net.identity": ("Identity",),
     "netchan.net.trust": ("CA",),
+    "netchan.node.events": ("PeerEvent",),
     "netchan.node.handover": (
         "TakenOver",
         "hand_over",
@@ -167,6 +172,7 @@ _HOMES = {
     "netchan.channel.redundancy": ("RedundancyInfo",),
     "netchan.node.paths": ("PathInfo",),
     "netchan.node.peer": ("Peer",),
+    "netchan.node.watching": ("PeerEvents",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -90,6 +90,9 @@ class Config:
     tickets: int = 64
     """Tickets in memory for faster dials of nodes that were dialled before (with ``identity=``), 1 KiB each; the oldest
     goes first. A listener gives them. 0: neither asked for, nor given, nor taken."""
+    watch_network: bool = True
+    """Links, addresses and routes of this machine are watched (netlink) while sessions live: paths whose way is gone
+    are replaced at once, lost ones made again as soon as there is a way. False: only what is heard on a path counts."""
     limits: Limits = field(default_factory=Limits)
     """Bounds against floods and mistakes."""
 
@@ -110,6 +113,8 @@ class Config:
             raise ConfigError(f"await_spin={self.await_spin!r} is not a bool; write True or False")
         if self.datagrams is not True and self.datagrams is not False:
             raise ConfigError(f"datagrams={self.datagrams!r} is not a bool; write True or False")
+        if self.watch_network is not True and self.watch_network is not False:
+            raise ConfigError(f"watch_network={self.watch_network!r} is not a bool; write True or False")
         if not isinstance(self.limits, Limits):
             raise ConfigError(f"limits={self.limits!r} is not a Limits; write limits=Limits(...)")
         if self.node_bytes < self.session_bytes:

@@ -32,6 +32,7 @@ PAIRS = {
     "netchan/channel/selecting.py": "netchan/sync/selecting.py",
     "netchan/node/waits.py": "netchan/sync/node_waits.py",
     "netchan/node/peer.py": "netchan/sync/peer.py",
+    "netchan/node/watching.py": "netchan/sync/watching.py",
     "netchan/node/listener.py": "netchan/sync/listener.py",
     "netchan/node/opening.py": "netchan/sync/opening.py",
     "netchan/node/handover.py": "netchan/sync/handover.py",

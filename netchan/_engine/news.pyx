@@ -72,6 +72,11 @@ cdef void engine_collect(nc_engine* g, nc_slot* t) noexcept nogil:
     if t.session.ticket_in is not NULL:
         collect_ticket(g, t)
     t.session.ready_any = 0
+    if t.session.events_new:
+        t.session.events_new = 0
+        list_slot(g, t, 0)
+        if g.path_fd > 0:
+            kick(g.path_fd)
     if t.session.state == SESSION_OVER and not t.told_over:
         t.told_over = 1
         list_slot(g, t, 1)

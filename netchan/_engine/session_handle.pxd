@@ -17,6 +17,7 @@ cdef class Session(Listed):
     cdef public object on_over
     cdef public object on_ratchet
     cdef public object on_path
+    cdef public object on_events
     cdef public object on_ticket
     cdef public object kept
     cdef public dict where

@@ -38,6 +38,7 @@ class Session(Listed):
     on_over: Callable[[], object] | None
     on_ratchet: Callable[[], object] | None
     on_path: Callable[[str], object] | None
+    on_events: Callable[[], object] | None
     on_ticket: Callable[[], object] | None
     kept: Any
     where: dict[int, str] | None

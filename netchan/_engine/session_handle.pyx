@@ -63,6 +63,7 @@ cdef struct nc_path_seen:           # of a path, for the application
     uint64_t marks
     bint control
     bint suspect
+    bint aside
     bint ecn
 
 
@@ -75,6 +76,7 @@ cdef void path_see(nc_path* p, nc_session* s, nc_path_seen* seen) noexcept nogil
     seen.rate = <uint64_t>path_rate(p)
     seen.control = p == s.control
     seen.suspect = p.suspect != 0
+    seen.aside = p.aside
     seen.lost = <int64_t>p.d.n_lost - <int64_t>p.d.n_found if p.d is not NULL else 0
     seen.marks = p.d.n_marked if p.d is not NULL else 0
     seen.ecn = p.d is not NULL and p.d.ecn.state == ECN_CAPABLE
@@ -275,6 +277,7 @@ cdef class Session(Listed):
         on_path: called with "lost" when the last path is and the session waits for another, "up" when it has one again,
             "suspect" when all paths are silent where they should not be, "fewer" and "more" when one of several was
             lost or has come. Several between two looks are told as the last.
+        on_events: called without arguments when ``path_handle.take_events`` has something.
     """
 
     def __dealloc__(self):
@@ -307,6 +310,8 @@ cdef class Session(Listed):
         leaf_unlock(&self.t.engine.app_lock)
         if path and not over and self.on_path is not None:
             self.on_path(NEWS[path])
+        if self.t.session.n_events and self.on_events is not None:
+            self.on_events()
         if over and not self.told:
             self.told = True
             if self.on_over is not None:
@@ -628,7 +633,8 @@ cdef class Session(Listed):
 
         Returns:
             list of dicts: ``id``; ``control``, True for the one that carries what must come in order; ``suspect``, True
-            while it is silent where it should not be; ``rtt_us``, 0 without a sample; ``rate``, bytes a second that
+            while it is silent where it should not be; ``aside``, True for one that is suspect, or that stands by while
+            another one lives; ``rtt_us``, 0 without a sample; ``rate``, bytes a second that
             arrive over there, 0 where it was not measured; ``sent`` and ``received``, records; ``lost``, those of a
             datagram path that were given up; ``in_flight``, records that were not acknowledged yet.
         """
@@ -654,6 +660,7 @@ cdef class Session(Listed):
                 "id": seen[i].id,
                 "control": bool(seen[i].control),
                 "suspect": bool(seen[i].suspect),
+                "aside": bool(seen[i].aside),
                 "rtt_us": seen[i].srtt // 1000,
                 "sent": seen[i].sent,
                 "received": seen[i].received,

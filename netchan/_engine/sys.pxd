@@ -111,6 +111,12 @@ cdef extern from *:
             }
         return got;
     }
+    /* Bytes of a socket's own address, or of its peer's; 0: it has none. */
+    static inline int nc_socket_name(int fd, int peer, uint8_t *out, unsigned int cap) {
+        socklen_t n = cap;
+        int rc = peer ? getpeername(fd, (struct sockaddr *)out, &n) : getsockname(fd, (struct sockaddr *)out, &n);
+        return rc < 0 || n > cap ? 0 : (int)n;
+    }
     /* A thread that takes no signal: they belong to Python's main thread. */
     static inline int nc_thread_start(pthread_t *t, void *(*fn)(void *), void *arg) {
         sigset_t all, old;
@@ -155,6 +161,8 @@ cdef extern from *:
     int last_errno "nc_errno"() noexcept nogil
     long send_segments "nc_send_segments"(int fd, const uint8_t* p, size_t n, int seg) noexcept nogil
     long recv_segments "nc_recv_segments"(int fd, uint8_t* p, size_t n, int* seg, int* traffic) noexcept nogil
+
+    int socket_name "nc_socket_name"(int fd, int peer, uint8_t* out, unsigned int cap) noexcept nogil
 
     int EIO, EINVAL, ENOPROTOOPT, SOL_UDP, UDP_GRO
     int IP_TOS, IP_RECVTOS, IPV6_TCLASS, IPV6_RECVTCLASS

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from netchan.config import Config
 from netchan.errors import ListenError
-from netchan.net import giving, moved, resume
+from netchan.net import changes, giving, moved, resume
 from netchan.net.address import Address
 from netchan.net.aside import collect_paths
 from netchan.net.connecting import Connecting, Phase
@@ -631,6 +631,8 @@ class Listening:
                 resume.keep_reachable(session)
                 session.on_path = partial(self._on_path, weakref.ref(session), event.node_id, link.remote)
                 collect_paths(session.engine)
+                if config.watch_network:
+                    changes.watch(session)
                 if session.suspended:
                     session.on_path("lost")  # before anybody listened
             self._deliver(session, link)
@@ -719,6 +721,8 @@ class Listening:
                 session.on_path = partial(self._on_path, weakref.ref(session), node_id, where)
                 resume.keep_reachable(session, number)
                 collect_paths(session.engine)
+                if self.plan.config.watch_network:
+                    changes.watch(session)
                 if session.suspended:
                     session.on_path("lost")
 

@@ -11,7 +11,9 @@ Layer: net (L3). Runs on the worker's thread, but for ``on_path``, ``add`` and `
    over UDP makes way for one over a connection that has come up: a network that drops UDP does not hold up TCP.
 3. With paths that live the new one comes beside them. Without one it comes instead of all others, the session goes on
    over it, and a ratchet is started.
-4. While all paths are silent where they should not be each place makes another one; that one takes its place.
+4. While all paths are silent where they should not be each place makes another one; that one takes its place. So does a
+   place whose path is suspect because the network has changed (net/changes.py).
+5. A link, address or route that comes ends all pauses, and what was begun before it: an attempt starts at once.
 
 Spec: docs/spec/handshake.md §11; docs/spec/session.md §5.2, §5.3.
 """
@@ -23,12 +25,13 @@ import os
 import random
 import time
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from netchan._engine import path_handle
 from netchan.errors import ConfigError, DialError, DialTimeout
-from netchan.net import gate, resume
+from netchan.net import changes, gate, resume
 from netchan.net.address import Address
 from netchan.net.connecting import Connecting, Dialling, Owner
 from netchan.net.datagrams import MTU_SAFE, Exchange, mtu_to
@@ -59,6 +62,10 @@ SAID_AT: Final = 5
 UNSURE_NS: Final = 200_000_000
 """Behind this a JOIN over UDP, where nothing may listen, makes way for one over a connection that has come up."""
 _log: Final = logging.getLogger("netchan.session")
+HURRY_NS: Final = 200_000_000
+"""A change of the network so soon behind another one starts no further attempt: the pauses are short by then."""
+OLD_NS: Final = 100_000_000
+"""A JOIN that was asked so long before a change of the network is given up for an attempt behind it."""
 ANSWER_NS: Final = 1_000_000_000
 """Least time for the answer to a JOIN; more where connecting took long, and over UDP, which does not connect, where no
 answer came in time: twice, or up to eight times where no other address waits for its turn."""
@@ -73,6 +80,10 @@ class _Place:
         asked: who waits for the first path of this place.
         error: of the last attempt that failed.
         unanswered: JOINs in a row to which no answer came in time.
+        shaky: the path is suspect because the network has changed.
+        was: id of the path before it.
+        standby: the path is to be used only where no other one lives, and so is the next one.
+        hurried_ns: when a change of the network started an attempt last.
     """
 
     __slots__ = (
@@ -80,13 +91,17 @@ class _Place:
         "asked",
         "attempts",
         "error",
+        "hurried_ns",
         "live",
         "looking",
         "path",
+        "shaky",
         "since_ns",
+        "standby",
         "timer",
         "unanswered",
         "up_ns",
+        "was",
     )
 
     def __init__(self, address: Address, path: int | None) -> None:
@@ -98,7 +113,9 @@ class _Place:
         self.looking = False
         self.attempts = self.unanswered = 0
         self.since_ns = 0
-        self.up_ns = -STEADY_NS
+        self.up_ns = self.hurried_ns = -STEADY_NS
+        self.shaky = self.standby = False
+        self.was: int | None = None
 
 
 class Redial(Dialling):
@@ -147,6 +164,12 @@ class Redial(Dialling):
         """Go on where another process stood. Before anything else is asked of this one."""
         self._places = [_Place(address, path) for address, path in places]
         self._resumes, self._path_id = resumes, path_id
+        self._watch()
+
+    def _watch(self) -> None:
+        session = self._session()
+        if session is not None and self._plan.config.watch_network:
+            changes.watch(session)
 
     def on_path(self, news: str) -> None:
         """See Session.on_path; any thread."""
@@ -154,12 +177,17 @@ class Redial(Dialling):
 
     def begin(self) -> None:
         """Make the paths that are not there; any thread."""
+        self._watch()
         if len(self._places) > 1:
             self._worker.post(partial(self._look, ""))
 
     def add(self, address: Address, outcome: Outcome[int]) -> None:
         """Want a path to this address, too; ``outcome`` gets its id. Any thread."""
         self._worker.post(partial(self._add, address, outcome))
+
+    def set_standby(self, path_id: int, standby: bool) -> None:
+        """The path stands by, or no more, and so do those that are made in its place; any thread."""
+        self._worker.post(partial(self._set_standby, path_id, standby))
 
     def remove(self, path_id: int) -> None:
         """The path ends and is not made again; any thread."""
@@ -206,6 +234,42 @@ class Redial(Dialling):
         if outcome is not None:
             outcome.fail(error)
 
+    def _set_standby(self, path_id: int, standby: bool) -> None:
+        session = self._session()
+        for place in self._places:
+            if path_id not in (place.path, place.was):
+                continue
+            place.standby = standby
+            if place.path not in (None, path_id) and session is not None:
+                path_handle.set_standby(session, place.path, standby)  # it was lost, and made again, meanwhile
+
+    def on_change(self, suspect: Collection[int], came: bool) -> None:
+        """The network has changed: these paths are suspect, and ``came``: there may be a way where there was none."""
+        session = self._session()
+        if session is None or session.over:
+            return
+        now = time.monotonic_ns()
+        for place in list(self._places):
+            place.shaky = place.path in suspect
+            if not (came or place.shaky) or self._wanted(place) is None:
+                continue
+            if now - place.hurried_ns >= HURRY_NS:
+                self._hurry(place, now)
+            elif place.timer is None:
+                self._begin(place)
+            # else the pauses are short still
+
+    def _hurry(self, place: _Place, now: int) -> None:
+        """An attempt as if it were the first one; what was begun on the ways of before is given up."""
+        if place.timer is not None:
+            place.timer.cancel()
+        place.hurried_ns = place.since_ns = now
+        place.attempts = 0
+        for conn in list(place.live):
+            if conn is not self._joining or now - conn.made_ns >= OLD_NS:
+                conn.close()
+        self._attempt(place)
+
     def _remove(self, path_id: int) -> None:
         session = self._session()
         for place in list(self._places):
@@ -221,10 +285,13 @@ class Redial(Dialling):
             return
         if news == "lost":
             resume.note(self._session, self._node_id, self._places[0].address.location, "lost")
+        mine = path_handle.standbys(session)[0]  # first: of a path that is lost meanwhile the wish stays
         living = {path["id"] for path in session.paths()}
         for place in self._places:
+            if place.path in living:
+                place.standby = place.path in mine
             if place.path is not None and place.path not in living:
-                place.path = None
+                place.was, place.path = place.path, None
             if place.timer is None and self._wanted(place) is not None:
                 self._begin(place)
 
@@ -241,7 +308,10 @@ class Redial(Dialling):
         session = self._session()
         if session is None or session.over:
             return None
-        return session if place.path is None or session.suspended or session.suspect else None
+        if place.shaky and place.path is not None:
+            place.shaky = any(path["suspect"] and path["id"] == place.path for path in session.paths())
+        wanted = place.path is None or place.shaky or session.suspended or session.suspect
+        return session if wanted else None
 
     def _attempt(self, place: _Place) -> None:
         """Start one attempt, and the timer of the next."""
@@ -380,6 +450,11 @@ class Redial(Dialling):
             return  # the timer tries again
         place.unanswered = 0
         before, place.path = place.path, event.path_id
+        if before is not None:
+            place.was = before
+        place.shaky = False
+        if place.standby:
+            path_handle.set_standby(session, event.path_id, True)
         place.up_ns = time.monotonic_ns()
         self._rest(place)
         if before is not None and event.beside:

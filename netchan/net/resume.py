@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
+from netchan.net import changes
 from netchan.net.datagrams import MTU_SAFE
 from netchan.net.join import gone, locator
 
@@ -138,7 +139,7 @@ def take_path(
     session.where = {number: there for number, there in (session.where or {}).items() if number in living}
     session.where[event.path_id] = where
     if event.beside:
-        return session.add(
+        done = session.add(
             fd,
             carrier=carrier,
             path_id=event.path_id,
@@ -147,7 +148,9 @@ def take_path(
             mtu=mtu,
             answer=answer,
         )
-    return session.resume(
+        changes.note(session)
+        return done
+    done = session.resume(
         fd,
         carrier=carrier,
         path_id=event.path_id,
@@ -158,6 +161,8 @@ def take_path(
         mtu=mtu,
         answer=answer,
     )
+    changes.note(session)
+    return done
 
 
 def suspended(session: Session) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from netchan._engine import path_handle
 from netchan.channel.redundancy import info_of, mode_name, read_mode
 from netchan.errors import ConfigError
 from netchan.net.address import parse_address
@@ -32,7 +33,8 @@ class PathInfo:
         id: number of the path in the session; never used again.
         address: the other end: what was dialled, or where the connection came from.
         state: "active" = carries what this side sends; "standby" = ready to take over; "suspect" = an acknowledgement
-            is overdue and nothing is heard, so what was sent there goes again over another path, where there is one.
+            is overdue and nothing is heard, or its way is gone, so what was sent there goes again over another path,
+            where there is one.
         rtt: seconds of a round trip, smoothed; 0.0 without a measurement.
         rate: bytes a second that it delivers, records and all, as far as this side has found out: over a stream by the
             data that is striped, over datagrams by the window of its congestion control; 0.0 without a measurement.
@@ -62,7 +64,11 @@ def paths_of(session: Session, first: str) -> tuple[PathInfo, ...]:
         PathInfo(
             path["id"],
             where.get(path["id"], first if path["id"] == 0 else ""),
-            "suspect" if path["suspect"] else "active" if path["control"] or all_carry else "standby",
+            "suspect"
+            if path["suspect"]
+            else "active"
+            if path["control"] or (all_carry and not path["aside"])
+            else "standby",
             path["rtt_us"] / 1e6,
             float(path["rate"]),
             path["lost"] / max(1, path["sent"]),
@@ -111,6 +117,20 @@ def remove_path(core: PeerCore, path: PathInfo | int) -> None:
     if len(living) == 1:
         raise ConfigError(f"path {number} is the only one; add another first, or close the peer")
     maker.remove(number)
+
+
+def set_standby(core: PeerCore, path: PathInfo | int, standby: bool) -> None:
+    """Use a path only where no other one lives, or as the others."""
+    check_fork(core.made)
+    number = path.id if isinstance(path, PathInfo) else path
+    if standby is not True and standby is not False:
+        raise ConfigError(f"standby={standby!r} is not a bool; write True or False")
+    if isinstance(number, bool) or number not in [each["id"] for each in core.session.paths()]:
+        raise ConfigError(f"there is no path {number!r}; peer.paths has those that are up")
+    if not path_handle.set_standby(core.session, number, standby):
+        raise ConfigError(f"path {number} is the only one that this session can have, or it is gone by now")
+    if core.session.maker is not None:
+        core.session.maker.set_standby(number, standby)
 
 
 def _maker(core: PeerCore) -> Redial:

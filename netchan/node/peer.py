@@ -26,9 +26,11 @@ from netchan.node.paths import (
     redundancy_of,
     remove_path,
     set_redundancy,
+    set_standby,
 )
 from netchan.node.session import PeerCore
 from netchan.node.waits import new_waiter, wait_until
+from netchan.node.watching import PeerEvents
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -180,6 +182,32 @@ class Peer:
             ForkError: the session belongs to the parent process.
         """
         remove_path(self._core, path)
+
+    def set_standby(self, path: PathInfo | int, standby: bool = True) -> None:
+        """Use a path only where no other one lives, such as one that costs money, or no more so. Returns at once.
+
+        Both sides then send nothing over it but what shows that it is there, in every mode. It takes over when the last
+        other path is suspect or lost, and gives way when one is heard again. It holds for the path; on the side that
+        dialled also for those that are made in its place.
+
+        Args:
+            path: one of ``paths``, or its ``id``.
+            standby: False takes back what this side said; what the other side said stays.
+
+        Raises:
+            ConfigError: there is no such path, or the session can have only one.
+            ForkError: the session belongs to the parent process.
+        """
+        set_standby(self._core, path, standby)
+
+    @property
+    def events(self) -> PeerEvents:
+        """What becomes of the session and its paths, to iterate over; kept from the first use of this on.
+
+        ForkError: the session belongs to the parent process.
+        """
+        self._core.events()
+        return PeerEvents(self._core)
 
     @property
     def closed(self) -> bool:

@@ -40,10 +40,12 @@ from netchan.errors import (
     quote,
     session_lost,
 )
+from netchan.net import changes
 from netchan.net.dial import Link
 from netchan.net.manager import CLOSE_CLEAN, CLOSE_EXCEPTION, check_fork, log, remember_leaver
 from netchan.net.wait import Waiter, WaitQueue, leaf_lock
 from netchan.net.worker import Worker, forks, running_worker, worker
+from netchan.node.events import EventLog
 
 if TYPE_CHECKING:
     from netchan._engine.engine_handle import Engine
@@ -170,6 +172,7 @@ class PeerCore:
         self._leaving: _Leaving | None = None
         self._logged = False
         self._waiting: list[_Waiting] = []
+        self._events: EventLog | None = None
 
     def begin(self, front: object) -> None:
         """The front is there: look at what has happened since the session began, and listen."""
@@ -518,6 +521,30 @@ class PeerCore:
     def _on_ticket(self) -> None:
         self.ticket_waiters.wake_all()
 
+    # --- events ------------------------------------------------------------------------------------------------------
+
+    def events(self) -> EventLog:
+        """What became of the session and its paths; kept from the first call on."""
+        check_fork(self.made)
+        with self._lock:
+            log = self._events
+            if log is None:
+                log = self._events = EventLog(self.session, self.link.node_id, self.link.remote)
+        me = weakref.ref(self)
+        self.session.on_events = lambda: _tell(me, PeerCore._on_events)
+        log.look()
+        if self.session.over:
+            log.end(self._end_cause())
+        return log
+
+    def _on_events(self) -> None:
+        log = self._events
+        if log is not None:
+            log.look()
+
+    def _end_cause(self) -> BaseException | None:
+        return self.loss_cause() or self.end_error()
+
     # --- the end -----------------------------------------------------------------------------------------------------
 
     @property
@@ -648,6 +675,9 @@ class PeerCore:
 
     def _on_over(self) -> None:
         channels = len(self._open)  # before those that are done are let go
+        changes.ended()
+        if self._events is not None:
+            self._events.end(self._end_cause())
         self._woken()
         error = self.end_error()
         if self.session.handed_over:

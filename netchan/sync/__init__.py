@@ -14,12 +14,14 @@ from netchan.sync.peer import Peer
 from netchan.sync.receiver import Receiver
 from netchan.sync.selecting import merge, select
 from netchan.sync.sender import Sender
+from netchan.sync.watching import PeerEvents
 
 __all__ = [
     "Channel",
     "Listener",
     "Op",
     "Peer",
+    "PeerEvents",
     "Receiver",
     "RecvOp",
     "SendOp",

@@ -211,6 +211,12 @@ def being_with(peer: sync.Peer) -> None:
     assert_type(peer.add_path("unix:///run/n.sock", timeout=1), netchan.PathInfo)
     peer.remove_path(peer.paths[0])
     peer.remove_path(2)
+    peer.set_standby(2)
+    assert_type(peer.events, sync.PeerEvents)
+    assert_type(peer.events.take(), netchan.PeerEvent | None)
+    assert_type(peer.events.get(timeout=1), netchan.PeerEvent | None)
+    for event in peer.events:
+        assert_type(event, netchan.PeerEvent)
     peer.redundancy = "stripe"
     peer.redundancy = "parity(4, 1)"
     peer.redundancy = 1  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]

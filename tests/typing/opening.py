@@ -146,6 +146,16 @@ async def being_with(peer: netchan.Peer) -> None:
     assert_type(await peer.add_path("unix:///run/n.sock"), netchan.PathInfo)
     peer.remove_path(peer.paths[0])
     peer.remove_path(2)
+    peer.set_standby(2)
+    peer.set_standby(peer.paths[0], False)
+    peer.set_standby(2, "yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(peer.events, netchan.PeerEvents)
+    assert_type(peer.events.take(), netchan.PeerEvent | None)
+    assert_type(await peer.events.get(), netchan.PeerEvent | None)
+    async for event in peer.events:
+        assert_type(event, netchan.PeerEvent)
+        assert_type(event.path, int | None)
+        assert_type(event.cause, BaseException | None)
     peer.redundancy = "stripe"
     peer.redundancy = "parity(4, 1)"
     peer.redundancy = 1  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]

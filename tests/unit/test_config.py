@@ -31,6 +31,7 @@ class TestConfig:
             "io_threads": 0,
             "datagrams": False,
             "tickets": 64,
+            "watch_network": True,
         }
 
     def test_config_is_frozen_hashable_and_by_keyword(self) -> None:
@@ -54,6 +55,12 @@ class TestConfig:
     def test_numbers_out_of_range_are_refused_by_name(self, name: str, value: Any) -> None:
         with pytest.raises(ConfigError, match=name):
             Config(**{name: value})
+
+    @pytest.mark.parametrize("value", [0, 1, "yes", None])
+    def test_watch_network_is_a_bool(self, value: Any) -> None:
+        assert not Config(watch_network=False).watch_network
+        with pytest.raises(ConfigError, match="watch_network"):
+            Config(watch_network=value)
 
     @pytest.mark.parametrize("value", [-1, 65, 1.0, "1", True, None])
     def test_io_threads_is_a_number_up_to_its_bound(self, value: Any) -> None:
