@@ -20,7 +20,7 @@ LINTED = $(wildcard netchan tests tools examples bench docs setup.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo build debug test lint format docs bench bench-quick fuzz fuzz-coverage fuzz-mutants sanitize long sim handover chaos storms kills soak conformance mutants rules wire-names oracle-traces model clean
+.PHONY: help demo build debug test lint format docs bench bench-quick fuzz fuzz-coverage fuzz-mutants sanitize long sim handover chaos changes storms kills soak conformance mutants rules wire-names oracle-traces model clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -98,8 +98,11 @@ handover: build/.built $(VENV)/.stamp-test  ## a server with 1 000 sessions, han
 	NETCHAN_HANDOVER_SESSIONS=1000 NETCHAN_HANDOVER_RESTARTS=50 $(PY) -m pytest -q -s -p no:xdist -o faulthandler_timeout=0 \
 	  tests/integration/test_handover_load.py -k tcp $(TESTFLAGS)
 
-chaos: build/.built $(VENV)/.stamp-test  ## real sockets over a link that loses and stalls, between two namespaces (root; 10 minutes)
-	$(PY) -m pytest -q -s -p no:xdist -o faulthandler_timeout=0 --session-timeout=1800 tests/chaos $(TESTFLAGS)
+chaos: build/.built $(VENV)/.stamp-test  ## real sockets over a link that loses and stalls, between two namespaces (root; half an hour)
+	$(PY) -m pytest -q -s -p no:xdist -o faulthandler_timeout=0 --session-timeout=3000 tests/chaos/test_chaos.py tests/chaos/test_interop_runner.py $(TESTFLAGS)
+
+changes: build/.built $(VENV)/.stamp-test  ## links, addresses and routes that come and go between two namespaces (root; 20 minutes)
+	$(PY) -m pytest -q -s -p no:xdist -o faulthandler_timeout=0 --session-timeout=1800 tests/chaos/test_changes.py $(TESTFLAGS)
 
 storms: build/.built $(VENV)/.stamp-test  ## a million channels, offers and selects, 10 000 sessions (a quarter of an hour)
 	NETCHAN_LONG=1 $(PY) -m pytest -q -s -p no:xdist -o faulthandler_timeout=0 tests/integration/test_storms.py \

@@ -2,7 +2,9 @@
 
 Two relays between a dialler and a listener delay everything by half a round trip. A value goes every 2 ms; at a random
 moment one relay swallows everything without a word, as a cable does. The stall is the longest gap between two arrivals
-behind that moment, less the 2 ms. Everything runs in one process; figures of a loaded machine are worth nothing.
+behind that moment, less the 2 ms. With ``--event`` the side that sends is told of it 5 ms later, as by its own link
+(net/changes.py; `make changes` has real ones, and what happens when all links come back). Everything runs in one
+process; figures of a loaded machine are worth nothing.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ import time
 from itertools import pairwise
 
 import netchan
+from netchan._engine import path_handle
 
 EVERY = 0.002
+EVENT = 0.005
 
 
 class Relay:
@@ -64,7 +68,7 @@ class Relay:
             writer.write(data)
 
 
-async def stall(mode: str, rtt: float, rng: random.Random) -> float:
+async def stall(mode: str, rtt: float, rng: random.Random, event: bool) -> float:
     """Seconds for which values stopped."""
     us, them = netchan.Identity.generate(), netchan.Identity.generate()
     async with netchan.listen("tcp://127.0.0.1:0", identity=us, trust=[them.node_id]) as listener:
@@ -93,8 +97,10 @@ async def stall(mode: str, rtt: float, rng: random.Random) -> float:
             while time.monotonic() < cut + 0.8:
                 await rx.recv()
                 arrivals.append(time.monotonic())
-                if arrivals[-1] >= cut:
+                if arrivals[-1] >= cut and not relays[0].silent:
                     relays[0].silent = True
+                    if event:
+                        asyncio.get_running_loop().call_later(EVENT, path_handle.doubt, dialler._core.session, [0])
             over.set()
             await sending
         for relay in relays:
@@ -109,10 +115,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=40, help="cuts for each kind of redundancy")
     parser.add_argument("--rtt", type=float, default=0.02, help="round trip in seconds")
+    parser.add_argument("--event", action="store_true", help="the network says so")
     options = parser.parse_args()
     rng = random.Random(1)
     for mode in ("failover", "stripe", "mirror", "parity(1, 1)"):
-        found = sorted(asyncio.run(stall(mode, options.rtt, rng)) * 1e3 for _ in range(options.rounds))
+        found = sorted(asyncio.run(stall(mode, options.rtt, rng, options.event)) * 1e3 for _ in range(options.rounds))
         p99 = found[min(len(found) - 1, int(0.99 * len(found)))]
         print(
             f"{mode:12} round trip {options.rtt * 1e3:g} ms, {len(found)} cuts: "
