@@ -84,9 +84,10 @@ async def serve(address: str, key: str, path: str, *rest: str) -> None:
     # over waits until the old one gives.
     async with netchan.take_over(path, wait=20 if rest else 0) as before:
         listener = await before.listen(address, identity=identity, trust="any")
-    print(os.getpid(), listener.addresses[0], flush=True)
     server = Server()
-    serving = asyncio.create_task(listener.serve(server.handle))
+    serving = asyncio.create_task(listener.serve(server.handle))  # while sessions still come from the old one
+    await before.finished()
+    print(os.getpid(), listener.addresses[0], flush=True)
     while await signals.get() == signal.SIGHUP:
         start(address, key, path, "next")
         if await server.hand_over(path, listener):
@@ -104,25 +105,38 @@ async def main(folder: Path) -> None:
     said = os.fdopen(read)  # all server processes write there
     pid, address = (await asyncio.to_thread(said.readline)).split()
     answered: list[tuple[int, int]] = []
+    sent, restarted, news = 0, asyncio.Event(), asyncio.Event()
     async with netchan.dial(address, trust="any") as peer:
         numbers = peer.open("numbers", int)
         answers = peer.open("answers", tuple[int, int])
 
         async def count() -> None:
-            for number in range(3000):
-                await numbers.send(number)
-                if number % 20 == 0:
+            nonlocal sent
+            while sent < 3000 or not restarted.is_set():
+                await numbers.send(sent)
+                sent += 1
+                if sent % 20 == 0:
                     await asyncio.sleep(0.01)
+            numbers.close()
 
         async def listen() -> None:
-            while len(answered) < 3000:
-                answered.append(await answers.recv())
+            async for answer in answers:
+                answered.append(answer)
+                news.set()
+
+        async def at_work() -> None:
+            while not answered or answered[-1][0] != int(pid):
+                news.clear()
+                await news.wait()
 
         async def restart() -> None:
             nonlocal pid
+            await at_work()
             for _ in range(3):
                 os.kill(int(pid), signal.SIGHUP)
                 pid, _ = (await asyncio.to_thread(said.readline)).split()
+                await at_work()
+            restarted.set()
 
         async with asyncio.TaskGroup() as group:
             for work in (count(), listen(), restart()):
@@ -131,7 +145,7 @@ async def main(folder: Path) -> None:
     await asyncio.to_thread(said.read)  # until the last one has ended
     said.close()
     await asyncio.to_thread(os.waitpid, first, 0)
-    print("every number once and in order:", [number for _, number in answered] == list(range(3000)))
+    print("every number once and in order:", [number for _, number in answered] == list(range(sent)))
     print("processes that answered:", len({pid for pid, _ in answered}))
 
 
