@@ -28,7 +28,7 @@ from netchan._core.sent cimport (
 from netchan._core.ticket cimport put_ticket, ticket_due
 from netchan._core.state cimport (
     CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, CTL_WANT, CTL_WITHDRAW, CTL_WITHDRAWN, MODE_MIRROR, MODE_PARITY,
-    SESSION_CLOSING, mode_of, nc_end, nc_group, nc_path, nc_session, pop_active, want_ctl, want_data,
+    SESSION_CLOSING, STANDBY_OURS, mode_of, nc_end, nc_group, nc_path, nc_session, pop_active, want_ctl, want_data,
 )
 from netchan._core.inbox cimport in_pos, in_pos_due
 from netchan._core.lossy cimport lossy_claim, lossy_expire, lossy_gap, lossy_passed

@@ -693,7 +693,7 @@ cdef class Session(Listed):
         check_fork(g)
         with nogil:
             baton_take(g)
-            session_mode(&t.session, number, k, m, sys.now_ns())
+            session_mode(&t.session, number, k, m, engine_now(g))
             if xchg_u32(&t.session.dirty_any, 1) == 0:
                 engine_dirty(g, t)
             baton_give(g)
@@ -714,7 +714,7 @@ cdef class Session(Listed):
         check_fork(g)
         with nogil:
             baton_take(g)
-            auto_figures(&t.session, &f, sys.now_ns())
+            auto_figures(&t.session, &f, engine_now(t.engine))
             a = t.session.auto
             mode, k, m = t.session.mode, t.session.parity_k, t.session.parity_m
             baton_give(g)

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final
 from netchan.net import netlink
 from netchan.net.affected import NOTHING, Effect, End, Lookup, Picture, affected, learn
 from netchan.net.netlink import Done, NetlinkError
+from netchan.net.stack import stack
 from netchan.net.worker import READ, Timer, Worker, running_worker, worker
 
 if TYPE_CHECKING:
@@ -275,6 +276,8 @@ _here: Final = _Here()
 
 def watch(session: Session) -> None:
     """Look after the paths of this session for as long as it lives. Any thread; never waits."""
+    if not stack().has_netlink:
+        return
     reference = weakref.ref(session)
 
     def begin() -> None:
@@ -303,7 +306,7 @@ def note(session: Session) -> None:
 
 def ended() -> None:
     """A session is over: with the last one the watcher ends. Any thread; never waits."""
-    at = running_worker()
+    at = running_worker() if stack().has_netlink else None
     if at is not None and _here.watcher is not None and not _here.looking:
         _here.looking = True
         at.post(_look)

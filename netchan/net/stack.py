@@ -26,6 +26,9 @@ _resolvers: Final = threading.BoundedSemaphore(MAX_RESOLVERS)
 class Stack:
     """The operating system's."""
 
+    has_netlink = True
+    """It may tell of links, addresses and routes that come and go (net/netlink.py)."""
+
     def clock_ns(self) -> int:
         """What time it is for a new engine whose clock somebody moves; 0: engines ask the system."""
         return 0

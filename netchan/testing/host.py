@@ -155,6 +155,8 @@ class Host(stack.Stack):
         loop: the event loop of its programs.
     """
 
+    has_netlink = False
+
     def __init__(self, net: Network, name: str, wall_ns: int) -> None:
         self.net, self.name = net, name
         self.links: list[Link] = []
