@@ -575,7 +575,7 @@ cdef int64_t send_again(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int
                 next_again(s)
         if gone != 1:
             return size
-        if s.order is not NULL and not x.numbered and strip(s, x):
+        if not s.in_order and not x.numbered and strip(s, x):
             continue
         # The outbox holds its bytes no more, so they have come, and with them all of the record.
         if x.numbered:
