@@ -16,6 +16,7 @@ import socket
 from collections.abc import Callable, Iterable
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Protocol
+from weakref import WeakSet
 
 from netchan.testing.faults import Faults, Line, changed, flipped
 from netchan.testing.trace import Trace
@@ -170,6 +171,7 @@ class Network:
         self._addresses: dict[str, tuple[Host, Link]] = {}
         self._queue: list[tuple[int, int, Callable[[], object]]] = []
         self._order = self._port = 0
+        self.opened: WeakSet[socket.socket] = WeakSet()
         self._epoll = select.epoll()
         self._ends: dict[int, tuple[int, int, Callable[[], object]]] = {}
 
@@ -234,6 +236,8 @@ class Network:
         for conn in list(self.conns):
             conn.close(0)
             conn.close(1)
+        for end in list(self.opened):
+            end.close()
         self._epoll.close()
         self._queue.clear()
 

@@ -47,6 +47,7 @@ class SimSocket:
         mine, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM if streams else socket.SOCK_SEQPACKET)
         for each in (mine, end):
             each.setblocking(False)
+            host.net.opened.add(each)
             if not streams:
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         self._sock, self.number = mine, mine.fileno()
