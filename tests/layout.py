@@ -37,7 +37,7 @@ FOR_TYPES = {
 }
 """May look up, for type checkers only: a channel says which Peer it goes to and what its blocking view is, and meets
 neither when it runs."""
-RUNGS = "abcdefghijklmn"
+RUNGS = "abcdefghijklmno"
 TEST_ONLY = ("_selftest", "_fuzz")  # begin the names of compiled modules that are built for tests only
 
 TOP_FILES = {"README.md", "LICENSE", "CHANGELOG.md", "Makefile", "pyproject.toml", "setup.py", "MANIFEST.in"}
@@ -226,7 +226,7 @@ def check_rungs(root: Path) -> list[str]:
     for path in sources:
         match = re.search(r"rung ([a-z])\b", head(path))
         if match is None or match.group(1) not in RUNGS:
-            bad.append(f"{where(root, path)}: the head states no rung (rung a … rung l)")
+            bad.append(f"{where(root, path)}: the head states no rung (rung a … rung o)")
         elif rung.setdefault(path.stem, match.group(1)) != match.group(1):
             bad.append(f"{where(root, path)}: .pyx and .pxd state different rungs")
     for path in sources:

@@ -1,4 +1,4 @@
-# handover: a session on its way to another process of the same host and user. Layer: _core, rung n.
+# handover: a session on its way to another process of the same host and user. Layer: _core, rung o.
 # docs/spec/handover.md. Threads: baton, and for session_hold and session_unhold the GIL, too.
 #
 # 1. The old process holds the session: its application waits, its engine leaves it alone, and it is written.

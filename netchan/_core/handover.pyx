@@ -1,6 +1,6 @@
 """A session on its way to another process: all of its state as one string of bytes, and back.
 
-Layer: _core, rung n. Sans-IO: randomness and the clock are arguments. One walk for both directions (walk.pxd): the
+Layer: _core, rung o. Sans-IO: randomness and the clock are arguments. One walk for both directions (walk.pxd): the
 parameters of both sides, the keys, the session's own counts, its paths (handover_paths.pyx), offered channels and ends
 (handover_ends.pyx). Lists that follow from what the ends say are made anew.
 Spec: docs/spec/handover.md.

@@ -1,4 +1,4 @@
-# session: life and clock of one session. Layer: _core, rung m. docs/spec/session.md §1, §5, §8. Threads: baton.
+# session: life and clock of one session. Layer: _core, rung n. docs/spec/session.md §1, §5, §8. Threads: baton.
 
 from libc.stdint cimport int64_t, uint64_t, uint8_t
 

@@ -1,6 +1,6 @@
 """One session: its life and its clock. What it reads is in inbound, what it writes in outbound, its channels in ends.
 
-Layer: _core, rung m. Sans-IO: bytes, the clock and randomness are arguments. Baton; see state.pxd.
+Layer: _core, rung n. Sans-IO: bytes, the clock and randomness are arguments. Baton; see state.pxd.
 Spec: docs/spec/session.md §1, §5, §8.
 """
 
