@@ -21,7 +21,7 @@ import trio
 import netchan
 from netchan import Channel, Config, Peer, SessionLost, sync
 from netchan._engine.waitq import Waiter
-from netchan.net.aside import _aside
+from netchan.net.aside import _here
 from netchan.net.bells import new_bell
 from netchan.net.manager import Home, _engines, caller_engine, caller_home
 from netchan.testing.pair import joined
@@ -55,7 +55,7 @@ def own_aside() -> Iterator[int]:
     fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
     engine.watch_aside(fd)
     yield fd
-    engine.watch_aside(_aside[os.getpid()].fd)
+    engine.watch_aside(_here().fd)
     os.close(fd)
 
 
