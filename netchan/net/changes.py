@@ -37,6 +37,8 @@ SETTLE_NS: Final = 20_000_000
 """Least time between two looks at all sessions; ten times what the last one took, if that is more."""
 LEARN_NS: Final = 100_000_000
 """So long after a path was made it is noted by which link it leaves; a change before that has nothing to compare."""
+SOON_NS: Final = 100_000_000
+"""A session that is over before is not watched: where many short ones follow each other that would cost each a dump."""
 READS: Final = 64
 """Reads of one turn of the worker."""
 SWEEP_NS: Final = 60_000_000_000
@@ -68,6 +70,7 @@ class Watcher:
         self._sequence = 0
         self._effect = NOTHING
         self._timer: Timer | None = None
+        self._later: dict[str, Timer] = {}
         self._quiet_until_ns = 0
         self._complained = False
         at.watch(self._fd, READ, self)
@@ -82,7 +85,7 @@ class Watcher:
         if found is None or found.session() is not session:
             found = self.sessions[id(session)] = _Watched(session)
         if not self._to_learn:
-            self._worker.at(time.monotonic_ns() + LEARN_NS, self._learn)
+            self._later["learn"] = self._worker.at(time.monotonic_ns() + LEARN_NS, self._learn)
         self._to_learn.append(found)
 
     def _learn(self) -> None:
@@ -110,6 +113,8 @@ class Watcher:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        for timer in self._later.values():
+            timer.cancel()  # or it would keep this one, and what it knows, for a minute
         if self._fd >= 0:
             self._worker.watch(self._fd, 0, self)
             self._fd = -1
@@ -122,7 +127,7 @@ class Watcher:
             if self._fd >= 0:
                 self._sweep_later()
 
-        self._worker.at(time.monotonic_ns() + SWEEP_NS, sweep)
+        self._later["sweep"] = self._worker.at(time.monotonic_ns() + SWEEP_NS, sweep)
 
     # --- what the kernel says -----------------------------------------------------------------------------------------
 
@@ -275,7 +280,7 @@ _here: Final = _Here()
 
 
 def watch(session: Session) -> None:
-    """Look after the paths of this session for as long as it lives. Any thread; never waits."""
+    """Look after the paths of this session for as long as it lives, from ``SOON_NS`` on. Any thread; never waits."""
     if not stack().has_netlink:
         return
     reference = weakref.ref(session)
@@ -294,7 +299,7 @@ def watch(session: Session) -> None:
             _here.watcher = Watcher(worker(), sock)
         _here.watcher.add(found)
 
-    worker().post(begin)
+    worker().post(lambda: worker().at(time.monotonic_ns() + SOON_NS, begin))
 
 
 def note(session: Session) -> None:

@@ -7,6 +7,7 @@ told to, when it is told to. Nothing here asks how long something took: tests/ch
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
 import struct
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -294,8 +296,18 @@ def test_watcher_lives_as_long_as_sessions_do(kernel: Kernel) -> None:
     assert kernel.near.fileno() == -1
 
 
+def test_watcher_that_has_ended_is_kept_by_nobody(kernel: Kernel) -> None:
+    """Its timers would: a minute long, for each of many sessions that follow each other."""
+    with Pair(two=False):
+        watched(2)
+        ended = weakref.ref(changes._here.watcher)
+    wait(lambda: changes._here.watcher is None)
+    wait(lambda: gc.collect() >= 0 and ended() is None)
+
+
 def test_nobody_is_watched_who_does_not_want_it(kernel: Kernel) -> None:
     with Pair(two=False, config=Config(watch_network=False)) as pair:
+        time.sleep(3 * changes.SOON_NS / 1e9)
         on_worker(lambda: None)
         assert changes.watching() == 0 and kernel.asked == 0
         assert pair.near.path_count == 1
@@ -308,8 +320,8 @@ def test_without_netlink_all_works_as_before(monkeypatch: pytest.MonkeyPatch) ->
     on_worker(forget)
     monkeypatch.setattr(netlink, "open_socket", refused)
     with Pair() as pair:
-        on_worker(lambda: None)
-        assert changes._here.off and changes.watching() == 0
+        wait(lambda: changes._here.off)
+        assert changes.watching() == 0
         a, b = (peer.open("x", int, capacity=10) for peer in (pair.near, pair.far))
         pair.near.remove_path(0)
         a.send(1, timeout=WAIT)
