@@ -46,6 +46,7 @@ class Process:
                 *(sys.executable, HERE / "handover_server.py", place, folder / "key", folder / hand, which, *more),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
+                limit=1 << 24,  # a report is one line
                 env=os.environ | {"HANDOVER_PAUSE": "0.1" if LONG else "0.002"},
             )
         )
@@ -71,8 +72,9 @@ class Process:
 class Client:
     """One session: counts up on "up", and notes what comes on "down"."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self) -> None:
+        self.identity = Identity.generate()
+        self.name = self.identity.node_id
         self.sent = 0
         self.came: dict[int, int] = {}
         self.at: list[float] = []
@@ -82,14 +84,14 @@ class Client:
 
     async def run(self, address: str, few: asyncio.Semaphore | None = None) -> None:
         async with few or contextlib.nullcontext():
-            peer = await netchan.dial(address, trust="any", config=DIALLING)
+            peer = await netchan.dial(address, identity=self.identity, trust="any", config=DIALLING)
         async with peer:
             self.peer = peer
             up, down = peer.open("up", Any), peer.open("down", Any)
             async with asyncio.TaskGroup() as group:
                 task = group.create_task(self.listen(down))
                 while not self.stopping:
-                    await up.send((self.name, self.sent))
+                    await up.send(self.sent)
                     self.sent += 1
                     await asyncio.sleep(0.5 if LONG else 0.001)
                 await up.flush("received")
@@ -134,7 +136,7 @@ async def served(
     place = PLACES[carrier].format(folder)
     first = await Process.start(place, folder, "first")
     address = await first.hear("ready")
-    clients = [Client(f"c{i}") for i in range(sessions)]
+    clients = [Client() for _ in range(sessions)]
     few = asyncio.Semaphore(16)
     tasks = [asyncio.create_task(client.run(address, few)) for client in clients]
     try:

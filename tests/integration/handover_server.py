@@ -33,27 +33,22 @@ class Server:
 
     async def handle(self, peer: netchan.Peer) -> None:
         up, down = peer.open("up", Any), peer.open("down", Any)
-        name = ""
         self.peers.add(peer)
         try:
             async with asyncio.TaskGroup() as group:
-                named: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-                group.create_task(self.listen(up, named))
-                name = await named
-                await self.talk(down, name)
+                group.create_task(self.talk(down, peer.node_id))
+                group.create_task(self.listen(up, peer.node_id))
         except* netchan.ChannelError:
             pass  # the session has moved, or the client has left
         finally:
             self.peers.discard(peer)
 
-    async def listen(self, up: netchan.Channel[Any], named: asyncio.Future[str]) -> None:
-        async for name, n in up:
+    async def listen(self, up: netchan.Channel[Any], name: str) -> None:
+        async for n in up:
             known = self.heard.setdefault(name, [n, n - 1])
             if n != known[1] + 1:
                 self.breaks.append(f"{name}: {n} after {known[1]}")
             known[1] = n
-            if not named.done():
-                named.set_result(name)
 
     async def talk(self, down: netchan.Channel[Any], name: str) -> None:
         self.sent[name] = 0

@@ -444,7 +444,7 @@ def test_join_that_comes_before_its_session_is_answered_when_that_is_there(piece
         old = await Process.start(PLACE, tmp_path, "first")
         middle = Between(tmp_path / "hand", tmp_path / "asked", Kind.NEXT, 1, gate)
         with Proxy(await old.hear("ready"), tap=tap) as proxy:
-            client = Client("c")
+            client = Client()
             running = asyncio.create_task(client.run(proxy.address))
             await until(lambda: client.at)
             passing = asyncio.create_task(pass_on(middle))
