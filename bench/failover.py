@@ -55,7 +55,8 @@ class Relay:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
+        with contextlib.suppress(asyncio.CancelledError):  # asyncio would write it to the log
+            await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
@@ -71,41 +72,41 @@ class Relay:
 async def stall(mode: str, rtt: float, rng: random.Random, event: bool) -> float:
     """Seconds for which values stopped."""
     us, them = netchan.Identity.generate(), netchan.Identity.generate()
-    async with netchan.listen("tcp://127.0.0.1:0", identity=us, trust=[them.node_id]) as listener:
-        node, _, place = listener.addresses[0].removeprefix("tcp://").partition("@")
-        port = int(place.rpartition(":")[2])
-        relays = [Relay(port, rtt / 2) for _ in range(2)]
-        addresses = [f"tcp://{node}@127.0.0.1:{relay.port}" for relay in relays]
-        async with netchan.dial(addresses[0], identity=them) as dialler:
-            peer = await listener.recv()
-            await dialler.add_path(addresses[1])
-            dialler.redundancy = peer.redundancy = mode
-            tx, rx = dialler.open("n", int, capacity=4096), peer.open("n", int, capacity=4096)
-            over = asyncio.Event()
+    with contextlib.ExitStack() as over_all:  # the last words of a session go through the relays, too
+        async with netchan.listen("tcp://127.0.0.1:0", identity=us, trust=[them.node_id]) as listener:
+            node, _, place = listener.addresses[0].removeprefix("tcp://").partition("@")
+            port = int(place.rpartition(":")[2])
+            relays = [Relay(port, rtt / 2) for _ in range(2)]
+            for relay in relays:
+                over_all.callback(relay.close)
+            addresses = [f"tcp://{node}@127.0.0.1:{relay.port}" for relay in relays]
+            async with netchan.dial(addresses[0], identity=them) as dialler:
+                peer = await listener.recv()
+                await dialler.add_path(addresses[1])
+                dialler.redundancy = peer.redundancy = mode
+                tx, rx = dialler.open("n", int, capacity=4096), peer.open("n", int, capacity=4096)
+                over = asyncio.Event()
 
-            async def send() -> None:
-                n = 0
-                while not over.is_set():
-                    await tx.send(n)
-                    n += 1
-                    await asyncio.sleep(EVERY)
+                async def send() -> None:
+                    n = 0
+                    while not over.is_set():
+                        await tx.send(n)
+                        n += 1
+                        await asyncio.sleep(EVERY)
 
-            sending = asyncio.create_task(send())
-            arrivals: list[float] = []
-            begun = time.monotonic()
-            cut = begun + rng.uniform(0.3, 0.5)
-            while time.monotonic() < cut + 0.8:
-                await rx.recv()
-                arrivals.append(time.monotonic())
-                if arrivals[-1] >= cut and not relays[0].silent:
-                    relays[0].silent = True
-                    if event:
-                        asyncio.get_running_loop().call_later(EVENT, path_handle.doubt, dialler._core.session, [0])
-            over.set()
-            await sending
-        for relay in relays:
-            with contextlib.suppress(RuntimeError):
-                relay.close()
+                sending = asyncio.create_task(send())
+                arrivals: list[float] = []
+                begun = time.monotonic()
+                cut = begun + rng.uniform(0.3, 0.5)
+                while time.monotonic() < cut + 0.8:
+                    await rx.recv()
+                    arrivals.append(time.monotonic())
+                    if arrivals[-1] >= cut and not relays[0].silent:
+                        relays[0].silent = True
+                        if event:
+                            asyncio.get_running_loop().call_later(EVENT, path_handle.doubt, dialler._core.session, [0])
+                over.set()
+                await sending
     after = [now for now in arrivals if now >= cut - 0.01]
     return max(b - a for a, b in pairwise(after)) - EVERY
 
