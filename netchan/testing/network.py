@@ -142,8 +142,8 @@ class Link:
             conn.revive()
 
     def outside(self, place: Place) -> Place:
-        """How the other side sees where a datagram comes from."""
-        if place[0] not in self._forgets:
+        """How the other side sees where a datagram comes from. Where a host listens is told to the NAT for good."""
+        if place[0] not in self._forgets or self._listens(place):
             return place
         if place not in self._outer:
             outer = (place[0], self.net.next_port())
@@ -154,8 +154,15 @@ class Link:
         """For whom a datagram to this place is; None: the NAT knows nobody."""
         if place[0] not in self._forgets or place in self._inner:
             return self._inner.get(place, place)
-        # where a host listens is told to it for good; what it has asked from is forgotten
-        return place if self.net.listens(place) else None
+        # what it has asked from is forgotten
+        return place if self._listens(place) else None
+
+    def _listens(self, place: Place) -> bool:
+        """True if a host waits for strangers there."""
+        for host, address in zip(self.hosts, self.addresses, strict=True):
+            if address == place[0] and host.door(place) is not None:
+                return True
+        return False
 
 
 class Network:
@@ -275,11 +282,6 @@ class Network:
         if name in (host.name, "localhost"):
             return ["127.0.0.1"]
         return [link.address_of(self.hosts[name]) for link in host.links if self.hosts.get(name) in link.hosts]
-
-    def listens(self, place: Place) -> bool:
-        """True if a host waits for strangers there."""
-        found = self._addresses.get(place[0])
-        return found is not None and found[0].door(place) is not None
 
     # --- streams ------------------------------------------------------------------------------------------------------
 

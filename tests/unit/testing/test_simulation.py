@@ -31,6 +31,7 @@ class Pair:
     carrier: str = "tcp"
     n: int = 100
     gap: float = 0.01
+    name: str = "b"
     config: Config = field(default_factory=lambda: Config(datagrams=True))
     faults: Faults = field(default_factory=Faults)
 
@@ -58,7 +59,7 @@ class Pair:
                 await asyncio.sleep(1.0)
 
     async def dial(self) -> None:
-        place = f"{self.carrier}://{self.me.node_id}@b:{PORT}"
+        place = f"{self.carrier}://{self.me.node_id}@{self.name}:{PORT}"
         async with netchan.dial(place, identity=self.them, config=self.config) as peer:
             channel = peer.open("n", int, capacity=8)
             for n in range(self.n):
@@ -171,6 +172,16 @@ def test_nat_that_forgets_makes_the_peer_come_from_elsewhere() -> None:
         pair.go()
         ports = {event.where.split()[2] for event in sim.trace.last if event.where.startswith("a-b >")}
         assert len(ports) >= 3
+
+
+def test_nat_that_forgets_leaves_a_listener_of_its_own_host_reachable() -> None:
+    """Seed 832 of tests/property/sim_programs.py: on the loopback nobody came to the listener any more."""
+    with Simulation(1) as sim:
+        pair = Pair(sim, "udp")
+        pair.b, pair.name = pair.a, "localhost"
+        sim.at(0.5, lambda: pair.a.loopback.rebind(pair.a))
+        pair.go()
+        assert len(pair.times) == pair.n
 
 
 def test_reset_streams_are_dialled_again() -> None:
