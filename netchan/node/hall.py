@@ -1,4 +1,4 @@
-"""What both kinds of Listener share: the acceptor, the queue of peers, and the sessions that came in.
+"""What both kinds of Listener share: the acceptor, and the sessions that came in. The queue of peers is lobby.py.
 
 Layer 6: no waiting, no sockets. ``welcome`` runs on the worker's thread, everything else on any.
 Spec: docs/spec/session.md §7; docs/spec/handshake.md §9.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -19,13 +19,13 @@ from netchan.errors import ChannelError
 from netchan.net.dial import Link
 from netchan.net.listen import Inherited, Listening, ListenPlan
 from netchan.net.manager import AskTrust, Home, check_fork
-from netchan.net.wait import Waiter, WaitQueue, leaf_lock
+from netchan.net.wait import WaitQueue, leaf_lock
 from netchan.net.worker import forks
 from netchan.node.session import PeerCore
 
 if TYPE_CHECKING:
     from netchan._engine.session_handle import Session
-    from netchan.channel.local import LocalEndpoint
+    from netchan.node.lobby import Lobby
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +93,20 @@ class Hall:
         self.listening = Listening(plan, home, deliver, ask, inherited)
         self._lock = leaf_lock()
         self._cores: weakref.WeakSet[PeerCore] = weakref.WeakSet()
-        self._endpoint: LocalEndpoint | None = None
-        self._make: Callable[[PeerCore], Any] | None = None
-        self._taken = 0
+        self._lobby: Lobby | None = None
         self._heirs: deque[Any] = deque()
 
-    def queue(self, endpoint: LocalEndpoint, make: Callable[[PeerCore], Any]) -> LocalEndpoint:
-        """Use this queue for what ``make`` makes of each session."""
-        self._endpoint, self._make = endpoint, make
-        endpoint.driver = self.engine
-        endpoint.name = "listener"
-        endpoint.tx_waiters.join(_Room(weakref.ref(self)))
-        return endpoint
+    def give_to(self, lobby: Lobby) -> None:
+        """Let peers wait there."""
+        self._lobby = lobby
+        lobby.endpoint.driver = self.engine
+
+    @property
+    def lobby(self) -> Lobby:
+        """Where peers wait. RuntimeError: there is none yet."""
+        if self._lobby is None:
+            raise RuntimeError("no queue yet")
+        return self._lobby
 
     def start(self) -> None:
         """Open the door; the outcome is that of ``listening``."""
@@ -114,26 +116,20 @@ class Hall:
 
     def _welcome(self, session: Session, link: Link) -> None:
         core = PeerCore(session.engine, session, link, self.config)
-        endpoint, make = self._endpoint, self._make
-        if endpoint is None or make is None:
-            raise RuntimeError("no queue yet")
-        me = weakref.ref(self)
+        lobby, me = self.lobby, weakref.ref(self)
         core.when_over = lambda: _over(me)
         with self._lock:
             self._cores.add(core)
-        peer = make(core)
-        if self.closed or not endpoint.try_send(peer):
+        peer = lobby.make(core)
+        if self.closed or not lobby.put(self, peer):
             core.leave_by_exception()
 
     def inherit(self, cores: list[PeerCore]) -> None:
         """Sessions that came in when another process listened: given out as there is room for them. Any thread."""
-        make = self._make
-        if make is None:
-            raise RuntimeError("no queue yet")
-        me = weakref.ref(self)
+        lobby, me = self.lobby, weakref.ref(self)
         for core in cores:
             core.when_over = lambda: _over(me)
-            peer = make(core)
+            peer = lobby.make(core)
             with self._lock:
                 self._cores.add(core)
                 self._heirs.append(peer)
@@ -143,40 +139,32 @@ class Hall:
                 core.leave_by_exception()
 
     def _give_out(self) -> None:
-        endpoint = self._endpoint
-        while endpoint is not None and not self.closed:
+        lobby = self.lobby
+        while not self.closed:
             with self._lock:
                 peer = self._heirs.popleft() if self._heirs else None
             if peer is None:
                 return
             self.listening.occupy()
             try:
-                sent = endpoint.try_send(peer)
+                sent = lobby.put(self, peer)
             except ChannelError:
                 return  # the listener was left meanwhile
             if not sent:
                 self.listening.vacate()
                 with self._lock:
                     self._heirs.appendleft(peer)
-                if endpoint.pending() >= self.config.backlog:
+                if lobby.waiting(self) >= self.config.backlog:
                     return  # whoever takes one comes here again
 
     def queued(self) -> int:
         """Peers that the program has not taken yet."""
-        endpoint = self._endpoint
-        return len(self._heirs) + (0 if endpoint is None or self.closed else endpoint.pending())
+        return len(self._heirs) + (0 if self.closed else self.lobby.waiting(self))
 
-    def took(self) -> None:
-        """Peers were taken out of the queue."""
-        endpoint = self._endpoint
-        if endpoint is None:
-            return
+    def took(self, n: int) -> None:
+        """So many of its peers were taken by the program."""
         self._give_out()
-        with self._lock:
-            fresh = endpoint.tx.taken - self._taken
-            self._taken += fresh
-        if fresh > 0:
-            self.listening.room(fresh)
+        self.listening.room(n)
 
     def living(self) -> list[PeerCore]:
         """Sessions that are not over."""
@@ -198,11 +186,7 @@ class Hall:
         self.closed = True
         self.listening.leave_sockets()
         self._heirs.clear()
-        endpoint = self._endpoint
-        if endpoint is not None:
-            while endpoint.pending():
-                endpoint.try_recv_many(endpoint.pending())
-            endpoint.close_send()
+        self.lobby.empty()
         self.gone()
 
     def stop(self) -> None:
@@ -216,8 +200,8 @@ class Hall:
         self.stop()
         for core in self.living():
             core.leave()
-        if self._endpoint is not None:
-            self._endpoint.stop_recv()
+        if self._lobby is not None:
+            self._lobby.end()
         self.gone()
 
     def leave_by_exception(self) -> None:
@@ -225,8 +209,8 @@ class Hall:
         self.stop()
         for core in self.living():
             core.leave_by_exception()
-        if self._endpoint is not None:
-            self._endpoint.stop_recv()
+        if self._lobby is not None:
+            self._lobby.end()
         self.gone()
 
     def collected(self) -> bool:
@@ -267,26 +251,6 @@ class Hall:
             held=counts.held,
             accept_errors=counts.accept_errors,
         )
-
-
-class _Room(Waiter):
-    """Stands in the queue's line of senders for ever: woken when a peer was taken."""
-
-    __slots__ = ("_hall",)
-
-    def __init__(self, hall: weakref.ref[Hall]) -> None:
-        super().__init__()
-        self._hall = hall
-
-    def excuse(self, error: BaseException) -> bool:
-        """Never asked."""
-        return False
-
-    def _notify(self) -> None:
-        self.woken = False
-        hall = self._hall()
-        if hall is not None:
-            hall.took()
 
 
 def _leave_all(cores: list[PeerCore]) -> None:

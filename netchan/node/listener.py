@@ -24,6 +24,7 @@ from netchan.net.tasks import task_group  # async-only
 
 # sync-only: from netchan.net.tasks import ThreadGroup
 from netchan.node.hall import Hall, ListenerStats
+from netchan.node.lobby import Lobby
 from netchan.node.peer import Peer
 from netchan.node.waits import new_waiter, wait_until
 
@@ -39,7 +40,9 @@ class Listener(Receiver[Peer]):
 
     def __init__(self, hall: Hall) -> None:
         self._hall = hall
-        super().__init__(hall.queue(channel_endpoint(Peer, hall.config.backlog), Peer))
+        endpoint = channel_endpoint(Peer, hall.config.backlog)
+        hall.give_to(Lobby(endpoint, Peer))
+        super().__init__(endpoint)
 
     @property
     def addresses(self) -> tuple[str, ...]:
