@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from netchan.node.events import PeerEvent
     from netchan.node.handover import TakenOver, hand_over, take_over
     from netchan.node.listener import Listener
+    from netchan.node.node import Node
     from netchan.node.opening import dial, listen
     from netchan.node.paths import PathInfo
     from netchan.node.peer import Peer
@@ -77,6 +78,7 @@ __all__ = [
     "Listener",
     "MessageTooLarge",
     "NetchanError",
+    "Node",
     "Op",
     "PathInfo",
     "Peer",
@@ -165,6 +167,7 @@ _HOMES = {
         "take_over",
     ),
     "netchan.node.listener": ("Listener",),
+    "netchan.node.node": ("Node",),
     "netchan.node.opening": (
         "dial",
         "listen",

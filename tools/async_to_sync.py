@@ -35,6 +35,7 @@ PAIRS = {
     "netchan/node/watching.py": "netchan/sync/watching.py",
     "netchan/node/listener.py": "netchan/sync/listener.py",
     "netchan/node/opening.py": "netchan/sync/opening.py",
+    "netchan/node/node.py": "netchan/sync/node.py",
     "netchan/node/handover.py": "netchan/sync/handover.py",
 }
 """Source and what is made from it."""

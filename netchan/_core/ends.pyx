@@ -563,6 +563,8 @@ cdef void session_close(nc_session* s, uint16_t code, const uint8_t* reason, siz
     store_seq_u32(&s.suspect, 0)                # what is left to say goes over this path; nobody looks for another
     s.close_by_us = 1
     s.close_code = code
+    if code == defs.CLOSE_DUPLICATE:
+        s.abrupt = 1                            # nobody wanted to leave: lost on both sides
     if n > <size_t>defs.REASON_MAX:
         n = defs.REASON_MAX
     if n:

@@ -45,6 +45,7 @@ _NOT, _FIN, _ABORT_AFTER, _ABORT, _STOPPED, _LOST, _LEFT = range(7)
 
 _SILENT: Final = 13
 """SESSION_CLOSE code that our own side notes when the last path ended without a close (session.md section 9.1)."""
+_DUPLICATE: Final = 15
 _REPLACED: Final = 16
 """SESSION_CLOSE code for a session whose other side has begun another one with a ticket of it."""
 NAME_MAX_BYTES: Final = 255
@@ -508,6 +509,8 @@ class RemoteEndpoint(StreamEnd):
             return "the other side left without ending the channel"
         if session.close_code == _REPLACED:
             return "a new one was begun with a ticket of it"
+        if session.close_code == _DUPLICATE:
+            return "another one with the same node is kept"
         if session.close_by_us:
             return f"this side closed the session (code {session.close_code})"
         if session.close_code == _SILENT:

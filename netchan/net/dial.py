@@ -309,6 +309,15 @@ class Dial(Dialling, Generic[T]):
         self._finish()
         self.outcome.fail(self._error(timed_out=True))
 
+    @property
+    def answered(self) -> bool:
+        """The other side may have a session by now. On the worker's thread."""
+        return self._committed is not None or self.outcome.done
+
+    def cancel_here(self) -> None:
+        """As ``cancel``, at once. On the worker's thread."""
+        self._cancel()
+
     def _cancel(self) -> None:
         if not self.outcome.done:
             self._finish()

@@ -26,6 +26,7 @@ from netchan.node.session import PeerCore
 if TYPE_CHECKING:
     from netchan._engine.session_handle import Session
     from netchan.node.lobby import Lobby
+    from netchan.node.roster import Roster
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +95,15 @@ class Hall:
         self._lock = leaf_lock()
         self._cores: weakref.WeakSet[PeerCore] = weakref.WeakSet()
         self._lobby: Lobby | None = None
+        self._roster: weakref.ref[Roster] | None = None
         self._heirs: deque[Any] = deque()
 
-    def give_to(self, lobby: Lobby) -> None:
-        """Let peers wait there."""
+    def give_to(self, lobby: Lobby, roster: Roster | None = None) -> None:
+        """Let peers wait there; ``roster`` shares it with others, and is asked who comes out."""
         self._lobby = lobby
         lobby.endpoint.driver = self.engine
+        if roster is not None:
+            self._roster = weakref.ref(roster)
 
     @property
     def lobby(self) -> Lobby:
@@ -121,18 +125,27 @@ class Hall:
         with self._lock:
             self._cores.add(core)
         peer = lobby.make(core)
-        if self.closed or not lobby.put(self, peer):
+        roster = self._roster() if self._roster is not None else None
+        if roster is None or roster.came(self, core, peer):
+            self.give_out(core, peer)
+
+    def give_out(self, core: PeerCore, peer: object) -> None:
+        """It waits for the program from now on."""
+        if self.closed or not self.lobby.put(self, peer):
             core.leave_by_exception()
 
     def inherit(self, cores: list[PeerCore]) -> None:
         """Sessions that came in when another process listened: given out as there is room for them. Any thread."""
         lobby, me = self.lobby, weakref.ref(self)
+        roster = self._roster() if self._roster is not None else None
         for core in cores:
             core.when_over = lambda: _over(me)
             peer = lobby.make(core)
             with self._lock:
                 self._cores.add(core)
-                self._heirs.append(peer)
+            if roster is None or roster.enter(core):
+                with self._lock:
+                    self._heirs.append(peer)
         self._give_out()
         if self.closed:  # it was left before they came
             for core in cores:
@@ -178,6 +191,9 @@ class Hall:
     def gone(self) -> None:
         """A session is over."""
         self.end_waiters.wake_all()
+        roster = self._roster() if self._roster is not None else None
+        if roster is not None:
+            roster.gone()
 
     # --- leaving -----------------------------------------------------------------------------------------------------
 
@@ -200,7 +216,7 @@ class Hall:
         self.stop()
         for core in self.living():
             core.leave()
-        if self._lobby is not None:
+        if self._lobby is not None and self._roster is None:
             self._lobby.end()
         self.gone()
 
@@ -209,7 +225,7 @@ class Hall:
         self.stop()
         for core in self.living():
             core.leave_by_exception()
-        if self._lobby is not None:
+        if self._lobby is not None and self._roster is None:
             self._lobby.end()
         self.gone()
 

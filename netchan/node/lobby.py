@@ -1,7 +1,7 @@
 """Where peers that came in wait for the program: one queue for the halls of one receiver of peers.
 
 Layer 6: no waiting, no sockets. ``put`` runs on the worker's thread, ``took`` on that of whoever takes a peer. Each
-hall has as many places as its ``Config.backlog``; a peer that is taken gives its place back to the hall it came through.
+hall has as many places as its ``Config.backlog``; a peer that is taken gives its place back to the hall it came by.
 Spec: docs/spec/session.md §7.
 """
 

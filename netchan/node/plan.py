@@ -98,6 +98,20 @@ def plan_listen(
     return ListenPlan(tuple(place.with_id(None) for place in places), handshake, policies, gate, settings)
 
 
+def check_node(
+    identity: Identity | None, psk: bytes | Sequence[bytes] | None, config: Config | None
+) -> tuple[Identity, list[bytes], Config]:
+    """What a Node got, but for what ``plan_dial`` and ``plan_listen`` look at. ConfigError, with the line to write."""
+    return _identity(identity), _psks(psk), _config(config)
+
+
+def check_number(name: str, value: object, low: int, high: float) -> None:
+    """ConfigError unless it is a number in this range; an int where ``high`` is one."""
+    kinds = (int,) if isinstance(high, int) else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        raise ConfigError(f"{name}={value!r} cannot be; give {low} to {high:g}")
+
+
 def default_known_nodes() -> Path:
     """``$XDG_CONFIG_HOME/netchan/known_nodes``, by default under ``~/.config``."""
     base = os.environ.get("XDG_CONFIG_HOME") or ""

@@ -43,9 +43,10 @@ from netchan.errors import (
 from netchan.net import changes
 from netchan.net.dial import Link
 from netchan.net.manager import CLOSE_CLEAN, CLOSE_EXCEPTION, check_fork, log, remember_leaver
-from netchan.net.wait import Waiter, WaitQueue, leaf_lock
+from netchan.net.wait import WaitQueue, leaf_lock
 from netchan.net.worker import Worker, forks, running_worker, worker
 from netchan.node.events import EventLog
+from netchan.node.hints import Hint
 
 if TYPE_CHECKING:
     from netchan._engine.engine_handle import Engine
@@ -60,6 +61,8 @@ DROP_GRACE_NS: Final = 100_000_000
 """How long after its last handle was collected a channel is ended as dropped, unless its peer is left meanwhile."""
 TIMEOUT = 13
 """SESSION_CLOSE code that our own side notes when the last path ended without a close."""
+DUPLICATE = 15
+"""SESSION_CLOSE code for a session beside another one of the same two nodes, which is kept."""
 REPLACED = 16
 """SESSION_CLOSE code for a session whose other side has begun another one with a ticket of it."""
 PROTOCOL = 4
@@ -120,29 +123,6 @@ class _Waiting:
     returned: list[bytes]
 
 
-class _Hint(Waiter):
-    """A waiter whose wake-up is a call."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Callable[[], object]) -> None:
-        super().__init__()
-        self._call: Callable[[], object] | None = call
-
-    def forget(self) -> None:
-        """Call nothing any more."""
-        self._call = None
-
-    def excuse(self, error: BaseException) -> bool:
-        """Never asked: nothing waits with it."""
-        return False
-
-    def _notify(self) -> None:
-        call = self._call
-        if call is not None:
-            call()
-
-
 class PeerCore:
     """See the module head.
 
@@ -162,7 +142,7 @@ class PeerCore:
         self.front: weakref.ref[Any] = lambda: None  # type: ignore[assignment]
         self.handles: Any = None
         self.when_over: Callable[[], object] | None = None
-        self.left = False
+        self.left = self.duplicate = False
         self._lock = leaf_lock()
         self._names: dict[str, _Name] = {}
         self._offers: OrderedDict[int, tuple[str, int, bytes]] = OrderedDict()
@@ -456,7 +436,7 @@ class PeerCore:
         """Drop names and channels that need no memory; called when the table has doubled, and at the end."""
         lost = self.session.over and isinstance(self.end_error(), SessionLost)
         for key, endpoint in list(self._open.items()):
-            if endpoint.send_over and endpoint.recv_over and _arrived(endpoint, endpoint.sent()):
+            if _is_done(endpoint):
                 if lost and endpoint.has_loss():
                     continue  # ``lost`` tells of it
                 del self._open[key]
@@ -548,6 +528,13 @@ class PeerCore:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     @property
+    def in_use(self) -> bool:
+        """True while a channel is open here, or one that came was not taken."""
+        if self._offers or self._waiting:
+            return True
+        return any(not _is_done(endpoint) for endpoint in self.endpoints())
+
+    @property
     def over(self) -> bool:
         """True when the session has ended."""
         return bool(self.session.over)
@@ -590,6 +577,11 @@ class PeerCore:
                 f"the connection with {self.link.node_id} at {self.link.remote} was cut, or it was silent too long; "
                 "dial again when it can be reached"
             )
+        if code == DUPLICATE:
+            return ConnectionResetError(
+                f"both sides have dialled, and the other session with {self.link.node_id} is kept; use that: "
+                "node.peer() gives it"
+            )
         if code == REPLACED:
             here = session.close_by_us
             return ConnectionResetError(
@@ -620,6 +612,13 @@ class PeerCore:
             endpoints = list(self._open.values())
         leaving = self._leaving = _Leaving(self, endpoints)
         leaving.start()
+
+    def leave_as_duplicate(self) -> None:
+        """Another session with the same node is kept: over now, and lost on both sides. Never waits."""
+        self.duplicate = True
+        if not self.session.over:
+            self.session.close(DUPLICATE)
+        self._woken()
 
     def leave_by_exception(self) -> None:
         """Leave now: the other side gets what arrives in order, then ChannelAborted. Never waits."""
@@ -695,7 +694,7 @@ class PeerCore:
 
     def must_warn(self) -> bool:
         """True if the front is collected while nobody has ended the session."""
-        return self.made == forks() and not self.left and not self.session.over
+        return self.made == forks() and not (self.left or self.duplicate or self.session.over)
 
     def _woken(self) -> None:
         if self.session.over:
@@ -748,7 +747,7 @@ class _Leaving:
         self._deadline_ns = time.monotonic_ns() + int(core.config.close_timeout * 1e9)
         self._delay_ns = LOOK_MIN_NS
         self._worker: Worker = worker()
-        self._hint = _Hint(lambda: self._worker.post(self._look))
+        self._hint = Hint(lambda: self._worker.post(self._look))
         self._rest: list[tuple[RemoteEndpoint, int]] = []
         self._done = False
         for endpoint in endpoints:
@@ -832,6 +831,11 @@ def is_bound(endpoint: RemoteEndpoint) -> bool:
     return not (rx in (_FIN, _ABORT_AFTER) and endpoint.recv_over)
 
 
+def _is_done(endpoint: RemoteEndpoint) -> bool:
+    """Both directions are over, and all that was sent has arrived."""
+    return bool(endpoint.send_over and endpoint.recv_over and _arrived(endpoint, endpoint.sent()))
+
+
 def check_name(name: object) -> None:
     """ConfigError unless ``name`` is 1 to 255 bytes of UTF-8 without control characters, and not reserved."""
     if not isinstance(name, str):
@@ -854,6 +858,8 @@ _FORMS: Final[dict[int, Any]] = {codec_for(form).id: form for form in (bytes, st
 def _why(code: int, lost: bool) -> str:
     if code == REPLACED:
         return "a new one was begun with a ticket of it"
+    if code == DUPLICATE:
+        return "another one with the same node is kept"
     if code and not (code == TIMEOUT and lost):
         return f"it was closed with code {code}"
     return "the connection ended without a close" if lost else "it ended"

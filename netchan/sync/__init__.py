@@ -9,6 +9,7 @@ from netchan.channel.overflow import spill
 from netchan.sync.fronts import Channel, channel, pipe, ticker
 from netchan.sync.handover import TakenOver, hand_over, take_over
 from netchan.sync.listener import Listener
+from netchan.sync.node import Node
 from netchan.sync.opening import dial, listen
 from netchan.sync.peer import Peer
 from netchan.sync.receiver import Receiver
@@ -19,6 +20,7 @@ from netchan.sync.watching import PeerEvents
 __all__ = [
     "Channel",
     "Listener",
+    "Node",
     "Op",
     "Peer",
     "PeerEvents",

@@ -38,6 +38,8 @@ _DEFAULTS = Config()
 def hand_over(path: str | os.PathLike[str], *given: Listener | Peer, wait: float = 60.0) -> None:
     """Give listeners, with the peers that came out of them, and dialled peers to the process that asks for them.
 
+    A ``Node`` is given with all its listeners and all that it dialled.
+
     Waits at ``path`` until a process of the same user calls ``take_over`` there. Then the listening sockets go over,
     and the sessions after them, a few at a time: each stops for a moment and lives on in that process; its other side
     notices a pause. Calls that wait here, or are made later, raise SessionLost with empty reports and ``cause.code``
@@ -57,10 +59,14 @@ def hand_over(path: str | os.PathLike[str], *given: Listener | Peer, wait: float
 
     TimeoutError after ``timeout`` seconds: no more moves.
     """
-    halls = [item._hall for item in given if isinstance(item, Listener)]
+    moves = [item._moves() for item in given if isinstance(item, Listener)]
     cores = [item._core for item in given if isinstance(item, Peer)]
-    if not given or len(halls) + len(cores) != len(given):
-        raise ConfigError("hand_over() gives listeners and dialled peers: hand_over(path, listener, peer)")
+    if not given or len(moves) + len(cores) != len(given):
+        raise ConfigError("hand_over() gives nodes, listeners and dialled peers: hand_over(path, listener, peer)")
+    halls = [hall for found, _ in moves for hall in found]
+    cores += [core for _, found in moves for core in found if core not in cores]
+    if not halls and not cores:
+        raise ConfigError("hand_over() of a node that neither listens nor has dialled: there is nothing to give")
     if any(not core.session.initiator for core in cores):
         raise ConfigError("a peer that came out of a listener moves with its listener; give that")
     giving = Giving(os.fspath(path), Estate(halls, cores), wait)

@@ -26,6 +26,8 @@ from netchan.net.tasks import ThreadGroup
 from netchan.node.hall import Hall, ListenerStats
 from netchan.node.lobby import Lobby
 from netchan.sync.peer import Peer
+from netchan.node.roster import Roster
+from netchan.node.session import PeerCore
 from netchan.sync.node_waits import new_waiter, wait_until
 
 
@@ -37,6 +39,8 @@ class Listener(Receiver[Peer]):
     """
 
     __slots__ = ("_hall",)
+
+    _hall: Hall | Roster
 
     def __init__(self, hall: Hall) -> None:
         self._hall = hall
@@ -123,6 +127,10 @@ class Listener(Receiver[Peer]):
             self.aclose()
         else:
             self._hall.leave_by_exception()
+
+    def _moves(self) -> tuple[list[Hall], list[PeerCore]]:
+        """What a hand-over of it gives: listeners, and sessions that were dialled."""
+        return [self._hall] if isinstance(self._hall, Hall) else [], []
 
     def __repr__(self) -> str:
         state = "closed" if self._hall.closed else "open"

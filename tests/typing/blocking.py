@@ -13,6 +13,7 @@ import netchan
 from netchan import sync
 from netchan.channel.base import ChannelStats
 from netchan.node.hall import ListenerStats
+from netchan.node.roster import NodeStats
 from netchan.sync.permit import Permit, Reservation
 
 ADDRESS = "tcp://127.0.0.1:7000"
@@ -238,6 +239,16 @@ def being_with(peer: sync.Peer) -> None:
     with peer as same:
         assert_type(same, sync.Peer)
     peer.open("jobs", 5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+
+
+def as_a_node(key: netchan.Identity, before: sync.TakenOver) -> None:
+    with sync.Node(identity=key, trust="any", psk=bytes(32)) as node:
+        assert_type(node.listen(ADDRESS, timeout=1), tuple[str, ...])
+        assert_type(node.dial(ADDRESS, inherit=before, timeout=1), sync.Peer)
+        assert_type(node.peer([ADDRESS], timeout=1), sync.Peer)
+        assert_type(node.peers, tuple[sync.Peer, ...])
+        assert_type(node.stats(), NodeStats)
+        sync.hand_over("hand", node)
 
 
 def taking_peers(listener: sync.Listener) -> None:

@@ -12,6 +12,7 @@ from netchan.net.record import Membership
 from netchan.net.trust import CARoot
 from netchan.node.hall import ListenerStats
 from netchan.node.opening import Opening
+from netchan.node.roster import NodeStats
 
 ADDRESS = "tcp://127.0.0.1:7000"
 
@@ -38,6 +39,23 @@ async def listening(key: netchan.Identity) -> None:
     assert_type(await netchan.listen(ADDRESS, identity=key, trust=[key.node_id]), netchan.Listener)
     async with netchan.listen([ADDRESS], psk=[bytes(32), bytes(32)], stealth=True) as listener:
         assert_type(listener, netchan.Listener)
+
+
+async def as_a_node(key: netchan.Identity, before: netchan.TakenOver) -> None:
+    async with netchan.Node(identity=key, trust="any", single_session=True, pool_size=8, pool_idle=5) as node:
+        assert_type(node, netchan.Node)
+        assert_type(await node.listen(ADDRESS), tuple[str, ...])
+        assert_type(await node.listen([ADDRESS], stealth=True, inherit=before), tuple[str, ...])
+        assert_type(node.dial(ADDRESS), Opening[netchan.Peer])
+        async with node.dial([ADDRESS], inherit=before) as peer:
+            assert_type(peer, netchan.Peer)
+        assert_type(await node.peer(key.node_id), netchan.Peer)
+        assert_type(node.peers, tuple[netchan.Peer, ...])
+        assert_type(await node.recv(), netchan.Peer)
+        assert_type(node.stats(), NodeStats)
+        await netchan.hand_over("hand", node)
+        netchan.Node(key)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        await node.peer(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def opening_wrong() -> None:

@@ -62,6 +62,7 @@ SILENT = {
     "Identity.close",
     "Identity.generate",
     "Listener.stats",
+    "Node.stats",
     "CARoot.require",
     "Opening.close",
     "Peer.stats",
@@ -304,7 +305,7 @@ def test_call_says_what_it_raises(name: Name) -> None:
     assert ERRORS.search(name.words)
 
 
-@each([name for name in KINDS if name.called in ("Channel", "Listener", "Peer", "Receiver", "Sender")])
+@each([name for name in KINDS if name.called in ("Channel", "Listener", "Node", "Peer", "Receiver", "Sender")])
 def test_handle_of_a_session_tells_of_fork(name: Name) -> None:
     assert re.search(r"``fork``.* ForkError", name.words, re.DOTALL)
 

@@ -1,0 +1,292 @@
+# Made from netchan/node/node.py by tools/async_to_sync.py: edit that file, then run the tool.
+# ruff: noqa: I001, RUF100 - the order is that of the source
+"""``Node``: one identity that listens and dials, and the receiver of all peers that come.
+
+Layer 6; netchan/sync/node.py is made from this file by tools/async_to_sync.py. All state is in roster.py; this adds
+waiting. Spec: docs/spec/node.md.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import (
+    Sequence,
+)
+from typing import (
+    TYPE_CHECKING,
+    Final,
+)
+
+from netchan.channel.making import channel_endpoint
+from netchan.sync.receiver import Receiver
+from netchan.config import Config
+from netchan.errors import ConfigError
+from netchan.net.address import parse_addresses
+from netchan.net.dial import DialPlan
+from netchan.net.identity import Identity, parse_node_id
+from netchan.net.listen import ListenPlan
+
+from netchan.net.manager import caller_home, check_blocking_trust, refuse_awaitables
+from netchan.net.record import Membership
+
+from netchan.net.trust import BlockingTrust
+from netchan.node.hall import Hall
+from netchan.node.legacy import Claim
+from netchan.sync.listener import Listener
+from netchan.node.lobby import Lobby
+from netchan.sync.peer import Peer
+from netchan.node.plan import NETWORK, Pq, check_node, check_number, plan_dial, plan_listen
+from netchan.node.pool import Pool
+from netchan.node.roster import LISTENERS_MAX, NodeStats, Roster
+from netchan.node.session import PeerCore
+from netchan.sync.node_waits import new_waiter, wait_until
+
+if TYPE_CHECKING:
+    from netchan.sync.handover import TakenOver
+
+
+POOL_MAX: Final = 1 << 20
+POOL_IDLE_MAX: Final = 1e9
+
+
+class Node(Listener):
+    """One identity that listens and dials: the receiver of the peers of all its listeners.
+
+    ``with`` leaves it, and with it every session of it, whichever side dialled. In a child after ``fork`` its
+    calls raise ForkError.
+
+    Args:
+        identity: who we are; None = a fresh key in memory.
+        trust: whom to accept, here and there, as for ``listen`` and ``dial``.
+        psk: secrets of 32 bytes or more, up to 16; dials use the first.
+        config: settings of every listener and every dial.
+        network, pq, membership: as for ``dial``.
+        known_nodes: as for ``dial``.
+        single_session: keep one session for each other node; of two that both sides began, the one that the smaller
+            node id began. Without, each dial is a session.
+        pool_size: so many sessions that ``peer`` dialled are kept though nobody uses them; 0 to 2^20.
+        pool_idle: seconds, 0 to 1e9; one that nobody has used for so long is left.
+
+    Raises:
+        ConfigError: an argument cannot be used.
+    """
+
+    __slots__ = ("_given", "_identity", "_psks", "_roster")
+
+    def __init__(
+        self,
+        *,
+        identity: Identity | None = None,
+        trust: BlockingTrust | None = None,
+        psk: bytes | Sequence[bytes] | None = None,
+        config: Config | None = None,
+        network: str = NETWORK,
+        pq: Pq = "require",
+        membership: Membership | bytes | None = None,
+        known_nodes: str | os.PathLike[str] | None = None,
+        single_session: bool = False,
+        pool_size: int = 64,
+        pool_idle: float = 60.0,
+    ) -> None:
+        check_blocking_trust(trust)
+        self._identity, self._psks, settings = check_node(identity, psk, config)
+        check_number("pool_size", pool_size, 0, POOL_MAX)
+        check_number("pool_idle", pool_idle, 0, POOL_IDLE_MAX)
+        self._given = (trust, settings, network, pq, membership, known_nodes)
+        endpoint = channel_endpoint(Peer, LISTENERS_MAX * settings.backlog)
+        lobby, pool = Lobby(endpoint, Peer), Pool(pool_size, float(pool_idle))
+        self._roster = self._hall = Roster(self._identity, settings, lobby, pool, single=bool(single_session))
+        Receiver.__init__(self, endpoint)
+
+    def stats(self) -> NodeStats:
+        """A frozen snapshot: the counts of all its listeners together, its dials, its pool."""
+        return self._roster.stats(Receiver.stats(self))
+
+    @property
+    def peers(self) -> tuple[Peer, ...]:
+        """The living sessions, whichever side began them; those included that nobody has taken yet."""
+        return self._roster.peers()
+
+    # --- listening ---------------------------------------------------------------------------------------------------
+
+    def listen(
+        self,
+        addresses: str | Sequence[str],
+        *,
+        stealth: bool = False,
+        inherit: TakenOver | None = None,
+        timeout: float | None = None,
+    ) -> tuple[str, ...]:
+        """Listen there, too; arguments and errors as ``netchan.Node.listen``.
+
+        TimeoutError: looking the addresses up took more than ``timeout`` seconds; nothing stays open.
+        """
+        plan = self._plan_listen(addresses, stealth)
+        return self._listen(plan, _claim(plan, inherit), timeout=timeout)
+
+    def dial(
+        self,
+        addresses: str | Sequence[str],
+        *,
+        inherit: TakenOver | None = None,
+        timeout: float | None = None,
+    ) -> Peer:
+        """Open a session with one node; arguments and errors as ``netchan.Node.dial``.
+
+        TimeoutError: ``timeout`` seconds (besides ``Config.dial_timeout``) passed first; nothing is open.
+        """
+        return self._dial(self._plan_dial(addresses), inherit, timeout=timeout)
+
+    def peer(  # type: ignore[override]  # a Receiver's says whose channel it is: a node is nobody's
+        self, where: str | Sequence[str], *, timeout: float | None = None
+    ) -> Peer:
+        """The living session with a node, or a dial; arguments and errors as ``netchan.Node.peer``.
+
+        TimeoutError: ``timeout`` seconds (besides ``Config.dial_timeout``) passed first; a dial goes on as
+        long as somebody waits for it.
+        """
+        node_id, addresses = _named(where)
+        plan = None if addresses is None else self._plan_dial(addresses)
+        return self._peer(node_id, plan, timeout=timeout)
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _moves(self) -> tuple[list[Hall], list[PeerCore]]:
+        return list(self._roster.halls), self._roster.living()
+
+    def _plan_listen(self, addresses: str | Sequence[str], stealth: bool) -> ListenPlan:
+        trust, config, network, pq, membership, _ = self._given
+        return plan_listen(
+            addresses,
+            identity=self._identity,
+            trust=trust,
+            psk=self._psks or None,
+            config=config,
+            network=network,
+            pq=pq,
+            membership=membership,
+            stealth=stealth,
+        )
+
+    def _plan_dial(self, addresses: str | Sequence[str]) -> DialPlan:
+        trust, config, network, pq, membership, known_nodes = self._given
+        return plan_dial(
+            addresses,
+            identity=self._identity,
+            trust=trust,
+            psk=self._psks[0] if self._psks else None,
+            config=config,
+            network=network,
+            pq=pq,
+            membership=membership,
+            known_nodes=known_nodes,
+            ticket=None,
+        )
+
+    def _listen(self, plan: ListenPlan, came: Claim | None, *, timeout: float | None = None) -> tuple[str, ...]:
+        home = caller_home(plan.config)
+        ask = refuse_awaitables
+        hall = Hall(plan, home, ask, None if came is None else came.sockets)
+        self._roster.add(hall)
+        outcome = hall.listening.outcome
+        hall.start()
+        try:
+            wait_until(outcome.is_done, outcome.queue, new_waiter(home.engine, timeout))
+            hall.addresses = outcome.take() or ()
+            if came is not None:
+                came.settle(hall)
+        except BaseException:
+            self._roster.drop(hall)
+            raise
+        return hall.addresses
+
+    def _dial(self, plan: DialPlan, inherit: TakenOver | None, *, timeout: float | None = None) -> Peer:
+        roster = self._roster
+        if inherit is not None:
+            legacy = inherit._legacy
+            wait_until(lambda: legacy.may_claim(plan), legacy.news, new_waiter(legacy.home.engine, timeout))
+            heir = legacy.claim_dialled(plan)
+            if heir is not None:
+                core = heir.core(plan.config)
+                inherited: Peer = roster.adopt(core, Peer(core))
+                return inherited
+        found: Peer | None = roster.find_single(plan)
+        if found is not None:
+            return found
+        home = caller_home(plan.config)
+        ask = refuse_awaitables
+        attempt = roster.begin(plan, home, ask, Peer)
+        outcome = attempt.outcome
+        attempt.start()
+        try:
+            wait_until(outcome.is_done, outcome.queue, new_waiter(home.engine, timeout))
+            peer: Peer | None = outcome.take()
+        except BaseException:
+            attempt.cancel()
+            raise
+        if peer is None:
+            raise RuntimeError("the result of a dial was taken twice")
+        return peer
+
+    def _peer(self, node_id: str, plan: DialPlan | None, *, timeout: float | None = None) -> Peer:
+        roster = self._roster
+        found: Peer | None = roster.find(node_id)
+        if plan is not None:
+            roster.remember(node_id, [str(place) for place in plan.addresses])
+        if found is not None:
+            return found
+        if plan is None:
+            plan = self._plan_dial(roster.known(node_id))
+        home = caller_home(plan.config)
+        ask = refuse_awaitables
+        flight = roster.fly(node_id, plan, home, ask, Peer)
+        try:
+            wait_until(flight.is_done, flight.waiters, new_waiter(home.engine, timeout))
+            peer: Peer = flight.result()
+            return peer
+        finally:
+            flight.part()
+
+    # --- the object --------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        state = "closed" if self._roster.closed else "open"
+        return f"<Node {self.node_id} {state} {' '.join(self.addresses)}>".replace(" >", ">")
+
+    def __del__(self) -> None:
+        roster: Roster | None = getattr(self, "_roster", None)
+        if roster is not None and roster.collected() and not sys.is_finalizing():
+            warnings.warn(
+                f"the node {roster.node_id} was garbage-collected without close(): its sessions are left as by an "
+                "exception; call close() or use 'async with'",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+        Receiver.__del__(self)
+
+
+def _claim(plan: ListenPlan, inherit: TakenOver | None) -> Claim | None:
+    if inherit is None:
+        return None
+    return inherit._legacy.claim_listener(plan.addresses, plan.handshake.identity.node_id)
+
+
+def _named(where: str | Sequence[str]) -> tuple[str, list[str] | None]:
+    """(node id, addresses that all name it; None: it was given alone). ConfigError: neither names a node."""
+    if isinstance(where, str) and "://" not in where:
+        try:
+            parse_node_id(where)
+        except ValueError as error:
+            raise ConfigError(f"{where!r} is neither a node id nor an address ({error})") from None
+        return where, None
+    places = parse_addresses(where)
+    node_id = next((place.node_id for place in places if place.node_id), None)
+    if node_id is None:
+        raise ConfigError(
+            f"peer({where!r}) does not say of which node; write tcp://<node id>@host:port, or use dial() if it may be "
+            "anybody"
+        )
+    return node_id, [str(place.with_id(node_id)) for place in places]
