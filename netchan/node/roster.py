@@ -218,9 +218,9 @@ class Roster:
             self._end(other)
         flight = self._flights.get(node_id)
         # Where ours would be kept, a dial that the other side has answered goes on: over there this one may be over.
-        if self._single and flight is not None and not core.session.initiator:
-            if not (ours_first and flight.attempt.answered):
-                flight.settle(core.front())
+        came = self._single and not core.session.initiator
+        if came and flight is not None and not (ours_first and flight.attempt.answered):
+            flight.settle(core.front())
         return True
 
     def _end(self, core: PeerCore) -> None:
