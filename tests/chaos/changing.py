@@ -3,14 +3,18 @@
     python -m tests.chaos.changing take tcp|udp LINKS          at 10.77.LINK.2; prints its addresses, then what it saw
     python -m tests.chaos.changing send ADDRESSES MODE         from the other namespace, until a line of input comes
 
-Both print one line of JSON at the end: ``arrivals`` (seconds of the monotonic clock, which is that of the machine),
-``events`` (time, kind, path), and the dialler ``attempts`` (when each connection was begun).
+    python -m tests.chaos.changing echo tcp|udp                answers 20 questions at 10.77.0.2
+    python -m tests.chaos.changing ask tcp|udp                 asks them, and prints how many seconds each one took
+
+The first two print one line of JSON at the end: ``arrivals`` (seconds of the monotonic clock, which is that of the
+machine), ``events`` (time, kind, path), and the dialler ``attempts`` (when each connection was begun).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
 import time
 from typing import Any
@@ -20,6 +24,7 @@ from netchan.net import redial
 from tests.chaos.ends import PORT, host
 
 EVERY = 0.002
+QUESTIONS = 20
 Seen = dict[str, list[Any]]
 
 
@@ -94,8 +99,45 @@ async def send(addresses: list[str], mode: str, seen: Seen) -> None:
         await running
 
 
+def echo(carrier: str) -> None:
+    """Answer a question on a new connection, or in a datagram: what the network itself takes for it."""
+    kind = socket.SOCK_STREAM if carrier == "tcp" else socket.SOCK_DGRAM
+    with socket.socket(type=kind) as sock:
+        sock.bind((host(0), PORT + 1))
+        if kind == socket.SOCK_STREAM:
+            sock.listen()
+        print("ready", flush=True)
+        for _ in range(QUESTIONS):
+            if kind == socket.SOCK_DGRAM:
+                sock.sendto(*sock.recvfrom(100))
+                continue
+            conn, _ = sock.accept()
+            with conn:
+                conn.sendall(conn.recv(100))
+
+
+def ask(carrier: str) -> list[float]:
+    """Seconds from the beginning of a connection to the answer over it."""
+    found = []
+    for _ in range(QUESTIONS):
+        with socket.socket(type=socket.SOCK_STREAM if carrier == "tcp" else socket.SOCK_DGRAM) as sock:
+            sock.settimeout(5)
+            begun = time.monotonic()
+            sock.connect((host(0), PORT + 1))
+            sock.send(b"?")
+            sock.recv(100)
+            found.append(time.monotonic() - begun)
+    return found
+
+
 def main() -> None:
     """See the module head."""
+    if sys.argv[1] == "echo":
+        echo(sys.argv[2])
+        return
+    if sys.argv[1] == "ask":
+        print(json.dumps(ask(sys.argv[2])))
+        return
     seen: Seen = {"arrivals": [], "events": [], "attempts": []}
     role, what, *rest = sys.argv[1:]
     asyncio.run(take(what, int(rest[0]), seen) if role == "take" else send(what.split(), rest[0], seen))
