@@ -6,6 +6,7 @@ where it was written and never from inside a session. Everything that can grow h
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from math import isfinite
 from typing import Any, Final
@@ -19,6 +20,10 @@ IO_THREADS_MAX: Final = 64
 """Most threads for input and output: more than one for each processor only take turns."""
 TICKETS_MAX: Final = 1 << 16
 """Most tickets that are kept in memory: 64 MiB."""
+CAPABILITY_FIRST: Final = 0x8000
+"""The first capability that is the application's, up to 0xFFFF; those below are netchan's own."""
+CAPABILITIES_MAX: Final = 32
+"""Most capabilities of an application: with as many of netchan's own they are the 64 of the wire."""
 CAPACITY_MAX: Final = 1 << 30
 """Largest capacity; keeps positions plus credit far below the 62 bits of the wire."""
 
@@ -93,6 +98,11 @@ class Config:
     watch_network: bool = True
     """Links, addresses and routes of this machine are watched (netlink) while sessions live: paths whose way is gone
     are replaced at once, lost ones made again as soon as there is a way. False: only what is heard on a path counts."""
+    capabilities: Collection[int] = frozenset()
+    """What the application can, told in each handshake: at most 32 numbers of its own choice, 0x8000 to 0xFFFF. What
+    both sides have is `peer.capabilities`. Kept as a frozenset, with `required_capabilities`."""
+    required_capabilities: Collection[int] = frozenset()
+    """Of these what the other side must have too, or there is no session: `HandshakeError` for who dials."""
     limits: Limits = field(default_factory=Limits)
     """Bounds against floods and mistakes."""
 
@@ -115,6 +125,10 @@ class Config:
             raise ConfigError(f"datagrams={self.datagrams!r} is not a bool; write True or False")
         if self.watch_network is not True and self.watch_network is not False:
             raise ConfigError(f"watch_network={self.watch_network!r} is not a bool; write True or False")
+        required = _capabilities("required_capabilities", self.required_capabilities)
+        object.__setattr__(self, "required_capabilities", required)
+        # who requires something can do it: to say it once is enough
+        object.__setattr__(self, "capabilities", _capabilities("capabilities", self.capabilities, required))
         if not isinstance(self.limits, Limits):
             raise ConfigError(f"limits={self.limits!r} is not a Limits; write limits=Limits(...)")
         if self.node_bytes < self.session_bytes:
@@ -140,6 +154,29 @@ def _check_int(name: str, value: Any, low: int, high: int) -> None:
         raise ConfigError(f"{name}={value!r} is not a whole number; give an int")
     if not low <= value <= high:
         raise ConfigError(f"{name}={value} is out of range; give {low} to {high}")
+
+
+def _capabilities(name: str, value: Any, more: frozenset[int] = frozenset()) -> frozenset[int]:
+    """The numbers in ``value`` and ``more``. Stops at the first that is wrong or too much: a range may be huge."""
+    if isinstance(value, (str, bytes, bytearray)) or not isinstance(value, Collection):
+        raise ConfigError(f"{name}={value!r} is not a collection of numbers; give a set of ints")
+    found = set(more)
+    for number in value:
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise ConfigError(f"{name} has {number!r}, which is not a whole number; give ints")
+        if 0 <= number < CAPABILITY_FIRST:
+            raise ConfigError(
+                f"{name} has {number:#06x}: the capabilities below {CAPABILITY_FIRST:#06x} are netchan's own; "
+                f"give {CAPABILITY_FIRST:#06x} to 0xffff"
+            )
+        if not 0 <= number <= 0xFFFF:
+            raise ConfigError(f"{name} has {number}, which is out of range; give {CAPABILITY_FIRST:#06x} to 0xffff")
+        found.add(int(number))
+        if len(found) > CAPABILITIES_MAX:
+            raise ConfigError(
+                f"{name} has too many numbers; give at most {CAPABILITIES_MAX}, the required ones among them"
+            )
+    return frozenset(found)
 
 
 _DEFAULT: Final = Config()

@@ -91,6 +91,8 @@ def shown(value: object) -> str:
             return f"{value // MIB} MiB"
         if value >= 4 * KIB and value % KIB == 0 and value != 65_536:
             return f"{value // KIB} KiB"
+    if isinstance(value, frozenset) and not value:
+        return "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from netchan.config import Config
+from netchan.config import CAPABILITY_FIRST, Config
 from netchan.errors import AuthError, DialError, DialTimeout, HandshakeError
 from netchan.net import kept
 from netchan.net.address import Address
@@ -60,15 +60,18 @@ class Link:
     max_message: int
     keeps: bool
     by_ticket: bool = False
+    caps: frozenset[int] = frozenset()
 
 
 def link_of(carrier: str, local: str, remote: str, event: Established) -> Link:
     """The link of a finished handshake; ``keeps`` (channel/base.py): our process's rank is the lower one.
 
     Equal ranks are two ends in one process, which both give way and then wait for a random time (session.md §4.1).
+    ``caps`` are those of the application that both sides have.
     """
     keeps = event.local.params.instance < event.remote.params.instance
-    return Link(carrier, local, remote, event.node_id, event.remote.params.max_message, keeps, event.by_ticket)
+    caps = frozenset(cap for cap in event.agreement.caps if cap >= CAPABILITY_FIRST)
+    return Link(carrier, local, remote, event.node_id, event.remote.params.max_message, keeps, event.by_ticket, caps)
 
 
 class Outcome(Generic[T]):

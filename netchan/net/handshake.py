@@ -72,7 +72,7 @@ _ADVICE = {
     Refusal.SELF: "give each node an identity of its own",
     Refusal.WRONG_ID: "take the address that its listener shows now, node id included",
     Refusal.LIVE: _SAME_VERSION,
-    Refusal.CAPABILITY: "update the older side",
+    Refusal.CAPABILITY: "if one side is older, update it",
     Refusal.PARAMETER: _SAME_VERSION,
     Refusal.BUSY: "dial again in a moment",
     Refusal.TIMEOUT: "raise Config.handshake_timeout where the way is slow",

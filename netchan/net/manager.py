@@ -313,7 +313,12 @@ def _offer(config: Config, process: bytes, ciphers: tuple[int, ...], tickets: bo
         tickets=int(tickets),
         instance=process,
     )
-    return Offer(params=params, ciphers=ciphers)
+    return Offer(
+        params=params,
+        ciphers=ciphers,
+        caps=frozenset(config.capabilities),
+        required=frozenset(config.required_capabilities),
+    )
 
 
 def record_ciphers() -> tuple[int, ...]:

@@ -22,6 +22,8 @@ MAX_CAPS = 64
 MAX_VERSIONS = 16
 VERSION = 1
 AES_256_GCM, CHACHA20_POLY1305 = 1, 2
+CAPS_SHOWN = 8
+"""Missing capabilities that are named in an error: some may come from a stranger."""
 PARAMS_KEPT = 64
 """Parameters and agreements that are remembered, at most MAX_PAYLOAD bytes each: most peers of a node say the same."""
 
@@ -314,6 +316,16 @@ def _decode_caps(data: bytes) -> frozenset[int]:
     return frozenset(caps)
 
 
+def _lacks(side: str, numbers: frozenset[int], other: str) -> str:
+    """Words for capabilities that the side lacks."""
+    shown = ", ".join(f"{number:#06x}" for number in sorted(numbers)[:CAPS_SHOWN])
+    more = f" and {len(numbers) - CAPS_SHOWN} more" if len(numbers) > CAPS_SHOWN else ""
+    return (
+        f"the {side} lacks {shown}{more}, which the {other} requires: add to Config(capabilities=...) of the {side}, "
+        f"or take out of required_capabilities of the {other}"
+    )
+
+
 @dataclass(frozen=True)
 class Agreement:
     """What both sides computed from the two offers; `encoded` is what ACCEPT carries and the root binds."""
@@ -341,9 +353,16 @@ def negotiate(initiator: Offer, responder: Offer) -> Agreement:
     if VERSION not in common_versions or max(common_versions) != VERSION:
         raise VersionError("a better common version was hidden")
     caps = initiator.caps & responder.caps
-    missing = (initiator.required | responder.required) - caps
+    missing = [
+        _lacks(side, required - caps, other)
+        for side, required, other in (
+            ("listener", initiator.required, "dialler"),
+            ("dialler", responder.required, "listener"),
+        )
+        if required - caps
+    ]
     if missing:
-        raise CapabilityError(f"required capabilities are missing: {sorted(missing)}")
+        raise CapabilityError("; ".join(missing))
     ours = (AES_256_GCM, CHACHA20_POLY1305)
     common = [c for c in responder.ciphers if c in initiator.ciphers and c in ours]
     if not common:

@@ -167,7 +167,11 @@ def _hold(core: PeerCore, place: int, answered: int) -> Item | None:
         about = {
             "session": place,
             "cipher": cipher,
-            "link": [link.carrier, link.local, link.remote, link.node_id, link.max_message, link.keeps],
+            "link": [
+                *(link.carrier, link.local, link.remote, link.node_id, link.max_message, link.keeps),
+                link.by_ticket,
+            ],
+            "caps": sorted(link.caps),
             "links": [[path_id, pend, answer] for path_id, _, pend, answer in links],
             "where": session.where or {},
             "ratchet": ratchet_number(session),

@@ -11,9 +11,10 @@ import logging
 import socket
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from netchan.config import CAPABILITY_FIRST
 from netchan.errors import ConfigError, HandoverError
 from netchan.net import moved, resume
 from netchan.net.address import Address, parse_address
@@ -22,6 +23,7 @@ from netchan.net.handover import on_worker
 from netchan.net.handover_talk import Item
 from netchan.net.listen import Inherited
 from netchan.net.manager import CARRIER_NUMBERS, Home, tend, turn_ratchet
+from netchan.net.params import MAX_CAPS
 from netchan.net.redial import Redial
 from netchan.net.wait import WaitQueue, leaf_lock
 from netchan.node.session import PeerCore
@@ -36,6 +38,7 @@ CLOSE_HANDED_OVER: Final = 3
 PACE_S: Final = 1.0
 """How long the next sessions wait until the program has taken the last ones from its listener."""
 PACE_LOOK_S: Final = 0.001
+_CAPS: Final = range(CAPABILITY_FIRST, 1 << 16)
 
 
 @dataclass
@@ -64,8 +67,15 @@ class Heir:
 
     @property
     def link(self) -> Link:
-        """As the handshake gave it."""
-        return Link(*self.about["link"])
+        """As the handshake gave it. A process before capabilities says none, and has agreed on none.
+
+        HandoverError: it says what cannot be.
+        """
+        caps = self.about.get("caps", [])
+        fits = isinstance(caps, list) and len(caps) <= MAX_CAPS
+        if not fits or not all(type(cap) is int and cap in _CAPS for cap in caps):
+            raise HandoverError("the other process sent a session that is not what it says")
+        return replace(Link(*self.about["link"]), caps=frozenset(caps))
 
     def start(self) -> None:
         """It goes on here."""

@@ -79,6 +79,14 @@ class Peer:
         return self._core.link.by_ticket
 
     @property
+    def capabilities(self) -> frozenset[int]:
+        """What both sides can of the application's capabilities: the numbers that both ``Config(capabilities=)`` have.
+
+        Agreed when the session began, and the same for all of its life, in a process that takes it over, too.
+        """
+        return self._core.link.caps
+
+    @property
     def ticket(self) -> bytes | None:
         """What lets the next dial of this node be shorter, from another process too: ``dial(..., ticket=)``.
 

@@ -206,6 +206,7 @@ def being_with(peer: sync.Peer) -> None:
     assert_type(peer.remote_address, str)
     assert_type(peer.path_count, int)
     assert_type(peer.by_ticket, bool)
+    assert_type(peer.capabilities, frozenset[int])
     assert_type(peer.ticket, bytes | None)
     assert_type(peer.wait_ticket(timeout=1), bytes | None)
     assert_type(peer.paths, tuple[netchan.PathInfo, ...])

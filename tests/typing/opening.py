@@ -158,6 +158,7 @@ async def being_with(peer: netchan.Peer) -> None:
     assert_type(peer.remote_address, str)
     assert_type(peer.path_count, int)
     assert_type(peer.by_ticket, bool)
+    assert_type(peer.capabilities, frozenset[int])
     assert_type(peer.ticket, bytes | None)
     assert_type(await peer.wait_ticket(), bytes | None)
     assert_type(peer.paths, tuple[netchan.PathInfo, ...])
@@ -284,6 +285,8 @@ def settings() -> None:
     assert_type(config.limits.unopened_bytes, int)
     netchan.dial(ADDRESS, config=config)
     config.lease = 1.0  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    netchan.Config(capabilities={0x8000}, required_capabilities=[0x8001])
+    netchan.Config(capabilities=0x8000)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     netchan.Config(60.0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     netchan.Config(leese=60)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     netchan.Config(backlog=1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
+import itertools
 import math
 from typing import Any
 
 import pytest
 
-from netchan.config import IO_THREADS_MAX, Config, Limits, check_capacity
+from netchan.config import CAPABILITIES_MAX, IO_THREADS_MAX, Config, Limits, check_capacity
 from netchan.errors import ConfigError
 
 
@@ -32,6 +34,8 @@ class TestConfig:
             "datagrams": False,
             "tickets": 64,
             "watch_network": True,
+            "capabilities": frozenset(),
+            "required_capabilities": frozenset(),
         }
 
     def test_config_is_frozen_hashable_and_by_keyword(self) -> None:
@@ -80,6 +84,72 @@ class TestConfig:
     def test_every_limit_refuses_zero(self, field: Any) -> None:
         with pytest.raises(ConfigError, match=field.name):
             Limits(**{field.name: 0})
+
+
+class TestCapabilities:
+    @pytest.mark.parametrize("kind", [set, frozenset, list, tuple, dict.fromkeys], ids=lambda kind: kind.__name__)
+    def test_any_collection_of_ints_is_kept_as_a_frozenset(self, kind: Any) -> None:
+        given = kind([0x8000, 0xFFFF, 0x8000])
+        config = Config(capabilities=given)
+        assert config.capabilities == frozenset({0x8000, 0xFFFF})
+        assert isinstance(config.capabilities, frozenset)
+        assert config == Config(capabilities=(0xFFFF, 0x8000))
+        assert hash(config) == hash(Config(capabilities=[0xFFFF, 0x8000]))
+        assert config != Config()
+
+    def test_own_names_for_them_are_kept_as_plain_numbers(self) -> None:
+        class Can(enum.IntEnum):
+            ZIP = 0x8001
+
+        config = Config(capabilities=Can)
+        assert repr(config) == "Config(capabilities=frozenset({32769}))"
+        assert [type(number) for number in config.capabilities] == [int]
+
+    def test_what_is_required_is_had(self) -> None:
+        config = Config(capabilities={0x8000}, required_capabilities=[0x8001])
+        assert config.capabilities == frozenset({0x8000, 0x8001})
+        assert config.required_capabilities == frozenset({0x8001})
+        assert isinstance(config.required_capabilities, frozenset)
+        assert dataclasses.replace(config, lease=1).required_capabilities == frozenset({0x8001})
+
+    def test_later_changes_of_the_collection_change_nothing(self) -> None:
+        given = {0x8000}
+        config = Config(capabilities=given)
+        given.add(0x8001)
+        assert config.capabilities == frozenset({0x8000})
+
+    @pytest.mark.parametrize("name", ["capabilities", "required_capabilities"])
+    @pytest.mark.parametrize(
+        ("value", "why"),
+        [
+            (None, "collection"),
+            (0x8000, "collection"),
+            ("ab", "collection"),
+            (b"ab", "collection"),
+            (bytearray(2), "collection"),
+            (itertools.repeat(0x8000), "collection"),
+            ([True], "whole number"),
+            ([32768.0], "whole number"),
+            (["32768"], "whole number"),
+            ([None], "whole number"),
+            ([0], "netchan's own"),
+            ([0x8000, 0x7FFF], "0x7fff: the capabilities below 0x8000 are netchan's own"),
+            ([-1], "out of range"),
+            ([0x1_0000], "out of range"),
+            (range(0x8000, 0x8021), "at most 32"),
+            (range(0x8000, 1 << 60), "at most 32"),
+        ],
+    )
+    def test_other_values_are_refused_by_name(self, name: str, value: Any, why: str) -> None:
+        with pytest.raises(ConfigError, match=f"^{name}.*{why}"):
+            Config(**{name: value})
+
+    def test_bound_is_for_both_together(self) -> None:
+        assert CAPABILITIES_MAX == 32
+        assert len(Config(capabilities=range(0x8000, 0x8020)).capabilities) == 32
+        Config(capabilities=range(0x8000, 0x8020), required_capabilities=range(0x8000, 0x8020))
+        with pytest.raises(ConfigError, match=r"capabilities .* at most 32"):
+            Config(capabilities=range(0x8000, 0x8020), required_capabilities=[0x9000])
 
 
 class TestCapacity:

@@ -12,6 +12,7 @@ from netchan.errors import AuthError, ConfigError, DialTimeout, HandshakeError
 from netchan.net import gate as g
 from netchan.net import handshake as hs
 from netchan.net import params as p
+from netchan.net.dial import link_of
 from netchan.net.identity import Identity, StaticKey
 from netchan.net.machine import prologue
 from netchan.net.params import Refusal
@@ -186,6 +187,12 @@ class TestNegotiation:
         assert first.agreement.parity
         assert first.remote == theirs
         assert second.remote == mine
+
+    def test_program_sees_the_capabilities_of_programs_only(self, world: Any) -> None:
+        offer = {"offer": p.Offer(caps=frozenset({0, 9, 0x7FFF, 0x8000, 0xFFFF}))}
+        for event in world.run(world.initiator(config=offer), world.responder(config=offer)).established:
+            assert len(event.agreement.caps) == 5
+            assert link_of("tcp", "here", "there", event).caps == {0x8000, 0xFFFF}
 
     @pytest.mark.parametrize("side", ["initiator", "responder"])
     def test_required_capability_missing_refuses_both(self, world: Any, side: str) -> None:

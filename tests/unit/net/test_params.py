@@ -149,6 +149,20 @@ class TestNegotiate:
             with pytest.raises(p.CapabilityError):
                 p.negotiate(first, second)
 
+    def test_missing_is_said_with_its_side_and_not_without_end(self) -> None:
+        asks, lacks = (
+            p.Offer(caps=frozenset({0x8001, 5}), required=frozenset({0x8001, 5})),
+            p.Offer(caps=frozenset({5})),
+        )
+        with pytest.raises(p.CapabilityError, match="the listener lacks 0x8001, which the dialler requires"):
+            p.negotiate(asks, lacks)
+        with pytest.raises(p.CapabilityError, match="the dialler lacks 0x8001, which the listener requires"):
+            p.negotiate(lacks, asks)
+        many = frozenset(range(p.MAX_CAPS))
+        with pytest.raises(p.CapabilityError, match=r"lacks 0x0000, .* 0x0007 and 56 more, which") as caught:
+            p.negotiate(p.Offer(caps=many, required=many), p.Offer())
+        assert len(str(caught.value)) < 300
+
     @pytest.mark.parametrize(("a", "b", "idle"), [(0, 0, 0), (0, 9, 9), (9, 0, 9), (4, 9, 4)])
     def test_idle_zero_counts_as_infinite(self, a: int, b: int, idle: int) -> None:
         pair = p.Offer(p.TransportParams(idle_s=a)), p.Offer(p.TransportParams(idle_s=b))
@@ -178,6 +192,14 @@ class TestNegotiate:
     def test_version_list_malformed_is_refused(self, versions: bytes) -> None:
         items = p.Offer().items(random.Random(1).randbytes) | {p.VERSIONS: versions}
         with pytest.raises(p.ParamError):
+            p.Offer.from_items(items)
+
+    @pytest.mark.parametrize("left_out", [p.VERSIONS, p.CIPHERS, p.CAPS, p.PARAMS])
+    def test_offer_that_leaves_out_a_needed_item_is_refused(self, left_out: int) -> None:
+        items = p.Offer().items(random.Random(1).randbytes)
+        assert p.Offer.from_items(items).caps == frozenset()
+        del items[left_out]
+        with pytest.raises(p.ParamError, match="lacks"):
             p.Offer.from_items(items)
 
     def test_refusal_unknown_code_counts_as_protocol(self) -> None:

@@ -46,3 +46,9 @@ def test_offer_is_that_of_the_settings() -> None:
     assert plain is offer_for(Config())
     assert plain.params.max_message == Config().max_message
     assert other.params.max_message == 1 << 20
+    assert (plain.caps, plain.required) == (frozenset(), frozenset())
+
+
+def test_offer_has_the_capabilities_of_the_settings() -> None:
+    offer = offer_for(Config(capabilities={0x8000}, required_capabilities=[0x8001]))
+    assert (offer.caps, offer.required) == (frozenset({0x8000, 0x8001}), frozenset({0x8001}))
