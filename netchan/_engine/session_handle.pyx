@@ -231,6 +231,8 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
             rc = engine_add(g, t, fd)
         if rc == defs.NC_OK and d is not NULL:
             link_answer(<nc_link*>t.session.control.carrier, answer_p, answer_n)
+            if xchg_u32(&t.session.dirty_any, 1) == 0:
+                engine_dirty(g, t)              # the side that dialled begins with PING: the other one may wait for it
         elif rc == defs.NC_OK and rest_n:
             if session_recv(&t.session, t.session.control, rest_p, rest_n, engine_now(g)) < 0:
                 slot_reap(g, t)

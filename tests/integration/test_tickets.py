@@ -110,6 +110,20 @@ async def test_over_other_carriers(carrier: str) -> None:
             assert listener.stats().tickets_refused == {"unknown key": 1}
 
 
+@program
+async def test_listener_may_speak_first_over_udp_and_waits_for_no_beat() -> None:
+    # until something of the dialler has come it may say 256 bytes; the dialler here says nothing of its own accord
+    config = Config(heartbeat=600)
+    async with node("udp://127.0.0.1:0", config=config) as listener:
+        for again in (False, True):
+            async with visit(listener, config=config) as (near, far):
+                assert near.by_ticket is again
+                await far.open("news", bytes).send(bytes(3_000))
+                channel = await anext(near)
+                assert len(await channel.recv()) == 3_000
+                await near.wait_ticket()
+
+
 def test_over_a_network_that_loses_a_third() -> None:
     with sync.listen("udp://127.0.0.1:0", identity=BOSS, trust="any") as listener, contextlib.ExitStack() as stack:
         relays = [stack.enter_context(Relay(listener.addresses[0], seed)) for seed in range(8)]
