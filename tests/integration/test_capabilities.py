@@ -103,6 +103,20 @@ async def test_what_one_side_requires_and_the_other_lacks_is_said_to_the_dialler
 
 
 @program
+async def test_nodes_say_them_in_every_session_of_theirs() -> None:
+    able, plain = having(OLD, NEW), having(OLD)
+    async with netchan.Node(trust="any", config=able) as a, netchan.Node(trust="any", config=plain) as b:
+        (address,) = await a.listen(TCP)
+        near = await b.dial(address)
+        far = await a.recv()
+        assert near.capabilities == far.capabilities == {OLD}
+        async with netchan.Node(trust="any", config=having(required=(OTHER,))) as c:
+            with pytest.raises(HandshakeError, match="the listener lacks 0xffff, which the dialler requires"):
+                await c.dial(address)
+            await until(lambda: a.stats().handshakes_failed == {"capability": 1})
+
+
+@program
 async def test_both_sides_lack_what_the_other_one_requires() -> None:
     async with node(TCP, having(required=(NEW,))) as listener:
         with pytest.raises(HandshakeError) as caught:
