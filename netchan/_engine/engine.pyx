@@ -242,6 +242,16 @@ cdef void sweep(nc_engine* g) noexcept nogil:
 
 # --- pump -------------------------------------------------------------------------------------------------------------
 
+# The timer rings for what is due first.
+cdef inline void arm_timer(nc_engine* g, int64_t now) noexcept nogil:
+    cdef int64_t at = theap_next(&g.heap)
+    if at != TIMER_NEVER and (g.timer_at == 0 or at < g.timer_at or g.timer_at <= now):
+        engine_alarm(g, g.timer_fd, at if at > 0 else 1)
+        g.timer_at = at
+    elif at == TIMER_NEVER and g.timer_at and g.timer_at <= now:
+        g.timer_at = 0
+
+
 cdef void flush_dirty(nc_engine* g) noexcept nogil:
     cdef nc_slot* t
     cdef nc_slot* following
@@ -259,7 +269,10 @@ cdef void flush_dirty(nc_engine* g) noexcept nogil:
         slot_flush(g, t, now)
         t = following
     # The time of its end: a flush that itself took long must not make the next message look like the first of a burst.
-    store_rel_u64(<uint64_t*>&g.flushed_at, <uint64_t>engine_now(g))
+    now = engine_now(g)
+    store_rel_u64(<uint64_t*>&g.flushed_at, <uint64_t>now)
+    # Nobody may look for long after a program that has said its last: what it waits for has its time all the same.
+    arm_timer(g, now)
     if g.graves is not NULL or g.dead_links is not NULL:
         sweep(g)
 
@@ -269,7 +282,6 @@ cdef void run_deadlines(nc_engine* g, int64_t now) noexcept nogil:
     cdef nc_link* broken
     cdef int64_t idx
     cdef nc_slot* t
-    cdef int64_t at
     while True:
         idx = theap_pop_due(&g.heap, now)
         if idx < 0:
@@ -299,12 +311,7 @@ cdef void run_deadlines(nc_engine* g, int64_t now) noexcept nogil:
             # What is due cannot be said: the carrier takes nothing. It is said when it does; nobody waits for it here.
             t.deadline = now + BLOCKED_NS
             theap_set(&g.heap, t.index, t.deadline)
-    at = theap_next(&g.heap)
-    if at != TIMER_NEVER and (g.timer_at == 0 or at < g.timer_at or g.timer_at <= now):
-        engine_alarm(g, g.timer_fd, at if at > 0 else 1)
-        g.timer_at = at
-    elif at == TIMER_NEVER and g.timer_at and g.timer_at <= now:
-        g.timer_at = 0
+    arm_timer(g, now)
 
 
 # Baton held. What is ready now, once, within the budget.

@@ -323,6 +323,25 @@ class TestSession:
                 channel.recv(timeout=15)
             assert isinstance(far.error, SessionLost)
 
+    def test_last_word_of_a_program_that_does_nothing_more_is_said_again(self) -> None:
+        calm = Config(datagrams=True, heartbeat=60)
+        with sync.listen(UDP, identity=BOSS, trust="any", config=calm) as listener:
+            with Relay(listener.addresses[0]) as relay:
+                with sync.dial(relay.address, identity=KEY, config=calm) as near, listener.recv(timeout=10) as far:
+                    tx, rx = near.open("x", int, capacity=9), far.open("x", int, capacity=9)
+                    tx.send(1)
+                    assert rx.recv(timeout=10) == 1
+                    wait_for(lambda: near._core.session.at_rest() and far._core.session.at_rest())
+                    relay.silent = True
+                    before = relay.seen["up"]
+                    tx.send(2)
+                    end = time.monotonic() + 30
+                    while relay.seen["up"] < before + 3:  # nobody looks at the session meanwhile
+                        assert time.monotonic() < end, "what was lost was not sent again"
+                        time.sleep(0.01)
+                    relay.silent = False
+                    assert rx.recv(timeout=30) == 2
+
     def test_close_that_was_lost_is_said_again_to_who_still_talks(self) -> None:
         def heard() -> bool:
             with (
