@@ -15,7 +15,7 @@ from netchan._core.cursor cimport nc_rd, rd_bytes, rd_init, rd_left, rd_u8, rd_u
 from netchan._core.datagram cimport DATAGRAM_PAD, dgram_head_size, dgram_mask, dgram_seal
 from netchan._core.ecn cimport ecn_turn
 from netchan._core.ends cimport end_mark, end_open, end_release, end_request, session_next_offer, session_next_ready
-from netchan._core.flight cimport flight_free, flight_new
+from netchan._core.flight cimport flight_free, flight_new, flight_token
 from netchan._core.inbound cimport session_recv_datagram
 from netchan._core.keys cimport KEYS_HP_SEND, keys_free, keys_new, keys_path_add
 from netchan._core.keystore cimport ks_new, nc_keystore
@@ -106,6 +106,7 @@ cdef nc_lab* lab_make() noexcept nogil:
         flight_free(d)
         free(a)
         return NULL
+    flight_token(d, secret)
     a.key = keys_path_add(a.peer.keys, 0, 2)
     session_init(&a.s, 1, &p, &p, secret, d, 3, a.now)
     return a

@@ -37,7 +37,7 @@ from netchan._core.events cimport path_state
 from netchan._core.ends cimport (
     end_mark, end_open, end_release, end_request, session_close, session_next_offer, session_next_ready,
 )
-from netchan._core.flight cimport flight_free, flight_new
+from netchan._core.flight cimport flight_free, flight_new, flight_token
 from netchan._core.handover cimport (
     session_hold, session_moved, session_read, session_unhold, session_write,
 )
@@ -995,6 +995,15 @@ cdef class Side:
         session_forget_gone(&self.s)
         return rc
 
+    def tell_token(self, path, bytes token):
+        """NEW_CID is to be said of this path, with a cid of 8 and a token of 16 bytes."""
+        flight_token(self.way(path).d, <const uint8_t*><char*>token)
+
+    def token_of(self, path):
+        """The cid and the token of the peer, or None; whether ours are still to be told."""
+        cdef nc_dgram* d = self.way(path).d
+        return (<const char*>d.cid)[:8] + (<const char*>d.token)[:16] if d.token_known else None, bool(d.token_due)
+
     def flying(self, path):
         """What a datagram path has on its way."""
         cdef nc_path* p = self.way(path)
@@ -1240,7 +1249,7 @@ cdef class Side:
                 "rekey": s.rekey_state, "have": s.ratchet_have, "ratchets": s.ratchets,
                 "path": p.id, "alive": bool(p.alive), "in_order": bool(s.in_order),
                 "suspended": bool(s.suspended), "suspect": bool(s.suspect),
-                "resumes": s.stats.resumes, "resent": s.stats.resent,
+                "resumes": s.stats.resumes, "resent": s.stats.resent, "resets": s.stats.resets,
                 "parity_sent": s.stats.parity_sent, "rebuilt": s.stats.rebuilt,
                 "log": p.log_next - p.log_first, "log_cap": p.log_cap,
                 "again": s.replay.n - s.replay.next, "again_cap": s.replay.cap, "again_log": s.replay.log_cap,

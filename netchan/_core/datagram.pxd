@@ -8,12 +8,14 @@ from netchan._core.record cimport nc_sealer
 
 cdef enum:
     CID_SIZE = 8
+    TOKEN_SIZE = 16                 # of a reset, at its end
     DATAGRAM_LEAST = 40             # shorter ones are none: the sample must not lie in what it masks
     DATAGRAM_MTU = 1200             # bytes that every path carries (RFC 9000 §14)
     DATAGRAM_MOST = 1452            # and that this version sends at most
     DATAGRAM_RECORDS = 16
     DATAGRAM_HEAD_MOST = 176        # flags, cid, number, epoch, n and 16 pairs of tag and length
-    DATAGRAM_PAD = 8                # of a record's frames at least: so none is shorter than DATAGRAM_LEAST
+    DATAGRAM_FRAMES = 8             # bytes of a record's frames at least: so none is shorter than DATAGRAM_LEAST
+    DATAGRAM_PAD = 12               # and of what is sent: a reset, which is shorter, can answer each
 
 ctypedef struct nc_dgram_head:      # of a datagram whose mask was taken off
     uint64_t number
@@ -30,8 +32,8 @@ cdef inline size_t dgram_head_size(int number_size, uint64_t tag) noexcept nogil
     return 13 + <size_t>number_size + (1 if tag < 0x40 else 2 if tag < 0x4000 else 4 if tag < 0x40000000 else 8)
 
 
-# Finishes a datagram at buf: head_size bytes of room, then body_len bytes of frames (DATAGRAM_PAD at the least, with
-# the tail), then tail_len bytes from `tail`, and room for the AEAD tag. Returns its size, or as record_seal.
+# Finishes a datagram at buf: head_size bytes of room, then body_len bytes of frames (DATAGRAM_FRAMES at the least,
+# with the tail), then tail_len bytes from `tail`, and room for the AEAD tag. Returns its size, or as record_seal.
 cdef int dgram_seal(nc_sealer* k, int path, const uint8_t* cid, uint64_t number, int number_size, uint64_t tag,
                     const uint8_t* binding, uint8_t* buf, size_t body_len, const uint8_t* tail, size_t tail_len,
                     int64_t now_ns) noexcept nogil

@@ -55,7 +55,7 @@ cdef int dgram_seal(nc_sealer* k, int path, const uint8_t* cid, uint64_t number,
     cdef size_t aad_len
     cdef uint8_t* at = buf + MASK_AT
     cdef int i, rc
-    if body_len + tail_len > <size_t>defs.RECORD_BODY_MAX or body_len + tail_len < <size_t>DATAGRAM_PAD:
+    if body_len + tail_len > <size_t>defs.RECORD_BODY_MAX or body_len + tail_len < <size_t>DATAGRAM_FRAMES:
         return defs.NC_EINVAL
     buf[0] = <uint8_t>(FIXED | (number_size - 1))
     memcpy(buf + 1, cid, CID_SIZE)

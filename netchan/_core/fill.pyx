@@ -11,11 +11,12 @@ from netchan._core cimport defs
 from netchan._core.cursor cimport nc_wr, varint_len, wr_init
 from netchan._core.datagram cimport DATAGRAM_PAD
 from netchan._core.ends cimport end_release, settle_end
-from netchan._core.flight cimport flight_put_ack
+from netchan._core.flight cimport flight_put_ack, flight_token_due
 from netchan._core.frame cimport (
-    frame_put_abort, frame_put_ack, frame_put_ask, frame_put_data_head, frame_put_max_streams, frame_put_order,
-    frame_put_parity, frame_put_path_close, frame_put_path_status, frame_put_ping, frame_put_session_close,
-    frame_put_skip, frame_put_stop, frame_put_trunk_head, frame_put_want, frame_put_withdraw, frame_put_withdrawn,
+    frame_put_abort, frame_put_ack, frame_put_ask, frame_put_data_head, frame_put_max_streams, frame_put_new_cid,
+    frame_put_order, frame_put_parity, frame_put_path_close, frame_put_path_status, frame_put_ping,
+    frame_put_session_close, frame_put_skip, frame_put_stop, frame_put_trunk_head, frame_put_want, frame_put_withdraw,
+    frame_put_withdrawn,
 )
 from netchan._core.group cimport group_begin, group_left, group_length, group_open, group_put, group_said
 from netchan._core.leaf cimport load_acq_u32, load_acq_u64
@@ -172,6 +173,9 @@ cdef int put_own(nc_session* s, nc_path* p, nc_wr* w, int64_t now) noexcept nogi
         eliciting = 1
     if p.status_due and frame_put_path_status(w, p.id, p.status_said, 1 if p.standby & STANDBY_OURS else 0) >= 0:
         p.status_due = 0
+        eliciting = 1
+    if flight_token_due(p) and frame_put_new_cid(w, p.id, p.d.own_cid, p.d.own_token) >= 0:
+        p.d.token_due = 0
         eliciting = 1
     return eliciting
 

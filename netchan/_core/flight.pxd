@@ -35,6 +35,19 @@ cdef enum:
 cdef inline int flight_unproved(const nc_path* p) noexcept nogil:
     return 1 if p.d.challenged == <uint8_t>CHALLENGED_NEVER and p.rx_number == 0 else 0
 
+# --- a peer that has forgotten the path ---
+# NEW_CID waits to be said; not before the other side is known to have the path.
+cdef inline int flight_token_due(const nc_path* p) noexcept nogil:
+    return 1 if p.d is not NULL and p.d.token_due and not flight_unproved(p) else 0
+
+# By which cid we want to be called, 8 bytes, and its token, 16: to be told.
+cdef void flight_token(nc_dgram* d, const uint8_t* cid_token24) noexcept nogil
+# NEW_CID of this path has come: the peer is called so from now on. NC_OK; NC_EFRAME: not its second cid, or another one
+# than before.
+cdef int flight_new_cid(nc_dgram* d, const nc_frame* f) noexcept nogil
+# 1: the datagram ends with the token of the peer, and is nothing else. In constant time.
+cdef int flight_is_reset(const nc_dgram* d, const uint8_t* buf_untrusted, size_t n) noexcept nogil
+
 # A new address of the peer: these 8 random bytes have to come back from there.
 cdef void flight_challenge(nc_dgram* d, const uint8_t* token8) noexcept nogil
 

@@ -13,7 +13,7 @@ from netchan._core.congestion cimport (
 )
 from netchan._core cimport defs
 from netchan._core.cursor cimport nc_rd, nc_wr, rd_init
-from netchan._core.datagram cimport CID_SIZE, DATAGRAM_MOST, DATAGRAM_MTU
+from netchan._core.datagram cimport CID_SIZE, DATAGRAM_LEAST, DATAGRAM_MOST, DATAGRAM_MTU, TOKEN_SIZE
 from netchan._core.ecn cimport ecn_lost, ecn_marked, ecn_received, ecn_said, ecn_seen
 from netchan._core.frame cimport frame_ack_ecn, frame_next_range, frame_put_ack_ranges, nc_frame
 from netchan._core.ranges cimport (
@@ -23,7 +23,8 @@ from netchan._core.ranges cimport (
 from netchan._core.replay cimport REPLAY_BITS, replay_free, replay_init
 from netchan._core.sent cimport epoch_settled, sent_again, sent_arrived, sent_off, sent_pop, sent_room, sent_settled
 from netchan._core.state cimport (
-    PATH_HEARD, SENT_ACKED, SENT_FLIGHT, SENT_LOST, SENT_NONE, nc_dgram, nc_path, nc_sent, nc_session,
+    PATH_HEARD, SENT_ACKED, SENT_FLIGHT, SENT_LOST, SENT_NONE, TOKEN_KNOWN, TOKEN_NONE, nc_dgram, nc_path, nc_sent,
+    nc_session,
 )
 from netchan._core.timer cimport TIMER_NEVER
 
@@ -457,3 +458,39 @@ cdef void flight_challenged(nc_dgram* d, const uint8_t* token8) noexcept nogil:
 cdef void flight_response(nc_dgram* d, const uint8_t* token8) noexcept nogil:
     if d.challenged == 1 and memcmp(d.challenge, token8, 8) == 0:
         d.challenged = 2
+
+
+# --- a peer that has forgotten the path -------------------------------------------------------------------------------
+
+# All bytes are looked at whatever they are: how long it takes says nothing of how many are right.
+cdef inline int same_token(const uint8_t* a, const uint8_t* b) noexcept nogil:
+    cdef uint8_t differs = 0
+    cdef int i
+    for i in range(TOKEN_SIZE):
+        differs |= a[i] ^ b[i]
+    return 1 if differs == 0 else 0
+
+
+cdef void flight_token(nc_dgram* d, const uint8_t* cid_token24) noexcept nogil:
+    memcpy(d.own_cid, cid_token24, CID_SIZE)
+    memcpy(d.own_token, cid_token24 + CID_SIZE, TOKEN_SIZE)
+    d.token_due = 1
+
+
+cdef int flight_new_cid(nc_dgram* d, const nc_frame* f) noexcept nogil:
+    if f.b != 1 or f.c != 1:
+        return defs.NC_EFRAME                   # a path has the cid of its exchange, then one that was told
+    if d.token_known == <uint8_t>TOKEN_NONE:
+        memcpy(d.cid, f.data, CID_SIZE)
+        memcpy(d.token, f.data + CID_SIZE, TOKEN_SIZE)
+        d.token_known = TOKEN_KNOWN
+        return defs.NC_OK
+    if memcmp(f.data, d.cid, CID_SIZE) != 0 or not same_token(d.token, f.data + CID_SIZE):
+        return defs.NC_EFRAME
+    return defs.NC_OK
+
+
+cdef int flight_is_reset(const nc_dgram* d, const uint8_t* buf_untrusted, size_t n) noexcept nogil:
+    if d.token_known == <uint8_t>TOKEN_NONE or n < <size_t>DATAGRAM_LEAST:
+        return 0
+    return same_token(d.token, buf_untrusted + n - TOKEN_SIZE)

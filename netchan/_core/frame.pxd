@@ -41,6 +41,8 @@ cdef int frame_put_ack_ranges(nc_wr* w, uint64_t path, const nc_ranges* got, uin
 cdef int frame_put_order(nc_wr* w, uint64_t number) noexcept nogil
 cdef int frame_put_path_close(nc_wr* w, uint64_t path, uint64_t code) noexcept nogil
 cdef int frame_put_path_status(nc_wr* w, uint64_t path, uint64_t seq, int standby) noexcept nogil
+# The cid of the path by which we want to be called instead of its first one, with its token of 16 bytes.
+cdef int frame_put_new_cid(nc_wr* w, uint64_t path, const uint8_t* cid8, const uint8_t* token16) noexcept nogil
 cdef int frame_put_path_probe(nc_wr* w, int response, const uint8_t* token8) noexcept nogil     # challenge or response
 cdef int frame_put_pos(nc_wr* w, uint64_t stream, uint64_t received, uint64_t taken, uint64_t max_msgs,
                        uint64_t max_bytes) noexcept nogil

@@ -440,6 +440,17 @@ cdef int frame_put_path_status(nc_wr* w, uint64_t path, uint64_t seq, int standb
     return wr_varint(w, 0)                      # no weight: what a path delivers is measured
 
 
+cdef int frame_put_new_cid(nc_wr* w, uint64_t path, const uint8_t* cid8, const uint8_t* token16) noexcept nogil:
+    if wr_left(w) < 3 + varint_len(path) + 24:
+        return defs.NC_ESPACE
+    wr_u8(w, defs.FRAME_NEW_CID)
+    wr_varint(w, path)
+    wr_varint(w, 1)                             # the second cid of the path, instead of the first
+    wr_varint(w, 1)
+    wr_bytes(w, cid8, 8)
+    return wr_bytes(w, token16, 16)
+
+
 cdef int frame_put_path_probe(nc_wr* w, int response, const uint8_t* token8) noexcept nogil:
     if wr_left(w) < 9:
         return defs.NC_ESPACE

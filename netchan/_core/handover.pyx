@@ -158,6 +158,7 @@ cdef void walk_stats(nc_walk* w, nc_session* s) noexcept nogil:
     walk_u64(w, &s.stats.rebuilt)
     walk_u64(w, &s.stats.data_sent)
     walk_u64(w, &s.stats.picks)
+    walk_u64(w, &s.stats.resets)
 
 
 # A message of a ratchet that waits to be sent, or to be looked at.

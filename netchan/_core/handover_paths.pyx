@@ -19,8 +19,8 @@ from netchan._core.ranges cimport nc_ranges, ranges_add, ranges_end
 from netchan._core.replay cimport REPLAY_BITS_MAX, REPLAY_BITS_MIN, replay_grow
 from netchan._core.sent cimport LOG_RECORD, LOG_RESERVE, SENT_MIRRORED, sent_own
 from netchan._core.state cimport (
-    PATH_SILENT, SENT_FLIGHT, SENT_NONE, SESSION_SUSPENDED, STANDBY_OURS, STANDBY_THEIRS, STATE_SUSPECT, nc_dgram,
-    nc_path, nc_replay, nc_sent, nc_session, nc_trunk_sent,
+    PATH_SILENT, SENT_FLIGHT, SENT_NONE, SESSION_SUSPENDED, STANDBY_OURS, STANDBY_THEIRS, STATE_SUSPECT, TOKEN_CAME,
+    nc_dgram, nc_path, nc_replay, nc_sent, nc_session, nc_trunk_sent,
 )
 from netchan._core.walk cimport (
     nc_walk, walk_count, walk_fail, walk_flag, walk_need, walk_next, walk_pos, walk_raw, walk_span, walk_time, walk_u16,
@@ -260,6 +260,11 @@ cdef void walk_dgram(nc_walk* w, nc_dgram* d) noexcept nogil:
     cdef uint32_t i
     walk_raw(w, d.cid, 8)
     walk_raw(w, d.own_cid, 8)
+    walk_raw(w, d.token, 16)
+    walk_raw(w, d.own_token, 16)
+    walk_u8(w, &d.token_known)
+    walk_need(w, d.token_known <= TOKEN_CAME)
+    walk_flag(w, &d.token_due)
     walk_u32(w, &d.mtu)
     walk_need(w, <uint32_t>DATAGRAM_MTU <= d.mtu <= <uint32_t>DATAGRAM_MOST)
     walk_u32(w, &bits)

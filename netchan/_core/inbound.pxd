@@ -22,7 +22,7 @@ cdef int on_record(nc_session* s, nc_path* p, uint64_t tag, const uint8_t* body,
 cdef int recv_record(nc_session* s, nc_path* p, uint8_t* rec, size_t size, int64_t now) noexcept nogil
 cdef int keep_left(nc_path* p, const uint8_t* buf, size_t n, size_t need) noexcept nogil
 # One datagram, changed in place. NC_OK; NC_EFRAME, NC_ECRYPTO, NC_EREPLAY: it was none, or came before; NC_EAGAIN:
-# there is no room for what it brings; NC_ECLOSED: the session is over.
+# there is no room for what it brings; NC_ECLOSED: the session is over, or the path is: it ends with the peer's token.
 cdef int session_recv_datagram(nc_session* s, nc_path* p, uint8_t* buf_untrusted, size_t n,
                                int64_t now_ns) noexcept nogil
 # Bytes of the path's stream, changed in place. NC_OK; else the path is over (alive = 0), or the session, whose state

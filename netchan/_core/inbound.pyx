@@ -13,7 +13,9 @@ from netchan._core cimport defs
 from netchan._core.cursor cimport nc_rd, rd_init, rd_left, rd_varint
 from netchan._core.datagram cimport dgram_open, dgram_unmask, nc_dgram_head
 from netchan._core.ends cimport bind_opens, fail, forget_offer, offer_ready, peer_aborted, session_ended, settle_end
-from netchan._core.flight cimport flight_acked, flight_challenged, flight_received, flight_response
+from netchan._core.flight cimport (
+    flight_acked, flight_challenged, flight_is_reset, flight_new_cid, flight_received, flight_response,
+)
 from netchan._core.frame cimport frame_next, nc_frame
 from netchan._core.idmap cimport idmap_get, idmap_put
 from netchan._core.leaf cimport load_acq_u32, load_seq_u64, store_seq_u32, store_seq_u64
@@ -29,7 +31,7 @@ from netchan._core.ticket cimport on_ticket
 from netchan._core.sent cimport sent_acked
 from netchan._core.state cimport (
     CTL_ABORT, CTL_POS, CTL_WITHDRAWN, EV_ACK, EV_RECV, EV_SEND, EV_STATE, SESSION_CLOSING, SESSION_OVER, SESSION_UP,
-    STANDBY_OURS, nc_end, nc_offer, nc_path, nc_session, notify, want_ctl, want_data,
+    STANDBY_OURS, TOKEN_CAME, nc_end, nc_offer, nc_path, nc_session, notify, want_ctl, want_data,
 )
 from netchan._core.inbox cimport (
     in_data, in_give_turn, in_init, in_make_room, in_number, in_over, in_pos_due, in_skip, in_withdraw, nc_in,
@@ -207,6 +209,17 @@ cdef void on_path_close(nc_session* s, nc_path* p, nc_frame* f, int64_t now) noe
     cdef nc_path* q = path_find(s, <uint32_t>f.a) if f.a <= <uint64_t>0xFFFFFFFF else NULL
     if q is not NULL and q != p and q.d is not NULL:
         session_path_lost(s, q, now)
+
+
+# How the other side wants a datagram path to be called, and the token by which is known later that it has forgotten it.
+cdef void on_new_cid(nc_session* s, nc_frame* f) noexcept nogil:
+    cdef nc_path* p
+    if s.order is NULL or f.a >> 32:
+        fail(s, defs.CLOSE_PROTOCOL)
+        return
+    p = path_find(s, <uint32_t>f.a)
+    if p is not NULL and (p.d is NULL or flight_new_cid(p.d, f) < 0):
+        fail(s, defs.CLOSE_PROTOCOL)
 
 
 # DATA in a record of the trunk: of a channel that both sides wanted there.
@@ -580,6 +593,8 @@ cdef int on_frames(nc_session* s, nc_path* p, uint64_t tag, const uint8_t* body,
             on_path_close(s, p, &f, now)
         elif f.type == defs.FRAME_PATH_STATUS:
             on_path_status(s, f.a, f.b, f.flags)
+        elif f.type == defs.FRAME_NEW_CID:
+            on_new_cid(s, &f)
         elif f.type == defs.FRAME_PATH_CHALLENGE and p.d is not NULL:
             flight_challenged(p.d, f.data)
         elif f.type == defs.FRAME_PATH_RESPONSE and p.d is not NULL:
@@ -652,7 +667,14 @@ cdef int session_recv_datagram(nc_session* s, nc_path* p, uint8_t* buf_untrusted
     cdef uint32_t i
     cdef int64_t wait = 3 * (p.srtt + 4 * p.rttvar + 50000000)
     cdef int eliciting = 0
-    cdef int rc = dgram_unmask(&s.sealer, buf_untrusted, n, p.d.window.next, &h)
+    cdef int rc
+    if flight_is_reset(p.d, buf_untrusted, n):
+        # Before it is opened: nothing that opens ends so, and it is no forgery.
+        p.d.token_known = TOKEN_CAME
+        s.stats.resets += 1
+        session_path_lost(s, p, now_ns)
+        return defs.NC_ECLOSED
+    rc = dgram_unmask(&s.sealer, buf_untrusted, n, p.d.window.next, &h)
     if rc >= 0 and not replay_check(&p.d.window, h.number):
         rc = defs.NC_EREPLAY
     if rc >= 0:

@@ -16,7 +16,9 @@ from netchan._core.ends cimport end_release, session_ended, settle_end, take_dir
 from netchan._core.fill cimport (
     CONTROL_ROOM, close_copies, send_control, send_data, send_own, send_symbol, send_trunk,
 )
-from netchan._core.flight cimport flight_number, flight_open, flight_probe, flight_probed, flight_unproved
+from netchan._core.flight cimport (
+    flight_number, flight_open, flight_probe, flight_probed, flight_token_due, flight_unproved,
+)
 from netchan._core.frame cimport frame_put_path_probe
 from netchan._core.group cimport group_open, group_waits
 from netchan._core.idmap cimport idmap_next
@@ -85,7 +87,7 @@ cdef int session_wants_send(nc_session* s) noexcept nogil:
             or (s.state == SESSION_CLOSING and not s.close_sent):
         return 1
     while p is not NULL:
-        if p.ping_due:
+        if p.ping_due or flight_token_due(p):
             return 1
         p = p.next
     return 0
@@ -238,7 +240,7 @@ cdef int64_t session_send(nc_session* s, nc_path* p, uint8_t* out, size_t cap, i
 
 # 1: a datagram that asks for an answer would have something to say on this path.
 cdef int wants_datagram(nc_session* s, nc_path* p) noexcept nogil:
-    if p.ping_due or s.state == SESSION_CLOSING:
+    if p.ping_due or s.state == SESSION_CLOSING or flight_token_due(p):
         return 1
     if p != s.control:
         if s.state != SESSION_UP or p.aside:

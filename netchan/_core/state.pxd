@@ -100,6 +100,11 @@ cdef enum nc_sent_state:            # of a datagram
     SENT_LOST = 2                   # its frames are sent again; should it have arrived after all, that still counts
     SENT_NONE = 3                   # no datagram has this number
 
+cdef enum nc_token:                 # nc_dgram.token_known
+    TOKEN_NONE = 0
+    TOKEN_KNOWN = 1
+    TOKEN_CAME = 2                  # a datagram ended with it: the path is lost
+
 # What is known of paths and traffic where a mode is picked (auto.pyx).
 ctypedef struct nc_figures:
     uint64_t rate                   # bytes of values a second, smoothed
@@ -125,7 +130,11 @@ ctypedef struct nc_auto:
 # What a datagram path has beside the rest of a path (flight.pyx).
 cdef struct nc_dgram:
     uint8_t cid[8]                  # chosen by the peer: names the path in what we send
-    uint8_t own_cid[8]              # chosen here
+    uint8_t own_cid[8]              # chosen here: what the exchange gives, or what is told with own_token
+    uint8_t token[16]               # of the peer: what ends with it says that it knows the path no more
+    uint8_t own_token[16]           # ours, to be told
+    uint8_t token_known             # nc_token
+    uint8_t token_due               # NEW_CID is to be said
     uint32_t mtu                    # bytes of a datagram at most
     int number_size                 # bytes of the number of the datagram that is being built
     # receiver
@@ -421,6 +430,7 @@ ctypedef struct nc_session_stats:
     uint64_t rebuilt                # groups in which they made up for something
     uint64_t data_sent              # bytes of streams, each once
     uint64_t picks                  # changes of a mode that is picked
+    uint64_t resets                 # paths that the other side does not know any more, as it has said
 
 # What became of a path.
 ctypedef struct nc_path_event:

@@ -25,5 +25,5 @@ cdef class Session(Listed):
     cdef bint told
     cdef list loose                 # ends that the session has forgotten, while it is held (handover_handle.pyx)
     cdef bint new_path(self, int fd, int carrier, uint32_t path_id, bint beside, uint32_t last, uint64_t received,
-                       bytes binding, bytes early, uint32_t mtu, bytes answer) except -1
+                       bytes binding, bytes early, uint32_t mtu, bytes answer, bytes token) except -1
     cdef object __weakref__

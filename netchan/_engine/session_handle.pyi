@@ -30,6 +30,7 @@ def attach(
     mtu: int = 1200,
     answer: bytes = b"",
     proved: bool = True,
+    token: bytes = b"",
 ) -> Session: ...
 
 @disjoint_base
@@ -55,6 +56,8 @@ class Session(Listed):
     def at_rest(self) -> bool: ...
     @property
     def suspended(self) -> bool: ...
+    @property
+    def forgotten(self) -> bool: ...
     @property
     def suspect(self) -> bool: ...
     @property
@@ -83,6 +86,7 @@ class Session(Listed):
         early: bytes,
         mtu: int = 1200,
         answer: bytes = b"",
+        token: bytes = b"",
     ) -> bool: ...
     def join(self, path_id: int, last: int) -> int | None: ...
     def resume(
@@ -97,6 +101,7 @@ class Session(Listed):
         early: bytes,
         mtu: int = 1200,
         answer: bytes = b"",
+        token: bytes = b"",
     ) -> bool: ...
     def move(self, path_id: int, fd: int, data: bytes) -> bool: ...
     @property

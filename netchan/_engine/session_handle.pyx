@@ -16,10 +16,10 @@ from libc.string cimport memcpy
 
 from netchan._core cimport defs
 from netchan._core.ctxcache cimport cache_grow, cache_wants_grow
-from netchan._core.datagram cimport DATAGRAM_MOST, DATAGRAM_MTU
+from netchan._core.datagram cimport CID_SIZE, DATAGRAM_MOST, DATAGRAM_MTU, TOKEN_SIZE
 from netchan._core.ecn cimport ECN_CAPABLE
 from netchan._core.ends cimport session_close
-from netchan._core.flight cimport CHALLENGED_NEVER, flight_free, flight_new
+from netchan._core.flight cimport CHALLENGED_NEVER, flight_free, flight_new, flight_token
 from netchan._core.inbound cimport session_recv
 from netchan._core.auto cimport auto_figures
 from netchan._core.keys cimport (
@@ -35,7 +35,7 @@ from netchan._core.resume cimport (
 from netchan._core.session cimport session_at_rest, session_free, session_init, session_on_deadline
 from netchan._core.take cimport in_pending
 from netchan._core.state cimport (
-    MODE_AUTO, SESSION_SUSPENDED, nc_auto, nc_dgram, nc_end, nc_figures, nc_params, nc_path, nc_session,
+    MODE_AUTO, SESSION_SUSPENDED, TOKEN_CAME, nc_auto, nc_dgram, nc_end, nc_figures, nc_params, nc_path, nc_session,
 )
 from netchan._core.ticket cimport session_ticket_send
 from netchan._engine cimport sys
@@ -65,6 +65,7 @@ cdef struct nc_path_seen:           # of a path, for the application
     bint suspect
     bint aside
     bint ecn
+    bint token
 
 
 cdef void path_see(nc_path* p, nc_session* s, nc_path_seen* seen) noexcept nogil:
@@ -80,6 +81,7 @@ cdef void path_see(nc_path* p, nc_session* s, nc_path_seen* seen) noexcept nogil
     seen.lost = <int64_t>p.d.n_lost - <int64_t>p.d.n_found if p.d is not NULL else 0
     seen.marks = p.d.n_marked if p.d is not NULL else 0
     seen.ecn = p.d is not NULL and p.d.ecn.state == ECN_CAPABLE
+    seen.token = p.d is not NULL and p.d.token_known != 0
 
 
 cdef tuple NEWS = ("", "lost", "up", "suspect", "fewer", "more")      # by nc_path_news
@@ -115,22 +117,26 @@ cdef int fill_params(nc_params* p, d) except -1:
 
 
 # What a datagram path has beside others. Its ids are 8 bytes of what both sides know of the exchange that made it.
-cdef nc_dgram* new_flight(bytes binding, int role, uint32_t mtu, uint64_t seed) except NULL:
+cdef nc_dgram* new_flight(bytes binding, int role, uint32_t mtu, uint64_t seed, bytes token) except NULL:
     cdef bytes out = sha256(b"netchan cid v1\0" + bytes((role,)) + binding).digest()
     cdef bytes into = sha256(b"netchan cid v1\0" + bytes((1 - role,)) + binding).digest()
     cdef nc_dgram* d
     if not DATAGRAM_MTU <= mtu <= DATAGRAM_MOST:
         raise ValueError(f"mtu must be {DATAGRAM_MTU} to {DATAGRAM_MOST}, not {mtu}")
+    if token and len(token) != CID_SIZE + TOKEN_SIZE:
+        raise ValueError(f"a connection id and its token have {CID_SIZE + TOKEN_SIZE} bytes, not {len(token)}")
     d = flight_new(<const uint8_t*><char*>out, <const uint8_t*><char*>into, mtu, seed)
     if d is NULL:
         raise MemoryError("netchan datagram path")
+    if token:
+        flight_token(d, <const uint8_t*><char*>token)
     return d
 
 
 def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding, int cipher, mine, peer, bytes early,
            int max_channels, int64_t session_bytes, double heartbeat, double dead=10.0, bint trunk=False,
            uint64_t node_bytes=256 << 20, double lease=0.0, uint32_t max_paths=8, bint datagrams=False,
-           bint parity=False, uint32_t mtu=DATAGRAM_MTU, bytes answer=b"", bint proved=True):
+           bint parity=False, uint32_t mtu=DATAGRAM_MTU, bytes answer=b"", bint proved=True, bytes token=b""):
     """Make a session of a connected, non-blocking socket whose handshake has ended.
 
     Args:
@@ -152,6 +158,8 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         mtu: bytes of a datagram at most, 1 200 to 1 452.
         answer: datagram paths: our last word of the handshake, said again when the peer asks again.
         proved: datagram paths: something came from the peer that it could not say without having heard us.
+        token: datagram paths: the connection id by which we want to be called, 8 bytes, and 16 by which the peer is to
+            know that we have forgotten the path; b"": none is told.
 
     Raises:
         ConfigError, MemoryError, ForkError, OSError.
@@ -192,7 +200,7 @@ def attach(Engine engine, int fd, *, int carrier, initiator, root, bytes binding
         if carrier == CARRIER_UDP:
             if not datagrams:
                 raise ValueError("a datagram path needs a session that may have some")
-            d = new_flight(binding, role, mtu, seed)
+            d = new_flight(binding, role, mtu, seed, token)
             if not proved:
                 d.challenged = CHALLENGED_NEVER
         t = <nc_slot*>calloc(1, sizeof(nc_slot))
@@ -572,6 +580,20 @@ cdef class Session(Listed):
         return load_acq_u32(&self.t.session.suspended) != 0
 
     @property
+    def forgotten(self):
+        """True while the session has no path because the other side has said that it does not know the last one."""
+        cdef nc_slot* t = self.t
+        cdef nc_engine* g = t.engine
+        cdef bint said = False
+        check_fork(g)
+        with nogil:
+            baton_take(g)
+            if t.session.last is not NULL and t.session.last.d is not NULL:
+                said = t.session.last.d.token_known == <uint8_t>TOKEN_CAME
+            baton_give(g)
+        return said
+
+    @property
     def suspect(self):
         """True while all paths owe an acknowledgement and nothing is heard on them."""
         return load_acq_u32(&self.t.session.suspect) != 0
@@ -638,7 +660,8 @@ cdef class Session(Listed):
             while it is silent where it should not be; ``aside``, True for one that is suspect, or that stands by while
             another one lives; ``rtt_us``, 0 without a sample; ``rate``, bytes a second that
             arrive over there, 0 where it was not measured; ``sent`` and ``received``, records; ``lost``, those of a
-            datagram path that were given up; ``in_flight``, records that were not acknowledged yet.
+            datagram path that were given up; ``in_flight``, records that were not acknowledged yet;
+            ``token``, True if the other side could say that it has forgotten the path.
         """
         cdef nc_slot* t = self.t
         cdef nc_engine* g = t.engine
@@ -670,6 +693,7 @@ cdef class Session(Listed):
                 "lost": seen[i].lost,
                 "in_flight": seen[i].in_flight,
                 "ecn": bool(seen[i].ecn),
+                "token": bool(seen[i].token),
                 "marks": seen[i].marks,
             }
             for i in range(n)
@@ -798,7 +822,7 @@ cdef class Session(Listed):
         return rc == defs.NC_OK
 
     def resume(self, int fd, *, int carrier, uint32_t path_id, uint32_t last, uint64_t received, bytes binding,
-               bytes early, uint32_t mtu=DATAGRAM_MTU, bytes answer=b""):
+               bytes early, uint32_t mtu=DATAGRAM_MTU, bytes answer=b"", bytes token=b""):
         """Go on over a connected, non-blocking socket.
 
         Args:
@@ -808,23 +832,24 @@ cdef class Session(Listed):
             last: the path that both sides mean by the last one; received: records of it that the other side has got.
             binding: 32 bytes, what the first record of each direction is bound to.
             early: bytes of the stream behind the exchange.
+            mtu, answer, token: of a datagram path, as ``attach``.
 
         Returns:
             False: the session is not suspended any more, or the figures cannot be.
         """
-        return self.new_path(fd, carrier, path_id, False, last, received, binding, early, mtu, answer)
+        return self.new_path(fd, carrier, path_id, False, last, received, binding, early, mtu, answer, token)
 
     def add(self, int fd, *, int carrier, uint32_t path_id, bytes binding, bytes early, uint32_t mtu=DATAGRAM_MTU,
-            bytes answer=b""):
+            bytes answer=b"", bytes token=b""):
         """Another path beside those that live; arguments as those of ``resume``.
 
         Returns:
             False: the session is over or has no lease, there are as many paths as were agreed, or the id was used.
         """
-        return self.new_path(fd, carrier, path_id, True, 0, 0, binding, early, mtu, answer)
+        return self.new_path(fd, carrier, path_id, True, 0, 0, binding, early, mtu, answer, token)
 
     cdef bint new_path(self, int fd, int carrier, uint32_t path_id, bint beside, uint32_t last, uint64_t received,
-                       bytes binding, bytes early, uint32_t mtu, bytes answer) except -1:
+                       bytes binding, bytes early, uint32_t mtu, bytes answer, bytes token) except -1:
         cdef nc_slot* t = self.t
         cdef nc_dgram* d = NULL
         cdef const uint8_t* answer_p = <const uint8_t*><char*>answer
@@ -844,7 +869,7 @@ cdef class Session(Listed):
         rest_p = <uint8_t*><char*>rest
         if carrier == CARRIER_UDP:
             try:
-                d = new_flight(binding, t.session.role, mtu, int.from_bytes(os.urandom(8), "little"))
+                d = new_flight(binding, t.session.role, mtu, int.from_bytes(os.urandom(8), "little"), token)
             except BaseException:
                 sys.close(fd)
                 raise
@@ -999,6 +1024,7 @@ cdef class Session(Listed):
             "acks": s.stats.acks,
             "resumes": s.stats.resumes,
             "resent": s.stats.resent,
+            "resets": s.stats.resets,
             "parity_sent": s.stats.parity_sent,
             "rebuilt": s.stats.rebuilt,
             "redundancy_picks": s.stats.picks,
