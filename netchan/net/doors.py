@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -24,8 +25,13 @@ _CONNECTED: Final = "01"
 _ANC_BYTES: Final = 128
 
 
-def bind_door(sock: socket.socket, sockaddr: Any) -> None:
-    """Bind the socket of a listener. OSError: EADDRINUSE also where another one of this user has the address."""
+def bind_door(sock: socket.socket, sockaddr: Any) -> bool:
+    """Bind the socket of a listener. OSError: EADDRINUSE also where another one of this user has the address.
+
+    Returns:
+        True if nobody else had the address, not even the sessions of a listener that was closed.
+    """
+    alone = True
     try:
         sock.bind(sockaddr)
     except OSError as error:
@@ -34,7 +40,9 @@ def bind_door(sock: socket.socket, sockaddr: Any) -> None:
         # sessions of a listener that was closed go on with its port; they do not get what is not of their peer
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(sockaddr)
+        alone = False
     open_door(sock)
+    return alone
 
 
 def open_door(sock: socket.socket) -> None:
@@ -61,6 +69,34 @@ def recv_from(sock: socket.socket) -> tuple[bytes, Any, Any]:
     return data, there, peer
 
 
+def reply(sock: socket.socket, data: bytes, there: Any, peer: Any) -> None:
+    """Say this to ``peer`` from the address ``there`` of a listener; it may be lost. OSError: it was not sent."""
+    about: list[tuple[int, int, bytes]] = []
+    if ipaddress.ip_address(str(sock.getsockname()[0]).partition("%")[0]).is_unspecified:
+        host = str(there[0]).partition("%")[0]
+        if sock.family == socket.AF_INET6:
+            raw = _INFO6.pack(socket.inet_pton(socket.AF_INET6, host), there[3])
+            about = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, raw)]
+        else:
+            raw = _INFO4.pack(0, socket.inet_pton(socket.AF_INET, host), bytes(4))
+            about = [(socket.IPPROTO_IP, _IP_PKTINFO, raw)]
+    sock.sendmsg([data], about, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL, peer)
+
+
+def is_alone(sock: socket.socket) -> bool:
+    """True if no other UDP socket has the port of this one; False also where the system does not say."""
+    port = f"{sock.getsockname()[1]:04X}"
+    mine = str(os.fstat(sock.fileno()).st_ino)
+    try:
+        for name in ("udp", "udp6"):
+            with Path("/proc/self/net", name).open() as table:
+                if any(fields[9] != mine for fields in _lines(table, port)):
+                    return False
+    except (OSError, IndexError):
+        return False
+    return True
+
+
 def open_to_peer(there: Any, peer: Any, family: int) -> socket.socket:
     """A socket of the address ``there`` that has this peer only. OSError: none."""
     sock = open_socket(family)
@@ -81,14 +117,14 @@ def _only_paths(family: int, sockaddr: Any) -> bool:
     port = f"{sockaddr[1]:04X}"
     try:
         with Path("/proc/self/net/udp6" if family == socket.AF_INET6 else "/proc/self/net/udp").open() as table:
-            return all(state == _CONNECTED for state in _states(table, port))
-    except (OSError, ValueError):
+            return all(fields[3] == _CONNECTED for fields in _lines(table, port))
+    except (OSError, IndexError):
         return False
 
 
-def _states(table: Iterator[str], port: str) -> Iterator[str]:
+def _lines(table: Iterator[str], port: str) -> Iterator[list[str]]:
     next(table, None)  # its heading
     for line in table:
         fields = line.split()
         if fields[1].rpartition(":")[2] == port:
-            yield fields[3]
+            yield fields

@@ -197,6 +197,17 @@ class Identity:
             raise ConfigError("the identity is closed; load it again, or close it after its last use")
         return derive(self._seed, b"netchan ticket store v1", id16)
 
+    def reset_key(self) -> SecureBytes:
+        """The key of the reset tokens of this node's listeners, 32 bytes, the same in each process that has the
+        identity; the caller wipes them.
+
+        Raises:
+            ConfigError: the identity is closed.
+        """
+        if self._key is None:
+            raise ConfigError("the identity is closed; load it again, or close it after its last use")
+        return derive(self._seed, b"netchan reset v1", b"")
+
     def close(self) -> None:
         """Wipe the seed; the identity can no longer sign. Idempotent."""
         self._seed.wipe()

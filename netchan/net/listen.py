@@ -39,7 +39,7 @@ from netchan.net.aside import collect_paths
 from netchan.net.connecting import Connecting, Phase
 from netchan.net.datagrams import MTU_SAFE, Exchange, is_first, mtu_to
 from netchan.net.dial import Link, Outcome, link_of
-from netchan.net.doors import bind_door, open_door, open_to_peer, recv_from
+from netchan.net.doors import bind_door, is_alone, open_door, open_to_peer, recv_from, reply
 from netchan.net.ephemeral import stock_of
 from netchan.net.gate import HELLO, JOIN, Gate
 from netchan.net.handshake import Established, HandshakeConfig, Responder, State
@@ -48,6 +48,7 @@ from netchan.net.machine import Joined
 from netchan.net.manager import CARRIER_NUMBERS, AskTrust, Home, attach, log
 from netchan.net.passed import passed
 from netchan.net.places import numeric, resolve, same_user, socket_text
+from netchan.net.resets import CID_BYTES, Resets
 from netchan.net.stack import stack
 from netchan.net.ticket import ticket_keys
 from netchan.net.trust import Policy
@@ -94,6 +95,7 @@ class ListenCounts:
         by_ticket: of ``handshakes_ok`` those that began with a ticket.
         tickets_refused: tickets that began nothing, by reason; a full handshake may have followed.
         moved: datagrams of a path that came from a new address of its peer, which is then proved.
+        resets: datagrams of a path that is not known here whose sender was told so.
         handshakes_failed: handshakes that did not, by reason (lower-case names of the codes; "carrier", "fault").
         drained: connections that did not prove the gate and got no answer.
         refused: connections closed unread because a limit on strangers was reached.
@@ -109,6 +111,7 @@ class ListenCounts:
     by_ticket: int = 0
     tickets_refused: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     moved: int = 0
+    resets: int = 0
     handshakes_failed: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     drained: int = 0
     refused: int = 0
@@ -130,6 +133,7 @@ class _Door:
         self.fd = sock.fileno()
         self.resting = self.told = False
         self.inode: tuple[int, int] | None = None
+        self.alone = False  # no other process can have paths of this address: one that is not known here is nowhere
         self.peers: dict[Any, Exchange] = {}
 
     def on_io(self, mask: int) -> None:
@@ -192,7 +196,8 @@ class Listening:
         self._room_lock = threading.Lock()
         self._waiting = 0
         self._unresolved = 0
-        self._accepted = self._ok = self._by_ticket = self._resumed = self._moved = 0
+        self._accepted = self._ok = self._by_ticket = self._resumed = self._moved = self._resets_said = 0
+        self._resets = Resets(plan.handshake.identity.reset_key())
         self._drained = self._refused = self._accept_errors = 0
         self._failed: Counter[str] = Counter()
         self._no_ticket: Counter[str] = Counter()
@@ -228,6 +233,7 @@ class Listening:
             by_ticket=self._by_ticket,
             tickets_refused=MappingProxyType(dict(self._no_ticket)),
             moved=self._moved,
+            resets=self._resets_said,
             handshakes_failed=MappingProxyType(dict(self._failed)),
             drained=self._drained,
             refused=self._refused,
@@ -325,15 +331,18 @@ class Listening:
                 return self._bind_unix(sock, address)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            alone = False
             if address.carrier == "udp":
-                bind_door(sock, sockaddr)
+                alone = bind_door(sock, sockaddr)
             else:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.bind(sockaddr)
                 sock.listen(self.plan.config.backlog)
             name = sock.getsockname()
             host = address.host if address.is_numeric else name[0]
-            return _Door(self, sock, Address(address.carrier, host=host, port=name[1]))
+            door = _Door(self, sock, Address(address.carrier, host=host, port=name[1]))
+            door.alone = alone
+            return door
         except BaseException:
             sock.close()
             raise
@@ -341,11 +350,13 @@ class Listening:
     def _use(self, sock: socket.socket, address: Address) -> _Door:
         """A socket that whoever started this process has bound; a socket file is not ours to remove."""
         sock.setblocking(False)
+        door = _Door(self, sock, address)
         if address.carrier == "udp":
             open_door(sock)
+            door.alone = is_alone(sock)
         else:
             sock.listen(self.plan.config.backlog)
-        return _Door(self, sock, address)
+        return door
 
     def _adopt(self, address: Address, sock: socket.socket) -> _Door:
         """A socket that another process has listened on."""
@@ -408,7 +419,10 @@ class Listening:
             except OSError:
                 continue  # what ICMP has told of an answer
             if moved.is_of_a_path(data):
-                self._moved += moved.follow(data, partial(self._socket_to, door, there, peer))
+                if moved.knows(data[moved.CID]):
+                    self._moved += moved.follow(data, partial(self._socket_to, door, there, peer))
+                elif door.alone and not resume.any_coming():
+                    self._reset(door, data, there, peer)
                 continue
             if not is_first(data):
                 self._drained += 1
@@ -433,6 +447,23 @@ class Listening:
                 conn.peer = peer
                 conn.take_first(data)
         self._watch_doors()
+
+    def _reset(self, door: _Door, data: bytes, there: Any, peer: Any) -> None:
+        """Nobody here knows the path of this datagram: say so, if that can be said and has not been too often."""
+        said = self._resets.answer(data, there, peer, time.monotonic_ns(), os.urandom)
+        if said is None:
+            return
+        try:
+            reply(door.sock, said, there, peer)
+        except OSError:
+            return  # lost, as on any network
+        self._resets_said += 1
+
+    def _name(self, conn: Connecting) -> bytes:
+        """Connection id and token of the path that this exchange has made; b"": it is no datagram path."""
+        if not isinstance(conn, Exchange):
+            return b""
+        return self._resets.name(conn.sock.getsockname(), os.urandom, moved.knows)
 
     def _socket_to(self, door: _Door, there: Any, peer: Any) -> socket.socket | None:
         """A socket of the address of the door that has this peer only; None: an error, which is counted."""
@@ -606,6 +637,7 @@ class Listening:
         )
         link = link_of(door.address.carrier, local, conn.where, event)
         mtu, answer = _datagram_facts(conn)
+        token = self._name(conn)
         with self._room_lock:
             self._waiting += 1
         try:
@@ -623,10 +655,11 @@ class Listening:
                 config,
                 mtu=mtu,
                 answer=answer,
+                token=token,
                 gives=self.plan.handshake,
             )
             if door.address.carrier == "udp":
-                moved.keep_findable(session, 0, event.binding)
+                moved.keep_findable(session, 0, (moved.cid_of(event.binding), token[:CID_BYTES]))
             if session.lease:
                 resume.keep_reachable(session)
                 session.on_path = partial(self._on_path, weakref.ref(session), event.node_id, link.remote)
@@ -656,10 +689,11 @@ class Listening:
         found = cast("Session", session)
         carrier = CARRIER_NUMBERS[door.address.carrier]
         mtu, answer = _datagram_facts(conn)
-        done = resume.take_path(found, conn.take_fd(), carrier, event, conn.where, mtu=mtu, answer=answer)
+        token = self._name(conn)
+        done = resume.take_path(found, conn.take_fd(), carrier, event, conn.where, mtu=mtu, answer=answer, token=token)
         self._resumed += done and not event.beside
         if done and door.address.carrier == "udp":
-            moved.keep_findable(found, event.path_id, event.binding)
+            moved.keep_findable(found, event.path_id, (moved.cid_of(event.binding), token[:CID_BYTES]))
 
     def on_failed(self, conn: Connecting, error: BaseException, reason: str) -> None:
         """No session; the reason is counted."""
@@ -727,9 +761,13 @@ class Listening:
                     session.on_path("lost")
 
     def pause(self) -> None:
-        """Accept nothing for a while; who has begun may go on."""
+        """Accept nothing for a while; who has begun may go on.
+
+        Another process may have these sockets from now on, and paths that are not known here: none is denied any more.
+        """
         self.paused = True
         for door in self._doors:
+            door.alone = False
             self._worker.watch(door.fd, 0, door)
 
     @property
@@ -765,6 +803,7 @@ class Listening:
         for conn in list(self._door_of):
             conn.close()
         self.plan.gate.wipe()
+        self._resets.wipe()
 
 
 def _datagram_facts(conn: Connecting) -> tuple[int, bytes]:

@@ -350,11 +350,13 @@ def attach(
     *,
     mtu: int = MTU_SAFE,
     answer: bytes = b"",
+    token: bytes = b"",
     gives: HandshakeConfig | None = None,
 ) -> Session:
     """Start the session of a finished handshake; takes the descriptor over and wipes the root, also on failure.
 
-    Datagram paths: ``mtu`` bytes at most, and ``answer``, our last word, that the peer may have to hear again.
+    Datagram paths: ``mtu`` bytes at most; ``answer``, our last word, that the peer may have to hear again; ``token``,
+    by which it is to know a reset.
     ``gives``: of the listener, whose tickets the peer gets if both sides know them.
     """
     from netchan._engine import session_handle
@@ -382,6 +384,7 @@ def attach(
             parity=event.agreement.parity,
             mtu=mtu,
             answer=answer,
+            token=token,
             proved=event.initiator or not event.by_ticket,
         )
     finally:

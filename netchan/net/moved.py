@@ -31,18 +31,22 @@ BURST: Final = 4
 class _Entry:
     """A datagram path that somebody else has dialled."""
 
-    __slots__ = ("__weakref__", "cid", "free_ns", "owner", "path_id", "session")
+    __slots__ = ("__weakref__", "cids", "free_ns", "owner", "path_id", "session")
 
-    def __init__(self, session: Session, path_id: int, cid: bytes) -> None:
-        self.session, self.path_id, self.cid = weakref.ref(session, self._collected), path_id, cid
+    def __init__(self, session: Session, path_id: int, cids: tuple[bytes, ...]) -> None:
+        self.session, self.path_id, self.cids = weakref.ref(session, self._collected), path_id, cids
         self.owner = id(session)
         self.free_ns = 0  # when all of the burst is allowed again
 
     def _collected(self, _: object) -> None:
-        _table.pop(self.cid, None)
+        self.forget()
         mine = _of.get(self.owner)
         if mine is not None and self in mine:  # else the number is another session's by now
             del _of[self.owner]
+
+    def forget(self) -> None:
+        for cid in self.cids:
+            _table.pop(cid, None)
 
 
 _table: Final[dict[bytes, _Entry]] = {}
@@ -50,27 +54,41 @@ _of: Final[dict[int, list[_Entry]]] = {}
 """Those of a session, so that the ones of its lost paths go."""
 
 
-def keep_findable(session: Session, path_id: int, binding: bytes) -> None:
-    """Datagrams of this path are known from now on, wherever they come from; ``binding``: what the path is bound to."""
-    cid = sha256(b"netchan cid v1\0\0" + binding).digest()[:8]
+def cid_of(binding: bytes) -> bytes:
+    """The connection id by which a path that somebody else has dialled is called here, by what it is bound to."""
+    return sha256(b"netchan cid v1\0\0" + binding).digest()[:8]
+
+
+def keep_findable(session: Session, path_id: int, cids: tuple[bytes, ...]) -> None:
+    """Datagrams of this path are known from now on, wherever they come from.
+
+    Args:
+        session: has the path.
+        path_id: of the path.
+        cids: how it is called: first ``cid_of`` what it is bound to, then what its peer is told (net/resets.py).
+    """
     living = {path["id"] for path in session.paths()}
     mine = [entry for entry in _of.get(id(session), []) if entry.session() is session]
     for entry in mine:
         if entry.path_id not in living:
-            _table.pop(entry.cid, None)
-    entry = _table[cid] = _Entry(session, path_id, cid)
+            entry.forget()
+    entry = _Entry(session, path_id, cids)
+    for cid in cids:
+        _table[cid] = entry
     _of[id(session)] = [*(other for other in mine if other.path_id in living), entry]
 
 
 def known_of(session: Session) -> list[tuple[int, bytes]]:
     """(path id, connection id) of its paths: what ``keep_known`` wants in another process."""
-    return [(entry.path_id, entry.cid) for entry in _of.get(id(session), []) if entry.session() is session]
+    mine = [entry for entry in _of.get(id(session), []) if entry.session() is session]
+    return [(entry.path_id, cid) for entry in mine for cid in entry.cids]
 
 
 def keep_known(session: Session, known: list[tuple[int, bytes]]) -> None:
     """As ``keep_findable``, of a session from another process."""
-    mine = [_Entry(session, path_id, cid) for path_id, cid in known]
-    _table.update((entry.cid, entry) for entry in mine)
+    ids = dict.fromkeys(path_id for path_id, _ in known)
+    mine = [_Entry(session, path_id, tuple(cid for its, cid in known if its == path_id)) for path_id in ids]
+    _table.update((cid, entry) for entry in mine for cid in entry.cids)
     if mine:
         _of[id(session)] = mine
 
@@ -78,6 +96,11 @@ def keep_known(session: Session, known: list[tuple[int, bytes]]) -> None:
 def is_of_a_path(data: bytes) -> bool:
     """True if a datagram looks like one of a path."""
     return len(data) >= LEAST_BYTES and data[0] >> 6 == 1
+
+
+def knows(cid: bytes) -> bool:
+    """True if this is the id of a path of a session of this process, perhaps of one that was lost. Untrusted input."""
+    return cid in _table
 
 
 def follow(data: bytes, open_to_peer: Callable[[], socket.socket | None]) -> bool:
@@ -93,7 +116,7 @@ def follow(data: bytes, open_to_peer: Callable[[], socket.socket | None]) -> boo
     if entry is None or session is None or entry.free_ns - now > (BURST - 1) * PAUSE_NS:
         return False
     if session.over:
-        _table.pop(entry.cid, None)
+        entry.forget()
         return False
     entry.free_ns = max(entry.free_ns, now) + PAUSE_NS
     sock = open_to_peer()

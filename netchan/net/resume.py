@@ -118,11 +118,20 @@ def note(reference: weakref.ref[Session], node_id: str, where: str, news: str) -
         _log.info("the session with %s goes on: there is a path again, at %s", node_id, where)
     else:
         suspended(session)
-        _log.info("the path to %s at %s was lost; its session is kept for %g s", node_id, where, session.lease)
+        why = ": the process there does not know it any more (stateless reset)" if session.forgotten else ""
+        _log.info("the path to %s at %s was lost%s; its session is kept for %g s", node_id, where, why, session.lease)
 
 
 def take_path(
-    session: Session, fd: int, carrier: int, event: Joined, where: str, *, mtu: int = MTU_SAFE, answer: bytes = b""
+    session: Session,
+    fd: int,
+    carrier: int,
+    event: Joined,
+    where: str,
+    *,
+    mtu: int = MTU_SAFE,
+    answer: bytes = b"",
+    token: bytes = b"",
 ) -> bool:
     """Put the connection behind an answered JOIN into use; the descriptor is the engine's, also if this gives False.
 
@@ -134,6 +143,7 @@ def take_path(
         where: the other end of the connection, for messages.
         mtu: of a datagram path: bytes of a datagram at most.
         answer: of a datagram path: our last word, which the peer may have to hear again.
+        token: of a datagram path: what the peer is to know a reset by.
     """
     living = {path["id"] for path in session.paths()}
     session.where = {number: there for number, there in (session.where or {}).items() if number in living}
@@ -147,6 +157,7 @@ def take_path(
             early=event.leftover,
             mtu=mtu,
             answer=answer,
+            token=token,
         )
         changes.note(session)
         return done
@@ -160,6 +171,7 @@ def take_path(
         early=event.leftover,
         mtu=mtu,
         answer=answer,
+        token=token,
     )
     changes.note(session)
     return done
@@ -179,6 +191,11 @@ def suspended(session: Session) -> None:
         oldest = reference()
         if oldest is not None and oldest.suspended:
             oldest.lose()
+
+
+def any_coming() -> bool:
+    """True while sessions may be on their way here from another process."""
+    return bool(_comings)
 
 
 def resumed(session: Session) -> None:

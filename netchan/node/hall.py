@@ -41,6 +41,7 @@ class ListenerStats(ChannelStats):
         by_ticket: of ``handshakes_ok`` those that began with a ticket of an earlier session.
         tickets_refused: tickets that began nothing, by reason; a full handshake may have followed.
         moved: times that a UDP path was heard from a new address of its peer, which is then proved.
+        resets: datagrams of UDP paths that this process does not know whose senders were told so.
         handshakes_failed: handshakes that did not, by reason (lower-case names of the codes; "carrier", "fault").
         drained: connections that did not prove the gate and got no answer.
         refused: connections closed unread because a limit on strangers was reached.
@@ -56,6 +57,7 @@ class ListenerStats(ChannelStats):
     by_ticket: int = 0
     tickets_refused: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     moved: int = 0
+    resets: int = 0
     handshakes_failed: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     drained: int = 0
     refused: int = 0
@@ -260,6 +262,7 @@ class Hall:
             by_ticket=counts.by_ticket,
             tickets_refused=counts.tickets_refused,
             moved=counts.moved,
+            resets=counts.resets,
             handshakes_failed=counts.handshakes_failed,
             drained=counts.drained,
             refused=counts.refused,

@@ -153,6 +153,15 @@ class SimSocket:
         info = struct.pack("=I4s4s", 0, socket.inet_aton(target[0]), socket.inet_aton(target[0]))
         return data[:size], [(socket.IPPROTO_IP, _IP_PKTINFO, info)], 0, source
 
+    def sendmsg(self, parts: list[bytes], about: list[tuple[int, int, bytes]], _: int, there: Any) -> int:
+        """As socket.socket, of a door: from the address that is named in ``about``, or its own."""
+        data = b"".join(parts)
+        host, port = self.getsockname()
+        for _level, _kind, raw in about:
+            host = socket.inet_ntoa(struct.unpack("=I4s4s", raw)[1])
+        self.host.net.send(self.host, (host, port), (there[0], there[1]), data)
+        return len(data)
+
     def shutdown(self, how: int) -> None:
         """As socket.socket."""
         self._sock.shutdown(how)

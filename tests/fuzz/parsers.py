@@ -27,7 +27,7 @@ from netchan.channel.receiver import Receiver
 from netchan.channel.sender import Sender
 from netchan.errors import CodecError, ConfigError
 from netchan.markers import CarriesEnds
-from netchan.net import abbreviated, address, affected, gate, kept, netlink, params, record, ticket
+from netchan.net import abbreviated, address, affected, gate, kept, moved, netlink, params, record, resets, ticket
 from netchan.net.identity import Identity, format_node_id
 from netchan.net.noise import HandshakeState
 from netchan.net.secret import SecureBytes
@@ -897,6 +897,36 @@ NETLINK = [
 ]
 
 
+# --- datagrams of paths that are not known ----------------------------------------------------------------------------
+
+
+_RESETS = resets.Resets(SecureBytes(bytes(range(32))))
+_DOOR, _FROM = ("192.0.2.7", 7_000), ("198.51.100.9", 50_000)
+
+
+def _named(nonce: bytes, size: int) -> bytes:
+    """A datagram of a path that the listener has named once."""
+    name = _RESETS.name(_DOOR, lambda n: nonce, lambda cid: False)
+    return b"\x47" + name[: resets.CID_BYTES] + bytes(max(0, size - 9))
+
+
+def check_reset(data: bytes) -> None:
+    """Only a name that was given is answered, with less than came and with the token of that name."""
+    if not moved.is_of_a_path(data):
+        return
+    cid = data[moved.CID]
+    name = _RESETS.name(_DOOR, lambda n: cid[:n], lambda _: False)
+    said = resets.Resets(_RESETS._key).answer(data, _DOOR, _FROM, 0, lambda n: b"\xa5" * n)
+    if name[: resets.CID_BYTES] != cid or len(data) <= resets.RESET_LEAST:
+        assert said is None
+        return
+    assert said is not None and moved.is_of_a_path(said)
+    assert resets.RESET_LEAST <= len(said) < len(data) and said.endswith(name[resets.CID_BYTES :])
+
+
+RESETS = [_named(bytes([n] * 4), size) for n in range(3) for size in (40, 41, 44, 63, 1_200)] + [b"", b"\x40" * 60]
+
+
 PARSERS = [
     Parser("items", check_items, ITEMS, {"net/params.py": ("decode_varint", "decode_items")}),
     Parser("params", check_params, PARAMS, {"net/params.py": ("TransportParams.decode",)}),
@@ -939,6 +969,7 @@ PARSERS = [
             )
         },
     ),
+    Parser("reset", check_reset, RESETS, {"net/resets.py": ("Resets.answer",), "net/moved.py": ("is_of_a_path",)}),
     Parser("ticket", check_ticket, TICKETS, {"net/ticket.py": ("TicketKeys.open", "TicketKeys._key_of", "_bound")}),
     Parser(
         "resume",

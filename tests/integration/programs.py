@@ -112,6 +112,30 @@ with sync.listen(f"unix://{folder}/{n}") as listener:
     print(sent, received, longest, flush=True)
     sys.stdin.readline()
 """,
+    # Listens on the addresses behind the first three arguments, with the identity in a file; takes peers, and says for
+    # each line that it reads how many datagrams of unknown paths it has answered.
+    "node": """
+import sys, threading
+import netchan
+from netchan import sync
+identity, lease, places = sys.argv[1], float(sys.argv[2]), sys.argv[3:]
+me = netchan.Identity.load_or_create(identity)
+config = netchan.Config(datagrams=True, lease=lease)
+listener = sync.listen(places, identity=me, trust="any", config=config)
+print(*listener.addresses, flush=True)
+peers = []
+def echo(channel):
+    for n in channel:
+        channel.send(n)
+def take():
+    for peer in listener:
+        channel = peer.open("x", int, capacity=100)
+        peers.append((peer, channel))
+        threading.Thread(target=echo, args=(channel,), daemon=True).start()
+threading.Thread(target=take, daemon=True).start()
+for line in sys.stdin:
+    print(listener.stats().resets, flush=True)
+""",
     # Waits in a call named by the second argument and says when Ctrl-C got it out.
     "wait": """
 import sys, time
@@ -198,6 +222,12 @@ class Program:
         """The next line that it prints; blocks."""
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
+
+    def say(self) -> None:
+        """Give it an empty line to read."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)

@@ -296,11 +296,11 @@ class TestSession:
         for number in range(1_000):
             for session in (one, other):
                 session.ids = [0, number]
-                moved.keep_findable(cast("Any", session), number, os.urandom(32))
-        assert len(moved._table) <= before[0] + 4
+                moved.keep_findable(cast("Any", session), number, (os.urandom(8), os.urandom(8)))
+        assert len(moved._table) <= before[0] + 8
         del session, other
         gc.collect()
-        assert len(moved._table) <= before[0] + 2
+        assert len(moved._table) <= before[0] + 4
         del one
         gc.collect()
         assert (len(moved._table), len(moved._of)) == before

@@ -33,7 +33,13 @@ INNER = {
         "how a select works its arms",
     ),
     **dict.fromkeys(
-        ["Identity.static_key", "Identity.record", "Identity.static_candidates", "Identity.ticket_key"],
+        [
+            "Identity.static_key",
+            "Identity.record",
+            "Identity.static_candidates",
+            "Identity.ticket_key",
+            "Identity.reset_key",
+        ],
         "what a handshake needs of an identity",
     ),
     "Membership.check_time": "asked by whoever accepts it",
