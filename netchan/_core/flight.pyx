@@ -464,11 +464,11 @@ cdef void flight_response(nc_dgram* d, const uint8_t* token8) noexcept nogil:
 
 # All bytes are looked at whatever they are: how long it takes says nothing of how many are right.
 cdef inline int same_token(const uint8_t* a, const uint8_t* b) noexcept nogil:
-    cdef uint8_t differs = 0
-    cdef int i
-    for i in range(TOKEN_SIZE):
-        differs |= a[i] ^ b[i]
-    return 1 if differs == 0 else 0
+    cdef uint64_t x[2]
+    cdef uint64_t y[2]
+    memcpy(x, a, TOKEN_SIZE)
+    memcpy(y, b, TOKEN_SIZE)
+    return 1 if ((x[0] ^ y[0]) | (x[1] ^ y[1])) == 0 else 0
 
 
 cdef void flight_token(nc_dgram* d, const uint8_t* cid_token24) noexcept nogil:
