@@ -4,6 +4,7 @@
     python -m tests.chaos.ends send ADDRESS SECONDS    from the other namespace; prints what was sent
     python -m tests.chaos.ends answer udp|tcp          at 10.77.0.2: takes sessions and gives each value back
     python -m tests.chaos.ends ask ADDRESS COUNT       so many sessions after each other, a value there and back in each
+    python -m tests.chaos.ends dial ADDRESS COUNT      the same; the first dial that fails is the end
     python -m tests.chaos.ends join ADDRESS SECONDS    one session to the first address, a path to the second one
 
 ``kernel`` is a plain TCP socket with the kernel's CUBIC, for comparison. Several kinds joined by ``+`` are paths of one
@@ -120,20 +121,20 @@ def give_back(peer: sync.Peer) -> None:
             channel.send(value)
 
 
-def ask(address: str, count: float) -> dict[str, float]:
+def ask(address: str, count: float, attempts: int = ATTEMPTS) -> dict[str, float]:
     config = netchan.Config(dial_timeout=DIAL_S, handshake_timeout=20.0, close_timeout=5)
     identity = netchan.Identity.generate()
     took = []
     again = 0
     for n in range(int(count)):
         begun = time.monotonic()
-        for attempt in range(ATTEMPTS):
+        for attempt in range(attempts):
             try:
                 peer = sync.dial(address, identity=identity, config=config)
                 break
             except netchan.DialTimeout:
                 again += 1
-                if attempt + 1 == ATTEMPTS:
+                if attempt + 1 == attempts:
                     raise
         with peer, peer.open("x", bytes) as channel:
             channel.send(body(n))
@@ -141,6 +142,11 @@ def ask(address: str, count: float) -> dict[str, float]:
                 raise AssertionError(f"value {n} came back as another one")
             took.append(time.monotonic() - begun)
     return {"sessions": len(took), "again": again, "longest_s": max(took), "seconds": sum(took)}
+
+
+def dial(address: str, count: float) -> dict[str, float]:
+    """As ``ask``, and a dial that fails is the end."""
+    return ask(address, count, attempts=1)
 
 
 def join(addresses: str, seconds: float) -> dict[str, float]:
@@ -157,5 +163,5 @@ def join(addresses: str, seconds: float) -> dict[str, float]:
 
 if __name__ == "__main__":
     role, what, *rest = sys.argv[1:]
-    roles = {"take": take, "send": send, "answer": answer, "ask": ask, "join": join}
+    roles = {"take": take, "send": send, "answer": answer, "ask": ask, "dial": dial, "join": join}
     print(json.dumps(roles[role](what, *map(float, rest))), flush=True)

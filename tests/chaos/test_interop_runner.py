@@ -77,7 +77,7 @@ def test_a_translator_that_forgets_its_bindings(moves: bool, kind: str) -> None:
 def test_who_did_not_prove_its_address_is_sent_no_more_than_three_times_what_came() -> None:
     """One datagram of a dialler passes, and no other: all that the listener says is for an address without proof."""
     with Wire(**LINK, first=1) as wire:
-        code, _ = wire.ask("udp", "ask", 1, 90)
+        code, _ = wire.ask("udp", "dial", 1, 90)
         ((given, passed, back),) = wire.count()
     print(f"\n  given {given}, passed {passed}, sent back {back} bytes: {back / passed:.2f} times")
     assert code != 0 and given > passed > 0
