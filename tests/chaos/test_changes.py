@@ -57,11 +57,11 @@ class Session:
         echo = self._start("b", "echo", carrier)
         try:
             assert echo.stdout is not None and echo.stdout.readline() == "ready\n"
-            ask = self._start("a", "ask", carrier)
-            return 1e3 * median(json.loads(ask.communicate(timeout=60)[0]))
+            with self._start("a", "ask", carrier) as ask:
+                return 1e3 * median(json.loads(ask.communicate(timeout=60)[0]))
         finally:
             echo.kill()
-            echo.wait()
+            echo.communicate()
 
     def ip(self, *arguments: str) -> float:
         """Change something on the dialler's side; when it was done."""
