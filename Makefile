@@ -86,7 +86,7 @@ long: debug  ## ten million seals without a repeated nonce, on a checked build (
 # A test of minutes is not stuck; and a dump of threads that run reads their frames without the lock, and may crash.
 sim: build/.built $(VENV)/.stamp-test  ## 100 000 seeds of simulated networks, cancellations and lost paths, a million wins of selects (hours)
 	NETCHAN_CORE_SIMULATION_SEEDS=100000 NETCHAN_SIMULATION_SEEDS=5000 NETCHAN_CUT_STEP=1 $(PY) -m pytest -q -s -o faulthandler_timeout=0 \
-	  --timeout=0 --session-timeout=0 tests/property/test_core_simulation.py tests/property/test_simulation.py tests/property/test_simulation_cut.py $(TESTFLAGS)
+	  --timeout=0 --session-timeout=1000000 tests/property/test_core_simulation.py tests/property/test_simulation.py tests/property/test_simulation_cut.py $(TESTFLAGS)
 	NETCHAN_SEEDS=50 $(PY) -m pytest -q -s -o faulthandler_timeout=0 tests/integration/test_cancellation.py tests/integration/test_rendezvous.py \
 	  tests/integration/test_select.py tests/integration/test_trio.py -k "cancel or select or time" $(TESTFLAGS)
 	NETCHAN_RESUME_SEEDS=100000 NETCHAN_PATHS_SEEDS=100000 NETCHAN_DATAGRAM_SEEDS=100000 NETCHAN_SEEDS=50 $(PY) -m pytest -q -s \
