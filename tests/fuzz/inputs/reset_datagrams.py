@@ -16,17 +16,21 @@ def _named(nonce: bytes, size: int) -> bytes:
 
 
 def check_reset(data: bytes) -> None:
-    """Only a name that was given is answered, with less than came and with the token of that name."""
+    """Only a name that was given is answered, with less than came and with the token of that name, and not for ever."""
     if not moved.is_of_a_path(data):
         return
     cid = data[moved.CID]
     name = _RESETS.name(_DOOR, lambda n: cid[:n], lambda _: False)
-    said = resets.Resets(_RESETS._key).answer(data, _DOOR, _FROM, 0, lambda n: b"\xa5" * n)
+    listener = resets.Resets(_RESETS._key)
+    said, *others = (
+        listener.answer(data, _DOOR, _FROM, 0, lambda n: b"\xa5" * n) for _ in range(resets.RESET_SOURCE_BURST + 1)
+    )
     if name[: resets.CID_BYTES] != cid or len(data) <= resets.RESET_LEAST:
-        assert said is None
+        assert said is None and not any(others)
         return
     assert said is not None and moved.is_of_a_path(said)
     assert resets.RESET_LEAST <= len(said) < len(data) and said.endswith(name[resets.CID_BYTES :])
+    assert all(others[:-1]) and others[-1] is None
 
 
 RESETS = [_named(bytes([n] * 4), size) for n in range(3) for size in (40, 41, 44, 63, 1_200)] + [b"", b"\x40" * 60]
