@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -69,9 +70,11 @@ def test_peers_of_all_listeners_come_out_of_the_node(tmp_path: Path) -> None:
             unix = await here.listen(f"unix://{tmp_path}/sock")
             udp = await here.listen(["udp://127.0.0.1:0"])
             assert here.addresses == tcp + unix + udp and all(here.node_id in each for each in here.addresses)
+            held = []  # a peer that nobody holds is left
             for address in here.addresses:
                 mine = await there.dial(address)
                 theirs = await here.recv()
+                held += [mine, theirs]
                 assert theirs.node_id == there.node_id and mine.node_id == here.node_id
                 assert theirs in here.peers and mine in there.peers
                 await mine.open("x", int).send(1)
@@ -320,11 +323,64 @@ async def _ask(there: Node, where: str) -> Peer:
     return await there.peer(where)
 
 
+def test_who_waits_for_a_dial_hears_that_the_node_was_closed() -> None:
+    async def body() -> None:
+        there = node()
+        place = f"tcp://{Identity.generate().node_id}@127.0.0.1:{silent}"
+        asking = [asyncio.create_task(_ask(there, place)) for _ in range(2)]
+        asking.append(asyncio.create_task(_dial(there, place)))
+        await until(lambda: there.stats().dials == 2)
+        await there.aclose()
+        found = await asyncio.gather(*asking, return_exceptions=True)
+        assert all(isinstance(each, DialError) for each in found), found
+
+    with nobody_answers() as silent:
+        run(body())
+
+
+def test_a_listener_that_is_cancelled_leaves_nothing_open() -> None:
+    async def body() -> None:
+        async with node() as here, node() as there:
+            await here.listen(ANY)
+            opening = asyncio.create_task(here.listen("tcp://localhost:0"))
+            await asyncio.sleep(0)
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
+            assert len(here.addresses) == (1 if opening.cancelled() else 2)  # it may have been up already
+            mine, theirs = await there.dial(here.addresses[0]), await here.recv()
+            assert theirs.node_id == there.node_id and mine.node_id == here.node_id
+
+    run(body())
+
+
+def test_a_child_is_told_that_the_node_is_its_parents() -> None:
+    async def body() -> None:
+        async with node() as here, node() as there:
+            await here.listen(ANY)
+            mine = await there.peer(here.addresses[0])
+            theirs = await here.recv()
+            child = os.fork()
+            if not child:
+                calls = (there.close, lambda: there._roster.find(here.node_id), lambda: there._roster.stop())
+                told = 0
+                for call in calls:
+                    try:
+                        call()
+                    except netchan.ForkError:
+                        told += 1
+                os._exit(0 if told == len(calls) else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            await mine.open("n", int).send(1)  # and here nothing has happened
+            assert await theirs.open("n", int).recv() == 1
+
+    run(body())
+
+
 # --- the pool ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_session_that_nobody_uses_is_left_and_one_in_use_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "GRACE_S", 0.05)
+    monkeypatch.setattr(pool, "GRACE_S", 2.0)  # for a channel to be opened in, on any machine
 
     async def body() -> None:
         async with node() as one, node() as other, node(pool_idle=0.05) as there:
@@ -365,7 +421,7 @@ def test_beyond_its_size_the_pool_leaves_those_unused_longest(monkeypatch: pytes
 
 
 def test_sessions_in_use_are_kept_beyond_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "GRACE_S", 0.1)
+    monkeypatch.setattr(pool, "GRACE_S", 2.0)
 
     async def body() -> None:
         async with node() as a, node() as b, node(pool_size=0, pool_idle=0.02) as there:
@@ -373,7 +429,7 @@ def test_sessions_in_use_are_kept_beyond_the_size(monkeypatch: pytest.MonkeyPatc
             for each in (a, b):
                 await each.listen(ANY)
                 channels.append((await there.peer(each.addresses[0])).open("n", int))
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(2.5)
             assert len(there.peers) == 2
             for channel in channels:
                 await channel.send(1)
@@ -454,8 +510,9 @@ def test_nodes_that_dial_each_other_at_once_end_with_one_session() -> None:
     run(body())
 
 
-def test_a_session_that_comes_in_while_we_dial_waits_for_the_dial() -> None:
+def test_a_session_that_comes_in_while_we_dial_waits_for_the_dial(monkeypatch: pytest.MonkeyPatch) -> None:
     """The dial is to an address where nobody answers, so what came in comes out in the end."""
+    monkeypatch.setattr(roster, "HOLD_S", 4.0)
 
     async def body() -> None:
         async with two(single_session=True) as (small, great):
@@ -463,11 +520,31 @@ def test_a_session_that_comes_in_while_we_dial_waits_for_the_dial() -> None:
             asking = asyncio.create_task(_ask(small, place))
             await until(lambda: small.stats().dials == 1)
             mine = await great.dial(small.addresses[0])
-            assert small.stats().pending == 0 and great.node_id in small._roster._held
+            await until(lambda: great.node_id in small._roster._held)
+            assert small.stats().pending == 0
             theirs = await small.recv()  # HOLD_S later
             assert await asking is theirs  # whoever waited for the dial gets it, too
             await mine.open("n", int).send(1)
             assert await theirs.open("n", int).recv() == 1
+
+    with nobody_answers() as silent:
+        run(body())
+
+
+def test_a_node_that_is_closed_leaves_the_session_that_waits_for_its_dial(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roster, "HOLD_S", 600.0)
+
+    async def body() -> None:
+        async with two(single_session=True) as (small, great):
+            asking = asyncio.create_task(_ask(small, f"tcp://{great.node_id}@127.0.0.1:{silent}"))
+            await until(lambda: small.stats().dials == 1)
+            mine = await great.dial(small.addresses[0])
+            await until(lambda: great.node_id in small._roster._held)
+            await small.aclose()
+            await mine.wait_closed()
+            with pytest.raises(DialError):
+                await asking
+            assert not small._roster._held and not small._roster._dials
 
     with nobody_answers() as silent:
         run(body())
