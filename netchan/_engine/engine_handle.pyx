@@ -167,7 +167,6 @@ cdef class Engine:
         if rc < 0:
             raise OSError(f"netchan engine could not start (code {rc}): descriptors or threads are used up")
         self.providers = {}
-        self.flush_later = self.flush
         _engines.add(self)
         if kind == "threads":
             _threaded.append(self)
@@ -198,6 +197,8 @@ cdef class Engine:
         """LOOP: the thread of the running loop and its ``call_soon``; ``(None, None)``: none drives this engine now."""
         self.loop_thread = 0 if thread_id is None else thread_id
         self.schedule = schedule
+        # Made once for each loop; without one it is no cycle, so that the engine goes with whoever lets go of it last.
+        self.flush_later = None if schedule is None else self.flush
         self.g.kind = ENGINE_CALLER if thread_id is None else ENGINE_LOOP
 
     def pump(self):

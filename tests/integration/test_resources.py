@@ -9,7 +9,9 @@ import asyncio
 import gc
 import os
 import statistics
+import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ import pytest
 import netchan
 from netchan import Config, Identity, sync
 from netchan._core import _selftest_session as core
+from netchan.net.manager import new_engine
 from tests.integration.rawpeer import CONTROL, RawPeer, data_frame, message, varint
 from tests.integration.slope import Slope, rss
 
@@ -302,6 +305,20 @@ class TestFlat:
             asyncio.run(body())
             gc.collect()
         slope.end("loops")
+
+    def test_engine_whose_loop_has_ended_waits_for_no_collector(self) -> None:
+        """The worker may let go of it last, behind the program's last collection."""
+        gc.collect()
+        gc.disable()
+        try:
+            engine = new_engine("loop")
+            engine.set_loop(threading.get_ident(), lambda call: None)
+            engine.set_loop(None, None)
+            reference = weakref.ref(engine)
+            del engine
+            assert reference() is None
+        finally:
+            gc.enable()
 
     def test_session_that_was_left_leaves_no_cycle_to_the_collector(self, tmp_path: Path) -> None:
         async def body() -> list[str]:
