@@ -41,7 +41,11 @@ from netchan.node.hall import Hall
 from netchan.node.legacy import Claim
 from netchan.node.listener import Listener
 from netchan.node.lobby import Lobby
-from netchan.node.opening import Opening  # async-only
+from netchan.node.opening import (
+    Opening,  # async-only
+    dialled,
+    listening,
+)
 from netchan.node.peer import Peer
 from netchan.node.plan import NETWORK, Pq, check_node, check_number, plan_dial, plan_listen
 from netchan.node.pool import Pool
@@ -262,13 +266,8 @@ class Node(Listener):
         # sync-only: ask = refuse_awaitables
         hall = Hall(plan, home, ask, None if came is None else came.sockets)
         self._roster.add(hall)
-        outcome = hall.listening.outcome
-        hall.start()
         try:
-            await wait_until(outcome.is_done, outcome.queue, new_waiter(home.engine))
-            hall.addresses = outcome.take() or ()
-            if came is not None:
-                came.settle(hall)
+            await listening(hall, came, new_waiter(home.engine))
         except BaseException:
             self._roster.drop(hall)
             raise
@@ -293,18 +292,7 @@ class Node(Listener):
         # async-only: end
         # sync-only: home = caller_home(plan.config)
         # sync-only: ask = refuse_awaitables
-        attempt = roster.begin(plan, home, ask, Peer)
-        outcome = attempt.outcome
-        attempt.start()
-        try:
-            await wait_until(outcome.is_done, outcome.queue, new_waiter(home.engine))
-            peer: Peer | None = outcome.take()
-        except BaseException:
-            attempt.cancel()
-            raise
-        if peer is None:
-            raise RuntimeError("the result of a dial was taken twice")
-        return peer
+        return await dialled(roster.begin(plan, home, ask, Peer), new_waiter(home.engine))
 
     async def _peer(self, node_id: str, plan: DialPlan | None) -> Peer:  # + timeout
         roster = self._roster

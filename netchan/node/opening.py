@@ -36,6 +36,7 @@ from netchan.net.record import Membership
 from netchan.net.trust import Trust  # async-only
 
 # sync-only: from netchan.net.trust import BlockingTrust
+from netchan.net.wait import AsyncWaiter
 from netchan.node.hall import Hall
 from netchan.node.legacy import Claim, Heir, Legacy
 from netchan.node.listener import Listener
@@ -279,18 +280,7 @@ async def open_peer(plan: DialPlan, *, heir: Heir | None = None) -> Peer:  # + t
     # async-only: end
     # sync-only: home = caller_home(plan.config)
     # sync-only: ask = refuse_awaitables
-    attempt: Dial[Peer] = Dial(plan, home, partial(_make, plan.config), _drop, ask)
-    outcome = attempt.outcome
-    attempt.start()
-    try:
-        await wait_until(outcome.is_done, outcome.queue, new_waiter(home.engine))
-        peer = outcome.take()
-    except BaseException:
-        attempt.cancel()
-        raise
-    if peer is None:
-        raise RuntimeError("the result of a dial was taken twice")
-    return peer
+    return await dialled(Dial(plan, home, partial(_make, plan.config), _drop, ask), new_waiter(home.engine))
 
 
 def _make(config: Config, session: Session, link: Link) -> Peer:
@@ -311,14 +301,34 @@ async def open_listener(plan: ListenPlan, *, came: Claim | None = None) -> Liste
     # sync-only: ask = refuse_awaitables
     hall = Hall(plan, home, ask, None if came is None else came.sockets)
     listener = Listener(hall)
-    outcome = hall.listening.outcome
-    hall.start()
     try:
-        await wait_until(outcome.is_done, outcome.queue, new_waiter(home.engine))
-        hall.addresses = outcome.take() or ()
-        if came is not None:
-            came.settle(hall)
+        await listening(hall, came, new_waiter(home.engine))
     except BaseException:
         hall.leave_by_exception()
         raise
     return listener
+
+
+async def dialled(attempt: Dial[Peer], waiter: AsyncWaiter) -> Peer:
+    """Start this dial and wait for its peer; what ends the wait ends the dial."""
+    outcome = attempt.outcome
+    attempt.start()
+    try:
+        await wait_until(outcome.is_done, outcome.queue, waiter)
+        peer = outcome.take()
+    except BaseException:
+        attempt.cancel()
+        raise
+    if peer is None:
+        raise RuntimeError("the result of a dial was taken twice")
+    return peer
+
+
+async def listening(hall: Hall, came: Claim | None, waiter: AsyncWaiter) -> None:
+    """Start this hall and wait until its sockets are open; it takes over the sessions that came with them."""
+    outcome = hall.listening.outcome
+    hall.start()
+    await wait_until(outcome.is_done, outcome.queue, waiter)
+    hall.addresses = outcome.take() or ()
+    if came is not None:
+        came.settle(hall)

@@ -36,6 +36,10 @@ from netchan.node.hall import Hall
 from netchan.node.legacy import Claim
 from netchan.sync.listener import Listener
 from netchan.node.lobby import Lobby
+from netchan.sync.opening import (
+    dialled,
+    listening,
+)
 from netchan.sync.peer import Peer
 from netchan.node.plan import NETWORK, Pq, check_node, check_number, plan_dial, plan_listen
 from netchan.node.pool import Pool
@@ -190,13 +194,8 @@ class Node(Listener):
         ask = refuse_awaitables
         hall = Hall(plan, home, ask, None if came is None else came.sockets)
         self._roster.add(hall)
-        outcome = hall.listening.outcome
-        hall.start()
         try:
-            wait_until(outcome.is_done, outcome.queue, new_waiter(home.engine, timeout))
-            hall.addresses = outcome.take() or ()
-            if came is not None:
-                came.settle(hall)
+            listening(hall, came, new_waiter(home.engine, timeout))
         except BaseException:
             self._roster.drop(hall)
             raise
@@ -217,18 +216,7 @@ class Node(Listener):
             return found
         home = caller_home(plan.config)
         ask = refuse_awaitables
-        attempt = roster.begin(plan, home, ask, Peer)
-        outcome = attempt.outcome
-        attempt.start()
-        try:
-            wait_until(outcome.is_done, outcome.queue, new_waiter(home.engine, timeout))
-            peer: Peer | None = outcome.take()
-        except BaseException:
-            attempt.cancel()
-            raise
-        if peer is None:
-            raise RuntimeError("the result of a dial was taken twice")
-        return peer
+        return dialled(roster.begin(plan, home, ask, Peer), new_waiter(home.engine, timeout))
 
     def _peer(self, node_id: str, plan: DialPlan | None, *, timeout: float | None = None) -> Peer:
         roster = self._roster

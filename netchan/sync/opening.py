@@ -26,6 +26,7 @@ from netchan.net.manager import caller_home, check_blocking_trust, refuse_awaita
 from netchan.net.record import Membership
 
 from netchan.net.trust import BlockingTrust
+from netchan.net.wait import BlockingWaiter
 from netchan.node.hall import Hall
 from netchan.node.legacy import Claim, Heir, Legacy
 from netchan.sync.listener import Listener
@@ -115,18 +116,7 @@ def open_peer(plan: DialPlan, *, heir: Heir | None = None, timeout: float | None
         return Peer(heir.core(plan.config))
     home = caller_home(plan.config)
     ask = refuse_awaitables
-    attempt: Dial[Peer] = Dial(plan, home, partial(_make, plan.config), _drop, ask)
-    outcome = attempt.outcome
-    attempt.start()
-    try:
-        wait_until(outcome.is_done, outcome.queue, new_waiter(home.engine, timeout))
-        peer = outcome.take()
-    except BaseException:
-        attempt.cancel()
-        raise
-    if peer is None:
-        raise RuntimeError("the result of a dial was taken twice")
-    return peer
+    return dialled(Dial(plan, home, partial(_make, plan.config), _drop, ask), new_waiter(home.engine, timeout))
 
 
 def _make(config: Config, session: Session, link: Link) -> Peer:
@@ -143,14 +133,34 @@ def open_listener(plan: ListenPlan, *, came: Claim | None = None, timeout: float
     ask = refuse_awaitables
     hall = Hall(plan, home, ask, None if came is None else came.sockets)
     listener = Listener(hall)
-    outcome = hall.listening.outcome
-    hall.start()
     try:
-        wait_until(outcome.is_done, outcome.queue, new_waiter(home.engine, timeout))
-        hall.addresses = outcome.take() or ()
-        if came is not None:
-            came.settle(hall)
+        listening(hall, came, new_waiter(home.engine, timeout))
     except BaseException:
         hall.leave_by_exception()
         raise
     return listener
+
+
+def dialled(attempt: Dial[Peer], waiter: BlockingWaiter) -> Peer:
+    """Start this dial and wait for its peer; what ends the wait ends the dial."""
+    outcome = attempt.outcome
+    attempt.start()
+    try:
+        wait_until(outcome.is_done, outcome.queue, waiter)
+        peer = outcome.take()
+    except BaseException:
+        attempt.cancel()
+        raise
+    if peer is None:
+        raise RuntimeError("the result of a dial was taken twice")
+    return peer
+
+
+def listening(hall: Hall, came: Claim | None, waiter: BlockingWaiter) -> None:
+    """Start this hall and wait until its sockets are open; it takes over the sessions that came with them."""
+    outcome = hall.listening.outcome
+    hall.start()
+    wait_until(outcome.is_done, outcome.queue, waiter)
+    hall.addresses = outcome.take() or ()
+    if came is not None:
+        came.settle(hall)
