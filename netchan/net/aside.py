@@ -1,7 +1,7 @@
 """News that nobody collects: the worker does, for forwarded channels and for programs whose loop or threads are busy.
 
 Layer: net (L3). One eventfd for the process; the guardians write to it, and the THREADS engines do (their desk).
-``collect_from`` may be called by any thread that holds the interpreter; the rest runs on the worker's.
+``collect_from`` and ``collect_paths`` may be called by any thread; the rest runs on the worker's.
 Spec: docs/explanation/ownership.md.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import weakref
 from typing import TYPE_CHECKING, cast
 
@@ -25,13 +26,25 @@ class Aside:
 
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        # replaced whole, so that it can be gone through without the lock
+        self._engines: tuple[weakref.ref[Engine], ...] = ()
+
+    def add(self, engine: Engine) -> None:
+        """Collect from this one, too; idempotent."""
+        with self._lock:
+            living = [reference for reference in self._engines if reference() is not None]
+            if all(reference() is not engine for reference in living):
+                living.append(weakref.ref(engine))
+            self._engines = tuple(living)
 
     def on_io(self, mask: int) -> None:
         """See net.worker.Job."""
         os.eventfd_read(self.fd)
-        for engine in list(self.engines):
-            engine.collect()
+        for reference in self._engines:
+            engine = reference()
+            if engine is not None:
+                engine.collect()
 
     def step(self) -> None:
         """Never asked for."""
@@ -60,14 +73,20 @@ def _here() -> Aside:
 
 
 def collect_from(engine: Engine) -> None:
-    """The worker collects the news of this engine when nobody else does."""
+    """The worker collects the news of this engine when nobody else does.
+
+    OSError: descriptors are used up.
+    """
     found = _here()
-    found.engines.add(engine)
+    found.add(engine)
     engine.watch_aside(found.fd)
 
 
 def collect_paths(engine: Engine) -> None:
-    """The worker hears at once when a session of this engine has lost its path."""
+    """The worker hears at once when a session of this engine has lost its path.
+
+    OSError: descriptors are used up.
+    """
     found = _here()
-    found.engines.add(engine)
+    found.add(engine)
     engine.watch_paths(found.fd)

@@ -293,7 +293,8 @@ def watch(session: Session) -> None:
             try:
                 sock = netlink.open_socket()
             except (OSError, AttributeError) as error:  # no netlink, or no such family of sockets
-                _here.off = True
+                # descriptors that are used up may be free when the next session asks
+                _here.off = getattr(error, "errno", None) not in (errno.EMFILE, errno.ENFILE)
                 _log.debug("changes of the network are not watched: %s", error)
                 return
             _here.watcher = Watcher(worker(), sock)

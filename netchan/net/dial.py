@@ -25,7 +25,6 @@ from netchan.config import CAPABILITY_FIRST, Config
 from netchan.errors import AuthError, DialError, DialTimeout, HandshakeError
 from netchan.net import kept
 from netchan.net.address import Address
-from netchan.net.aside import collect_paths
 from netchan.net.connecting import Connecting, Dialling, Owner
 from netchan.net.datagrams import Exchange, mtu_to, open_socket
 from netchan.net.ephemeral import stock_of
@@ -410,7 +409,6 @@ class Dial(Dialling, Generic[T]):
         redial = Redial(session, self.plan, address, claim, event.node_id, CARRIER_NUMBERS, turn_ratchet, connecting)
         session.maker = redial
         session.on_path = redial.on_path
-        collect_paths(session.engine)
         if session.suspended:
             redial.on_path("lost")  # before anybody listened
         redial.begin()

@@ -35,7 +35,6 @@ from netchan.config import Config
 from netchan.errors import ListenError
 from netchan.net import changes, giving, moved, resume
 from netchan.net.address import Address
-from netchan.net.aside import collect_paths
 from netchan.net.connecting import Connecting, Phase
 from netchan.net.datagrams import MTU_SAFE, Exchange, is_first, mtu_to
 from netchan.net.dial import Link, Outcome, link_of
@@ -663,7 +662,6 @@ class Listening:
             if session.lease:
                 resume.keep_reachable(session)
                 session.on_path = partial(self._on_path, weakref.ref(session), event.node_id, link.remote)
-                collect_paths(session.engine)
                 if config.watch_network:
                     changes.watch(session)
                 if session.suspended:
@@ -754,7 +752,6 @@ class Listening:
             if session.lease and not session.over:
                 session.on_path = partial(self._on_path, weakref.ref(session), node_id, where)
                 resume.keep_reachable(session, number)
-                collect_paths(session.engine)
                 if self.plan.config.watch_network:
                     changes.watch(session)
                 if session.suspended:

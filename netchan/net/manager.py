@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from netchan.config import Config
 from netchan.errors import ConfigError, ForkError
-from netchan.net.aside import collect_from
+from netchan.net.aside import collect_from, collect_paths
 from netchan.net.bells import keep
 from netchan.net.datagrams import MTU_SAFE
 from netchan.net.giving import Giver, wants
@@ -161,15 +161,19 @@ async def loop_home(config: Config) -> Home:
     """For a dial or listen of the running loop."""
     if config.io_threads:
         return _threads_home(config.io_threads)
-    engine = await loop_engine()
-    return Home(engine, (engine,))
+    return _home_in(await loop_engine())
 
 
 def caller_home(config: Config) -> Home:
     """For a dial or listen of the blocking front."""
     if config.io_threads:
         return _threads_home(config.io_threads)
-    engine = caller_engine()
+    return _home_in(caller_engine())
+
+
+def _home_in(engine: Engine) -> Home:
+    # before there is a session: where descriptors are used up it is who dials or listens that hears of it
+    collect_paths(engine)
     return Home(engine, (engine,))
 
 
@@ -180,6 +184,7 @@ def _threads_home(n: int) -> Home:
             _engines.threads.append(engine)
             _note_driven(engine)
             collect_from(engine)
+            collect_paths(engine)
         engines = tuple(_engines.threads[:n])
     return Home(engines[0], engines)
 

@@ -257,10 +257,11 @@ class Process:
         things: by their names (``thing_of``); a forked child has none.
     """
 
-    __slots__ = ("forks", "graves", "instance", "lock", "served", "things", "worker")
+    __slots__ = ("forks", "graves", "instance", "lock", "making", "served", "things", "worker")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.making = threading.RLock()  # what is made may need another one
         self.worker: Worker | None = None
         self.served: list[Callable[[float], float]] = []
         self.forks = 0
@@ -283,7 +284,10 @@ def thing_of(name: str, make: Callable[[], Any]) -> Any:
     """What this process has one of; made on first use."""
     found = _process.things.get(name)
     if found is None:
-        found = _process.things[name] = make()
+        with _process.making:
+            found = _process.things.get(name)
+            if found is None:
+                found = _process.things[name] = make()
     return found
 
 
@@ -324,7 +328,7 @@ def stop_worker() -> None:
 
 
 def _after_fork() -> None:
-    _process.lock = threading.Lock()
+    _process.lock, _process.making = threading.Lock(), threading.RLock()
     _process.forks += 1
     _process.instance = os.urandom(16)
     _process.graves.append(_process.things)

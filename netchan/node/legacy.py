@@ -339,9 +339,6 @@ class Legacy:
         maker.resume_from(list(zip(places, paths, strict=True)), redial["resumes"], redial["path_id"])
         session.maker = maker
         session.on_path = maker.on_path
-        from netchan.net.aside import collect_paths
-
-        collect_paths(session.engine)
         maker.on_path("lost" if session.suspended else "")
 
     def leave(self) -> None:

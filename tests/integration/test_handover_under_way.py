@@ -310,14 +310,18 @@ def test_giver_that_is_killed_when_the_taker_is_ready_is_followed_by_it(forked: 
     run(body())
 
 
-def test_taker_that_may_open_no_more_descriptors_leaves_the_rest_with_the_giver(tmp_path: Path) -> None:
+@pytest.mark.parametrize("most", [26, 28, 30])
+def test_taker_that_may_open_no_more_descriptors_leaves_the_rest_with_the_giver(most: int, tmp_path: Path) -> None:
+    """All go on, wherever they are; those that moved, too, when their paths took the last descriptor."""
+
     async def body() -> None:
         async with served("tcp", tmp_path, 20, whole=False) as (place, old, clients):
             old.say("give")
-            new = await Process.start(place, tmp_path, "next", "26")
+            new = await Process.start(place, tmp_path, "next", str(most))
             await new.hear("ready")
             assert "descriptors" in await old.hear("kept")
             assert "descriptors" in await new.hear("all")
+            await settle(clients)
             for process in (old, new):
                 process.say("report")
             first, second = [await process.hear("report") for process in (old, new)]
