@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from netchan.net import changes
 from netchan.net.datagrams import MTU_SAFE
+from netchan.net.departed import Departed
 from netchan.net.join import gone, locator
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ AHEAD: Final = 2
 """Locators that name a session at a time: the one of the last resume, whose answer may have been lost, and the next."""
 SUSPENDED_MAX: Final = 4_096
 """Sessions without a path that a process keeps: beyond it the one that was suspended first is lost early."""
-GONE_MAX: Final = 8_192
-"""Locators of sessions that are over and forgotten, whose other side can still be told so."""
 PARKED_MAX: Final = 256
 """JOINs that wait for a session from another process; the others are told to try again."""
 
@@ -58,9 +57,7 @@ class _Entry:
     def _collected(self, _: object) -> None:
         for name in self.names:
             _table.pop(name, None)
-            _gone[name] = self.proof
-        while len(_gone) > GONE_MAX:
-            _gone.popitem(last=False)
+            _gone.add(name, self.proof)
 
 
 _table: Final[dict[bytes, _Entry]] = {}
@@ -68,7 +65,8 @@ _entry_of: Final[weakref.WeakKeyDictionary[Session, _Entry]] = weakref.WeakKeyDi
 _parked: Final[dict[bytes, list[Callable[[], object]]]] = {}
 _comings: Final[list[None]] = []
 """One for each hand-over that still brings sessions here."""
-_gone: Final[OrderedDict[bytes, bytes]] = OrderedDict()
+_gone: Final = Departed()
+"""Those that are over and forgotten, whose other side can still be told so."""
 _suspended: Final[OrderedDict[int, weakref.ref[Session]]] = OrderedDict()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from netchan.net import resume
+from netchan.net import departed, resume
 from netchan.net.join import gone, locator
 
 
@@ -69,7 +69,8 @@ def test_proof_is_said_of_a_session_that_is_over_or_forgotten() -> None:
 
 
 def test_forgotten_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resume, "GONE_MAX", 6)
+    monkeypatch.setattr(departed, "ROWS", 1)
+    monkeypatch.setattr(departed, "ROW_MAX", 6)
     names = []
     for n in range(5):
         session: Any = Fake(bytes([n]) * 32)
@@ -78,6 +79,7 @@ def test_forgotten_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
         del session
         gc.collect()
     assert [resume.proof(name) is not None for name in names] == [False, False, True, True, True]
+    assert len(resume._gone) == 6
 
 
 def test_the_one_that_waits_longest_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
