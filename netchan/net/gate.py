@@ -2,7 +2,8 @@
 
 Layer: net (L3), sans-IO; clocks, randomness and addresses are arguments. Knows no Noise.
 Flow of a HELLO: parse_header -> Gate.check (mac1, timestamp, replay set, cookie) -> Verdict; all that is not NOISE,
-COOKIE or REFUSE means silence. Later messages: open_frame with the keys the HELLO proved.
+COOKIE or REFUSE means silence. Of a datagram Gate.look says the same first, before anything is kept for it. Later
+messages: open_frame with the keys the HELLO proved.
 Ownership: one Gate per listener, used under the caller's lock. Spec: docs/spec/handshake.md §2, §5.
 """
 
@@ -281,7 +282,7 @@ class Gate:
             return False
         return header.length == len(frame) and self.find_keys(header, frame) is not None
 
-    def check(
+    def look(
         self,
         frame: bytes,
         wall_s: float,
@@ -291,8 +292,9 @@ class Gate:
         address: bytes | None = None,
         busy: bool = False,
         kind: int = HELLO,
+        full: bool = False,
     ) -> GateResult:
-        """Judge a HELLO, or a JOIN or RESUME, which come first like one.
+        """Judge a HELLO, or a JOIN or RESUME, which come first like one; nothing is kept of it.
 
         Args:
             frame: one whole frame.
@@ -302,6 +304,7 @@ class Gate:
             address: text of the sender on a datagram carrier; None on a stream, which has proved its address.
             busy: the limits say that this node is under load.
             kind: HELLO, JOIN or RESUME.
+            full: the replay set has no place for it.
         """
         try:
             header = parse_header(frame)
@@ -322,13 +325,9 @@ class Gate:
         old, new = self._windows
         if mac1 in old or mac1 in new:
             return GateResult(Verdict.SILENCE, "replayed")
-        full = len(old) + len(new) >= MAX_REPLAY or not new.add(mac1)
+        full = full or len(old) + len(new) >= MAX_REPLAY
         if full and self.timed:
             return GateResult(Verdict.SILENCE, "replay set is full")
-        if not full:
-            self._window_top_ms[1] = max(self._window_top_ms[1], header.ts)
-        if self.timed:
-            self.highest_s = max(self.highest_s, header.ts // 1000)
         if header.version != VERSION:
             return GateResult(Verdict.VERSIONS, "unknown version", header, keys)
         if header.mode > MODE_XK or header.primitives != self._primitives:
@@ -338,6 +337,33 @@ class Gate:
         if (busy or full) and address is not None and not self._cookie_holds(frame, header, address, now_ns):
             return GateResult(Verdict.COOKIE, "under load", header, keys, self._cookie(header, address, now_ns, rng))
         return GateResult(Verdict.NOISE, "", header, keys)
+
+    def check(
+        self,
+        frame: bytes,
+        wall_s: float,
+        now_ns: int,
+        rng: Rng,
+        *,
+        address: bytes | None = None,
+        busy: bool = False,
+        kind: int = HELLO,
+    ) -> GateResult:
+        """As ``look``, and remember it, so that it passes once; but not what is answered with a cookie.
+
+        That is said again to who asks again, and a flood of what gets no further fills no table.
+        """
+        result = self.look(frame, wall_s, now_ns, rng, address=address, busy=busy, kind=kind)
+        header = result.header
+        if header is None or result.verdict is Verdict.COOKIE:
+            return result
+        old, new = self._windows
+        if len(old) + len(new) >= MAX_REPLAY or not new.add(frame[-TRAILER_LEN:-MAC_LEN]):
+            return self.look(frame, wall_s, now_ns, rng, address=address, busy=busy, kind=kind, full=True)
+        self._window_top_ms[1] = max(self._window_top_ms[1], header.ts)
+        if self.timed:
+            self.highest_s = max(self.highest_s, header.ts // 1000)
+        return result
 
     def _time_is_good(self, ts: int, wall_s: float) -> bool:
         now_ms = int(wall_s * 1000)

@@ -40,11 +40,12 @@ from netchan.net.datagrams import MTU_SAFE, Exchange, is_first, mtu_to
 from netchan.net.dial import Link, Outcome, link_of
 from netchan.net.doors import bind_door, is_alone, open_door, open_to_peer, recv_from, reply
 from netchan.net.ephemeral import stock_of
-from netchan.net.gate import HELLO, JOIN, Gate
+from netchan.net.gate import CLOSE, COOKIE, HELLO, JOIN, Gate, Verdict, seal_frame
 from netchan.net.handshake import Established, HandshakeConfig, Responder, State
 from netchan.net.limits import DeadSockets, HalfOpen, drain_deadline
 from netchan.net.machine import Joined
 from netchan.net.manager import CARRIER_NUMBERS, AskTrust, Home, attach, log
+from netchan.net.params import Refusal
 from netchan.net.passed import passed
 from netchan.net.places import numeric, resolve, same_user, socket_text
 from netchan.net.resets import CID_BYTES, Resets
@@ -95,6 +96,7 @@ class ListenCounts:
         tickets_refused: tickets that began nothing, by reason; a full handshake may have followed.
         moved: datagrams of a path that came from a new address of its peer, which is then proved.
         resets: datagrams of a path that is not known here whose sender was told so.
+        cookies: first messages over UDP that came under load and got nothing but a cookie.
         handshakes_failed: handshakes that did not, by reason (lower-case names of the codes; "carrier", "fault").
         drained: connections that did not prove the gate and got no answer.
         refused: connections closed unread because a limit on strangers was reached.
@@ -111,6 +113,7 @@ class ListenCounts:
     tickets_refused: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     moved: int = 0
     resets: int = 0
+    cookies: int = 0
     handshakes_failed: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     drained: int = 0
     refused: int = 0
@@ -196,6 +199,7 @@ class Listening:
         self._waiting = 0
         self._unresolved = 0
         self._accepted = self._ok = self._by_ticket = self._resumed = self._moved = self._resets_said = 0
+        self._cookies = 0
         self._resets = Resets(plan.handshake.identity.reset_key())
         self._drained = self._refused = self._accept_errors = 0
         self._failed: Counter[str] = Counter()
@@ -233,6 +237,7 @@ class Listening:
             tickets_refused=MappingProxyType(dict(self._no_ticket)),
             moved=self._moved,
             resets=self._resets_said,
+            cookies=self._cookies,
             handshakes_failed=MappingProxyType(dict(self._failed)),
             drained=self._drained,
             refused=self._refused,
@@ -430,8 +435,7 @@ class Listening:
             if known is not None:
                 known.take_first(data)
                 continue
-            if not self.plan.gate.knows(data):
-                self._drained += 1
+            if not self._passes(door, data, there, peer):
                 continue
             sock = self._socket_to(door, there, peer)
             if sock is None:
@@ -446,6 +450,37 @@ class Listening:
                 conn.peer = peer
                 conn.take_first(data)
         self._watch_doors()
+
+    def _passes(self, door: _Door, data: bytes, there: Any, peer: Any) -> bool:
+        """True if this first message is worth a socket; under load its sender first shows where it is.
+
+        What it gets till then is shorter than what it sent, and nothing is kept.
+        """
+        # a JOIN is asked for no cookie: what costs more than a few hashes is behind the code of a session
+        address = None if data[0] == JOIN else socket_text(door.sock.family, peer, "udp").encode()
+        busy = self._half_open.under_load(self._worker.queue_wait_ns())
+        result = self.plan.gate.look(
+            data, time.time(), time.monotonic_ns(), os.urandom, address=address, busy=busy, kind=data[0]
+        )
+        header, keys = result.header, result.keys
+        if header is None or keys is None:
+            self._drained += 1
+            return False
+        if result.verdict is Verdict.COOKIE:
+            self._cookies += 1
+            said = seal_frame(header._replace(kind=COOKIE), result.cookie, keys.to_initiator)
+        else:
+            proof = resume.nowhere(data) if data[0] == JOIN and result.verdict is Verdict.NOISE else None
+            if proof is None:
+                return True
+            self._failed["gone"] += 1
+            body = int(Refusal.GONE).to_bytes(2, "big") + proof
+            said = seal_frame(header._replace(kind=CLOSE), body, keys.to_initiator)
+        try:
+            reply(door.sock, said, there, peer)
+        except OSError:
+            pass  # lost, as on any network
+        return False
 
     def _reset(self, door: _Door, data: bytes, there: Any, peer: Any) -> None:
         """Nobody here knows the path of this datagram: say so, if that can be said and has not been too often."""

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Final
 from netchan.net import changes
 from netchan.net.datagrams import MTU_SAFE
 from netchan.net.departed import Departed
-from netchan.net.join import gone, locator
+from netchan.net.gate import FrameError
+from netchan.net.join import gone, locator, parse_request
 
 if TYPE_CHECKING:
     from netchan._engine.session_handle import Session
@@ -104,6 +105,18 @@ def proof(name: bytes) -> bytes | None:
         return None
     session = entry.session()
     return entry.proof if session is None or session.over else None
+
+
+def nowhere(frame: bytes) -> bytes | None:
+    """What the answer to a JOIN shows besides its code, if its session is not here and will not come.
+
+    None: it has to be looked at. The frame has passed the gate.
+    """
+    try:
+        name = parse_request(frame).locator
+    except FrameError:
+        return b""  # it names none
+    return None if name in _table or may_come(name) else proof(name) or b""
 
 
 def note(reference: weakref.ref[Session], node_id: str, where: str, news: str) -> None:

@@ -42,6 +42,7 @@ class ListenerStats(ChannelStats):
         tickets_refused: tickets that began nothing, by reason; a full handshake may have followed.
         moved: times that a UDP path was heard from a new address of its peer, which is then proved.
         resets: datagrams of UDP paths that this process does not know whose senders were told so.
+        cookies: first messages over UDP that came under load and were asked to prove their address.
         handshakes_failed: handshakes that did not, by reason (lower-case names of the codes; "carrier", "fault").
         drained: connections that did not prove the gate and got no answer.
         refused: connections closed unread because a limit on strangers was reached.
@@ -58,6 +59,7 @@ class ListenerStats(ChannelStats):
     tickets_refused: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     moved: int = 0
     resets: int = 0
+    cookies: int = 0
     handshakes_failed: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     drained: int = 0
     refused: int = 0
@@ -263,6 +265,7 @@ class Hall:
             tickets_refused=counts.tickets_refused,
             moved=counts.moved,
             resets=counts.resets,
+            cookies=counts.cookies,
             handshakes_failed=counts.handshakes_failed,
             drained=counts.drained,
             refused=counts.refused,

@@ -65,6 +65,7 @@ PARSERS = [
             "net/gate.py": (
                 "Gate.find_keys",
                 "Gate.check",
+                "Gate.look",
                 "Gate._time_is_good",
                 "Gate._turn_windows",
                 "Gate._rotate_secrets",

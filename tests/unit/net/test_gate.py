@@ -250,6 +250,30 @@ class TestCookie:
             frame = self.with_cookie(keys, cookie, b"body%d" % i)
             assert self.ask(gate, frame, now_ns, address).verdict is verdict, i
 
+    def test_who_gets_a_cookie_is_not_remembered_and_gets_it_again(self) -> None:
+        keys = g.named_keys(ID, NET)
+        for options in ({}, {"stealth": True}):
+            gate, frame = make(**options), hello(keys)
+            said = {self.ask(gate, frame, n).cookie for n in range(3)}
+            assert len(said) == 1 and b"" not in said
+            assert sum(map(len, gate._windows)) == 0 and gate.highest_s == 0
+            assert check(gate, frame) is g.Verdict.NOISE
+            assert self.ask(gate, frame, 4).verdict is g.Verdict.SILENCE  # it has passed: a replay
+
+    def test_look_says_what_check_would_and_keeps_nothing(self) -> None:
+        keys, gate = g.named_keys(ID, NET), make(stealth=True)
+        for frame, verdict in (
+            (hello(keys), g.Verdict.NOISE),
+            (hello(keys, version=2), g.Verdict.VERSIONS),
+            (hello(keys, ts=5), g.Verdict.SILENCE),
+            (hello(g.named_keys(OTHER, NET)), g.Verdict.SILENCE),
+        ):
+            for _ in range(2):
+                assert gate.look(frame, NOW, 0, RNG, address=b"a").verdict is verdict
+            assert sum(map(len, gate._windows)) == 0 and gate.highest_s == 0
+        assert check(gate, hello(keys)) is g.Verdict.NOISE
+        assert gate.look(hello(keys), NOW, 0, RNG, address=b"a").verdict is g.Verdict.SILENCE
+
     def test_cookie_is_not_asked_for_without_load_or_on_a_stream(self) -> None:
         keys = g.named_keys(ID, NET)
         assert check(make(), hello(keys), address=b"a", busy=False) is g.Verdict.NOISE
