@@ -8,7 +8,10 @@ datagram.
 2. A datagram that has come before is answered with what was said to it, and looked at no more.
 3. What does not belong to the exchange (another id, cut short, not made with a key of the gate) is dropped, and so are
    errors of the socket: anybody can forge them. So a port where nobody listens looks like one that does not answer.
-4. The last flight goes to the engine with the socket: it says it again until the first datagram of the path has come.
+4. A message that led the machine nowhere (net/doubts.py) counts as not having come. While one is looked at the next
+   ones wait in the kernel, so that a forged one does not push out the true one behind it.
+5. Who dials and has to begin anew (COOKIE, NO_TICKET) says its first messages again together, until one is answered.
+6. The last flight goes to the engine with the socket: it says it again until the first datagram of the path has come.
 
 Spec: docs/spec/handshake.md §2.4.
 """
@@ -45,12 +48,13 @@ MTU_SAFE: Final = 1_200
 """Bytes of a datagram that every path carries (RFC 9000 section 14)."""
 MTU_LOCAL: Final = 1_452
 """On the loopback interface."""
+_FIRST: Final = frozenset((HELLO, JOIN, RESUME))
 _ID: Final = slice(6, 14)
 
 
 def is_first(data: bytes) -> bool:
     """True if a datagram may be the first message of an exchange."""
-    return FRAME_MIN <= len(data) <= FRAME_MAX and data[0] in (HELLO, JOIN, RESUME)
+    return FRAME_MIN <= len(data) <= FRAME_MAX and data[0] in _FIRST
 
 
 def open_socket(family: int) -> socket.socket:
@@ -79,10 +83,12 @@ class Exchange(Connecting):
         self.peer: Any = None
         self._seen: list[bytes] = []
         self._last = b""
+        self._said: list[bytes] = []
         self._answers = 0
         self._id = b""
         self._pause_ns = AGAIN_NS
         self._again_at = 0
+        self._ends_ns: int | None = None
 
     @property
     def answer(self) -> bytes:
@@ -102,7 +108,18 @@ class Exchange(Connecting):
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
+    def step(self) -> None:
+        """See worker.Job."""
+        machine, data = self.machine, bytes(self._input)
+        before = 0 if machine is None else machine.passed
+        super().step()
+        if machine is not None and machine.passed != before:
+            self._seen.remove(data)
+
     def _read(self) -> None:
+        if self._input and self.phase is Phase.HANDSHAKE:
+            self._watch_more()
+            return
         try:
             data = self.sock.recv(FRAME_MAX + 1)
         except OSError:
@@ -122,7 +139,7 @@ class Exchange(Connecting):
             if self._last and isinstance(self.machine, Responder):
                 self._say(self._last)
             return
-        # one flight at a time: what would come behind another one is said again
+        # one flight at a time: what comes behind another one by the listener's socket is said again
         if len(self._seen) >= SEEN_MAX or self._input or self.machine is None or not self.machine.fits(data):
             return
         self._id = bytes(data[_ID])
@@ -136,6 +153,9 @@ class Exchange(Connecting):
             self._out.clear()
             self._id = self._last[_ID]
             self._say(self._last)
+            if self._last[0] not in _FIRST:
+                self._said.clear()
+            self._said.append(self._last)
             self._pause_ns = AGAIN_NS
             if not isinstance(self.machine, Responder):
                 self._again_at = time.monotonic_ns() + self._pause_ns
@@ -150,7 +170,8 @@ class Exchange(Connecting):
         now = time.monotonic_ns()
         if self.phase is not Phase.HANDSHAKE or now < self._again_at:
             return
-        self._say(self._last)
+        for data in self._said:
+            self._say(data)
         self._pause_ns = min(2 * self._pause_ns, AGAIN_MAX_NS)
         self._again_at = now + self._pause_ns
         self._worker.at(self._again_at, self._again)
@@ -163,7 +184,11 @@ class Exchange(Connecting):
 
     def _watch_more(self) -> None:
         if self.phase is Phase.HANDSHAKE:
-            self._watch(READ)
+            self._watch(0 if self._input else READ)
+            machine = self.machine
+            if machine is not None and machine.deadline_ns != self._ends_ns:
+                self._ends_ns = machine.deadline_ns
+                self._set_deadline()
 
     def _linger(self) -> None:
         """A refusal that was lost is said again while its dialler still asks."""

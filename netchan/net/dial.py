@@ -255,6 +255,7 @@ class Dial(Dialling, Generic[T]):
                 pause=self._worker.give_way,
                 ahead=stock_of(self._worker),
                 kept=self._choose_ticket(conn, address),
+                datagrams=isinstance(conn, Exchange),
             )
 
         conn.begin = begin
@@ -372,6 +373,16 @@ class Dial(Dialling, Generic[T]):
                 self._committed = conn
             return self._committed is conn
         return True
+
+    def on_stepped(self, conn: Connecting) -> None:
+        """What came over datagrams for REPLY was none: it holds up nobody."""
+        machine = conn.machine
+        waits = isinstance(machine, Initiator) and machine.state is State.WAIT_REPLY and not machine.may_begin
+        if waits and self._committed is conn:
+            self._committed = None
+            for other in list(self._live):
+                if other is not conn:
+                    other.resume()
 
     def on_established(self, conn: Connecting, event: Established) -> None:
         """We have won: start the session, close the others."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hmac
 import struct
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -47,6 +48,8 @@ MAX_CLOCK_DIFF_MS = 30_000
 FLOOR_AHEAD_MS = 60_000
 REPLAY_WINDOW_NS = 65_000_000_000
 MAX_REPLAY = 65_536
+MAX_ASKED = 1_024
+"""HELLOs that were asked for a cookie and are remembered with their address, where replays get no answer."""
 COOKIE_LIFE_NS = 120_000_000_000
 MAX_TS = 2**63
 PUBLIC_KEYS_KEPT = 256
@@ -250,6 +253,7 @@ class Gate:
         self._windows = (SeenSet(), SeenSet())
         self._window_top_ms = [-1, -1]
         self._window_start_ns: int | None = None
+        self._asked: OrderedDict[bytes, bytes] = OrderedDict()
         self._secrets: list[SecureBytes] = []
         self._secret_made_ns = 0
         self.highest_s = 0
@@ -294,7 +298,9 @@ class Gate:
         kind: int = HELLO,
         full: bool = False,
     ) -> GateResult:
-        """Judge a HELLO, or a JOIN or RESUME, which come first like one; nothing is kept of it.
+        """Judge a HELLO, or a JOIN or RESUME, which come first like one.
+
+        Nothing is kept of it, but with a PSK or ``stealth`` where it came from if it is asked for a cookie.
 
         Args:
             frame: one whole frame.
@@ -335,6 +341,8 @@ class Gate:
         if full and address is None:
             return GateResult(Verdict.BUSY, "replay set is full", header, keys)
         if (busy or full) and address is not None and not self._cookie_holds(frame, header, address, now_ns):
+            if self.timed and not self._may_ask(mac1, address):
+                return GateResult(Verdict.SILENCE, "replayed from another address")
             return GateResult(Verdict.COOKIE, "under load", header, keys, self._cookie(header, address, now_ns, rng))
         return GateResult(Verdict.NOISE, "", header, keys)
 
@@ -364,6 +372,17 @@ class Gate:
         if self.timed:
             self.highest_s = max(self.highest_s, header.ts // 1000)
         return result
+
+    def _may_ask(self, mac1: bytes, address: bytes) -> bool:
+        """True if this HELLO is asked for a cookie: again at the address where it came from first, at no other one.
+
+        Only where a replay is to get no byte at all; those who can make HELLOs there hold the PSK, or know the id.
+        """
+        if self._asked.setdefault(mac1, address) != address:
+            return False
+        if len(self._asked) > MAX_ASKED:
+            self._windows[1].add(self._asked.popitem(last=False)[0])
+        return True
 
     def _time_is_good(self, ts: int, wall_s: float) -> bool:
         now_ms = int(wall_s * 1000)

@@ -11,7 +11,10 @@ Established belongs to the receiver of that event. Spec: docs/spec/handshake.md 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -38,7 +41,7 @@ from netchan.net.machine import (
     Send,
     State,
 )
-from netchan.net.noise import DH_LEN, KEM_PUBLIC_LEN, TAG_LEN, Ahead, NoiseError, no_pause
+from netchan.net.noise import DH_LEN, KEM_PUBLIC_LEN, TAG_LEN, Ahead, HandshakeState, NoiseError, no_pause
 from netchan.net.params import Refusal
 from netchan.net.record import NodeRecord, RecordError
 from netchan.net.responder import Responder
@@ -62,6 +65,8 @@ __all__ = [
 ]
 
 MAX_COOKIES = 2
+REFUSED_KEPT = 16
+"""Answers over datagrams that were refused, and are not judged again when they are said again."""
 _PASSING = frozenset({Refusal.BUSY, Refusal.CLOSING})
 _SAME_VERSION = "run the same version on both sides, and see that nothing on the way changes bytes"
 _ADVICE = {
@@ -90,6 +95,16 @@ _SAID = {
 """What a code from the other side means, where that is more than the refusal."""
 
 
+@dataclass
+class _Said:
+    """A first message of ours, and what is needed to read its answer; ``kept``: the ticket of a RESUME."""
+
+    hello: g.Header
+    noise: HandshakeState
+    static: StaticKey | None
+    kept: Kept | None
+
+
 class Initiator(Machine):
     """The side that dials.
 
@@ -104,6 +119,7 @@ class Initiator(Machine):
         pause: called between costly steps; the caller's thread may do something else there.
         ahead: ephemeral keys that are there already; None: each is made when it is wanted, from ``rng``.
         kept: a ticket to begin with, if it fits; else, and when it is refused, the handshake is a full one.
+        datagrams: the carrier is one of datagrams, into which others can put messages without stopping ours.
 
     Raises:
         ConfigError: the PSK is no bytes or too short.
@@ -124,9 +140,15 @@ class Initiator(Machine):
         pause: Callable[[], object] = no_pause,
         ahead: Ahead | None = None,
         kept: Kept | None = None,
+        datagrams: bool = False,
     ) -> None:
-        super().__init__(config, policy, rng, address, same_user, pause, ahead)
+        super().__init__(config, policy, rng, address, same_user, pause, ahead, datagrams)
         self._kept = kept
+        self._said: list[_Said] = []
+        self._last_ts = -1
+        self._without_ticket = False
+        self._digest = b""
+        self._refused: deque[bytes] = deque(maxlen=REFUSED_KEPT)
         try:
             self._psk = None if psk is None else SecureBytes(g.check_psk(psk))
         except (TypeError, ValueError) as error:
@@ -141,7 +163,7 @@ class Initiator(Machine):
         """Make the HELLO. Call once, with the connection up. RuntimeError: called twice."""
         if self.state is not State.NEW:
             raise RuntimeError("already started")
-        self.deadline_ns = now_ns + self._config.timeout_ns
+        self.deadline_ns = self._whole_ns = now_ns + self._config.timeout_ns
         self._scid = self._rng(8)
         expected = self._policy.expected_id
         if self._record is not None:
@@ -160,9 +182,64 @@ class Initiator(Machine):
         return self._ask_for_ticket(wall_s) or self._begin_full(wall_s, None)
 
     def _begin_full(self, wall_s: float, cookie: bytes | None) -> list[Event]:
+        self._set_aside()
         self._kept = self._peer = None
         self.state = State.WAIT_REPLY
         return [Send(self._make_hello(wall_s, cookie))]
+
+    # --- what was said before ---------------------------------------------------------------------------------------
+
+    @property
+    def may_begin(self) -> bool:
+        """A RESUME was said that may still be answered: the other side begins a session as soon as it hears it."""
+        return self.state is State.WAIT_RESUMED or any(said.kept is not None for said in self._said)
+
+    def _set_aside(self) -> None:
+        """Another first message follows.
+
+        Over datagrams it may be a forgery that has asked for it, so the answer to this one counts as well.
+        """
+        if self._noise is None or self._hello is None:
+            return
+        if self._doubts is None:
+            self._noise.wipe()
+        else:
+            self._said.append(_Said(self._hello, self._noise, self._static, self._kept))
+        self._noise = None
+
+    def _meant(self, frame: bytes) -> tuple[g.Header, _Said]:
+        """Which of our first messages this one answers. FrameError: none."""
+        if self._hello is None or self._noise is None or self._keys is None:
+            raise g.FrameError("message before HELLO")
+        now = _Said(self._hello, self._noise, self._static, self._kept)
+        for said in (now, *self._said):
+            try:
+                header = g.open_frame(frame, self._keys.to_initiator, said.hello)
+            except g.FrameError:
+                continue
+            if said is now or header.kind in (g.REPLY, g.RESUMED):
+                return header, said
+        raise g.FrameError("message is not of this handshake")
+
+    def _take_up(self, said: _Said) -> None:
+        """It is this one that the other side has answered."""
+        if said.noise is self._noise:
+            return
+        self._set_aside()
+        self._said.remove(said)
+        self._hello, self._noise, self._static, self._kept = said.hello, said.noise, said.static, said.kept
+        self.state = State.WAIT_REPLY if said.kept is None else State.WAIT_RESUMED
+
+    def _forget_said(self) -> None:
+        said, self._said = self._said, []
+        for one in said:
+            one.noise.wipe()
+
+    def _next_ts(self, wall_s: float) -> int:
+        """Time of a first message; over datagrams it tells which one an answer is for."""
+        ts = max(int(wall_s * 1000), 0)
+        self._last_ts = ts if self._doubts is None else max(ts, self._last_ts + 1)
+        return self._last_ts
 
     # --- with a ticket ----------------------------------------------------------------------------------------------
 
@@ -198,10 +275,9 @@ class Initiator(Machine):
         if length > g.MAX_FRAME[g.RESUME]:
             return []
         mode = g.MODE_XX_OPEN if self._policy.expected_id is None else g.MODE_XX_NAMED
-        ts = max(int(wall_s * 1000), 0)
+        self._set_aside()
+        ts = self._next_ts(wall_s)
         self._hello = g.Header(g.RESUME, g.VERSION, length, mode << 4 | config.primitives, 0, self._scid, ts)
-        if self._noise is not None:
-            self._noise.wipe()
         self._noise = short.begin_noise(
             self._hello,
             config.network_id,
@@ -217,15 +293,18 @@ class Initiator(Machine):
         self.state = State.WAIT_RESUMED
         return [Send(self._frame(g.RESUME, short.pack_body(kept.ticket, self._noise.write_message(payload)), cookie))]
 
-    def _on_resumed(self, body: bytes) -> list[Event]:
-        noise, kept, config = self._noise, self._kept, self._config
-        if noise is None or kept is None:
-            raise RuntimeError("not started")
+    def _on_resumed(self, said: _Said, body: bytes) -> list[Event]:
+        noise, kept, config = said.noise, said.kept, self._config
+        if kept is None:
+            raise RuntimeError("not a RESUME")
         try:
-            offer = short.read_given(noise.read_message(body))
-            agreement = p.negotiate(config.offer, offer)
+            payload = noise.read_message(body)
         except NoiseError as error:
-            return self._refuse(Refusal.CRYPTO, str(error))
+            return self._doubt(Refusal.CRYPTO, str(error), ends=False)
+        self._take_up(said)
+        try:
+            offer = short.read_given(payload)
+            agreement = p.negotiate(config.offer, offer)
         except p.ParamError as error:
             return self._refuse(Refusal.PARAMETER, str(error))
         except p.VersionError as error:
@@ -262,7 +341,7 @@ class Initiator(Machine):
             mode << 4 | self._config.primitives,
             0,
             self._scid,
-            max(int(wall_s * 1000), 0),
+            self._next_ts(wall_s),
         )
         self._static = self._config.static_key(wall_s)
         if self._keys is None:
@@ -281,59 +360,95 @@ class Initiator(Machine):
 
     def _on_frame(self, frame: bytes, wall_s: float, now_ns: int) -> list[Event]:
         try:
-            header = self._open(frame)
+            if self.state is State.WAIT_ACCEPT:
+                return self._behind_finish(self._open(frame), frame)
+            header, said = self._meant(frame)
         except g.FrameError as error:
-            return self._refuse(Refusal.PROTOCOL, str(error))
+            return self._pass_over(str(error))
         self._answered = True
         if header.kind == g.CLOSE:
             return self._on_close(frame)
-        if self.state is State.WAIT_RESUMED:
-            if header.kind == g.RESUMED:
-                return self._on_resumed(g.frame_body(frame))
-            if header.kind == g.NO_TICKET:
-                return self._begin_full(wall_s, None)
-        if self.state in (State.WAIT_REPLY, State.WAIT_RESUMED):
-            if header.kind == g.REPLY and self.state is State.WAIT_REPLY:
-                return self._on_reply(g.frame_body(frame), wall_s)
-            if header.kind == g.COOKIE:
-                return self._on_cookie(g.frame_body(frame), wall_s)
-            if header.kind == g.VERSIONS:
-                return self._fail(Refusal.VERSION, "the other side speaks other versions", remote=True)
-        if self.state is State.WAIT_ACCEPT and header.kind == g.ACCEPT:
+        if header.kind == (g.REPLY if said.kept is None else g.RESUMED) and self._may_look():
+            body = g.frame_body(frame)
+            return self._on_reply(said, body, wall_s) if said.kept is None else self._on_resumed(said, body)
+        if header.kind == g.NO_TICKET and self.state is State.WAIT_RESUMED and not self._without_ticket:
+            self._without_ticket = True
+            self._wait_on()
+            return self._begin_full(wall_s, None)
+        if header.kind == g.COOKIE:
+            return self._on_cookie(g.frame_body(frame), wall_s)
+        if header.kind == g.VERSIONS:
+            return self._doubt(Refusal.VERSION, "the other side speaks other versions", remote=True)
+        return self._pass_over(f"message {header.kind:#x} came out of order")
+
+    def _behind_finish(self, header: g.Header, frame: bytes) -> list[Event]:
+        if header.kind == g.CLOSE:
+            return self._on_close(frame)
+        if header.kind == g.ACCEPT:
             return self._on_accept(g.frame_body(frame))
-        return self._refuse(Refusal.PROTOCOL, f"message {header.kind:#x} came out of order")
+        return self._pass_over(f"message {header.kind:#x} came out of order")
+
+    def _wait_on(self) -> None:
+        """We say something more: if the end is near, its answer has as much time."""
+        if self._doubts is not None and self._doubts.ending:
+            self._end_soon()
 
     def _on_cookie(self, cookie: bytes, wall_s: float) -> list[Event]:
+        if len(cookie) != g.MAC_LEN or self._cookies >= MAX_COOKIES:
+            return self._pass_over("cookie is malformed or one too many")
         self._cookies += 1
-        if len(cookie) != g.MAC_LEN or self._cookies > MAX_COOKIES:
-            return self._refuse(Refusal.PROTOCOL, "cookie is malformed or one too many")
+        self._wait_on()
         again = self._make_resume(wall_s, cookie) if self.state is State.WAIT_RESUMED else []
         return again or self._begin_full(wall_s, cookie)
 
-    def _on_reply(self, body: bytes, wall_s: float) -> list[Event]:
-        noise = self._noise
-        if noise is None:
-            raise RuntimeError("not started")
+    def _on_reply(self, said: _Said, body: bytes, wall_s: float) -> list[Event]:
+        noise, digest = said.noise, sha256(body).digest()
+        if digest in self._refused:
+            return self._pass_over("a refused answer came again")
         try:
             payload = noise.read_message(body)
         except NoiseError as error:
-            return self._refuse(Refusal.CRYPTO, str(error))
+            return self._doubt(Refusal.CRYPTO, str(error), ends=False)
+        self._take_up(said)
+        self._digest = digest
         if self._buffer:
             return self._refuse(Refusal.PROTOCOL, "the other side sent before its turn")
         try:
             peer = self._check_peer(payload, noise, self._record, wall_s)
         except Refused as refused:
-            return self._refuse(refused.code, refused.reason)
+            return self._doubt_reply(noise, refused.code, refused.reason)
+        self._whole_time()
         return self._ask_policy(peer, wall_s)
+
+    def _whole_time(self) -> None:
+        """The policy may take what is left of the handshake's time; what was doubted stays."""
+        if self._doubts is not None:
+            self.deadline_ns = self._whole_ns
+
+    def _doubt_reply(self, noise: HandshakeState, code: Refusal, reason: str) -> list[Event]:
+        """Somebody has answered with whom we want no session.
+
+        That may be an observer with an identity of his own: over datagrams the one whom we mean is still waited for.
+        """
+        if self._doubts is None:
+            return self._refuse(code, reason)
+        noise.unread()
+        self._refused.append(self._digest)
+        self._peer, self.state = None, State.WAIT_REPLY
+        self._doubt(code, reason)
+        self._end_soon()
+        return []
 
     def _decided(self, decision: Decision, wall_s: float) -> list[Event]:
         if self._kept is not None:
             return (self._make_resume(wall_s, None) if decision.allowed else []) or self._begin_full(wall_s, None)
-        if not decision.allowed:
-            return self._refuse(decision.code, decision.reason)
         noise, static = self._noise, self._static
         if noise is None or static is None:
             raise RuntimeError("not started")
+        if not decision.allowed:
+            return self._doubt_reply(noise, decision.code, decision.reason)
+        self._go_on()
+        self._forget_said()
         message = noise.write_message(self._offer_payload(static, with_record=True))
         self._finish_noise(noise)
         self.state = State.WAIT_ACCEPT
@@ -374,7 +489,7 @@ class Initiator(Machine):
         return [self._establish(verdict)]
 
     def _timed_out(self) -> list[Event]:
-        return self._fail(Refusal.TIMEOUT, "")
+        return self._out_of_time() or self._fail(Refusal.TIMEOUT, "")
 
     def _peer_name(self) -> str:
         expected = self._policy.expected_id
@@ -398,6 +513,7 @@ class Initiator(Machine):
 
     def _wipe(self) -> None:
         super()._wipe()
+        self._forget_said()
         wipe(self._psk)
         self._kept = None
         if self._keys is not None:

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, Protocol
 
 from netchan.errors import DialError, DialTimeout, HandshakeError
 from netchan.net import gate as g
+from netchan.net.doubts import GRACE_NS, Doubts, Reason
 from netchan.net.machine import Failed, Joinable, Joined, Send, State
 from netchan.net.params import Refusal
 
@@ -151,6 +152,7 @@ class Joiner:
         rng: n random bytes from a cryptographic source.
         where: the address for messages.
         timeout_ns: for the whole exchange.
+        datagrams: see handshake.Initiator.
 
     Attributes:
         over: the other side has shown that it has ended the session.
@@ -170,7 +172,10 @@ class Joiner:
         where: str,
         timeout_ns: int,
         beside: bool = False,
+        datagrams: bool = False,
     ) -> None:
+        self._doubts = Doubts() if datagrams else None
+        self._now_ns = 0
         self._session, self._primitives, self._keys, self._rng = session, primitives, keys, rng
         self._number, self._path_id, self._last, self._received = number, path_id, last, received
         self._where, self._timeout_ns, self.beside = where, timeout_ns, beside
@@ -209,6 +214,11 @@ class Joiner:
         self.state = State.WAIT_REPLY
         return [Send(g.seal_frame(self._header, self._asked, self._keys.to_responder))]
 
+    @property
+    def passed(self) -> int:
+        """As Machine.passed."""
+        return 0 if self._doubts is None else self._doubts.passed
+
     def fits(self, datagram: bytes) -> bool:
         """As Machine.fits."""
         return g.is_from(datagram, self._keys.to_initiator)
@@ -220,6 +230,7 @@ class Joiner:
         late = self.tick(now_ns)
         if late:
             return late
+        self._now_ns = now_ns
         self._buffer += data
         try:
             if len(self._buffer) < g.HEADER_LEN:
@@ -233,17 +244,31 @@ class Joiner:
             if header.kind == g.CLOSE:
                 return self._on_close(frame)
             if header.kind == g.VERSIONS:
-                return self._fail(Refusal.VERSION, "the other side speaks other versions")
+                return self._doubt(Refusal.VERSION, "the other side speaks other versions", False)
             if header.kind != g.JOIN:
                 raise g.FrameError(f"message {header.kind:#x} came out of order")
             return self._on_reply(header, frame)
         except g.FrameError as error:
+            if self._doubts is not None:
+                self._doubts.passed += 1
+                self._buffer.clear()
+                return []
             return self._fail(Refusal.PROTOCOL, str(error))
+
+    def _doubt(self, code: Refusal, reason: str, remote: bool) -> list[Joined | Failed]:
+        """As Machine._doubt."""
+        if self._doubts is None or self.deadline_ns is None:
+            return self._fail(code, reason, remote)
+        if self._doubts.note(Reason(code, reason, remote), ends=True):
+            self.deadline_ns = min(self.deadline_ns, self._now_ns + GRACE_NS)
+        return []
 
     def _on_reply(self, header: g.Header, frame: bytes) -> list[Joined | Failed]:
         reply = _parse_reply(frame)
         body = g.frame_body(frame)
         good = hmac.compare_digest(_mac(self._session, header, self._asked, body[:-MAC_LEN]), reply.mac)
+        if not good and self._doubts is not None:
+            raise g.FrameError("the answer is not of this session")
         if not good or (reply.path_id, reply.paths, reply.last) != (self._path_id, int(not self.beside), self._last):
             return self._fail(Refusal.CRYPTO, "the answer is not of this session")
         self.state, self.deadline_ns = State.DONE, None
@@ -256,12 +281,17 @@ class Joiner:
         body = g.frame_body(frame)
         code = Refusal.read(int.from_bytes(body[:2], "big")) if len(body) in (2, 2 + MAC_LEN) else Refusal.PROTOCOL
         self.over = code is Refusal.GONE and hmac.compare_digest(body[2:], gone(self._session))
-        return self._fail(code, "the session is over there" if self.over else "the other side refused", remote=True)
+        if self.over:
+            return self._fail(code, "the session is over there", remote=True)
+        return self._doubt(code, "the other side refused", True)
 
     def tick(self, now_ns: int) -> list[Joined | Failed]:
         """To be called at deadline_ns (monotonic)."""
         if self.deadline_ns is None or now_ns < self.deadline_ns:
             return []
+        reason = None if self._doubts is None else self._doubts.reason
+        if reason is not None:
+            return self._fail(reason.code, reason.text, reason.remote)
         return self._fail(Refusal.TIMEOUT, "no answer in time")
 
     def eof(self) -> list[Joined | Failed]:

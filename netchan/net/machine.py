@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from netchan.errors import AuthError, ConfigError, DialError, DialTimeout, HandshakeError
 from netchan.net import gate as g
 from netchan.net import params as p
+from netchan.net.doubts import GRACE_NS, Doubts, Reason
 from netchan.net.identity import DEFAULT_NETWORK, Identity, StaticKey
 from netchan.net.noise import (
     TAG_LEN,
@@ -260,7 +261,10 @@ class Machine:
         same_user: bool,
         pause: Callable[[], object],
         ahead: Ahead | None,
+        datagrams: bool,
     ) -> None:
+        self._doubts = Doubts() if datagrams else None
+        self._whole_ns = self._now_ns = 0
         self._config, self._policy, self._rng, self._pause = config, policy, rng, pause
         self._ahead = ahead if config.kem is None else None
         self._address, self._same_user = address, same_user
@@ -273,6 +277,11 @@ class Machine:
         self._prk: SecureBytes | None = None
         self.state = State.NEW
         self.deadline_ns: int | None = None
+
+    @property
+    def passed(self) -> int:
+        """Messages over datagrams that led nowhere: one that comes again is looked at again."""
+        return 0 if self._doubts is None else self._doubts.passed
 
     @property
     def _ended(self) -> bool:
@@ -296,6 +305,10 @@ class Machine:
         late = self.tick(now_ns)
         if late:
             return late
+        self._now_ns = now_ns
+        if self._doubts is not None and self.state in (State.ASKING, State.WAIT_SESSION):
+            self._doubts.passed += 1
+            return []
         self._buffer += data
         events: list[Event] = []
         while self._buffer and not self._ended:
@@ -316,7 +329,7 @@ class Machine:
 
     def fits(self, datagram: bytes) -> bool:
         """True if a datagram is one whole message, made with a key of the gate; else it is not to be fed."""
-        if self._keys is None:
+        if self._keys is None or self.state in (State.ASKING, State.WAIT_SESSION):
             return False
         return g.is_from(datagram, self._keys.to_initiator if self._initiator else self._keys.to_responder)
 
@@ -341,6 +354,7 @@ class Machine:
         late = self.tick(now_ns)
         if late:
             return late
+        self._now_ns = now_ns
         return self._decided(Decision(allowed, reason="" if allowed else "refused by the trust callable"), wall_s)
 
     def close(self) -> None:
@@ -366,6 +380,43 @@ class Machine:
 
     def _bad_frame(self, reason: str) -> list[Event]:
         return self._refuse(Refusal.PROTOCOL, reason)
+
+    def _pass_over(self, reason: str) -> list[Event]:
+        """Not a message of this state. On a stream that is the end."""
+        if self._doubts is None:
+            return self._refuse(Refusal.PROTOCOL, reason)
+        self._doubts.passed += 1
+        return []
+
+    def _doubt(self, code: Refusal, reason: str, *, remote: bool = False, ends: bool = True) -> list[Event]:
+        """This message means the end, if it is what it seems to be. On a stream it is."""
+        doubts = self._doubts
+        if doubts is None:
+            return self._fail(code, reason, remote=True) if remote else self._refuse(code, reason)
+        if doubts.note(Reason(code, reason, remote), ends=ends):
+            self._end_soon()
+        return []
+
+    def _end_soon(self) -> None:
+        self.deadline_ns = min(self._whole_ns, self._now_ns + GRACE_NS)
+
+    def _go_on(self) -> None:
+        """Somebody has proved himself: it has all its time again."""
+        if self._doubts is not None:
+            self._doubts.clear()
+            self.deadline_ns = self._whole_ns
+
+    def _may_look(self) -> bool:
+        return self._doubts is None or self._doubts.may_look(self._now_ns)
+
+    def _out_of_time(self) -> list[Event]:
+        """What was doubted is all that came; else it took too long."""
+        reason = None if self._doubts is None else self._doubts.reason
+        if reason is None:
+            return []
+        if reason.remote:
+            return self._fail(reason.code, reason.text, remote=True)
+        return self._refuse(reason.code, reason.text)
 
     def _timed_out(self) -> list[Event]:
         raise NotImplementedError
@@ -543,9 +594,9 @@ class Machine:
     def _on_close(self, frame: bytes) -> list[Event]:
         body = g.frame_body(frame)
         if len(body) != 2:
-            return self._refuse(Refusal.PROTOCOL, "CLOSE is malformed")
+            return self._pass_over("CLOSE is malformed")
         code = Refusal.read(int.from_bytes(body, "big"))
-        return self._fail(code, "the other side closed the handshake", remote=True)
+        return self._doubt(code, "the other side closed the handshake", remote=True)
 
     def _drain(self, reason: str) -> list[Event]:
         self.state, self.deadline_ns = State.DRAINING, None

@@ -387,6 +387,7 @@ class HandshakeState:
         self._re: bytes | None = None
         self._re1: bytes | None = None
         self._turn = 0
+        self._before: tuple[bytes | None, bytes | None, bytes | None, int] | None = None
         self._sym = symmetric_state(self.name)
         self.payload_hash = b""
         self._sym.mix_hash(prologue)
@@ -427,6 +428,7 @@ class HandshakeState:
             NoiseError: a key of the peer cannot be used, or the message would exceed 65535 bytes.
         """
         tokens = self._take_turn(writing=True)
+        self._before = None
         sym, out = self._sym, []
         for step in tokens:
             self._pause()
@@ -484,8 +486,21 @@ class HandshakeState:
             self.rs, self._re, self._re1, self._psks_used = saved
             self._sym.go_back()
             raise
+        self._before = saved
         self._turn += 1
         return payload
+
+    def unread(self) -> None:
+        """As if the message that was read last had not come: another one may be read in its place.
+
+        RuntimeError: the step before this one was no ``read_message``.
+        """
+        if self._before is None:
+            raise RuntimeError("no message was read")
+        self.rs, self._re, self._re1, self._psks_used = self._before
+        self._before = None
+        self._sym.go_back()
+        self._turn -= 1
 
     def _read_tokens(self, tokens: list[str], message: bytes) -> bytes:
         sym, place = self._sym, 0

@@ -413,6 +413,7 @@ class Redial(Dialling):
             where=conn.where,
             timeout_ns=max(least, min(4 * took + ANSWER_NS // 4, plan.handshake.timeout_ns)),
             beside=beside,
+            datagrams=isinstance(conn, Exchange),
         )
 
     def _rest(self, place: _Place) -> None:

@@ -65,7 +65,7 @@ class Responder(Machine):
         reach: Reach | None = None,
         tickets: TicketKeys | None = None,
     ) -> None:
-        super().__init__(config, policy, rng, address, same_user, pause, ahead)
+        super().__init__(config, policy, rng, address, same_user, pause, ahead, datagram_source is not None)
         self._gate, self._source, self._busy, self._reach = gate, datagram_source, busy, reach
         self._tickets = tickets
         self._predecessor: bytes | None = None
@@ -73,7 +73,7 @@ class Responder(Machine):
         self.waits_for = b""
         self._join: tuple[bytes, Request] | None = None
         self.state = State.WAIT_HELLO
-        self.deadline_ns = now_ns + config.timeout_ns
+        self.deadline_ns = self._whole_ns = now_ns + config.timeout_ns
 
     @property
     def heard(self) -> bool:
@@ -100,7 +100,7 @@ class Responder(Machine):
             return self._drain("no HELLO in time")
         if self.state is State.WAIT_SESSION:
             return self._refuse(Refusal.BUSY, "the session did not come from the other process in time")
-        return self._refuse(Refusal.TIMEOUT, "the handshake took too long")
+        return self._out_of_time() or self._refuse(Refusal.TIMEOUT, "the handshake took too long")
 
     def eof(self) -> list[Event]:
         """The carrier has ended; before a HELLO that is only worth a counter."""
@@ -114,12 +114,12 @@ class Responder(Machine):
         try:
             header = self._open(frame)
         except g.FrameError as error:
-            return self._refuse(Refusal.PROTOCOL, str(error))
+            return self._pass_over(str(error))
         if header.kind == g.CLOSE:
             return self._on_close(frame)
-        if header.kind == g.FINISH:
+        if header.kind == g.FINISH and self._may_look():
             return self._on_finish(g.frame_body(frame), wall_s)
-        return self._refuse(Refusal.PROTOCOL, f"message {header.kind:#x} came out of order")
+        return self._pass_over(f"message {header.kind:#x} came out of order")
 
     def _on_join(self, frame: bytes, wall_s: float, now_ns: int) -> list[Event]:
         """§11: a session that is here gets a path. No policy is asked: both sides have accepted each other."""
@@ -223,7 +223,9 @@ class Responder(Machine):
         if stopped is not None:
             return stopped
         if self.no_ticket:
-            return self._refuse(Refusal.PROTOCOL, "a second ticket came")
+            if self._doubts is not None:
+                self._hello = self._keys = None
+            return self._pass_over("a second ticket came")
         try:
             return self._open_ticket(g.frame_body(frame), wall_s, now_ns)
         except NoTicketError as error:
@@ -343,7 +345,8 @@ class Responder(Machine):
         try:
             payload = noise.read_message(body)
         except NoiseError as error:
-            return self._refuse(Refusal.CRYPTO, str(error))
+            return self._doubt(Refusal.CRYPTO, str(error), ends=False)
+        self._go_on()
         self._finish_noise(noise)
         self._pause()
         try:

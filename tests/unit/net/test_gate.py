@@ -250,7 +250,7 @@ class TestCookie:
             frame = self.with_cookie(keys, cookie, b"body%d" % i)
             assert self.ask(gate, frame, now_ns, address).verdict is verdict, i
 
-    def test_who_gets_a_cookie_is_not_remembered_and_gets_it_again(self) -> None:
+    def test_who_gets_a_cookie_gets_it_again_and_is_no_replay(self) -> None:
         keys = g.named_keys(ID, NET)
         for options in ({}, {"stealth": True}):
             gate, frame = make(**options), hello(keys)
@@ -259,6 +259,21 @@ class TestCookie:
             assert sum(map(len, gate._windows)) == 0 and gate.highest_s == 0
             assert check(gate, frame) is g.Verdict.NOISE
             assert self.ask(gate, frame, 4).verdict is g.Verdict.SILENCE  # it has passed: a replay
+
+    def test_replay_of_what_was_asked_for_a_cookie_gets_no_byte_where_the_gate_is_shut(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(g, "MAX_ASKED", 4)
+        for options, keys in (({"psks": [KEY]}, g.psk_keys(KEY, NET)), ({"stealth": True}, g.named_keys(ID, NET))):
+            gate = make(**options)
+            frames = [hello(keys, body=b"%d" % n) for n in range(9)]
+            for frame in frames:
+                assert self.ask(gate, frame, 0).verdict is g.Verdict.COOKIE
+                assert self.ask(gate, frame, 0, b"192.0.2.1:6").verdict is g.Verdict.SILENCE
+            assert len(gate._asked) == 4
+            for frame in frames[:5]:  # of another time: not answered any more, wherever it comes from
+                assert self.ask(gate, frame, 0).verdict is g.Verdict.SILENCE
+            assert self.ask(gate, frames[8], 0).verdict is g.Verdict.COOKIE
 
     def test_look_says_what_check_would_and_keeps_nothing(self) -> None:
         keys, gate = g.named_keys(ID, NET), make(stealth=True)

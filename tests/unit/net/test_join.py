@@ -14,6 +14,7 @@ from hypothesis import strategies as hs
 
 from netchan.net import gate as g
 from netchan.net import join as j
+from netchan.net.doubts import GRACE_NS
 from netchan.net.handshake import Drain, Failed, HandshakeConfig, Responder, Send, State
 from netchan.net.identity import Identity
 from netchan.net.machine import EARLY_MAX, Joined
@@ -66,7 +67,7 @@ class Table:
 
 def joiner(session: Fake, **given: Any) -> j.Joiner:
     options: dict[str, Any] = {"number": 0, "path_id": 2, "last": 0, "received": 5, "where": "tcp://there:1"}
-    return j.Joiner(session, CONFIG.primitives, KEYS, os.urandom, timeout_ns=10**9, **(options | given))
+    return j.Joiner(session, CONFIG.primitives, KEYS, os.urandom, **(options | {"timeout_ns": 10**9} | given))
 
 
 def responder(table: Table | None, psks: list[bytes] | None = None) -> Responder:
@@ -433,3 +434,55 @@ def test_join_that_waits_and_is_given_up_is_over() -> None:
     _, b, _, far = parked()
     (failed,) = b.eof()
     assert isinstance(failed, Failed) and b.go_on(3) == [] and far.joins == []
+
+
+class TestForged:
+    """Over datagrams whoever sees an exchange can answer a JOIN with all that hangs on mac1 only (§2.4)."""
+
+    def forged(self, request: bytes, kind: int, body: bytes) -> bytes:
+        return g.seal_frame(g.parse_header(request)._replace(kind=kind), body, KEYS.to_initiator)
+
+    @pytest.mark.parametrize(
+        ("kind", "body"),
+        [
+            (g.JOIN, os.urandom(81)),
+            (g.JOIN, b"x"),
+            (g.CLOSE, int(Refusal.GONE).to_bytes(2, "big")),
+            (g.CLOSE, int(Refusal.GONE).to_bytes(2, "big") + os.urandom(32)),
+            (g.CLOSE, b"x"),
+            (g.VERSIONS, b"\x01\x02"),
+            (g.REPLY, os.urandom(90)),
+            (g.COOKIE, os.urandom(16)),
+        ],
+    )
+    def test_forgery_ahead_of_the_answer_ends_no_join(self, kind: int, body: bytes) -> None:
+        a, b = joiner(Fake(), datagrams=True), responder(Table(Fake()))
+        request = asked(a)
+        reply, _ = b.feed(request, WALL, 1)
+        for _ in range(5):
+            assert a.feed(self.forged(request, kind, body), WALL, 2) == []
+        assert a.passed == 5 and not a.over
+        (joined,) = a.feed(reply.data, WALL, 3)
+        assert isinstance(joined, Joined)
+        # a stream ends by it
+        a = joiner(Fake())
+        (failed,) = a.feed(self.forged(asked(a), kind, body), WALL, 2)
+        assert isinstance(failed, Failed)
+
+    def test_refusal_counts_when_nothing_better_comes(self) -> None:
+        a = joiner(Fake(), datagrams=True, timeout_ns=10**11)
+        request = asked(a)
+        close = self.forged(request, g.CLOSE, int(Refusal.GONE).to_bytes(2, "big"))
+        for now in range(7, 20):
+            assert a.feed(close, WALL, now) == []
+        assert a.deadline_ns == 7 + GRACE_NS and a.tick(6 + GRACE_NS) == []
+        (failed,) = a.tick(7 + GRACE_NS)
+        assert failed.code is Refusal.GONE and failed.remote and not a.over
+
+    def test_other_side_that_shows_that_the_session_is_over_is_believed_at_once(self) -> None:
+        a = joiner(Fake(), datagrams=True)
+        request = asked(a)
+        (failed,) = a.feed(
+            self.forged(request, g.CLOSE, int(Refusal.GONE).to_bytes(2, "big") + j.gone(Fake())), WALL, 2
+        )
+        assert failed.code is Refusal.GONE and a.over

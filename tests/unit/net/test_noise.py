@@ -194,6 +194,31 @@ class TestFailedRead:
             first, second = second, first
         assert keep[0].finish() == keep[1].finish()
 
+    @pytest.mark.parametrize("name", [XX, HYBRID, "Noise_XKpsk0_25519_AESGCM_SHA512"])
+    def test_message_that_was_read_can_be_taken_back(self, name: str) -> None:
+        first, second = pair(name)
+        other, _ = pair(name)
+        keep = first, second
+        with pytest.raises(RuntimeError, match="no message"):
+            first.unread()
+        while not first.done or not second.done:
+            message = first.write_message(b"data")
+            before = bytes(second._sym.ck), second._sym.h, second._sym.n, second.rs
+            for _ in range(3):
+                assert second.read_message(message) == b"data"
+                second.unread()
+                assert (bytes(second._sym.ck), second._sym.h, second._sym.n, second.rs) == before
+                with pytest.raises(RuntimeError, match="no message"):
+                    second.unread()
+                if second is keep[1] and second._turn == 0:
+                    assert second.read_message(other.write_message(b"else") if other._turn == 0 else message)
+                    second.unread()
+            assert second.read_message(message) == b"data"
+            first, second = second, first
+        with pytest.raises(NoiseError, match="over"):
+            keep[0].write_message()
+        assert keep[0].finish() == keep[1].finish()
+
     def test_message_beyond_65535_is_refused_both_ways(self) -> None:
         first, second = pair(XX)
         with pytest.raises(NoiseError):
