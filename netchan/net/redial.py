@@ -3,8 +3,8 @@
 Layer: net (L3). Runs on the worker's thread, but for ``on_path``, ``add`` and ``remove``, which any thread may call.
 
 1. A session has a place for each address to which it wants a path: those of the dial and those that were added. A place
-   whose path is lost makes another one. The first attempt starts at once, the next ones after growing pauses with
-   jitter: at least one a second for a minute, then at most ten seconds apart.
+   whose path is lost makes another one. The first attempt starts at once, the next ones after pauses that grow and are
+   drawn from all up to the longest (full jitter): at least one a second for a minute, then at most ten seconds apart.
    Names are looked up each time, and what they give takes turns.
 2. Attempts of a place connect side by side, at most ``CONNECTS`` of them. Of a session only one JOIN is under way at a
    time: the answer to one that was given up must not count, because the other side follows the last one it got. One
@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     from netchan.net.dial import DialPlan, Outcome
 
 FIRST_NS: Final = 50_000_000
-"""Pause behind the first attempt; doubled for each further one."""
+"""Longest pause behind the first attempt; doubled for each further one."""
+LEAST_NS: Final = 10_000_000
+"""Shortest pause."""
 EAGER_NS: Final = 1_000_000_000
 """Longest pause of the first minute (core of the promise: traffic soon after a path can be had)."""
 EAGER_SPAN_NS: Final = 60_000_000_000
@@ -69,6 +71,15 @@ OLD_NS: Final = 100_000_000
 ANSWER_NS: Final = 1_000_000_000
 """Least time for the answer to a JOIN; more where connecting took long, and over UDP, which does not connect, where no
 answer came in time: twice, or up to eight times where no other address waits for its turn."""
+
+
+def drawn_pause(most_ns: int) -> int:
+    """A pause of at most ``most_ns``, from the whole range: what was lost together does not come back in step.
+
+    The bounds on pauses are those of the longest one, so drawing shorter ones breaks none of them. On average it is
+    half of that, so the floor is only there for two that are drawn short one after the other.
+    """
+    return int(random.uniform(LEAST_NS, most_ns))  # noqa: S311 - no secret
 
 
 class _Place:
@@ -346,9 +357,8 @@ class Redial(Dialling):
 
     def _pause(self, place: _Place, now: int) -> int:
         if now - place.since_ns < EAGER_SPAN_NS:
-            most = min(EAGER_NS, FIRST_NS << min(place.attempts, 10))
-            return int(most * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
-        return int(random.uniform(EAGER_NS, LAZY_NS))  # noqa: S311
+            return drawn_pause(min(EAGER_NS, FIRST_NS << min(place.attempts, 10)))
+        return drawn_pause(LAZY_NS)
 
     def _resolved(self, place: _Place, found: list[tuple[int, Any]] | OSError) -> None:
         place.looking = False
