@@ -90,8 +90,16 @@ UNREACHED: dict[tuple[str, str, str, int], str] = {
     ("inbound.pyx", "session_recv", "return defs.NC_ENOMEM", 1): NO_MEMORY,
     ("inbound.pyx", "session_recv", "fail(s, defs.CLOSE_INTERNAL)", 2): NO_MEMORY,
     ("inbound.pyx", "session_recv", "return defs.NC_ENOMEM", 2): NO_MEMORY,
-    ("net/gate.py", "Gate.check", 'return GateResult(Verdict.SILENCE, "replay set is full")', 1): "65 536 HELLOs first",
-    ("net/gate.py", "Gate.check", 'return GateResult(Verdict.BUSY, "replay set is full", header, keys)', 1): (
+    ("net/gate.py", "Gate.look", 'return GateResult(Verdict.SILENCE, "replay set is full")', 1): "65 536 HELLOs first",
+    ("net/gate.py", "Gate._may_ask", "self._windows[1].add(self._asked.popitem(last=False)[0])", 1): (
+        "1 025 HELLOs first"
+    ),
+    (
+        *("net/gate.py", "Gate.check"),
+        "return self.look(frame, wall_s, now_ns, rng, address=address, busy=busy, kind=kind, full=True)",
+        1,
+    ): "65 536 HELLOs first",
+    ("net/gate.py", "Gate.look", 'return GateResult(Verdict.BUSY, "replay set is full", header, keys)', 1): (
         "65 536 HELLOs first"
     ),
 }

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from tests.fuzz.inputs import (
     addresses,
     first_frames,
+    forgeries,
     handover_packets,
     kernel_news,
     offers,
@@ -66,6 +67,7 @@ PARSERS = [
                 "Gate.find_keys",
                 "Gate.check",
                 "Gate.look",
+                "Gate._may_ask",
                 "Gate._time_is_good",
                 "Gate._turn_windows",
                 "Gate._rotate_secrets",
@@ -74,6 +76,12 @@ PARSERS = [
                 "_make_cookie",
             )
         },
+    ),
+    Parser(
+        "forgery",
+        forgeries.check_forgery,
+        forgeries.FORGERIES,
+        {"net/doubts.py": ("Doubts.note", "Doubts.may_look"), "net/handshake.py": ("Initiator._on_cookie",)},
     ),
     Parser(
         "netlink",

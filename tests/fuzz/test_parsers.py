@@ -14,7 +14,7 @@ from tests.fuzz.parsers import PARSERS, Parser, mutations
 
 COUNT = 5_000 * int(os.environ.get("NETCHAN_FUZZ", "1"))
 SEED = int(os.environ.get("NETCHAN_FUZZ_SEED", "0"))
-SLOW = {"hello": 10, "talk": 5, "record": 4, "member": 4, "resume": 2, "asked": 4}
+SLOW = {"hello": 10, "forgery": 10, "talk": 5, "record": 4, "member": 4, "resume": 2, "asked": 4}
 """So many times fewer: they make keys, verify signatures or use sockets."""
 pytestmark = pytest.mark.timeout(60 + COUNT // 100)
 

@@ -65,6 +65,12 @@ def check_hello(data: bytes) -> None:
                 assert got.verdict is gate.Verdict.SILENCE or data[: -gate.MAC_LEN] in sealed
             one.wipe()
             assert one.check(data, NOW_S, 0, bytes).verdict is gate.Verdict.SILENCE
+        # what was asked for a cookie at one address gets no byte at another one, where strangers get none
+        one = _gate(kind)
+        mine, other = (
+            one.look(data, NOW_S, 1, lambda n: bytes(n), address=where, busy=True) for where in (b"mine", b"other")
+        )
+        assert not one.timed or gate.Verdict.COOKIE not in (mine.verdict, other.verdict) or other.cookie == b""
 
 
 def _cookie_for(frame: bytes) -> bytes:
