@@ -224,6 +224,7 @@ def test_session_that_is_handed_over_keeps_them_and_how_it_began(tmp_path: Path)
                 await before.finished()
                 await handing
                 await near.aclose()
+                await far.wait_closed()
 
     run(body())
 
