@@ -3,8 +3,9 @@
 Two relays between a dialler and a listener delay everything by half a round trip. A value goes every 2 ms; at a random
 moment one relay swallows everything without a word, as a cable does. The stall is the longest gap between two arrivals
 behind that moment, less the 2 ms. With ``--event`` the side that sends is told of it 5 ms later, as by its own link
-(net/changes.py; `make changes` has real ones, and what happens when all links come back). Everything runs in one
-process; figures of a loaded machine are worth nothing.
+(net/changes.py; `make changes` has real ones, and what happens when all links come back). With ``--rate`` values are so
+long that so many bytes a second go, which may use a window up; with ``--one-sided`` only the side that sends has the
+mode. Everything runs in one process; figures of a loaded machine are worth nothing.
 """
 
 from __future__ import annotations
@@ -69,8 +70,9 @@ class Relay:
             writer.write(data)
 
 
-async def stall(mode: str, rtt: float, rng: random.Random, event: bool) -> float:
+async def stall(mode: str, rtt: float, rng: random.Random, event: bool, rate: int, one_sided: bool) -> float:
     """Seconds for which values stopped."""
+    value = bytes(max(int(rate * EVERY), 8))
     us, them = netchan.Identity.generate(), netchan.Identity.generate()
     with contextlib.ExitStack() as over_all:  # the last words of a session go through the relays, too
         async with netchan.listen("tcp://127.0.0.1:0", identity=us, trust=[them.node_id]) as listener:
@@ -83,15 +85,15 @@ async def stall(mode: str, rtt: float, rng: random.Random, event: bool) -> float
             async with netchan.dial(addresses[0], identity=them) as dialler:
                 peer = await listener.recv()
                 await dialler.add_path(addresses[1])
-                dialler.redundancy = peer.redundancy = mode
-                tx, rx = dialler.open("n", int, capacity=4096), peer.open("n", int, capacity=4096)
+                dialler.redundancy = mode
+                if not one_sided:
+                    peer.redundancy = mode
+                tx, rx = dialler.open("n", bytes, capacity=4096), peer.open("n", bytes, capacity=4096)
                 over = asyncio.Event()
 
                 async def send() -> None:
-                    n = 0
                     while not over.is_set():
-                        await tx.send(n)
-                        n += 1
+                        await tx.send(value)
                         await asyncio.sleep(EVERY)
 
                 sending = asyncio.create_task(send())
@@ -117,10 +119,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40, help="cuts for each kind of redundancy")
     parser.add_argument("--rtt", type=float, default=0.02, help="round trip in seconds")
     parser.add_argument("--event", action="store_true", help="the network says so")
+    parser.add_argument("--rate", type=int, default=0, help="bytes a second; 0: 8 bytes in each value")
+    parser.add_argument("--one-sided", action="store_true", help="the side that receives keeps to failover")
     options = parser.parse_args()
     rng = random.Random(1)
     for mode in ("failover", "stripe", "mirror", "parity(1, 1)"):
-        found = sorted(asyncio.run(stall(mode, options.rtt, rng, options.event)) * 1e3 for _ in range(options.rounds))
+        how = options.rtt, rng, options.event, options.rate, options.one_sided
+        found = sorted(asyncio.run(stall(mode, *how)) * 1e3 for _ in range(options.rounds))
         p99 = found[min(len(found) - 1, int(0.99 * len(found)))]
         print(
             f"{mode:12} round trip {options.rtt * 1e3:g} ms, {len(found)} cuts: "
