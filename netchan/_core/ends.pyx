@@ -586,7 +586,8 @@ cdef void settle_end(nc_session* s, nc_end* e) noexcept nogil:
         e.out_done = 1                          # ended behind its data, and all of it is over there
     if i is not NULL and not e.in_done:
         over = load_acq_u32(&i.over)
-        if over == OVER_FIN and load_acq_u64(&i.take_off) == load_acq_u64(&i.end) \
+        # POS that is still to be said may have been said on a path that does not answer for it.
+        if over == OVER_FIN and load_acq_u64(&i.take_off) == load_acq_u64(&i.end) and not e.ctl & CTL_POS \
                 and i.told_taken == load_acq_u64(&i.taken) and i.told_received == i.received:
             e.in_done = 1
         elif over == OVER_ABORT_AFTER and i.received >= i.final:

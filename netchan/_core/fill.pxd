@@ -17,6 +17,9 @@ cdef int put_end_control(nc_session* s, nc_end* e, nc_wr* w) noexcept nogil
 cdef int64_t send_own(nc_session* s, nc_path* p, uint8_t* out, int open, int64_t now) noexcept nogil
 # The control record, if something is due.
 cdef int64_t send_control(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil
+# A path beside it: POS that is due and that the one that carries control has not taken yet. Lost, it is not sent again.
+cdef int64_t send_positions_first(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil
+cdef int positions_wait(nc_session* s) noexcept nogil                   # 1: it would say something
 # Data of one stream, at most `share` bytes of it.
 cdef int64_t send_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t cap, size_t share,
                        int64_t now) noexcept nogil

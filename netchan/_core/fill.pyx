@@ -20,7 +20,7 @@ from netchan._core.frame cimport (
 )
 from netchan._core.group cimport group_begin, group_left, group_length, group_open, group_put, group_said
 from netchan._core.leaf cimport load_acq_u32, load_acq_u64
-from netchan._core.modes cimport TRUNK_SHARE, fits_trunk, may_stripe
+from netchan._core.modes cimport TRUNK_SHARE, fits_trunk, goes_beside, heard_beside, may_stripe
 from netchan._core.ratchet cimport put_ratchet, rekey_due
 from netchan._core.order cimport ORDER_BODY, order_room
 from netchan._core.sent cimport (
@@ -31,7 +31,7 @@ from netchan._core.state cimport (
     CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, CTL_WANT, CTL_WITHDRAW, CTL_WITHDRAWN, MODE_MIRROR, MODE_PARITY,
     SESSION_CLOSING, STANDBY_OURS, mode_of, nc_end, nc_group, nc_path, nc_session, pop_active, want_ctl, want_data,
 )
-from netchan._core.inbox cimport in_pos, in_pos_due
+from netchan._core.inbox cimport in_pos, in_pos_due, nc_in
 from netchan._core.lossy cimport lossy_claim, lossy_expire, lossy_gap, lossy_passed
 from netchan._core.outbox cimport out_next_withdraw, out_pass, out_read, out_ready, out_span, out_withdraw_said
 from netchan._core.rendezvous cimport offer_bit
@@ -45,6 +45,7 @@ cdef enum:
     TRUNK_HEAD = 96                 # room for that and for POS
     TRUNK_PARTS = 256               # streams in one record of the trunk
     LONE_ACKS = 256                 # records in a row that nobody acknowledges
+    POSITIONS_LOOKS = 64            # ends that wait for control and are looked at for another path
 
 
 cdef int put_ack(nc_session* s, nc_path* p, nc_wr* w, int64_t now) noexcept nogil:
@@ -205,6 +206,90 @@ cdef int64_t send_own(nc_session* s, nc_path* p, uint8_t* out, int open, int64_t
                          eliciting, now)
 
 
+# The positions of streams whose data come on several paths, in a record that has nothing else, so that it may overtake
+# what was said before: the others copy it (session.md §5.3). Those that control begins with; it is said again if lost.
+cdef int64_t send_positions(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
+    cdef nc_wr w
+    cdef nc_end* e
+    cdef size_t head = path_head(p, defs.TAG_CONTROL)
+    cdef uint8_t* begin = out + head
+    cdef int64_t size
+    wr_init(&w, begin, positions_room(s, cap, head))
+    while s.ctl_head is not NULL and goes_beside(s, s.ctl_head):
+        e = s.ctl_head
+        if in_pos(e.in_, &w, 1, &s.budget) < 0:
+            break
+        e.ctl &= <uint8_t>~CTL_POS
+        if e.ctl:
+            break                               # it has more to say, in the record that follows
+        s.ctl_head = e.ctl_next
+        e.in_ctl = 0
+        settle_end(s, e)
+        end_release(e, &s.pins)
+    if w.p == begin:
+        return 0
+    s.copy_here = SENT_MIRRORED
+    size = finish_record(s, p, out, defs.TAG_CONTROL, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), 0, 0, 1,
+                         now)
+    s.copy_here = SENT_OWN
+    if size > 0:
+        p.beside_upto = p.tx_number
+    return size
+
+
+# All of it only grows: it has changed if this has.
+cdef inline uint64_t told(const nc_in* i) noexcept nogil:
+    return i.granted_bytes + i.granted_msgs + i.told_taken + i.told_received
+
+
+cdef int64_t send_positions_first(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
+    cdef nc_wr w
+    cdef nc_end* e = s.ctl_head
+    cdef size_t head = path_head(p, defs.TAG_CONTROL)
+    cdef uint8_t* begin = out + head
+    cdef uint8_t* said
+    cdef uint64_t before
+    cdef int looks = POSITIONS_LOOKS
+    cdef int64_t size
+    if cap < CONTROL_ROOM:
+        return 0
+    wr_init(&w, begin, positions_room(s, cap, head))
+    while e is not NULL and looks:
+        if goes_beside(s, e):
+            said = w.p
+            before = told(e.in_)
+            if in_pos(e.in_, &w, 0, &s.budget) < 0:
+                break
+            if told(e.in_) == before:
+                w.p = said                      # nothing new, and due again at once: it would be said for ever
+        e = e.ctl_next                          # it stays due where control is said, since nobody answers for this one
+        looks -= 1
+    if w.p == begin:
+        return 0
+    s.copy_here = SENT_ONCE
+    size = finish_record(s, p, out, defs.TAG_CONTROL, <size_t>(w.p - begin), NULL, 0, 0, 0, 0, 1, now)
+    s.copy_here = SENT_OWN
+    return size
+
+
+cdef int positions_wait(nc_session* s) noexcept nogil:
+    cdef nc_end* e = s.ctl_head
+    cdef int looks = POSITIONS_LOOKS
+    while e is not NULL and looks:
+        if goes_beside(s, e) and in_pos_due(e.in_):
+            return 1
+        e = e.ctl_next
+        looks -= 1
+    return 0
+
+
+cdef inline size_t positions_room(const nc_session* s, size_t cap, size_t head) noexcept nogil:
+    cdef size_t room = cap - head - defs.AEAD_TAG_SIZE
+    if room > s.peer.max_record - 64:
+        room = <size_t>s.peer.max_record - 64
+    return room if room < <size_t>ORDER_BODY else ORDER_BODY        # into a datagram, on whatever path
+
+
 # Writes the control record if something is due. Returns its size, 0, or a negative code.
 cdef int64_t send_control(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
     cdef nc_wr w
@@ -214,8 +299,13 @@ cdef int64_t send_control(nc_session* s, nc_path* p, uint8_t* out, size_t cap, i
     cdef uint8_t* begin = out + head
     cdef uint8_t* first = begin
     cdef size_t room
+    cdef int64_t size
     if cap < CONTROL_ROOM:
         return 0
+    if s.ctl_head is not NULL and goes_beside(s, s.ctl_head):
+        size = send_positions(s, p, out, cap, now)
+        if size:
+            return size
     room = cap - head - defs.AEAD_TAG_SIZE
     if room > s.peer.max_record - 64:
         room = <size_t>s.peer.max_record - 64
@@ -246,6 +336,8 @@ cdef int64_t send_control(nc_session* s, nc_path* p, uint8_t* out, size_t cap, i
         eliciting = 1
     while s.ctl_head is not NULL:
         e = s.ctl_head
+        if goes_beside(s, e):
+            break                               # in a record of its own
         rc = put_end_control(s, e, &w)
         if rc < 0:
             break
@@ -258,6 +350,8 @@ cdef int64_t send_control(nc_session* s, nc_path* p, uint8_t* out, size_t cap, i
     put_close(s, p, &w)
     if w.p == first:
         s.numbered_here = 0
+        if s.ctl_head is not NULL and goes_beside(s, s.ctl_head):
+            return send_positions(s, p, out, cap, now)
         return 0
     if s.numbered_here:
         eliciting = 1                           # a number that is lost would stop all behind it
@@ -345,7 +439,9 @@ cdef int64_t put_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t
     if owes_ack(p) and (p.ack_at <= now or p.unacked_bytes >= 65536 or now - p.tx_at > 1000000):
         put_ack(s, p, &w, now)
     if p == s.control and e.in_ is not NULL and not e.in_done and (e.ctl & CTL_POS or in_pos_due(e.in_)):
-        if in_pos(e.in_, &w, 1, &s.budget) > 0:
+        if heard_beside(s, e):
+            want_ctl(s, e, CTL_POS)             # others copy it, and not this record
+        elif in_pos(e.in_, &w, 1, &s.budget) > 0:
             e.ctl &= <uint8_t>~CTL_POS
     if gap and frame_put_skip(&w, first, gap, reason, gap_at, gap_bytes) >= 0:
         lossy_passed(&e.out, gap, gap_bytes)
@@ -473,7 +569,9 @@ cdef int64_t send_trunk(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size
                 if e.out.received >= e.out.fin_at:
                     e.out.fin_acked = 1         # every byte was there before the end was said
             if e.in_ is not NULL and not e.in_done and (e.ctl & CTL_POS or in_pos_due(e.in_)):
-                if in_pos(e.in_, &w, 1, &s.budget) > 0:
+                if heard_beside(s, e):
+                    e.ctl |= <uint8_t>CTL_POS
+                elif in_pos(e.in_, &w, 1, &s.budget) > 0:
                     e.ctl &= <uint8_t>~CTL_POS
             if e.ctl:
                 want_ctl(s, e, 0)

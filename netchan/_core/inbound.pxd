@@ -11,11 +11,11 @@ cdef void on_pos(nc_session* s, nc_frame* f) noexcept nogil
 # The sender of a channel that nobody has opened here asks whether its bytes have come: they have, or it is said later.
 cdef void answer_offer(nc_session* s, nc_offer* o) noexcept nogil
 cdef void on_ask(nc_session* s, nc_frame* f) noexcept nogil
-cdef void on_trunk(nc_session* s, nc_frame* f, int64_t now) noexcept nogil
+cdef void on_trunk(nc_session* s, nc_path* p, nc_frame* f, int64_t now) noexcept nogil
 cdef void on_ack(nc_session* s, nc_frame* f, int64_t now) noexcept nogil
 # A stream id of the peer that is not in a table: new, or closed.
 cdef nc_offer* on_new_stream(nc_session* s, uint64_t id) noexcept nogil
-cdef void on_data(nc_session* s, nc_frame* f, int64_t now) noexcept nogil
+cdef void on_data(nc_session* s, nc_path* p, nc_frame* f, int64_t now) noexcept nogil
 cdef void on_session_close(nc_session* s, nc_frame* f) noexcept nogil
 # All frames of one opened record. Returns 1 if an acknowledgement is due for it.
 cdef int on_record(nc_session* s, nc_path* p, uint64_t tag, const uint8_t* body, size_t n, int64_t now) noexcept nogil

@@ -34,7 +34,8 @@ from netchan._core.state cimport (
     STANDBY_OURS, TOKEN_CAME, nc_end, nc_offer, nc_path, nc_session, notify, want_ctl, want_data,
 )
 from netchan._core.inbox cimport (
-    in_data, in_give_turn, in_init, in_make_room, in_number, in_over, in_pos_due, in_skip, in_withdraw, nc_in,
+    BESIDE_NEW, in_data, in_give_turn, in_init, in_make_room, in_number, in_over, in_pos_due, in_skip, in_withdraw,
+    nc_in,
 )
 from netchan._core.outbox cimport out_answer, out_end, out_limit, out_pos, out_want
 from netchan._core.over cimport OVER_ABORT, OVER_ABORT_AFTER, OVER_STOPPED
@@ -223,10 +224,10 @@ cdef void on_new_cid(nc_session* s, nc_frame* f) noexcept nogil:
 
 
 # DATA in a record of the trunk: of a channel that both sides wanted there.
-cdef void on_trunk(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
+cdef void on_trunk(nc_session* s, nc_path* p, nc_frame* f, int64_t now) noexcept nogil:
     cdef nc_end* e = <nc_end*>idmap_get(&s.ins, f.stream)
     if e is not NULL and e.trunk:
-        on_data(s, f, now)
+        on_data(s, p, f, now)
     elif e is NULL and idmap_get(&s.offers, f.stream) is NULL and f.stream < s.next_in and (f.stream & 1) != s.role:
         s.stats.dropped_bytes += f.len          # forgotten here
     else:
@@ -361,7 +362,7 @@ cdef void on_skip(nc_session* s, nc_frame* f) noexcept nogil:
 
 
 # A parity symbol: what it makes up for counts as received.
-cdef void on_parity(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
+cdef void on_parity(nc_session* s, nc_path* p, nc_frame* f, int64_t now) noexcept nogil:
     cdef nc_end* e = <nc_end*>idmap_get(&s.ins, f.stream)
     cdef uint64_t had
     cdef int rc
@@ -375,6 +376,7 @@ cdef void on_parity(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
         return
     if s.in_order:
         return                                  # there is nothing to make up for
+    e.in_.beside |= <uint8_t>(BESIDE_NEW if p != s.control else 0)
     had = e.in_.msgs
     e.in_.now_ns = now
     rc = rebuild_symbol(e.in_, f, &s.budget, s.mine.max_message)
@@ -399,7 +401,7 @@ cdef void rebuilt(nc_session* s, nc_end* e, uint64_t had, int rc) noexcept nogil
             settle_end(s, e)                    # may be the end of e
 
 
-cdef void on_data(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
+cdef void on_data(nc_session* s, nc_path* p, nc_frame* f, int64_t now) noexcept nogil:
     cdef nc_end* e = <nc_end*>idmap_get(&s.ins, f.stream)
     cdef nc_offer* o = NULL
     cdef nc_in* i
@@ -418,11 +420,13 @@ cdef void on_data(nc_session* s, nc_frame* f, int64_t now) noexcept nogil:
         i = o.in_
     had = i.msgs
     had_preface = i.preface_done
-    if s.in_order and f.a > i.received and f.a + f.len <= i.granted_bytes \
-            and not (i.has_final and f.a + f.len > i.final):
-        # Nothing can overtake on a single stream path: such bytes are an attack on memory (limits.md, GAPS_MAX).
-        fail(s, defs.CLOSE_PROTOCOL)
-        return
+    if s.in_order:
+        if f.a > i.received and f.a + f.len <= i.granted_bytes and not (i.has_final and f.a + f.len > i.final):
+            # Nothing can overtake on a single stream path: such bytes are an attack on memory (limits.md, GAPS_MAX).
+            fail(s, defs.CLOSE_PROTOCOL)
+            return
+    else:
+        i.beside |= <uint8_t>(BESIDE_NEW if p != s.control else 0)
     if f.flags & defs.DATA_MSG and in_number(i, f.a, f.b) < 0:
         fail(s, defs.CLOSE_PROTOCOL)
         return
@@ -558,13 +562,13 @@ cdef int on_frames(nc_session* s, nc_path* p, uint64_t tag, const uint8_t* body,
         if s.state == SESSION_CLOSING and f.type != defs.FRAME_SESSION_CLOSE and f.type != defs.FRAME_ACK:
             continue
         if f.type == defs.FRAME_DATA:
-            on_data(s, &f, now)
+            on_data(s, p, &f, now)
         elif f.type == defs.FRAME_SKIP:
             on_skip(s, &f)
         elif f.type == defs.FRAME_PARITY and s.mine.parity:
-            on_parity(s, &f, now)
+            on_parity(s, p, &f, now)
         elif f.type == defs.FRAME_TRUNK_DATA:
-            on_trunk(s, &f, now)
+            on_trunk(s, p, &f, now)
         elif f.type == defs.FRAME_POS:
             on_pos(s, &f)
         elif f.type == defs.FRAME_ACK:

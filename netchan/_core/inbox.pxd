@@ -27,6 +27,10 @@ cdef enum:
     DUE_MAX = 65536                 # deadlines of untaken messages that are kept; later ones have none
     MARK_SIZE = 12                  # bytes of a mark of SKIP; its count in the last 8, so that it can grow
 
+cdef enum nc_beside:                # bits: data came on a path that does not carry control
+    BESIDE_NEW = 1                  # since half a window was taken
+    BESIDE_BEFORE = 2               # in the half before that
+
 cdef enum:
     DUE_NEVER = 0                   # a clock reading before every deadline
 
@@ -101,6 +105,7 @@ ctypedef struct nc_in:
     uint8_t stage                   # nc_stage
     uint8_t stopped                 # STOP was said
     uint8_t has_final
+    uint8_t beside                  # nc_beside; not handed over: the next data tell
     uint8_t[8] head_buf
     uint8_t* preface                # owned; the preface as it came, without its length; NULL: none yet
     uint16_t preface_len            # bytes of the preface

@@ -681,6 +681,7 @@ cdef int in_pos(nc_in* s, nc_wr* w, int force, nc_budget* budget) noexcept nogil
         s.turn_off = off
         s.turn_taken = taken
         s.turn_ns = s.now_ns
+        s.beside = BESIDE_BEFORE if s.beside & <uint8_t>BESIDE_NEW else 0
     # Where the oldest make room for the newest nobody has to take any for the sender to go on.
     bytes_to = (s.received if s.keep else off) + s.window
     want = s.received + in_rest(s)

@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t, uint64_t, uint8_t
 from netchan._core.group cimport group_open
 from netchan._core.leaf cimport load_acq_u32
 from netchan._core.state cimport (
-    MODE_MIRROR, MODE_PARITY, MODE_STRIPE, OWN_MIRRORS, OWN_SPREADS, nc_end, nc_path, nc_session,
+    CTL_POS, MODE_MIRROR, MODE_PARITY, MODE_STRIPE, OWN_MIRRORS, OWN_SPREADS, SESSION_UP, nc_end, nc_path, nc_session,
 )
 
 cdef enum:
@@ -46,3 +46,21 @@ cdef inline int mirrors(const nc_session* s) noexcept nogil:
 # 1: what one path has said may give another one its turn.
 cdef inline int takes_turns(const nc_session* s) noexcept nogil:
     return 1 if s.mode == MODE_PARITY or s.own_modes & <uint8_t>OWN_SPREADS else 0
+
+
+# 1: what is said of e's incoming stream in any order goes on paths beside the one that carries control, too: its data
+# come on one of them. Where all is mirrored it goes there anyway.
+cdef inline int heard_beside(const nc_session* s, nc_end* e) noexcept nogil:
+    if s.n_paths < 2 or e.in_ is NULL or not e.in_.beside or e.in_done or e.in_.rendezvous:
+        return 0
+    return 1 if s.mode != MODE_MIRROR and s.state == SESSION_UP and not load_acq_u32(&e.in_.over) else 0
+
+
+# 1: so does the POS that is to be said.
+cdef inline int goes_beside(const nc_session* s, nc_end* e) noexcept nogil:
+    return 1 if e.ctl & <uint8_t>CTL_POS and heard_beside(s, e) else 0
+
+
+# 1: p, which does not carry control, may have copies to make of what the one that does has said.
+cdef inline int copies_due(const nc_session* s, const nc_path* p) noexcept nogil:
+    return 1 if mirrors(s) or p.copied < s.control.beside_upto else 0

@@ -14,7 +14,8 @@ from netchan._core.auto cimport AUTO_LOOK_NS
 from netchan._core.cursor cimport nc_wr, wr_init
 from netchan._core.ends cimport end_release, session_ended, settle_end, take_dirty
 from netchan._core.fill cimport (
-    CONTROL_ROOM, close_copies, send_control, send_data, send_own, send_symbol, send_trunk,
+    CONTROL_ROOM, close_copies, positions_wait, send_control, send_data, send_own, send_positions_first, send_symbol,
+    send_trunk,
 )
 from netchan._core.flight cimport (
     flight_number, flight_open, flight_probe, flight_probed, flight_token_due, flight_unproved,
@@ -23,7 +24,7 @@ from netchan._core.frame cimport frame_put_path_probe
 from netchan._core.group cimport group_open, group_waits
 from netchan._core.idmap cimport idmap_next
 from netchan._core.keys cimport keys_deadline, keys_tick
-from netchan._core.modes cimport fits_trunk, its_turn, may_stripe, mirrors, spreads
+from netchan._core.modes cimport copies_due, fits_trunk, its_turn, may_stripe, mirrors, spreads
 from netchan._core.ratchet cimport rekey_due, rekey_first
 from netchan._core.order cimport order_room
 from netchan._core.resume cimport session_pass_late
@@ -166,15 +167,19 @@ cdef int64_t send_copies(nc_session* s, nc_path* p, uint8_t* out, size_t cap, si
 
 # On a path that does not carry control: what it has to say for itself; copies, or bulk data beside the one that does.
 cdef int64_t send_beside(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
-    cdef int64_t own, size
+    cdef int64_t own, size = 0
     if not sent_room(p, 0):
         p.ack_at = TIMER_NEVER                  # as in session_send
         return 0
     if cap < CONTROL_ROOM:
         return 0
     own = send_own(s, p, out, 1, now)
-    if own >= 0 and s.state == SESSION_UP and mirrors(s) and not p.aside:
-        own = send_copies(s, p, out, cap, <size_t>own, now)
+    if own >= 0 and s.state == SESSION_UP and not p.aside:
+        if copies_due(s, p):
+            own = send_copies(s, p, out, cap, <size_t>own, now)
+        if own >= 0 and s.ctl_head is not NULL and sent_room(p, 0):
+            size = send_positions_first(s, p, out + own, cap - <size_t>own, now)
+            own = size if size < 0 else own + size
     if own < 0 or s.state != SESSION_UP or not spreads(s) or p.aside or s.replay.next < s.replay.n:
         return own
     size = send_line(s, p, out + own, cap - <size_t>own, now)
@@ -221,6 +226,11 @@ cdef int64_t session_send(nc_session* s, nc_path* p, uint8_t* out, size_t cap, i
     if size < 0:
         return size
     used += <size_t>size
+    if size and p.beside_upto == p.tx_number and cap - used >= CONTROL_ROOM and sent_room(p, 0):
+        size = send_control(s, p, out + used, cap - used, now_ns)   # that was POS alone
+        if size < 0:
+            return size
+        used += <size_t>size
     if s.state == SESSION_CLOSING:
         if all_told(s):
             session_ended(s)
@@ -246,6 +256,8 @@ cdef int wants_datagram(nc_session* s, nc_path* p) noexcept nogil:
         if s.state != SESSION_UP or p.aside:
             return 0
         if mirrors(s) and (p.copied < s.control.tx_number or (s.control.late and s.active_head is not NULL)):
+            return 1
+        if p.copied < s.control.beside_upto or (s.ctl_head is not NULL and positions_wait(s)):
             return 1
         return 1 if spreads(s) and s.active_head is not NULL and s.replay.next == s.replay.n else 0
     if s.replay.next < s.replay.n or s.ctl_head is not NULL or s.active_head is not NULL:
@@ -365,10 +377,12 @@ cdef int64_t session_send_datagram(nc_session* s, nc_path* p, uint8_t* out, size
     else:
         size = send_own(s, p, out, 1, now_ns)
         if size == 0 and s.state == SESSION_UP and not p.aside:
-            if mirrors(s):
+            if copies_due(s, p):
                 size = send_copy(s, p, out, cap, now_ns)
-                if size == 0 and s.active_head is not NULL and session_pass_late(s, p):
-                    return send_one(s, p, out, cap, now_ns)
+            if size == 0 and mirrors(s) and s.active_head is not NULL and session_pass_late(s, p):
+                return send_one(s, p, out, cap, now_ns)
+            if size == 0 and s.ctl_head is not NULL:
+                size = send_positions_first(s, p, out, cap, now_ns)
             if size == 0 and spreads(s) and s.replay.next == s.replay.n:
                 size = send_line(s, p, out, cap, now_ns)
     if s.state == SESSION_CLOSING and all_told(s):

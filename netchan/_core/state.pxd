@@ -201,6 +201,7 @@ cdef struct nc_path:
     uint64_t copied                 # up to here
     uint64_t copies                 # number of the first of these copies here
     uint64_t copy_at                # and where in its log that is
+    uint64_t beside_upto            # one above the last record of POS alone that others copy; not handed over: no loss
     uint64_t tx_number              # number of the next record sent
     uint64_t rx_number              # of the next record received
     uint64_t acked                  # records below this were acknowledged by the peer

@@ -12,9 +12,9 @@ RTT = 20 * MS
 PARAMS = {"lease_ns": 300_000 * MS, "max_paths": 4, "parity": True}
 
 
-def session(datagrams: bool, rtts: tuple[int, ...], seed: int) -> tuple[Net, st.End, st.End]:
+def session(datagrams: bool, rtts: tuple[int, ...], seed: int, **more: int) -> tuple[Net, st.End, st.End]:
     """Two sides, a path for each round trip, and the two ends of a channel that was used on all of them."""
-    params = PARAMS | ({"datagrams": True} if datagrams else {})
+    params = PARAMS | ({"datagrams": True} if datagrams else {}) | more
     pair = st.Pair(mine=params, peer=params, seed=seed)
     net = Net(random.Random(seed), pair)
     net.add(Path(0, None, (Fate(delay=rtts[0] // 2), Fate(delay=rtts[0] // 2))))
@@ -37,16 +37,28 @@ def session(datagrams: bool, rtts: tuple[int, ...], seed: int) -> tuple[Net, st.
     return net, x, y
 
 
-def stall(net: Net, x: st.End, y: st.End, cut: int, *, size: int = 10, every: int = 2 * MS, turns: int = 300) -> int:
+def stall(
+    net: Net,
+    x: st.End,
+    y: st.End,
+    cut: int,
+    *,
+    size: int = 10,
+    every: int = 2 * MS,
+    turns: int = 300,
+    credit: bool = True,
+) -> int:
     """The longest time between two arrivals after path ``cut`` has fallen silent, less ``every``: in ns.
 
-    A value of ``size`` bytes goes every so many ns; the cut comes in the middle.
+    A value of ``size`` bytes goes every so many ns; the cut comes in the middle. Without ``credit`` a value may have to
+    wait for some, and goes as soon as it can.
     """
-    silent_at, last, longest, expected = turns // 2, net.now, 0, 0
+    silent_at, last, longest, expected, said = turns // 2, net.now, 0, 0, 0
     step = MS // 4
     for turn in range(turns + 400):
-        if turn < turns:
-            assert x.send(turn.to_bytes(4, "big") + bytes(size)) == OK
+        while said <= turn and said < turns and x.send(said.to_bytes(4, "big") + bytes(size)) == OK:
+            said += 1
+        assert not credit or said > turn or said == turns
         if turn == silent_at:
             for link in net.paths[cut].links:
                 link.fate.dead = True
