@@ -84,15 +84,16 @@ long: debug  ## ten million seals without a repeated nonce, on a checked build (
 	@rm -f build/.built
 
 # A test of minutes is not stuck; and a dump of threads that run reads their frames without the lock, and may crash.
+UNLIMITED = -q -s -o faulthandler_timeout=0 --timeout=0 --session-timeout=1000000
 sim: build/.built $(VENV)/.stamp-test  ## 100 000 seeds of simulated networks, cancellations and lost paths, a million wins of selects (hours)
-	NETCHAN_CORE_SIMULATION_SEEDS=100000 NETCHAN_SIMULATION_SEEDS=5000 NETCHAN_CUT_STEP=1 $(PY) -m pytest -q -s -o faulthandler_timeout=0 \
-	  --timeout=0 --session-timeout=1000000 tests/property/test_core_simulation.py tests/property/test_simulation.py tests/property/test_simulation_cut.py $(TESTFLAGS)
-	NETCHAN_SEEDS=50 $(PY) -m pytest -q -s -o faulthandler_timeout=0 tests/integration/test_cancellation.py tests/integration/test_rendezvous.py \
+	NETCHAN_CORE_SIMULATION_SEEDS=100000 NETCHAN_SIMULATION_SEEDS=5000 NETCHAN_CUT_STEP=1 $(PY) -m pytest $(UNLIMITED) \
+	  tests/property/test_core_simulation.py tests/property/test_simulation.py tests/property/test_simulation_cut.py $(TESTFLAGS)
+	NETCHAN_SEEDS=50 $(PY) -m pytest $(UNLIMITED) tests/integration/test_cancellation.py tests/integration/test_rendezvous.py \
 	  tests/integration/test_select.py tests/integration/test_trio.py -k "cancel or select or time" $(TESTFLAGS)
-	NETCHAN_RESUME_SEEDS=100000 NETCHAN_PATHS_SEEDS=100000 NETCHAN_DATAGRAM_SEEDS=100000 NETCHAN_SEEDS=50 $(PY) -m pytest -q -s \
-	  -o faulthandler_timeout=0 tests/property/test_core_resume.py tests/property/test_core_paths.py \
+	NETCHAN_RESUME_SEEDS=100000 NETCHAN_PATHS_SEEDS=100000 NETCHAN_DATAGRAM_SEEDS=100000 NETCHAN_SEEDS=50 $(PY) -m pytest $(UNLIMITED) \
+	  tests/property/test_core_resume.py tests/property/test_core_paths.py \
 	  tests/property/test_core_datagrams.py tests/integration/test_resume.py $(TESTFLAGS)
-	NETCHAN_HANDOVER_SEEDS=100000 $(PY) -m pytest -q -s -o faulthandler_timeout=0 tests/property/test_core_handover.py $(TESTFLAGS)
+	NETCHAN_HANDOVER_SEEDS=100000 $(PY) -m pytest $(UNLIMITED) tests/property/test_core_handover.py $(TESTFLAGS)
 
 handover: build/.built $(VENV)/.stamp-test  ## a server with 1 000 sessions, handed over 50 times under load; the pause (minutes)
 	NETCHAN_HANDOVER_SESSIONS=1000 NETCHAN_HANDOVER_RESTARTS=50 $(PY) -m pytest -q -s -p no:xdist -o faulthandler_timeout=0 \

@@ -454,6 +454,7 @@ class TestForged:
             (g.REPLY, os.urandom(90)),
             (g.COOKIE, os.urandom(16)),
         ],
+        ids=["JOIN", "short JOIN", "GONE", "GONE and no proof", "short CLOSE", "VERSIONS", "REPLY", "COOKIE"],
     )
     def test_forgery_ahead_of_the_answer_ends_no_join(self, kind: int, body: bytes) -> None:
         a, b = joiner(Fake(), datagrams=True), responder(Table(Fake()))
