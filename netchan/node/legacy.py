@@ -151,6 +151,10 @@ class Legacy:
     """
 
     def __init__(self, home: Home) -> None:
+        # Loaded before a session is here: its first use is no time to wait for it, and there may be no descriptor left.
+        import netchan._engine.handover_handle
+        import netchan.channel.remote  # noqa: F401
+
         self.home = home
         self.news = WaitQueue()
         self.dialled_all = False
