@@ -221,6 +221,8 @@ cdef int in_note_due(nc_in* s) noexcept nogil:
 
 cdef int in_number(nc_in* s, uint64_t offset, uint64_t number) noexcept nogil:
     if offset < s.received:
+        if number == s.started and s.stage == STAGE_HEAD and offset + s.head_len == s.received:
+            return defs.NC_OK                   # sent again, and no more than a part of its head has come
         return defs.NC_OK if number < s.started else defs.NC_EFRAME     # sent again: it had its turn
     if offset > s.received:
         return defs.NC_OK if number >= s.started else defs.NC_EFRAME    # before its turn

@@ -218,13 +218,14 @@ def test_session_that_is_handed_over_keeps_them_and_how_it_began(tmp_path: Path)
             # what was agreed stays: nobody is asked again what he can, or what he requires
             other = having(required=(OTHER,))
             async with await before.listen(TCP, identity=me, trust="any", config=other) as listener2:
-                far = await listener2.recv()
-                assert far.capabilities == near.capabilities == {NEW}
-                assert far.by_ticket and near.by_ticket
+                moved = await listener2.recv()
+                assert moved.capabilities == near.capabilities == {NEW}
+                assert moved.by_ticket and near.by_ticket
                 await before.finished()
-                await handing
+                await handing  # until then the process before may not know that its peer is over
+                assert far.closed
                 await near.aclose()
-                await far.wait_closed()
+                await moved.wait_closed()
 
     run(body())
 

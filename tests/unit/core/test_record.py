@@ -499,6 +499,27 @@ class TestHarmless:
         side.recv(peer.seal(16, st.put("data", HEAD + 3, False, 1, 1, 3) + b"rst"))
         assert verdict(side) == PROTOCOL
 
+    def test_part_of_a_head_that_is_said_again_with_its_number_is_what_it_was(self) -> None:
+        """A record may end within a head of four bytes, and come twice before the rest does."""
+        side, peer, end = hosted()
+        first, second = msg(b"first"), msg(bytes(9000))
+        side.recv(peer.seal(16, data(HEAD, first)))
+        at = HEAD + len(first)
+        for n in (0, 1, 1, 2, 2, 3, 0, 3):
+            side.recv(peer.seal(16, st.put("data", at, False, 1, 1, n) + second[:n]))
+            assert verdict(side) is None
+        side.recv(peer.seal(16, data(at + 3, second[3:])))
+        assert verdict(side) is None and end.take_all() == [b"first", bytes(9000)]
+
+    @pytest.mark.parametrize(("back", "number"), [(0, 2), (1, 1), (-1, 1)])
+    def test_number_that_does_not_fit_the_part_of_a_head_is_refused(self, back: int, number: int) -> None:
+        side, peer, _ = hosted()
+        first, second = msg(b"first"), msg(bytes(9000))
+        side.recv(peer.seal(16, data(HEAD, first + second[:2])))
+        at = HEAD + len(first) - back
+        side.recv(peer.seal(16, st.put("data", at, False, 1, number, 1) + second[:1]))
+        assert verdict(side) == PROTOCOL
+
     def test_message_with_a_field_that_must_be_understood_closes_the_session(self) -> None:
         side, peer, end = hosted()
         side.recv(peer.seal(16, data(HEAD, msg(b"first"))))
