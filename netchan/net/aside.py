@@ -72,6 +72,14 @@ def _here() -> Aside:
     return cast("Aside", thing_of("aside", _watched))
 
 
+def be_ready() -> None:
+    """Make the descriptor, so that collecting from an engine that is about to be made cannot fail.
+
+    OSError: descriptors are used up.
+    """
+    _here()
+
+
 def collect_from(engine: Engine) -> None:
     """The worker collects the news of this engine when nobody else does.
 

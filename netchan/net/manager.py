@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from netchan.config import Config
 from netchan.errors import ConfigError, ForkError
-from netchan.net.aside import collect_from, collect_paths
+from netchan.net.aside import be_ready, collect_from, collect_paths
 from netchan.net.bells import keep
 from netchan.net.datagrams import MTU_SAFE
 from netchan.net.giving import Giver, wants
@@ -180,6 +180,7 @@ def _home_in(engine: Engine) -> Home:
 def _threads_home(n: int) -> Home:
     with _engines.lock:
         while len(_engines.threads) < n:
+            be_ready()  # first: an engine that is there is one that is listened to
             engine = new_engine("threads")
             _engines.threads.append(engine)
             _note_driven(engine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import threading
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from netchan import Config
-from netchan.net import manager, worker
+from netchan.net import aside, manager, worker
 from netchan.net.manager import caller_home
 from netchan.net.worker import Process, thing_of
 
@@ -47,6 +48,16 @@ def test_thing_is_made_once_though_two_threads_want_it(fresh: None) -> None:
     for thread in threads:
         thread.join(30)
     assert len(made) == 1 and got == [made[0], made[0]]
+
+
+def test_no_engine_with_threads_is_there_that_nobody_listens_to(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lack() -> aside.Aside:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(aside, "_watched", lack)
+    with pytest.raises(OSError, match="Too many open files"):
+        caller_home(Config(io_threads=1))
+    assert not manager._engines.threads
 
 
 def test_who_dials_or_listens_where_descriptors_are_used_up_hears_of_it(fresh: None) -> None:
