@@ -492,11 +492,11 @@ cdef class In:
         rc = frame_next(&r, self.s.id, &f)
         return rebuild_symbol(&self.s, &f, &self.b, max_message) if rc >= 0 else rc
 
-    def rebuild(self, uint64_t max_message=1 << 24):
-        """After data; None where nothing is held."""
+    def rebuild(self, uint64_t at=0, uint64_t upto=1 << 62, uint64_t max_message=1 << 24):
+        """After data from ``at`` to ``upto``; None where nothing is held."""
         if self.s.parity is NULL or self.s.parity.held is NULL:
             return None
-        return rebuild_held(&self.s, &self.b, max_message)
+        return rebuild_held(&self.s, at, upto, &self.b, max_message)
 
     def held(self):
         """(groups, bytes of past that are kept, bytes drawn on the budget)"""
@@ -1069,6 +1069,15 @@ cdef class Side:
             if e is NULL:
                 return named, held
             held += e.group is not NULL
+
+    def late(self):
+        """(groups whose symbols come late, bytes of the rows of all groups)"""
+        cdef nc_group* g = self.s.late
+        n = 0
+        while g is not NULL:
+            n += 1
+            g = g.next
+        return n, self.s.group_bytes
 
     def order(self):
         """Numbers said, acknowledged without a gap, acted on; how many wait here."""

@@ -4,7 +4,7 @@
 from libc.stdint cimport int64_t, uint8_t
 
 from netchan._core.cursor cimport nc_wr
-from netchan._core.state cimport nc_end, nc_path, nc_session
+from netchan._core.state cimport nc_end, nc_group, nc_path, nc_session
 
 cdef enum:
     CONTROL_ROOM = 640              # least room in which a control record is begun
@@ -23,8 +23,8 @@ cdef int positions_wait(nc_session* s) noexcept nogil                   # 1: it 
 # Data of one stream, at most `share` bytes of it.
 cdef int64_t send_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t cap, size_t share,
                        int64_t now) noexcept nogil
-# A parity symbol of what e has sent. It is not kept: lost, it is not sent again.
-cdef int64_t send_symbol(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t cap, int64_t now) noexcept nogil
+# A parity symbol of a group. It is not kept: lost, it is not sent again.
+cdef int64_t send_symbol(nc_session* s, nc_path* p, nc_group* g, uint8_t* out, size_t cap, int64_t now) noexcept nogil
 # Small data of e and of those behind it in the line, each of which leaves it: the line's reference goes here.
 cdef int64_t send_trunk(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t cap, int64_t now) noexcept nogil
 

@@ -483,7 +483,7 @@ cdef int64_t put_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t
     if n >= <size_t>(DIRECT_MIN if p.d is NULL else KEEP_MAX + 1) and out_span(&e.out, &span, n) == n:
         out_pass(&e.out, n)
         if grouped:
-            group_put(s, e, span, n, fin, now)
+            group_put(s, e, p, span, n, fin, now)
         if fin:
             e.out.fin_sent = 1
         return finish_record(s, p, out, e.out.id, <size_t>(w.p - begin), span, n, <size_t>(w.p - begin), upto,
@@ -491,33 +491,33 @@ cdef int64_t put_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t
     kept = <size_t>(w.p - begin) + (n if n <= <size_t>KEEP_MAX else 0)
     out_read(&e.out, w.p, n)
     if grouped:
-        group_put(s, e, w.p, n, fin, now)
+        group_put(s, e, p, w.p, n, fin, now)
     w.p += n
     if fin:
         e.out.fin_sent = 1
     return finish_record(s, p, out, e.out.id, <size_t>(w.p - begin), NULL, 0, kept, upto, upto - before, 1, now)
 
 
-# A parity symbol of what e has sent. It is not kept: lost, it is not sent again.
-cdef int64_t send_symbol(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
+# A parity symbol of a group. It is not kept: lost, it is not sent again.
+cdef int64_t send_symbol(nc_session* s, nc_path* p, nc_group* g, uint8_t* out, size_t cap, int64_t now) noexcept nogil:
     cdef nc_wr w
-    cdef nc_group* g = e.group
-    cdef size_t head = path_head(p, e.out.id)
+    cdef uint64_t stream = g.stream
+    cdef size_t head = path_head(p, stream)
     cdef uint8_t* begin = out + head
-    cdef size_t n = group_length(e)
+    cdef size_t n = group_length(g)
     cdef int64_t size
     wr_init(&w, begin, cap - head - defs.AEAD_TAG_SIZE)
     if frame_put_parity(&w, g.start, g.size, g.n, g.m, g.said, g.rows + <size_t>g.said * g.size, n) < 0:
-        group_said(s, e)                        # the path carries less by now than when the group began
+        group_said(s, g, p)                     # the path carries less by now than when the group began
         return 0
     if p.d is not NULL and w.p - begin < DATAGRAM_PAD:
         memset(w.p, 0, DATAGRAM_PAD)
         w.p += DATAGRAM_PAD
     s.copy_here = SENT_ONCE
-    size = finish_record(s, p, out, e.out.id, <size_t>(w.p - begin), NULL, 0, 0, 0, 0, 1, now)
+    size = finish_record(s, p, out, stream, <size_t>(w.p - begin), NULL, 0, 0, 0, 0, 1, now)
     s.copy_here = SENT_OWN
     if size > 0:
-        group_said(s, e)
+        group_said(s, g, p)
     return size
 
 

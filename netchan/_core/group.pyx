@@ -1,6 +1,6 @@
 """Parity over the bytes of a stream, at its sender.
 
-Layer: _core, rung h. Baton. See group.pxd.
+Layer: _core, rung j. Baton. See group.pxd.
 Spec: docs/spec/parity.md §2.1.
 """
 
@@ -9,6 +9,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from netchan._core cimport defs
+from netchan._core.dealing cimport deal, dealt, late_add, late_drop, path_usable
 from netchan._core.erasure cimport parity_add
 from netchan._core.state cimport MODE_PARITY, mode_of, nc_end, nc_group, nc_path, nc_session, want_data
 from netchan._core.timer cimport TIMER_NEVER
@@ -16,10 +17,6 @@ from netchan._core.timer cimport TIMER_NEVER
 cdef enum:
     RECORD_EXTRA = 96                   # of a record: head, tag, the head of the frame, and what rides along
     SYMBOL_LEAST = 512
-
-
-cdef inline int usable(const nc_path* p) noexcept nogil:
-    return 1 if p.alive and not p.aside else 0
 
 
 # Bytes of a symbol on all paths, how many there are, and the shortest round trip. 0: none of them loses anything but
@@ -33,7 +30,7 @@ cdef uint32_t symbol_size(nc_session* s, int* n, int64_t* rtt) noexcept nogil:
     if size > <uint64_t>(defs.PARITY_BYTES_MAX - RECORD_EXTRA):
         size = defs.PARITY_BYTES_MAX - RECORD_EXTRA
     while p is not NULL:
-        if usable(p):
+        if path_usable(p):
             n[0] += 1
             if p.srtt and p.srtt < rtt[0]:
                 rtt[0] = p.srtt
@@ -83,6 +80,8 @@ cdef int group_begin(nc_session* s, nc_end* e) noexcept nogil:
         free(g.rows)
         g.rows = NULL
         g.room = 0
+        while s.late is not NULL and s.group_bytes + bytes > <uint64_t>GROUP_BYTES_MAX:
+            late_drop(s, s.late)
         if s.group_bytes + bytes > <uint64_t>GROUP_BYTES_MAX:
             return 0
         g.rows = <uint8_t*>calloc(1, <size_t>bytes)
@@ -90,13 +89,18 @@ cdef int group_begin(nc_session* s, nc_end* e) noexcept nogil:
             return 0
         g.room = bytes
         s.group_bytes += bytes
-        g.announce = GROUP_TOLD
+        if not g.later:
+            g.announce = GROUP_TOLD
     elif g.used:
         memset(g.rows, 0, <size_t>bytes)
     g.used = 0
     g.open = 1
     g.closed = 0
     g.said = 0
+    g.later = 0
+    g.last = -1
+    memset(g.carried, 0, sizeof(g.carried))
+    g.stream = e.out.id
     g.start = e.out.sent
     g.n = 0
     g.size = size
@@ -108,25 +112,26 @@ cdef int group_begin(nc_session* s, nc_end* e) noexcept nogil:
 
 cdef nc_path* group_path(nc_session* s, nc_end* e) noexcept nogil:
     cdef nc_group* g = e.group
-    cdef nc_path* p = s.paths
-    cdef uint64_t at = 0
-    cdef int n = 0
-    if g is NULL or not g.open:
-        return s.control
-    while p is not NULL:
-        n += usable(p)
-        p = p.next
-    if n == 0:
-        return s.control
-    at = g.turn + (((g.n - 1) // g.size + 1 + g.said) if g.closed else g.n // g.size)
-    at %= <uint64_t>n
-    p = s.paths
-    while True:
-        if usable(p):
-            if at == 0:
-                return p
-            at -= 1
-        p = p.next
+    cdef nc_path* p
+    while g is not NULL and g.open:
+        p = deal(s, g)
+        if p is not NULL:
+            return p
+        if not g.closed:
+            close(s, g)                         # its symbols so far, and those of the next one, have enough paths
+            continue
+        late_add(s, g)
+        finish(g)
+        g.later = 1
+        group_begin(s, e)
+    return s.control
+
+
+# All that is to be said of this group was said.
+cdef void finish(nc_group* g) noexcept nogil:
+    g.turn += 1                                 # so that the parity is not always that of the same path
+    g.open = 0
+    g.closed = 0
 
 
 cdef void close(nc_session* s, nc_group* g) noexcept nogil:
@@ -136,7 +141,8 @@ cdef void close(nc_session* s, nc_group* g) noexcept nogil:
     want_data(s, g.end)
 
 
-cdef void group_put(nc_session* s, nc_end* e, const uint8_t* p, size_t n, int fin, int64_t now) noexcept nogil:
+cdef void group_put(nc_session* s, nc_end* e, const nc_path* path, const uint8_t* p, size_t n, int fin,
+                    int64_t now) noexcept nogil:
     cdef nc_group* g = e.group
     cdef uint8_t* rows[31]              # PARITY_INDEX_MAX + 1
     cdef int64_t wait = g.wait // 2
@@ -146,6 +152,8 @@ cdef void group_put(nc_session* s, nc_end* e, const uint8_t* p, size_t n, int fi
     for i in range(g.m):
         rows[i] = g.rows + <size_t>i * g.size
     g.used = 1
+    if n:
+        dealt(g, path)
     parity_add(rows, NULL, g.m, g.size, <size_t>g.n, p, n)
     g.n += n
     if g.announce:
@@ -163,14 +171,16 @@ cdef void group_put(nc_session* s, nc_end* e, const uint8_t* p, size_t n, int fi
         s.group_at = g.quiet_at
 
 
-cdef void group_said(nc_session* s, nc_end* e) noexcept nogil:
-    cdef nc_group* g = e.group
+cdef void group_said(nc_session* s, nc_group* g, const nc_path* p) noexcept nogil:
+    dealt(g, p)
     g.said += 1
     s.stats.parity_sent += 1
-    if g.said == g.m:
-        g.turn += 1                             # so that the parity is not always that of the same path
-        g.open = 0
-        g.closed = 0
+    if g.said < g.m:
+        return
+    if g.end is NULL:
+        late_drop(s, g)
+    else:
+        finish(g)
 
 
 # Frees the groups whose ends are over, or all.
@@ -192,12 +202,16 @@ cdef void sweep(nc_session* s, int all) noexcept nogil:
 
 
 cdef void groups_free(nc_session* s) noexcept nogil:
+    while s.late is not NULL:
+        late_drop(s, s.late)
     sweep(s, 1)
     s.group_at = TIMER_NEVER
 
 
 cdef void groups_settle(nc_session* s) noexcept nogil:
     cdef nc_group* g = s.groups
+    while s.late is not NULL:
+        late_drop(s, s.late)
     while g is not NULL:
         if g.end is not NULL and mode_of(s, g.end) != MODE_PARITY:
             g.end.group = NULL

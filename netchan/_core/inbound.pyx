@@ -455,7 +455,7 @@ cdef void on_data(nc_session* s, nc_path* p, nc_frame* f, int64_t now) noexcept 
         return
     if i.parity is not NULL and i.parity.held is not NULL:
         had_held = i.msgs
-        rc = rebuild_held(i, &s.budget, s.mine.max_message)
+        rc = rebuild_held(i, f.a, f.a + f.len, &s.budget, s.mine.max_message)
         if rc:
             notify(s, e, EV_RECV)               # the message that came by itself, too
             rebuilt(s, e, had_held, rc)

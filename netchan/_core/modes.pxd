@@ -1,4 +1,4 @@
-# modes: what several paths are used for, and so which of them carries the bytes of a stream. Layer: _core, rung i.
+# modes: what several paths are used for, and so which of them carries the bytes of a stream. Layer: _core, rung k.
 # docs/spec/session.md §5.3. Threads: baton.
 
 from libc.stdint cimport int64_t, uint64_t, uint8_t

@@ -1,6 +1,6 @@
 """Which path carries the next bytes of a stream.
 
-Layer: _core, rung i. Baton. See modes.pxd.
+Layer: _core, rung k. Baton. See modes.pxd.
 Spec: docs/spec/session.md §5.3.
 """
 
@@ -9,7 +9,6 @@ from libc.stdlib cimport calloc, free
 
 from netchan._core cimport defs
 from netchan._core.auto cimport auto_begin
-from netchan._core.congestion cimport cc_open
 from netchan._core.group cimport group_begin, group_path, groups_settle
 from netchan._core.rate cimport flight_full, path_arrival, path_rate
 from netchan._core.state cimport (
@@ -33,24 +32,8 @@ cdef int another_first(const nc_session* s, const nc_path* p, const nc_end* e) n
     return 0
 
 
-# 1: an acknowledgement is overdue, and nothing more may be sent before one: perhaps it has fallen silent.
-cdef inline int shut(const nc_path* p) noexcept nogil:
-    if not p.late:
-        return 0
-    return flight_full(p) if p.d is NULL else not cc_open(&p.d.cc, p.d.mtu)
-
-
-# Which path takes what was for q: the next one that is not in such a state, so that a symbol waits for none that is.
-cdef nc_path* instead_of(nc_session* s, nc_path* q) noexcept nogil:
-    cdef nc_path* p = q.next if q.next is not NULL else s.paths
-    while p != q and (p.aside or shut(p)):
-        p = p.next if p.next is not NULL else s.paths
-    return p
-
-
 # 1: the next record of e goes on this path.
 cdef int its_turn(nc_session* s, nc_path* p, nc_end* e) noexcept nogil:
-    cdef nc_path* q
     cdef int mode = mode_of(s, e)
     if mode == MODE_FAILOVER or mode == MODE_MIRROR:
         return 1 if p == s.control else 0       # copies are made of what it has said
@@ -61,8 +44,7 @@ cdef int its_turn(nc_session* s, nc_path* p, nc_end* e) noexcept nogil:
     if mode == MODE_STRIPE:
         return 0 if another_first(s, p, e) else 1
     group_begin(s, e)
-    q = group_path(s, e)
-    return 1 if (instead_of(s, q) if shut(q) else q) == p else 0
+    return 1 if group_path(s, e) == p else 0
 
 
 cdef int stream_mode(nc_session* s, nc_end* e, int mode, int k, int m, int64_t now_ns) noexcept nogil:

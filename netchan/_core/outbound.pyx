@@ -12,6 +12,7 @@ from libc.string cimport memset
 from netchan._core cimport defs
 from netchan._core.auto cimport AUTO_LOOK_NS
 from netchan._core.cursor cimport nc_wr, wr_init
+from netchan._core.dealing cimport late_for, late_waits
 from netchan._core.ends cimport end_release, session_ended, settle_end, take_dirty
 from netchan._core.fill cimport (
     CONTROL_ROOM, close_copies, positions_wait, send_control, send_data, send_own, send_positions_first, send_symbol,
@@ -34,7 +35,7 @@ from netchan._core.sent cimport (
 from netchan._core.ticket cimport ticket_due
 from netchan._core.state cimport (
     CTL_ABORT, CTL_ASK, CTL_POS, OWN_AUTO, SESSION_CLOSING, SESSION_OVER, SESSION_SUSPENDED, SESSION_UP, load_ptr,
-    nc_end, nc_path, nc_session, take_active, want_ctl, want_data,
+    nc_end, nc_group, nc_path, nc_session, take_active, want_ctl, want_data,
 )
 from netchan._core.timer cimport TIMER_NEVER
 
@@ -102,7 +103,7 @@ cdef int64_t send_turn(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_
     if fits_trunk(e) and trunk_room(p) and not group_open(e):
         return send_trunk(s, p, e, out, cap, now)
     if group_waits(e):
-        size = send_symbol(s, p, e, out, cap, now) if not e.out_done else 0
+        size = send_symbol(s, p, e.group, out, cap, now) if not e.out_done else 0
         want_data(s, e)
         end_release(e, &s.pins)
         return size
@@ -131,10 +132,19 @@ cdef int64_t send_line(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int6
     cdef size_t used = 0
     cdef int64_t size
     cdef int shared = spreads(s) and s.n_paths > 1
+    cdef nc_group* late
     cdef nc_end* before = NULL
     cdef nc_end* e = s.active_head
     # Room in which a record is begun: into a datagram goes one.
     cdef size_t least = defs.RECORD_BODY_DEFAULT + 256 if p.d is NULL else cap
+    while s.late is not NULL and cap - used >= least and sent_room(p, SENT_RESERVE):
+        late = late_for(s, p)
+        if late is NULL:
+            break
+        size = send_symbol(s, p, late, out + used, cap - used, now)
+        if size < 0:
+            return size
+        used += <size_t>size
     while e is not NULL and cap - used >= least and sent_room(p, SENT_RESERVE):
         if s.order is not NULL and not order_room(s.order) and not may_stripe(s, e):
             before = e
@@ -259,8 +269,10 @@ cdef int wants_datagram(nc_session* s, nc_path* p) noexcept nogil:
             return 1
         if p.copied < s.control.beside_upto or (s.ctl_head is not NULL and positions_wait(s)):
             return 1
-        return 1 if spreads(s) and s.active_head is not NULL and s.replay.next == s.replay.n else 0
-    if s.replay.next < s.replay.n or s.ctl_head is not NULL or s.active_head is not NULL:
+        if not spreads(s) or s.replay.next < s.replay.n:
+            return 0
+        return 1 if s.active_head is not NULL or late_waits(s, p) else 0
+    if s.replay.next < s.replay.n or s.ctl_head is not NULL or s.active_head is not NULL or late_waits(s, p):
         return 1
     if s.offer_pos is not NULL or s.max_streams_due or s.n_closes or s.ratchet_out_step != 0xFF \
             or ticket_due(s) or rekey_due(s):

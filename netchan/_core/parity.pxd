@@ -12,7 +12,7 @@ from netchan._core.budget cimport nc_budget
 
 cdef enum:
     PARITY_SESSION_MAX = 1048576    # bytes of all streams of a session: a short frame may ask for much
-    PARITY_HELD_MAX = 16            # groups whose symbols wait for data; the oldest goes
+    PARITY_HELD_MAX = 256           # groups whose symbols wait for data; the oldest goes
     PARITY_TRIES_MAX = 64           # looks at one group: each may cost as much as it has holes
     PARITY_ROWS_MAX = 16            # symbols of one group that are of use: erasure.PARITY_MISSING_MAX
 

@@ -8,6 +8,7 @@
 
 from libc.stdint cimport int64_t, uint64_t
 
+from netchan._core.congestion cimport cc_open
 from netchan._core.state cimport nc_path
 
 cdef enum:
@@ -30,6 +31,11 @@ cdef inline uint64_t flight_limit(const nc_path* p) noexcept nogil:
 # 1: as much is in flight as there should be.
 cdef inline int flight_full(const nc_path* p) noexcept nogil:
     return 1 if p.tx_bytes - p.acked_bytes >= flight_limit(p) else 0
+
+
+# 1: nothing more should be sent before an acknowledgement.
+cdef inline int path_full(const nc_path* p) noexcept nogil:
+    return flight_full(p) if p.d is NULL else not cc_open(&p.d.cc, p.d.mtu)
 
 
 # How long a window has to last: the round trip without most of what our own data makes of it by queueing.

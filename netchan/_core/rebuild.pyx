@@ -82,16 +82,18 @@ cdef int solve(nc_in* s, nc_held* h, uint64_t max_message) noexcept nogil:
     return 1
 
 
-cdef int rebuild_held(nc_in* s, nc_budget* b, uint64_t max_message) noexcept nogil:
+cdef int rebuild_held(nc_in* s, uint64_t at, uint64_t upto, nc_budget* b, uint64_t max_message) noexcept nogil:
     cdef nc_parity_in* q = s.parity
     cdef nc_held* h = q.held
     cdef nc_held* following
     cdef int rc
     cdef int any = 0
-    while h is not NULL:
+    while h is not NULL and h.start < upto:
         following = h.next
         rc = 1
-        if h.end > s.received and h.start >= q.first and not s.stopped:
+        if at >= h.end > s.received:
+            rc = 0                              # nothing new
+        elif h.end > s.received and h.start >= q.first and not s.stopped:
             rc = solve(s, h, max_message)
             h.tries += 1
             if rc > 0:
@@ -123,4 +125,4 @@ cdef int rebuild_symbol(nc_in* s, const nc_frame* f, nc_budget* b, uint64_t max_
         return 0
     if parity_hold(s.parity, f.a, end, <uint32_t>f.b, <int>f.d, <int>f.n, f.data, f.len, b) is NULL:
         return 0
-    return rebuild_held(s, b, max_message)
+    return rebuild_held(s, f.a, end, b, max_message)

@@ -285,7 +285,9 @@ ctypedef struct nc_replay:
 # A group of data symbols that is being sent, at its sender (group.pyx).
 cdef struct nc_group:
     nc_group* next                  # of the session's list
-    nc_end* end                     # borrowed; NULL: it is over
+    nc_group* before                # of those that come late
+    nc_end* end                     # borrowed; NULL: it is over, or its symbols come late
+    uint64_t stream
     uint64_t start                  # offset in the stream
     uint64_t n                      # bytes so far
     uint64_t room                   # bytes at `rows`
@@ -299,9 +301,13 @@ cdef struct nc_group:
     uint8_t open
     uint8_t used                    # the rows are not all zeros
     uint8_t closed                  # its parity symbols are to be said
+    uint8_t later                   # the symbols of the group before come late, and have its rows
     uint8_t said                    # of these
     uint8_t turn                    # which path its first symbol takes
     uint8_t announce                # records that say that there will be a group
+    # where its symbols went (dealing.pyx)
+    int last                        # key of the path that took the record before; -1: none of this group
+    uint8_t[64] carried             # symbols, or pieces of them, by the key of their path (KEYS_PATHS)
 
 cdef struct nc_end:
     nc_session* session             # borrowed: outlives its ends' engine use
@@ -481,7 +487,10 @@ cdef struct nc_session:
     uint8_t parity_m
     nc_group* groups                # of all ends
     int64_t group_at                # when the first of them ends; TIMER_NEVER
-    uint64_t group_bytes            # of their rows
+    uint64_t group_bytes            # of their rows, and of those that come late
+    nc_group* late                  # owned: closed groups whose path takes nothing now, in their order (dealing.pyx)
+    nc_group* late_tail
+    uint64_t late_none              # bit by key of a path: none of these may go there
     uint8_t group_orphans           # some have no end any more
     uint8_t n_ended                 # position in `ended`
     uint8_t n_closes                # datagram paths that we gave up, and have to say so

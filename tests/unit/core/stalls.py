@@ -41,7 +41,7 @@ def stall(
     net: Net,
     x: st.End,
     y: st.End,
-    cut: int,
+    cut: int | None,
     *,
     size: int = 10,
     every: int = 2 * MS,
@@ -50,8 +50,8 @@ def stall(
 ) -> int:
     """The longest time between two arrivals after path ``cut`` has fallen silent, less ``every``: in ns.
 
-    A value of ``size`` bytes goes every so many ns; the cut comes in the middle. Without ``credit`` a value may have to
-    wait for some, and goes as soon as it can.
+    A value of ``size`` bytes goes every so many ns; the cut comes in the middle, or not at all (None). Without
+    ``credit`` a value may have to wait for some, and goes as soon as it can.
     """
     silent_at, last, longest, expected, said = turns // 2, net.now, 0, 0, 0
     step = MS // 4
@@ -59,7 +59,7 @@ def stall(
         while said <= turn and said < turns and x.send(said.to_bytes(4, "big") + bytes(size)) == OK:
             said += 1
         assert not credit or said > turn or said == turns
-        if turn == silent_at:
+        if turn == silent_at and cut is not None:
             for link in net.paths[cut].links:
                 link.fate.dead = True
         until = net.now + every

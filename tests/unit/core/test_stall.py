@@ -54,6 +54,38 @@ def test_credit_comes_by_the_paths_that_are_left(
     net.pair.free()
 
 
+@pytest.mark.parametrize("cut", [0, 1])
+@pytest.mark.parametrize("seed", [0, 6, 8])
+@pytest.mark.parametrize("datagrams", [False, True])
+@pytest.mark.parametrize("rtts", [(RTT, RTT), (RTT, 2 * RTT), (RTT, RTT, RTT)], ids=["equal", "longer", "three"])
+def test_parity_costs_none_at_ten_megabytes_a_second(
+    rtts: tuple[int, ...], datagrams: bool, seed: int, cut: int
+) -> None:
+    # The windows are full every now and then: a symbol and its parity must not go on one path for that.
+    net, x, y = session(datagrams, rtts, seed)
+    for side in net.sides:
+        side.mode(PARITY, len(rtts) - 1, 1)
+    net.run(net.now + 100 * MS)
+    turns = 1600 + 7 * seed
+    longest = stall(net, x, y, sorted(net.paths)[cut], size=2500, every=MS // 4, turns=turns, credit=False)
+    assert longest <= min(rtt for place, rtt in enumerate(rtts) if place != cut)
+    net.pair.free()
+
+
+@pytest.mark.parametrize("datagrams", [False, True])
+def test_slow_path_does_not_set_the_pace_of_parity(datagrams: bool) -> None:
+    net, x, y = session(datagrams, (RTT, RTT), 1)
+    slow = max(net.paths)
+    net.paths[slow].links[0].fate.rate = 1_000_000  # of 4 MB/s it brings the copies of a quarter
+    net.sides[0].mode(PARITY, 1, 1)
+    net.run(net.now + 100 * MS)
+    assert stall(net, x, y, None, size=1000, every=MS // 4, turns=1600, credit=False) <= RTT
+    net.run(net.now + 200 * MS)
+    groups, held = net.sides[0].late()
+    assert groups == 0 and held < 64 * 1024
+    net.pair.free()
+
+
 def test_failover_waits_until_the_path_is_suspect() -> None:
     net, x, y = session(False, (RTT, RTT), 1)
     assert stall(net, x, y, 0) > 2 * RTT
