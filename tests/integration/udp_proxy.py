@@ -59,6 +59,7 @@ class Relay:
 
     def __exit__(self, *_: object) -> None:
         self._closed = True
+        self._door.sendto(b"", self._door.getsockname())  # so that the thread looks
         self._thread.join()
         for sock in (self._door, *self._out.values()):
             sock.close()
@@ -83,6 +84,8 @@ class Relay:
                         data, peer = sock.recvfrom(65_535, socket.MSG_DONTWAIT)
                     except OSError:
                         break
+                    if not data:
+                        continue
                     if sock is self._door:
                         self._pass("up", self._toward(peer), self._target, data)
                     else:
