@@ -9,6 +9,7 @@ import asyncio
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -51,10 +52,16 @@ def test_r7_listen_dial_and_exchange_in_one_blocking_thread(carrier: str, tmp_pa
             assert list(here) == [1]
 
 
-@pytest.mark.parametrize("kind", ["asyncio", "uvloop", "blocking"])
 @pytest.mark.timeout(150)
-def test_r7_program_that_sleeps_loses_no_path_and_takes_what_comes(kind: str) -> None:
+def test_r7_program_that_sleeps_loses_no_path_and_takes_what_comes() -> None:
     """The other side dials, sends up to the capacity, and keeps its path for far longer than its dead time."""
+    kinds = ["asyncio", "uvloop", "blocking"]
+    with ThreadPoolExecutor(len(kinds)) as pool:  # each sleeps in a thread of its own
+        list(pool.map(sleeps, kinds))
+
+
+def sleeps(kind: str) -> None:
+    """The program of one kind, in this thread."""
     seconds = 60.0 if LONG else 12.0 if kind == "asyncio" else 5.0
     options = {} if LONG else {"heartbeat": 0.5, "dead": 2.0}
 

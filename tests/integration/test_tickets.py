@@ -13,6 +13,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
@@ -128,15 +129,21 @@ def test_over_a_network_that_loses_a_third() -> None:
     with sync.listen("udp://127.0.0.1:0", identity=BOSS, trust="any") as listener, contextlib.ExitStack() as stack:
         relays = [stack.enter_context(Relay(listener.addresses[0], seed)) for seed in range(8)]
         nodes = [Identity.generate() for _ in relays]
+
+        def visit(relay: Relay, me: Identity, loss: float) -> sync.Peer:
+            relay.loss = loss
+            peer = sync.dial(relay.address, identity=me)
+            relay.loss = 0.0
+            peer.wait_ticket(timeout=10)
+            return peer
+
         for n in range(2):
-            peers = []
-            for relay, me in zip(relays, nodes, strict=True):
-                relay.loss = 0.33 if n else 0.0
-                if n and len(peers) == 4:
+            peers: list[sync.Peer] = []
+            for half in (slice(4), slice(4, 8)):
+                if n and peers:
                     other_process()  # the other half find their ticket refused
-                peers.append(sync.dial(relay.address, identity=me))
-                relay.loss = 0.0
-                peers[-1].wait_ticket(timeout=10)
+                with ThreadPoolExecutor(4) as pool:
+                    peers += pool.map(visit, relays[half], nodes[half], [0.33 * n] * 4)
             assert [peer.by_ticket for peer in peers] == [bool(n)] * 4 + [False] * 4
             for peer in [*peers, *(listener.recv(timeout=10) for _ in relays)]:
                 peer.close()

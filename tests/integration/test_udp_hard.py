@@ -123,7 +123,7 @@ class TestExchange:
                 relays = [stack.enter_context(Relay(listener.addresses[0], seed)) for seed in range(25)]
                 for relay in relays:
                     relay.loss = 0.33
-                with ThreadPoolExecutor(8) as pool:
+                with ThreadPoolExecutor(len(relays)) as pool:
                     dials = [
                         pool.submit(sync.dial, r.address, identity=Identity.generate(), config=BOTH) for r in relays
                     ]
