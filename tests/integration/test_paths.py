@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,14 @@ def place(address: str) -> str:
 async def joined(
     n: int = 2, config: Config | None = None
 ) -> AsyncIterator[tuple[netchan.Peer, netchan.Peer, list[Proxy]]]:
-    """A session with n paths, each over a proxy of its own, in order."""
+    """A session with n paths, each over a proxy of its own, in order.
+
+    The dialler leaves first, and the proxies may be gone before its last word is through: the listener waits for no
+    more.
+    """
     settings = config or Config()
-    async with netchan.listen(TCP, identity=BOSS, trust=[KEY.node_id], config=settings) as listener:
+    far_settings = replace(settings, close_timeout=0.5)
+    async with netchan.listen(TCP, identity=BOSS, trust=[KEY.node_id], config=far_settings) as listener:
         with contextlib.ExitStack() as stack:
             proxies = [stack.enter_context(Proxy(listener.addresses[0])) for _ in range(n)]
             async with netchan.dial(proxies[0].address, identity=KEY, config=settings) as near:

@@ -38,9 +38,13 @@ SOON = 2.0
 async def through(
     proxy_options: dict[str, Any] | None = None, far: Config | None = None, **config: Any
 ) -> AsyncIterator[tuple[netchan.Peer, netchan.Peer, Proxy, netchan.Listener]]:
-    """A session over a proxy: dialler, the peer that came out of the listener, the proxy, the listener."""
+    """A session over a proxy: dialler, the peer that came out of the listener, the proxy, the listener.
+
+    The dialler leaves first, and the proxy may be gone before its last word is through: the listener waits for no more.
+    """
     settings = Config(**config)
-    async with netchan.listen(TCP, identity=BOSS, trust=[KEY.node_id], config=far or settings) as listener:
+    far = far or Config(**({"close_timeout": 0.5} | config))
+    async with netchan.listen(TCP, identity=BOSS, trust=[KEY.node_id], config=far) as listener:
         with Proxy(listener.addresses[0], **(proxy_options or {})) as proxy:
             async with netchan.dial(proxy.address, identity=KEY, config=settings) as near:
                 yield near, await listener.recv(), proxy, listener
@@ -221,7 +225,8 @@ async def test_path_that_is_silent_is_left_for_one_that_answers() -> None:
 
 @program
 async def test_path_that_was_only_slow_is_kept() -> None:
-    async with netchan.listen(TCP, identity=BOSS, trust=[KEY.node_id]) as listener:
+    config = Config(close_timeout=0.5)  # the wire may be cut before the last word is through
+    async with netchan.listen(TCP, identity=BOSS, trust=[KEY.node_id], config=config) as listener:
         wire, address = await Wire.to(listener.addresses[0])
         near = await netchan.dial(address, identity=KEY)
         far = await listener.recv()
@@ -345,7 +350,8 @@ async def test_other_side_that_has_left_meanwhile_says_so() -> None:
     gate, closed_door = guarded()
     for forget in (False, True):
         gate.clear()
-        async with through({"tap": closed_door}) as (near, far, proxy, _):
+        # without a path nobody answers the last word
+        async with through({"tap": closed_door}, close_timeout=0.2) as (near, far, proxy, _):
             a = near.open("x", int)
             proxy.links[-1].cut()
             await until(lambda n=near, f=far: n.path_count == 0 and f.path_count == 0)
@@ -450,9 +456,10 @@ async def test_answer_that_is_lost_is_asked_for_again() -> None:
 
 def test_of_too_many_suspended_sessions_the_oldest_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resume, "SUSPENDED_MAX", 2)
-    with sync.listen(TCP, identity=BOSS, trust=[KEY.node_id]) as listener:
+    config = Config(close_timeout=0.5)  # nobody is there to answer
+    with sync.listen(TCP, identity=BOSS, trust=[KEY.node_id], config=config) as listener:
         with Proxy(listener.addresses[0]) as proxy:
-            near = [sync.dial(proxy.address, identity=KEY) for _ in range(2)]
+            near = [sync.dial(proxy.address, identity=KEY, config=config) for _ in range(2)]
             far = [listener.recv(timeout=5) for _ in near]
             proxy.close()
             end = time.monotonic() + 5
