@@ -401,6 +401,7 @@ cdef int64_t put_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t
     cdef uint64_t ready = out_ready(&e.out, &fin)
     cdef size_t head = path_head(p, e.out.id)
     cdef uint8_t* begin = out + head
+    cdef uint8_t* said                  # what follows asks for an answer
     cdef int numbered = s.order is not NULL and not may_stripe(s, e)
     cdef int grouped = 0
     cdef size_t room, n, kept
@@ -438,6 +439,7 @@ cdef int64_t put_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t
     # What we owe anyway rides along: one seal for a whole turn of a ping-pong.
     if owes_ack(p) and (p.ack_at <= now or p.unacked_bytes >= 65536 or now - p.tx_at > 1000000):
         put_ack(s, p, &w, now)
+    said = w.p
     if p == s.control and e.in_ is not NULL and not e.in_done and (e.ctl & CTL_POS or in_pos_due(e.in_)):
         if heard_beside(s, e):
             want_ctl(s, e, CTL_POS)             # others copy it, and not this record
@@ -463,7 +465,7 @@ cdef int64_t put_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t
                 memset(w.p, 0, DATAGRAM_PAD)    # a number alone is less than a datagram has to have
                 w.p += DATAGRAM_PAD
             return finish_record(s, p, out, e.out.id, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), e.out.sent,
-                                 e.out.sent - before, 1, now) if w.p != begin else 0
+                                 e.out.sent - before, 1 if numbered or w.p != said else 0, now) if w.p != begin else 0
     if grouped:
         if e.group.announce and frame_put_parity(&w, e.group.start, e.group.size, <uint64_t>e.group.k * e.group.size,
                                                  e.group.m, 0, NULL, 0) >= 0:
@@ -533,6 +535,7 @@ cdef int64_t send_trunk(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size
     cdef int parts = 0
     cdef int64_t size
     cdef uint8_t* first = begin
+    cdef uint8_t* said                  # what follows asks for an answer
     if room > s.peer.max_record - 64:
         room = <size_t>s.peer.max_record - 64
     if room > defs.RECORD_BODY_DEFAULT + RECORD_SLACK:
@@ -545,6 +548,7 @@ cdef int64_t send_trunk(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size
         first = w.p
     if owes_ack(p) and (p.ack_at <= now or p.unacked_bytes >= 65536 or now - p.tx_at > 1000000):
         put_ack(s, p, &w, now)
+    said = w.p
     while True:
         fin = 0
         counted = e.out.seen_msgs
@@ -590,8 +594,8 @@ cdef int64_t send_trunk(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size
     if w.p == first:
         s.numbered_here = 0
         return 0
-    size = finish_record(s, p, out, defs.TAG_TRUNK, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), 0, 0, 1,
-                         now)
+    size = finish_record(s, p, out, defs.TAG_TRUNK, <size_t>(w.p - begin), NULL, 0, <size_t>(w.p - begin), 0, 0,
+                         1 if w.p != said or s.order is not NULL else 0, now)
     if size > 0:
         s.stats.trunk_records += 1
     return size

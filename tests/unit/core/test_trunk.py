@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from netchan._core import _selftest_session as st
+from tests.property.core_net import MS
+from tests.unit.core.stalls import RTT, session
 from tests.unit.core.streams import vint
 
 OK = st.RC["OK"]
@@ -225,3 +227,16 @@ def test_values_of_all_sizes_in_all_orders_arrive_once_and_in_order(seed: int) -
             got[j] += other[j].take_all()
     assert got == sent
     assert all(e.state()[1] == 1 for e in other) and p.a.state()["state"] == p.b.state()["state"] == UP
+
+
+def test_record_that_only_acknowledges_asks_for_no_answer() -> None:
+    net, _, _ = session(False, (RTT, RTT), 1)
+    x, y = (side.open("t", capacity=10, trunk=True) for side in net.sides)
+    x.send(b"v")
+    net.run(net.now + 15 * MS)
+    before = [side.state()["trunk_records"] for side in net.sides]
+    net.run(net.now + 400 * MS)
+    assert [side.state()["trunk_records"] for side in net.sides] > before  # each was given a turn with nothing to say
+    assert [side.paths()[1] for side in net.sides] == [0, 0]  # nobody has waited for what does not come
+    assert y.take() == b"v"
+    net.pair.free()
