@@ -29,7 +29,8 @@ from netchan._core.sent cimport (
 from netchan._core.ticket cimport put_ticket, ticket_due
 from netchan._core.state cimport (
     CTL_ABORT, CTL_ASK, CTL_POS, CTL_STOP, CTL_WANT, CTL_WITHDRAW, CTL_WITHDRAWN, MODE_MIRROR, MODE_PARITY,
-    SESSION_CLOSING, STANDBY_OURS, mode_of, nc_end, nc_group, nc_path, nc_session, pop_active, want_ctl, want_data,
+    SESSION_CLOSING, STANDBY_OURS, copies_all, mode_of, nc_end, nc_group, nc_path, nc_session, pop_active, want_ctl,
+    want_data,
 )
 from netchan._core.inbox cimport in_pos, in_pos_due, nc_in
 from netchan._core.lossy cimport lossy_claim, lossy_expire, lossy_gap, lossy_passed
@@ -378,9 +379,9 @@ cdef inline size_t data_room(const nc_path* p, const nc_end* e, const nc_wr* w) 
 cdef inline uint8_t copies_of(nc_session* s, nc_end* e) noexcept nogil:
     if e.own == 0 or not may_stripe(s, e):
         return SENT_OWN
-    if s.mode != MODE_MIRROR:
+    if not copies_all(s):
         return SENT_MIRRORED if e.own == MODE_MIRROR + 1 else SENT_OWN
-    return SENT_OWN if e.own == MODE_MIRROR + 1 else SENT_ALONE
+    return SENT_OWN if e.own == MODE_MIRROR + 1 or e.own == MODE_PARITY + 1 else SENT_ALONE
 
 
 cdef int64_t send_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t cap, size_t share,
@@ -421,6 +422,8 @@ cdef int64_t put_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t
         return 0
     if mode_of(s, e) == MODE_PARITY and may_stripe(s, e):
         grouped = group_begin(s, e)
+        if grouped and copies_all(s):
+            s.copy_here = SENT_ALONE            # its parity stands in for the copies
     room = cap - head - defs.AEAD_TAG_SIZE
     if room > s.peer.max_record - 64:
         room = <size_t>s.peer.max_record - 64
@@ -441,7 +444,7 @@ cdef int64_t put_data(nc_session* s, nc_path* p, nc_end* e, uint8_t* out, size_t
         put_ack(s, p, &w, now)
     said = w.p
     if p == s.control and e.in_ is not NULL and not e.in_done and (e.ctl & CTL_POS or in_pos_due(e.in_)):
-        if heard_beside(s, e):
+        if heard_beside(s, e) or (s.copy_here == <uint8_t>SENT_ALONE and copies_all(s)):
             want_ctl(s, e, CTL_POS)             # others copy it, and not this record
         elif in_pos(e.in_, &w, 1, &s.budget) > 0:
             e.ctl &= <uint8_t>~CTL_POS

@@ -6,7 +6,8 @@ from libc.stdint cimport int64_t, uint64_t, uint8_t
 from netchan._core.group cimport group_open
 from netchan._core.leaf cimport load_acq_u32
 from netchan._core.state cimport (
-    CTL_POS, MODE_MIRROR, MODE_PARITY, MODE_STRIPE, OWN_MIRRORS, OWN_SPREADS, SESSION_UP, nc_end, nc_path, nc_session,
+    CTL_POS, MODE_MIRROR, MODE_PARITY, MODE_STRIPE, OWN_MIRRORS, OWN_SPREADS, SESSION_UP, copies_all,
+    nc_end, nc_path, nc_session,
 )
 
 cdef enum:
@@ -40,7 +41,7 @@ cdef inline int spreads(const nc_session* s) noexcept nogil:
 
 # 1: they have copies.
 cdef inline int mirrors(const nc_session* s) noexcept nogil:
-    return 1 if s.mode == MODE_MIRROR or s.own_modes & <uint8_t>OWN_MIRRORS else 0
+    return 1 if copies_all(s) or s.own_modes & <uint8_t>OWN_MIRRORS else 0
 
 
 # 1: what one path has said may give another one its turn.

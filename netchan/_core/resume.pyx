@@ -25,7 +25,7 @@ from netchan._core.sent cimport (
 from netchan._core.state cimport (
     EV_ACK, EV_SEND, MODE_AUTO, MODE_MIRROR, OWN_AUTO, PATH_CLOSES, PATH_HEARD, PATH_SILENT, SESSION_OVER,
     SESSION_SUSPENDED, SESSION_UP, STANDBY_OURS, STANDBY_THEIRS, STATE_LOST, STATE_RESUMED, STATE_SUSPENDED,
-    nc_dgram, nc_end, nc_ended, nc_path, nc_session, notify,
+    copies_all, nc_dgram, nc_end, nc_ended, nc_path, nc_session, notify,
 )
 from netchan._core.timer cimport TIMER_NEVER
 
@@ -135,7 +135,7 @@ cdef void copies_begin(const nc_session* s, const nc_path* c, nc_path* p) noexce
 # what that one has in flight, and nothing has changed.
 cdef int take_copies(nc_session* s, nc_path* before, nc_path* best) noexcept nogil:
     cdef uint64_t i
-    if s.order is not NULL or s.mode != MODE_MIRROR:
+    if s.order is not NULL or not copies_all(s):
         return 0                                # what has arrived is known over there by its number; or all is its own
     if before.acked < best.copy_from and before.whole_from < best.copy_from:
         return 0

@@ -23,7 +23,7 @@ from netchan._core.ratchet cimport ratchet_settled, rekey_done
 from netchan._core.record cimport record_seal
 from netchan._core.rate cimport rate_mark
 from netchan._core.state cimport (
-    MODE_MIRROR, SENT_FLIGHT, SENT_LOST, nc_end, nc_path, nc_replay, nc_sent, nc_session, nc_trunk_sent,
+    SENT_FLIGHT, SENT_LOST, copies_all, nc_end, nc_path, nc_replay, nc_sent, nc_session, nc_trunk_sent,
 )
 
 cdef enum:
@@ -593,12 +593,12 @@ cdef int64_t send_again(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int
 cdef inline int is_mirrored(const nc_session* s, const nc_sent* x) noexcept nogil:
     if x.copy == <uint8_t>SENT_MIRRORED:
         return 1
-    return 1 if s.mode == MODE_MIRROR and x.copy < <uint8_t>SENT_ONCE else 0
+    return 1 if copies_all(s) and x.copy < <uint8_t>SENT_ONCE else 0
 
 
-# Where the whole session mirrors, who has the copies may answer for them; else they are one more chance.
+# Where copies are made of all, who has the copies may answer for them; else they are one more chance.
 cdef inline int copy_kind(const nc_session* s) noexcept nogil:
-    return SENT_COPY if s.mode == MODE_MIRROR else SENT_ONCE
+    return SENT_COPY if copies_all(s) else SENT_ONCE
 
 
 cdef int64_t send_copy(nc_session* s, nc_path* p, uint8_t* out, size_t cap, int64_t now) noexcept nogil:

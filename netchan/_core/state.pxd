@@ -581,6 +581,11 @@ cdef inline int mode_of(const nc_session* s, const nc_end* e) noexcept nogil:
     return e.own - 1 if e.own else s.mode
 
 
+# 1: other paths have copies of all that the one that carries control says, but of what is striped or has parity.
+cdef inline int copies_all(const nc_session* s) noexcept nogil:
+    return 1 if s.mode == MODE_MIRROR or s.mode == MODE_PARITY else 0
+
+
 # --- lists of ends (baton) ---
 
 cdef inline void* load_ptr(void** p) noexcept nogil:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.property.core_net import MS
+from tests.property.core_net import MS, OK
 from tests.unit.core.stalls import RTT, session, stall
 
 ROOM = 160 * 1024  # of a session beyond the floors: a window of 128 KiB, and what parity keeps
 FAILOVER, STRIPE, MIRROR, PARITY = range(4)
+TAKEN = 1  # what became of an offer
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -83,6 +84,41 @@ def test_slow_path_does_not_set_the_pace_of_parity(datagrams: bool) -> None:
     net.run(net.now + 200 * MS)
     groups, held = net.sides[0].late()
     assert groups == 0 and held < 64 * 1024
+    net.pair.free()
+
+
+@pytest.mark.parametrize("what", ["preface", "offer", "asked", "trunk"])
+@pytest.mark.parametrize("datagrams", [False, True])
+@pytest.mark.parametrize("mode", [MIRROR, PARITY])
+def test_what_comes_in_order_goes_on_too_when_the_path_of_control_is_silent(
+    mode: int, datagrams: bool, what: str
+) -> None:
+    net, x, y = session(datagrams, (RTT, RTT), 1)
+    for side in net.sides:
+        side.mode(mode, 1, 1)
+    capacity, trunk = 0 if what == "offer" else 10, what == "trunk"
+    if what != "preface":
+        x, y = (side.open(what, capacity=capacity, trunk=trunk) for side in net.sides)
+    net.run(net.now + 50 * MS)
+    if what == "trunk":
+        assert x.send(b"") == OK  # the first bytes of a stream do not ride there
+    net.run(net.now + 50 * MS)
+    y.take()
+    for link in net.paths[net.sides[0].paths()[1]].links:
+        link.fate.dead = True
+    if what == "preface":
+        x, y = (side.open(what, capacity=10) for side in net.sides)
+    y.park(1)
+    assert (x.offer(b"v") if what == "offer" else x.send(b"v", deliver=what == "asked")) == OK
+    if what == "asked":
+        x.ask(received=2, taken=1)
+    cut_at = net.now
+    while y.take() != b"v":
+        assert net.now < cut_at + RTT
+        net.run(net.now + MS // 4)
+    while not (x.offer_state(0) == TAKEN if what == "offer" else x.out()["taken"] or what != "asked"):
+        assert net.now < cut_at + 2 * RTT
+        net.run(net.now + MS // 4)
     net.pair.free()
 
 
