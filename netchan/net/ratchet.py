@@ -4,11 +4,13 @@ Layer: net (L3). Sans-IO but for the session that carries the two messages; rand
 Flow: initiator ``start`` -> RATCHET 1 -> responder answers RATCHET 2 and has the secret -> initiator has it, hands it
 to the core, which announces it with REKEY and switches when that is acknowledged; the responder's direction follows.
 Only the initiator starts.
-Threads: called by the session's notification and by whoever starts it; both hold the GIL. Spec: docs/spec/keys.md §2.1.
+Threads: called by the session's notification and by whoever starts it (a timer, a path that came back), in turn.
+Spec: docs/spec/keys.md §2.1.
 """
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -44,6 +46,7 @@ class Ratchet:
         self._initiator = initiator
         self._rng = rng
         self._state: HandshakeState | None = None
+        self._turn = threading.RLock()  # an answer may start one
         self.number = 0
         self.refused = 0
         session.on_ratchet = self.receive
@@ -65,26 +68,30 @@ class Ratchet:
         if not self._initiator:
             self._session.ratchet_send(self.number + 1, 0, b"")
             return True
-        if self._state is not None or self._session.ratchet_pending:
-            return False
-        self.number += 1
-        self._state = self._machine(self.number)
-        self._session.ratchet_send(self.number, 1, self._state.write_message())
-        return True
+        # Between an answer and its secret in the core neither test would hold. One that begins there is heard of before
+        # the last one is announced, and the other side, which knows one secret at a time, ends the session.
+        with self._turn:
+            if self._state is not None or self._session.ratchet_pending:
+                return False
+            self.number += 1
+            self._state = self._machine(self.number)
+            self._session.ratchet_send(self.number, 1, self._state.write_message())
+            return True
 
     def receive(self) -> None:
         """Act on the message that came; a bad one is counted and changes nothing."""
-        got = self._session.take_ratchet()
-        if got is None:
-            return
-        number, step, message = got
-        try:
-            if self._initiator:
-                self._as_initiator(number, step, message)
-            else:
-                self._as_responder(number, step, message)
-        except NoiseError:
-            self.refused += 1
+        with self._turn:
+            got = self._session.take_ratchet()
+            if got is None:
+                return
+            number, step, message = got
+            try:
+                if self._initiator:
+                    self._as_initiator(number, step, message)
+                else:
+                    self._as_responder(number, step, message)
+            except NoiseError:
+                self.refused += 1
 
     def _as_initiator(self, number: int, step: int, message: bytes) -> None:
         if step == 0:

@@ -10,6 +10,7 @@ import pytest
 
 from netchan import Identity, sync
 from netchan.net import manager
+from netchan.net.noise import HandshakeState
 from netchan.net.ratchet import Ratchet
 from netchan.sync.fronts import Channel
 from netchan.testing.pair import Side, joined
@@ -99,6 +100,42 @@ class TestRatchet:
         assert b.session.stats()["epoch"] >= 10
         for side in (a, b):  # the secret is wiped once both directions have it, in whichever order that was
             wait_for("secret wiped", lambda s=side: not s.session.ratchet_pending)
+
+    def test_none_is_begun_between_the_answer_to_one_and_its_secret(
+        self, sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        a, b = sides
+        first = Ratchet(a.session, initiator=True, rng=os.urandom)
+        second = Ratchet(b.session, initiator=False, rng=os.urandom)
+        finish, others, stop = first._finish, list[threading.Thread](), threading.Event()
+
+        def meanwhile(state: HandshakeState, number: int) -> None:
+            others.append(threading.Thread(target=first.start))
+            others[-1].start()
+            others[-1].join(0.3)  # it waits for this one
+            assert first.number == number
+            finish(state, number)
+
+        monkeypatch.setattr(first, "_finish", meanwhile)
+        tx, rx = Channel(a.open("n")), Channel(b.open("n"))
+
+        def turn() -> None:
+            try:
+                assert first.start()
+                for side in (a, b):  # more than one: the first was over before the thread had its turn
+                    wait_for("the ratchet", lambda s=side: s.session.stats()["ratchets"] >= 1)
+            finally:
+                stop.set()
+
+        helper = threading.Thread(target=turn)
+        helper.start()
+        sent, got = stream_numbers(tx, rx, stop)
+        helper.join()
+        for other in others:
+            other.join()
+        assert sent == got > 0 and others
+        assert first.refused == second.refused == 0
+        assert a.session.stats()["ratchets"] >= 1 <= b.session.stats()["ratchets"]
 
     def test_message_at_the_wrong_time_is_counted_and_changes_nothing(self, sides: tuple[Side, Side]) -> None:
         a, b = sides
