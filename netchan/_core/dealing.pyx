@@ -39,7 +39,7 @@ cdef nc_path* deal(nc_session* s, const nc_group* g) noexcept nogil:
         at -= path_usable(p)
         p = p.next
     due = p
-    while True:
+    while n > 1:
         if not path_full(p):
             if may_carry(g, p):
                 return p
@@ -54,7 +54,7 @@ cdef nc_path* deal(nc_session* s, const nc_group* g) noexcept nogil:
         if p == due:
             break
     if takes is NULL:
-        return due                              # all of them are full
+        return due                              # all of them are full, or it is the only one
     return NULL if waits or not g.closed else takes
 
 

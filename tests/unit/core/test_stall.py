@@ -122,6 +122,23 @@ def test_what_comes_in_order_goes_on_too_when_the_path_of_control_is_silent(
     net.pair.free()
 
 
+def test_only_path_beside_one_that_stands_by_carries_whole_groups() -> None:
+    net, x, y = session(True, (RTT, RTT), 1)
+    a = net.sides[0]
+    a.mode(PARITY, 8, 1)
+    a.standby(max(net.paths), True)
+    net.run(net.now + 100 * MS)
+    before = a.state()["parity_sent"]
+    sent = 0
+    for _ in range(40):
+        while x.send(bytes(9000)) == OK:
+            sent += 9000
+        net.run(net.now + 5 * MS)
+        y.take_all()
+    assert 0 < a.state()["parity_sent"] - before < sent / 1000 / 6  # one for eight symbols of less than 1.2 kB
+    net.pair.free()
+
+
 def test_failover_waits_until_the_path_is_suspect() -> None:
     net, x, y = session(False, (RTT, RTT), 1)
     assert stall(net, x, y, 0) > 2 * RTT
