@@ -513,6 +513,7 @@ async def test_value_of_the_channel_that_cannot_travel_ends_the_far_receiver_and
             await soon(there.recv())
         assert caught.value.code == Code.TYPE_MISMATCH
         assert ch.pending == 1
+        ch.close()
 
 
 # --- other fronts, and a program that is elsewhere -------------------------------------------------------------------
