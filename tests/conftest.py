@@ -1,6 +1,5 @@
 """What all tests share: hypothesis profiles, the folder of public vectors, and the count at the end."""
 
-import gc
 import os
 from collections import Counter
 from pathlib import Path
@@ -26,28 +25,6 @@ def vectors() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no public vectors at {folder}; set NETCHAN_VECTORS to their folder")
     return folder
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """All that was collected stays till the end."""
-    _set_aside()
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """What is left behind the last test of a file is reports and timers, which stay, too."""
-    if nextitem is None or nextitem.path != item.path:
-        _set_aside()
-
-
-def _set_aside() -> None:
-    """Take all that is alive out of the sight of the garbage collector.
-
-    Many tests, and each end of a simulation, look through all objects there are: with thirteen thousand tests, a third
-    of a second each time.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
