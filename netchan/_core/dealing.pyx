@@ -113,13 +113,18 @@ cdef int needless(nc_session* s, const nc_group* x) noexcept nogil:
 
 cdef nc_group* late_for(nc_session* s, const nc_path* p) noexcept nogil:
     cdef nc_group* x
+    cdef nc_group* following
     while s.late is not NULL and needless(s, s.late):
         late_drop(s, s.late)
     if not late_waits(s, p) or not path_usable(p) or path_full(p):
         return NULL
     x = s.late
-    while x is not NULL and x.carried[p.key] >= x.m:
-        x = x.next
-    if x is NULL:
-        s.late_none |= <uint64_t>1 << p.key
-    return x
+    while x is not NULL:
+        following = x.next
+        if x.carried[p.key] < x.m:
+            if not needless(s, x):
+                return x
+            late_drop(s, x)                     # its stream may be over, while one before it is not
+        x = following
+    s.late_none |= <uint64_t>1 << p.key
+    return NULL
